@@ -1,0 +1,45 @@
+"""Move the skill of a fine-tuned weak vision-language model into a stronger one.
+
+The method is TransMiter (Park et al., AAAI 2026, arXiv:2508.08604).
+
+    import transmiter_cli as tm
+
+    fitted = tm.fit(weak, finetuned_logits)
+    transferred = tm.transfer(fitted, weak, strong)
+    adapted_logits = transferred(strong_logits)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transmiter_cli.api import evaluate as evaluate
+    from transmiter_cli.api import fit as fit
+    from transmiter_cli.api import refine as refine
+    from transmiter_cli.api import transfer as transfer
+    from transmiter_cli.artefact import Artefact as Artefact
+    from transmiter_cli.artefact import load as load
+    from transmiter_cli.method.embeddings import Embeddings as Embeddings
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Artefact": "artefact",
+    "Embeddings": "method.embeddings",
+    "evaluate": "api",
+    "fit": "api",
+    "load": "artefact",
+    "refine": "api",
+    "transfer": "api",
+}
+
+__all__ = ["Artefact", "Embeddings", "evaluate", "fit", "load", "refine", "transfer"]
+
+
+def __getattr__(name: str) -> Any:
+    # The command line must answer --help without importing torch, so names are imported when first used.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

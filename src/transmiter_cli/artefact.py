@@ -1,0 +1,133 @@
+"""The artefact: a fitted, transferred or refined correction with all it needs, in one safetensors file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
+from transmiter_cli.errors import TransmiterError
+from transmiter_cli.files import canonical_json, write_atomically
+from transmiter_cli.method.adapter import Adapter
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.ridge import LinearCorrection
+
+Stage = Literal["weak", "strong", "refined"]
+Method = Literal["adapter", "ridge"]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A correction of one model's class logits, and the vocabulary it was made for.
+
+    Attributes:
+        stage: "weak" after fit, "strong" after transfer, "refined" after refine.
+        method: "adapter" (works on logits) or "ridge" (works on image embeddings, too).
+        correction: the module that does it.
+        texts: the model's unit-norm text embeddings T.
+        logit_scale: the model's s.
+        vocabulary: the name of each of T's rows, the task classes first.
+        details: settings and origin, as JSON.
+    """
+
+    stage: Stage
+    method: Method
+    correction: Adapter | LinearCorrection
+    texts: Float[Tensor, "vocabulary width"]
+    logit_scale: float
+    vocabulary: tuple[str, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The task classes, in the order of the logits' columns."""
+        return self.vocabulary[: self.correction.classes]
+
+    @property
+    def parameters_added(self) -> int:
+        """Numbers that inference needs beside the model; none for ridge, which folds into the text classifier."""
+        if isinstance(self.correction, LinearCorrection):
+            return 0
+        return sum(parameter.numel() for parameter in self.correction.parameters())
+
+    @torch.no_grad()
+    def __call__(
+        self, logits: Float[Tensor, "images vocabulary"], images: Float[Tensor, "images width"] | None = None
+    ) -> Float[Tensor, "images classes"]:
+        """Adapted logits of the task classes.
+
+        Args:
+            logits: the model's zero-shot logits of the whole vocabulary, s X T'.
+            images: the model's image embeddings X; only method "ridge" needs them.
+
+        Raises:
+            ValueError: if "ridge" is called without `images`, or the logits have another vocabulary's size.
+        """
+        if logits.shape[-1] != len(self.vocabulary):
+            sizes = f"{logits.shape[-1]} columns for a vocabulary of {len(self.vocabulary)} entries"
+            raise ValueError(f"the logits have {sizes}.")
+        if isinstance(self.correction, Adapter):
+            return self.correction(logits)
+        if images is None:
+            raise ValueError("method 'ridge' corrects logits from image embeddings: call it with (logits, images).")
+        return self.correction(logits, images)
+
+    def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
+        """Adapted logits of the task classes, straight from the model's image embeddings."""
+        embeddings = Embeddings(images, self.texts.to(images.device), self.logit_scale)
+        parts = [self(zero_shot_logits(embeddings, rows), embeddings.images[rows]) for rows in embeddings.blocks()]
+        return torch.cat(parts) if parts else images.new_zeros(0, self.correction.classes)
+
+    def save(self, path: str | Path) -> None:
+        """Write the artefact; the same artefact always gives the same bytes."""
+        tensors = {f"correction.{name}": value for name, value in self.correction.state_dict().items()}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in {**tensors, "texts": self.texts}.items()}
+        description = {
+            "format": FORMAT,
+            "stage": self.stage,
+            "method": self.method,
+            "logit_scale": self.logit_scale,
+            "classes": self.correction.classes,
+            "vocabulary": list(self.vocabulary),
+            "details": dict(self.details),
+        }
+        write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}))
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
+    """Read an artefact; call it to map a model's logits to adapted logits.
+
+    Raises:
+        TransmiterError: if the file is missing, damaged, no artefact, or of a later version's format.
+    """
+    description = read_description(path)
+    if description["format"] > FORMAT:
+        raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
+    with safe_open(Path(path), framework="pt", device=str(device)) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    texts = tensors.pop("texts")
+    state = {name.removeprefix("correction."): value for name, value in tensors.items()}
+    correction: Adapter | LinearCorrection
+    if description["method"] == "adapter":
+        correction = Adapter(state["basis"], description["classes"])
+    else:
+        correction = LinearCorrection(state["weight"])
+    correction.load_state_dict(state)
+    return Artefact(
+        stage=description["stage"],
+        method=description["method"],
+        correction=correction.to(device).eval(),
+        texts=texts,
+        logit_scale=description["logit_scale"],
+        vocabulary=tuple(description["vocabulary"]),
+        details=description["details"],
+    )

@@ -1,0 +1,94 @@
+"""Results go to stdout, all else to stderr; bars only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from transmiter_cli.reporter import Reporter
+
+if TYPE_CHECKING:
+    from transmiter_cli.embedding.workspace import Workspace
+
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+results = Console(soft_wrap=True, highlight=False)
+
+
+class ConsoleReporter(Reporter):
+    """Shows notes, warnings and progress on stderr."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def note(self, message: str) -> None:
+        """Print a dim line."""
+        if not self.quiet:
+            errors.print(Text(message, style="dim"))
+
+    def warn(self, message: str) -> None:
+        """Print a line that begins with "Warning"."""
+        errors.print(Text.assemble(("Warning: ", "yellow"), message))
+
+    @contextmanager
+    def progress(self, label: str) -> Generator[Callable[[int, int], None]]:
+        """A bar with rate and time left, on a terminal."""
+        if self.quiet or not errors.is_terminal:
+            yield lambda done, total: None
+            return
+        from rich import progress as bars
+
+        columns = (
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeRemainingColumn(),
+        )
+        with bars.Progress(*columns, console=errors, transient=True) as bar:
+            task = bar.add_task(label, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def workspace(device: str, strict: bool, batch_size: int, quiet: bool) -> Workspace:
+    """The workspace that a command's options describe."""
+    from transmiter_cli.embedding.workspace import Workspace, choose_device
+
+    return Workspace(
+        device=choose_device(device), reporter=ConsoleReporter(quiet), batch_size=batch_size, strict=strict
+    )
+
+
+def command_line() -> list[str]:
+    """The command as it was typed."""
+    return ["transmiter", *sys.argv[1:]]
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object, fractions unrounded."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+
+
+def print_result(lines: list[tuple[str, str]]) -> None:
+    """Print a result as aligned names and values."""
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        results.print(Text.assemble((f"{name:<{width}}  ", "bold"), value))
+
+
+def percent(fraction: float) -> str:
+    """A fraction as people read it: 93.1 %."""
+    return f"{100 * fraction:.1f} %"
+
+
+def shown(path: Path) -> str:
+    """A path relative to here where that is shorter."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,43 @@
+"""One table from exception to a sentence, the command that mends it, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from rich.text import Text
+
+from transmiter_cli.cli.console import errors
+from transmiter_cli.errors import TransmiterError
+
+DEBUG_VARIABLE = "TRANSMITER_DEBUG"
+
+
+def explain(error: Exception) -> tuple[str, str | None, int] | None:
+    """What happened and why, what mends it, and the exit code; None for an error that is a bug."""
+    if isinstance(error, TransmiterError):
+        return str(error), error.fix, error.exit_code
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return f"{what}.", None, 1
+    if isinstance(error, ValueError) and type(error).__name__ == "InvalidTensorError":  # torch stays unimported
+        return str(error)[:1].upper() + str(error)[1:], None, 1
+    if type(error).__name__ == "OutOfMemoryError":
+        return "The device has too little memory.", "add --encode-batch 8 or --device cpu", 1
+    return None
+
+
+def run(app: Callable[[], None]) -> None:
+    """Run the app; show an error as a sentence, and exit with its code."""
+    try:
+        app()
+    except Exception as error:
+        explained = explain(error)
+        if explained is None or os.environ.get(DEBUG_VARIABLE) == "1":
+            raise
+        message, fix, code = explained
+        errors.print(Text.assemble(("Error: ", "bold red"), message))
+        if fix:
+            errors.print(Text.assemble(("Try: ", "bold"), fix))
+        sys.exit(code)

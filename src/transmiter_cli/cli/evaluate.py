@@ -1,0 +1,46 @@
+"""transmiter eval."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from transmiter_cli.cli import console
+from transmiter_cli.cli.options import (
+    BatchOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    RunOption,
+    SeedOption,
+    StrictOption,
+)
+
+NAME = "eval"
+EXAMPLE = "transmiter eval"
+
+
+def command(
+    run: RunOption,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled images in class folders; the test part of fit's data if left out.")
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    encode_batch: BatchOption = 64,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure every model of the run on labelled test images."""
+    from transmiter_cli.report.table import evaluation_json, evaluation_table
+    from transmiter_cli.run import Run
+    from transmiter_cli.workflow.evaluate import eval_run
+
+    workspace = console.workspace(device, strict, encode_batch, quiet)
+    result = eval_run(data, Run(run), workspace, seed)
+    if json:
+        console.print_json(evaluation_json(result))
+    else:
+        console.results.print(evaluation_table(result))

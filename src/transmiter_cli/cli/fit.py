@@ -1,0 +1,94 @@
+"""transmiter fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from transmiter_cli.cli import console
+from transmiter_cli.cli.options import (
+    BatchOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    RunOption,
+    SeedOption,
+    StrictOption,
+)
+
+NAME = "fit"
+EXAMPLE = "transmiter fit --weak demo-weak --finetuned demo-finetuned --data demo-digits --aux-words characters"
+
+
+def command(
+    weak: Annotated[
+        str, typer.Option(help="The weak model before fine-tuning: ViT-B/32, ARCH:TAG, local-dir:PATH, ...")
+    ],
+    finetuned: Annotated[
+        str,
+        typer.Option(
+            help="Its fine-tuned twin: a checkpoint, a classifier head, logits with image ids; "
+            "or `probe`, to train a linear probe on the labels of --data."
+        ),
+    ],
+    data: Annotated[str, typer.Option(help="Unlabelled images: a folder, or one with class folders and train/test.")],
+    run: RunOption,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class names, one per line or JSON; else the class folders'.")
+    ] = None,
+    template: Annotated[list[str] | None, typer.Option(help="A prompt with {} for the name; may be repeated.")] = None,
+    aux_words: Annotated[
+        str, typer.Option(help="Auxiliary words: `nouns`, `imagenet`, `characters`, or a file with one per line.")
+    ] = "nouns",
+    vocabulary_size: Annotated[int, typer.Option(min=2, help="Classes and auxiliary words together.")] = 1024,
+    basis: Annotated[
+        Literal["compact", "paper"], typer.Option(help="`compact` is fast; `paper` learns a square orthogonal basis.")
+    ] = "compact",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 128,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-3,
+    noise: Annotated[float, typer.Option(min=0, help="Noise on the logits, relative to their deviation.")] = 0.5,
+    seed: SeedOption = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a run of other classes.")] = False,
+    device: DeviceOption = "auto",
+    encode_batch: BatchOption = 64,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn what fine-tuning taught the weak model, from unlabelled images."""
+    from transmiter_cli.method.distillation import FitSettings
+    from transmiter_cli.run import Run
+    from transmiter_cli.task.vocabulary import DEFAULT_TEMPLATE, check_templates
+    from transmiter_cli.workflow.fit import FitOptions, fit_run
+
+    settings = FitSettings(basis=basis, epochs=epochs, batch_size=batch_size, learning_rate=lr, noise=noise, seed=seed)
+    templates = check_templates(template or [DEFAULT_TEMPLATE])
+    options = FitOptions(weak, finetuned, data, classes, templates, aux_words, vocabulary_size, settings, force)
+    workspace = console.workspace(device, strict, encode_batch, quiet)
+    result = fit_run(options, Run(run), workspace, console.command_line())
+    if json:
+        console.print_json(
+            {
+                "artefact": str(result.path),
+                "images": result.images,
+                "classes": len(result.artefact.class_names),
+                "vocabulary": len(result.artefact.vocabulary),
+                "agreement_before": result.agreement_before,
+                "agreement": result.agreement,
+            }
+        )
+        return
+    agreement = (
+        f"{console.percent(result.agreement)} of answers agree (before: {console.percent(result.agreement_before)})"
+    )
+    console.print_result(
+        [
+            ("adapter", console.shown(result.path)),
+            ("learned from", f"{result.images:,} images, {len(result.artefact.vocabulary):,} words"),
+            ("with fine-tuned", agreement),
+            ("next", "transmiter transfer --strong MODEL"),
+        ]
+    )

@@ -1,0 +1,46 @@
+"""The `transmiter` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from transmiter_cli import __version__
+from transmiter_cli.cli import demo, embed, errors, evaluate, fit, inspect, refine, transfer
+
+app = typer.Typer(
+    name="transmiter",
+    help="Move the skill of a fine-tuned weak vision-language model into a stronger one, without labels.",
+    epilog="Begin with: transmiter demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        typer.echo(f"transmiter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+for module in (demo, fit, transfer, refine, evaluate, embed, inspect):
+    app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.command)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    errors.run(app)

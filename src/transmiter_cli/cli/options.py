@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transmiter_cli.run import RUN_VARIABLE, default_run
+
+RunOption = Annotated[
+    Path,
+    typer.Option(
+        "--run",
+        help=f"The run directory. [env: {RUN_VARIABLE}]",
+        default_factory=default_run,
+        show_default="./transmiter-run",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Fail on an image that cannot be decoded; do not skip it.")
+]
+BatchOption = Annotated[int, typer.Option("--encode-batch", min=1, help="Images that a model encodes at a time.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Decides everything that is random.")]

@@ -1,0 +1,61 @@
+"""transmiter refine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from transmiter_cli.cli import console
+from transmiter_cli.cli.options import (
+    BatchOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    RunOption,
+    SeedOption,
+    StrictOption,
+)
+
+NAME = "refine"
+EXAMPLE = "transmiter refine --shots 16"
+
+
+def command(
+    run: RunOption,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled images in class folders; the data of fit if left out.")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Labelled images per class; all if left out.")] = None,
+    method: Annotated[
+        Literal["adapter", "ridge"], typer.Option(help="Which transferred correction to refine.")
+    ] = "adapter",
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Most passes over the labelled images; cross-validation stops earlier.")
+    ] = 50,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 3e-4,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    encode_batch: BatchOption = 64,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Improve the transferred model with a few labels; the strong model itself stays frozen."""
+    from transmiter_cli.method.refinement import RefineSettings
+    from transmiter_cli.run import Run
+    from transmiter_cli.workflow.refine import RefineOptions, refine_run
+
+    options = RefineOptions(data, shots, method, RefineSettings(epochs=epochs, learning_rate=lr, seed=seed))
+    workspace = console.workspace(device, strict, encode_batch, quiet)
+    result = refine_run(options, Run(run), workspace, console.command_line())
+    if json:
+        console.print_json({"artefact": str(result.path), "labelled_images": result.images, "method": method})
+        return
+    console.print_result(
+        [
+            ("refined", console.shown(result.path)),
+            ("learned from", f"{result.images:,} labelled images"),
+            ("next", "transmiter eval --data LABELLED_FOLDER"),
+        ]
+    )

@@ -1,0 +1,34 @@
+"""What an artefact says of itself; reading it needs neither torch nor the artefact's tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from transmiter_cli.errors import TransmiterError
+
+METADATA_KEY = "transmiter"
+FORMAT = 1
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """An artefact's metadata, and the shape of each of its tensors under "tensors"; no tensor is read.
+
+    Raises:
+        TransmiterError: if the file is missing, damaged, or no artefact.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TransmiterError(f"There is no artefact {path}.", "transmiter fit --help")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = (file.metadata() or {}).get(METADATA_KEY)
+            shapes = {name: list(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
+    except (SafetensorError, OSError) as error:
+        raise TransmiterError(f"{path} cannot be read as an artefact: {error}.") from error
+    if metadata is None:
+        raise TransmiterError(f"{path} is a safetensors file, but not one that transmiter wrote.")
+    return {**json.loads(metadata), "tensors": shapes}

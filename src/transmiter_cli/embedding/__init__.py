@@ -1,0 +1,1 @@
+"""From image files and prompts to embeddings: sources, encoders, and the store that computes each only once."""

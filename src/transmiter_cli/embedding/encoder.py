@@ -1,0 +1,135 @@
+"""An open_clip model that encodes images and texts, loaded only when something must be encoded."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from transmiter_cli.embedding.models import LOCAL, ModelSpec
+from transmiter_cli.errors import TransmiterError
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What must be known of a model even when all embeddings are in the store.
+
+    Attributes:
+        logit_scale: s.
+        parameters: the number of the model's parameters.
+    """
+
+    logit_scale: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One model on one device.
+
+    Attributes:
+        spec: which model.
+        device: where it runs; half precision by autocast on CUDA, single precision elsewhere.
+    """
+
+    spec: ModelSpec
+    device: torch.device
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What the towers compute in."""
+        return torch.float16 if self.device.type == "cuda" else torch.float32
+
+    @cached_property
+    def model(self) -> Any:
+        """The open_clip model, its weights loaded.
+
+        Raises:
+            TransmiterError: if the weights are not those of the architecture.
+        """
+        import open_clip
+
+        with quiet():
+            model: Any = open_clip.create_model(
+                self.spec.architecture,
+                load_weights=False,
+                pretrained_text=False,
+                force_quick_gelu=self.spec.quick_gelu,
+                force_preprocess_cfg=self.spec.preprocess,
+            )
+            try:
+                open_clip.load_checkpoint(model, str(self.spec.weights), strict=True, weights_only=True)
+            except Exception as error:  # wrong keys, wrong shapes, or a file that is no checkpoint at all
+                raise wrong_checkpoint(self.spec, error) from error
+        return model.to(self.device).eval()
+
+    @cached_property
+    def preprocess(self) -> Callable[[Image.Image], Tensor]:
+        """From a picture to the image tower's input."""
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        return image_transform_v2(PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False)  # type: ignore[return-value]
+
+    @cached_property
+    def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        """From texts to the text tower's input."""
+        import open_clip
+
+        with quiet():
+            return open_clip.get_tokenizer(self.spec.architecture)
+
+    def facts(self) -> EncoderFacts:
+        """Logit scale and size."""
+        scale = self.model.logit_scale.detach().exp().item()
+        return EncoderFacts(scale, sum(parameter.numel() for parameter in self.model.parameters()))
+
+    @torch.inference_mode()
+    def encode_images(self, batch: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images width"]:
+        """Unit-norm embeddings on the CPU, in the precision of the towers."""
+        with self.autocast():
+            embeddings = self.model.encode_image(batch.to(self.device, non_blocking=True))
+        return F.normalize(embeddings.float(), dim=-1).to(self.precision).cpu()
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
+        """Unit-norm embeddings on the CPU, in the precision of the towers."""
+        with self.autocast():
+            embeddings = self.model.encode_text(self.tokenizer(list(texts)).to(self.device))
+        return F.normalize(embeddings.float(), dim=-1).to(self.precision).cpu()
+
+    def autocast(self) -> torch.autocast:
+        """Half precision on CUDA; nothing elsewhere."""
+        return torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keep open_clip from warning, on the root logger, of weights that are loaded a moment later."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def wrong_checkpoint(spec: ModelSpec, error: Exception) -> TransmiterError:
+    """The error for weights that do not load into the architecture."""
+    architecture = spec.architecture.removeprefix(LOCAL)
+    detail = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error).strip())
+    return TransmiterError(
+        f"{spec.weights} does not hold weights of {architecture}: {detail[:200]}",
+        "pass the model that was fine-tuned as --weak",
+    )

@@ -1,0 +1,235 @@
+"""Encoders with their stores: every embedding is asked for here, and computed only if it never was before."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from transmiter_cli.embedding.decoding import Skipped, decode_batches
+from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
+from transmiter_cli.embedding.models import ModelSpec
+from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.files import canonical_json, digest, file_digest, write_atomically
+from transmiter_cli.method.embeddings import require_finite
+from transmiter_cli.reporter import Reporter
+
+CACHE_VARIABLE = "TRANSMITER_CACHE"
+SHARD_ROWS = 4096
+"""Images between two writes: what a killed run can lose."""
+TEXT_BATCH = 256
+LISTED = 20
+"""Skipped images that are named one by one."""
+
+
+def default_cache() -> Path:
+    """$TRANSMITER_CACHE, or the user's cache directory."""
+    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_path("transmiter")).expanduser()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a --device value; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UsageError: if it does not exist here.
+    """
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"There is no device {name!r} here: {str(error).splitlines()[0]}", "--device cpu") from error
+    return device
+
+
+@dataclass(frozen=True)
+class ImageEmbeddings:
+    """Embeddings of the images that could be decoded.
+
+    Attributes:
+        rows: unit-norm, one per kept image.
+        kept: their positions in the list that was asked for.
+        skipped: the images that could not be decoded.
+    """
+
+    rows: Float[Tensor, "images width"]
+    kept: list[int]
+    skipped: list[Skipped]
+
+
+@dataclass
+class Workspace:
+    """The cache, the device, and what to do with images that cannot be decoded.
+
+    Attributes:
+        strict: fail on an image that cannot be decoded instead of skipping it.
+    """
+
+    cache: Path = field(default_factory=default_cache)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    reporter: Reporter = field(default_factory=Reporter)
+    batch_size: int = 64
+    strict: bool = False
+
+    def open(self, spec: ModelSpec) -> CachedEncoder:
+        """A model with the store of its embeddings."""
+        encoder = Encoder(spec, self.device)
+        parts = (spec.description(), self.weights_digest(spec.weights), str(encoder.precision))
+        return CachedEncoder(self, encoder, digest(*parts)[:32])
+
+    def weights_digest(self, weights: Path) -> str:
+        """SHA-256 of a weight file, read again only when its size or time changed."""
+        status = weights.stat()
+        identity = digest(str(weights.resolve()), str(status.st_size), str(status.st_mtime_ns))
+        memo = self.cache / "weights" / identity[:32]
+        if not memo.is_file():
+            write_atomically(memo, file_digest(weights).encode())
+        return memo.read_text()
+
+
+class CachedEncoder:
+    """One model and the store of all it ever encoded.
+
+    Args:
+        workspace: cache, device and reporter.
+        encoder: the model; loaded only when something is missing in the store.
+        fingerprint: digest of architecture, weights, preprocessing and precision.
+    """
+
+    def __init__(self, workspace: Workspace, encoder: Encoder, fingerprint: str) -> None:
+        self.workspace = workspace
+        self.encoder = encoder
+        self.fingerprint = fingerprint
+        self.folder = workspace.cache / "encoders" / fingerprint
+
+    @property
+    def name(self) -> str:
+        """The model's name, as the user wrote it."""
+        return self.encoder.spec.name
+
+    @property
+    def facts(self) -> EncoderFacts:
+        """Logit scale and size; the model is loaded for them once."""
+        path = self.folder / "facts.json"
+        if not path.is_file():
+            facts = {**asdict(self.encoder.facts()), "name": self.name}
+            write_atomically(path, canonical_json(facts).encode())
+        facts = json.loads(path.read_text())
+        return EncoderFacts(facts["logit_scale"], facts["parameters"])
+
+    def image_embeddings(self, files: Sequence[ImageFile]) -> ImageEmbeddings:
+        """Embeddings of image files, from the store where it has them.
+
+        Raises:
+            TransmiterError: if no image at all can be decoded, or, in a strict workspace, any cannot.
+        """
+        keys = [image_key(file.path) for file in files]
+        paths = dict(zip(keys, (file.path for file in files), strict=True))
+        skipped: list[Skipped] = []
+
+        def encode(store: EmbeddingStore, missing: list[str]) -> None:
+            skipped[:] = self._encode_images(store, missing, paths)
+
+        rows, kept, encoded = self._from_store("images", keys, encode)
+        self._report(len(kept), encoded - len(skipped), skipped)
+        return ImageEmbeddings(rows, kept, skipped)
+
+    def text_embeddings(self, names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "names width"]:
+        """Unit-norm embeddings of names, each the mean over its prompts."""
+        prompts = [template.format(name) for name in names for template in templates]
+        rows, _, _ = self._from_store("texts", prompts, self._encode_texts)
+        return F.normalize(rows.float().view(len(names), len(templates), -1).mean(1), dim=-1)
+
+    def _from_store(
+        self, kind: str, keys: Sequence[str], encode: Callable[[EmbeddingStore, list[str]], None]
+    ) -> tuple[Float[Tensor, "rows width"], list[int], int]:
+        """Rows of the keys that can be encoded, those keys' positions, and how many had to be encoded."""
+        store = EmbeddingStore(self.folder / kind)
+        encoded = 0
+        while True:
+            missing = store.missing(keys)
+            if missing:
+                encode(store, missing)
+                encoded += len(missing)
+            absent = set(store.missing(missing))
+            kept = [i for i, key in enumerate(keys) if key not in absent]
+            try:
+                rows = store.read([keys[i] for i in kept])
+            except DamagedShardError as error:  # it is set aside now, and its rows are missing
+                self.workspace.reporter.warn(f"{error} Its embeddings are computed anew.")
+                continue
+            require_finite(f"the {kind[:-1]} embeddings of {self.name}", rows)
+            return rows, kept, encoded
+
+    def _encode_images(self, store: EmbeddingStore, keys: list[str], paths: Mapping[str, Path]) -> list[Skipped]:
+        """Encode what is missing, a shard at a time; whatever was encoded is kept, also when this fails."""
+        ordered = [paths[key] for key in keys]
+        done_keys: list[str] = []
+        done_rows: list[Tensor] = []
+        skipped: list[Skipped] = []
+
+        def flush() -> None:
+            if done_keys:
+                store.append(done_keys, torch.cat(done_rows))
+                done_keys.clear()
+                done_rows.clear()
+
+        with self.workspace.reporter.progress(f"Encoding images with {self.name}") as advance:
+            try:
+                seen = 0
+                for batch in decode_batches(ordered, self.encoder.preprocess, self.workspace.batch_size):
+                    if batch.images is not None:
+                        done_rows.append(self.encoder.encode_images(batch.images))
+                        done_keys += [keys[index] for index in batch.indices]
+                    skipped += batch.skipped
+                    seen += len(batch.indices) + len(batch.skipped)
+                    advance(seen, len(keys))
+                    if len(done_keys) >= SHARD_ROWS:
+                        flush()
+            finally:
+                flush()
+        if skipped and (self.workspace.strict or len(skipped) == len(paths)):
+            first = f"{skipped[0].path}: {skipped[0].reason}"
+            raise TransmiterError(f"{len(skipped)} of {len(paths)} images cannot be decoded; the first is {first}.")
+        return skipped
+
+    def _encode_texts(self, store: EmbeddingStore, prompts: list[str]) -> None:
+        with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:
+            for start in range(0, len(prompts), TEXT_BATCH):
+                batch = prompts[start : start + TEXT_BATCH]
+                store.append(batch, self.encoder.encode_texts(batch))
+                advance(start + len(batch), len(prompts))
+
+    def _report(self, images: int, decoded: int, skipped: Sequence[Skipped]) -> None:
+        reporter = self.workspace.reporter
+        source = "all from the cache, none decoded" if not decoded else f"{decoded:,} decoded and encoded"
+        reporter.note(f"{self.name}: {images:,} images, {source}.")
+        for image in skipped[:LISTED]:
+            reporter.warn(f"Skipped {image.path}: {image.reason}.")
+        if len(skipped) > LISTED:
+            reporter.warn(f"Skipped {len(skipped) - LISTED} more images that cannot be decoded.")
+
+
+def image_key(path: Path) -> str:
+    """What an image is known by: its path, and its size and time of change, so that an edited image is a new one.
+
+    Raises:
+        TransmiterError: if it has gone since it was listed.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise TransmiterError(f"{path} cannot be read: {error.strerror}.") from error
+    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"

@@ -1,0 +1,32 @@
+"""The compact basis: the directions in which an encoder's logits can differ between images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from transmiter_cli.method.embeddings import InvalidTensorError
+
+TOLERANCE = 1e-4
+"""Singular values below this fraction of the largest carry no direction."""
+
+
+def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "basis vocabulary"]:
+    """Orthonormal rows B that span the row-centred logits of an encoder with text embeddings T.
+
+    A row of centred logits is s (T - mean row of T) x, so the left singular vectors of the centred T span
+    all of them: D <= min(d, M - 1) rows instead of the paper's M (Sec. 3.2), and fixed, since any rotation
+    among them is absorbed by the adapter's first and last linear layers. The rows are orthogonal to the
+    all-ones vector.
+
+    Raises:
+        InvalidTensorError: if all texts have the same embedding.
+    """
+    unit = F.normalize(texts.double(), dim=-1)
+    left, singular, _ = torch.linalg.svd(unit - unit.mean(0), full_matrices=False)
+    kept = singular > TOLERANCE * singular[0]
+    if singular[0] < torch.finfo(torch.float32).eps:
+        raise InvalidTensorError("all text embeddings are the same, so they span no basis.")
+    return left[:, kept].T.float().contiguous()

@@ -1,0 +1,73 @@
+"""What one encoder says of one task: image embeddings, text embeddings and its logit scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+BLOCK = 8192
+"""Rows that are worked on at a time where all rows at once would need N x M memory."""
+
+
+class InvalidTensorError(ValueError):
+    """A tensor that cannot be worked with: wrong shape, too few rows, or values that are not finite."""
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise InvalidTensorError, naming the first bad row, unless every value of `tensor` is finite."""
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0, 0]) if tensor.ndim else 0
+        raise InvalidTensorError(f"{name} hold NaN or infinite values (first in row {row}).")
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Image and text embeddings of one encoder (X, T and s of the paper's Sec. 3.1).
+
+    Rows need not be unit-norm: they are normalised, in float32, where they are used.
+
+    Attributes:
+        images: X, one row per image, in any floating type.
+        texts: T, one row per vocabulary entry: the C task classes first, then the auxiliary words.
+        logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model.
+
+    Raises:
+        InvalidTensorError: on other than two dimensions, widths that differ, or NaN and infinite values.
+    """
+
+    images: Float[Tensor, "images width"]
+    texts: Float[Tensor, "vocabulary width"]
+    logit_scale: float
+
+    def __post_init__(self) -> None:
+        for name, tensor in (("image embeddings", self.images), ("text embeddings", self.texts)):
+            if tensor.ndim != 2:
+                raise InvalidTensorError(f"{name} must be a matrix, one row each; got shape {tuple(tensor.shape)}.")
+            require_finite(name, tensor)
+        if self.images.shape[1] != self.texts.shape[1]:
+            widths = f"{self.images.shape[1]} and {self.texts.shape[1]}"
+            raise InvalidTensorError(f"image and text embeddings have different widths: {widths}.")
+        if not self.logit_scale > 0:
+            raise InvalidTensorError(f"the logit scale must be positive, not {self.logit_scale}.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def unit_images(self, rows: slice | Tensor = slice(None)) -> Float[Tensor, "rows width"]:
+        """The chosen image rows, unit-norm, float32."""
+        return F.normalize(self.images[rows].float(), dim=-1)
+
+    def unit_texts(self) -> Float[Tensor, "vocabulary width"]:
+        """All text rows, unit-norm, float32."""
+        return F.normalize(self.texts.float(), dim=-1)
+
+    def blocks(self) -> Iterator[slice]:
+        """Consecutive slices of at most BLOCK rows that together cover all images."""
+        for start in range(0, len(self), BLOCK):
+            yield slice(start, min(start + BLOCK, len(self)))

@@ -1,0 +1,39 @@
+"""Zero-shot logits and their row standardisation (paper Sec. 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from transmiter_cli.method.embeddings import Embeddings
+
+EPSILON = 1e-6
+"""Added to a row's standard deviation before dividing by it."""
+
+
+class Standardized(NamedTuple):
+    """Logits with zero mean and unit deviation in each row, and what restores them.
+
+    Attributes:
+        logits: z~ = (z - mean) / (std + EPSILON).
+        mean: mean of each row.
+        std: unbiased standard deviation of each row.
+    """
+
+    logits: Float[Tensor, "rows vocabulary"]
+    mean: Float[Tensor, "rows 1"]
+    std: Float[Tensor, "rows 1"]
+
+
+def zero_shot_logits(embeddings: Embeddings, rows: slice | Tensor = slice(None)) -> Float[Tensor, "rows vocabulary"]:
+    """Z = s X T' for the chosen rows."""
+    return embeddings.logit_scale * embeddings.unit_images(rows) @ embeddings.unit_texts().T
+
+
+def standardize(logits: Float[Tensor, "rows vocabulary"]) -> Standardized:
+    """Standardise each row over all its M entries with its own mean and unbiased deviation."""
+    std, mean = torch.std_mean(logits, dim=-1, keepdim=True)
+    return Standardized((logits - mean) / (std + EPSILON), mean, std)

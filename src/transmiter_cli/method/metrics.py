@@ -1,0 +1,40 @@
+"""How good logits are on labelled images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+RESAMPLES = 2000
+"""Bootstrap resamples behind an interval."""
+
+
+class Accuracy(NamedTuple):
+    """Top-1 accuracy and its 95 % bootstrap interval, fractions."""
+
+    top1: float
+    low: float
+    high: float
+
+
+def hits(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Bool[Tensor, " images"]:
+    """Whether the highest logit of each row is its label's."""
+    return logits.argmax(-1) == labels
+
+
+def accuracy(correct: Bool[Tensor, " images"], seed: int = 0) -> Accuracy:
+    """Top-1 with the percentile bootstrap over images.
+
+    The resampled count of hits of n images is binomial, so it is drawn as such: the same distribution as
+    drawing the n images again, without their N x RESAMPLES indices.
+    """
+    count = len(correct)
+    rate = correct.double().mean().item()
+    generator = torch.Generator().manual_seed(seed)
+    totals = torch.full((RESAMPLES,), float(count), dtype=torch.float64)
+    draws = torch.binomial(totals, torch.full_like(totals, rate), generator=generator) / count
+    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Accuracy(rate, low, high)

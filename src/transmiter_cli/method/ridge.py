@@ -1,0 +1,61 @@
+"""Ridge transfer: the fine-tuned weak model's answers, regressed on the strong model's own embeddings."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from transmiter_cli.method.distillation import check_teacher
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.moments import ridge_moments
+
+
+class LinearCorrection(nn.Module):
+    """z_hat = z[:C] + x W: a linear correction of the class logits from the image embedding.
+
+    It folds into the strong model's own text classifier, T + W'/s, and then costs nothing.
+
+    Args:
+        weight: W.
+    """
+
+    def __init__(self, weight: Float[Tensor, "width classes"]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone())
+
+    @property
+    def classes(self) -> int:
+        """C, the number of task classes."""
+        return self.weight.shape[1]
+
+    def forward(
+        self, logits: Float[Tensor, "rows vocabulary"], images: Float[Tensor, "rows width"]
+    ) -> Float[Tensor, "rows classes"]:
+        """Corrected logits of the task classes."""
+        return logits[:, : self.classes] + F.normalize(images.float(), dim=-1) @ self.weight
+
+
+def ridge_transfer(
+    strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], rho: float
+) -> LinearCorrection:
+    """W = (X'X + rho mean(diag X'X) I)^-1 X'L on unlabelled images.
+
+    L are the fine-tuned weak model's log-probabilities, centred in each row. The result is the geometric
+    ensemble of the strong and the fine-tuned weak model, distilled into the strong one.
+
+    Args:
+        strong: the strong model on the unlabelled images.
+        finetuned_logits: the fine-tuned weak model on the same images.
+        rho: ridge strength relative to the mean of X'X's diagonal.
+
+    Raises:
+        InvalidTensorError: if rows do not match or values are not finite.
+    """
+    check_teacher(strong, finetuned_logits)
+    centred = finetuned_logits.double() - finetuned_logits.double().mean(-1, keepdim=True)
+    gram, cross = ridge_moments(strong, centred)
+    gram.diagonal().add_(rho * gram.diagonal().mean())
+    weight = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+    return LinearCorrection(weight.float())

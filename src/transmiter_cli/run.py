@@ -1,0 +1,153 @@
+"""The run directory: one task's artefacts, and run.json, which says how each was made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.files import write_atomically
+
+RUN_VARIABLE = "TRANSMITER_RUN"
+DEFAULT_RUN = "transmiter-run"
+ARTEFACTS = {"transferred": "strong.safetensors", "ridge": "strong-ridge.safetensors", "refined": "refined.safetensors"}
+"""File names of what transfer and refine make, by the row of the evaluation they give."""
+FITTED = "weak.safetensors"
+PROBE = "probe.safetensors"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is about; later commands read it, so that flags are not repeated.
+
+    Attributes:
+        classes: names of the task classes.
+        folders: the class folders they stand for; empty for unlabelled data.
+        templates: prompts.
+        data: the --data of fit.
+        split: its part that fit saw.
+        weak: the weak model's name.
+        finetuned: the --finetuned of fit.
+    """
+
+    classes: tuple[str, ...]
+    folders: tuple[str, ...]
+    templates: tuple[str, ...]
+    data: str
+    split: str | None
+    weak: str
+    finetuned: str
+
+
+class Run:
+    """A run directory.
+
+    Args:
+        path: where it is; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def record_path(self) -> Path:
+        """run.json."""
+        return self.path / "run.json"
+
+    def record(self) -> dict[str, Any]:
+        """The content of run.json; empty if there is none yet.
+
+        Raises:
+            TransmiterError: if it is damaged.
+        """
+        if not self.record_path.is_file():
+            return {}
+        try:
+            return json.loads(self.record_path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise TransmiterError(f"{self.record_path} is damaged: {error}.", "pass another --run") from error
+
+    def task(self) -> Task:
+        """What the run is about.
+
+        Raises:
+            UsageError: if nothing was fitted here.
+        """
+        record = self.record()
+        if "task" not in record:
+            raise UsageError(
+                f"There is no run in {self.path}.", "transmiter fit --weak MODEL --finetuned FILE --data FOLDER"
+            )
+        return Task(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in record["task"].items()}
+        )
+
+    def strong(self) -> str:
+        """The strong model that was transferred to.
+
+        Raises:
+            UsageError: if there is none yet.
+        """
+        name = self.record().get("strong")
+        if name is None:
+            raise UsageError(f"Nothing was transferred in {self.path} yet.", "transmiter transfer --strong MODEL")
+        return name
+
+    def claim(self, task: Task, force: bool) -> None:
+        """Refuse to overwrite a run of other classes.
+
+        Raises:
+            UsageError: if the directory holds such a run and `force` is off.
+        """
+        record = self.record()
+        if force or "task" not in record:
+            return
+        before = self.task().classes
+        if before != task.classes:
+            raise UsageError(
+                f"{self.path} is a run of another task: {len(before)} classes, {', '.join(before[:3])}, ...; "
+                f"this one has {len(task.classes)}, {', '.join(task.classes[:3])}, ...",
+                "pass another --run, or --force to replace it",
+            )
+
+    def begin(self, task: Task) -> None:
+        """Start the record anew; what was transferred from an earlier fit is stale and goes."""
+        for name in ARTEFACTS.values():
+            (self.path / name).unlink(missing_ok=True)
+        self.write({"task": asdict(task), "history": self.record().get("history", [])})
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write run.json.
+
+        Raises:
+            TransmiterError: if the directory cannot be written to.
+        """
+        try:
+            write_atomically(self.record_path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+        except OSError as error:
+            raise TransmiterError(
+                f"{self.path} cannot be written to: {error.strerror}.", "pass another --run"
+            ) from error
+
+    def add(self, command: list[str], models: Mapping[str, str], **changes: Any) -> None:
+        """Add a command to the history, with the versions and model fingerprints behind its result.
+
+        Args:
+            command: the exact command line.
+            models: fingerprint by model name.
+            **changes: top-level entries of run.json to set.
+        """
+        record = self.record() | changes
+        versions = {name: version(name) for name in ("transmiter", "torch", "open_clip_torch")}
+        record.setdefault("history", []).append({"command": command, "models": dict(models), "versions": versions})
+        self.write(record)
+
+
+def default_run() -> Path:
+    """$TRANSMITER_RUN, or ./transmiter-run."""
+    return Path(os.environ.get(RUN_VARIABLE) or DEFAULT_RUN)

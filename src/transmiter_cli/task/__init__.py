@@ -1,0 +1,1 @@
+"""What is to be recognised: the vocabulary, the fine-tuned weak model, and the choice of labelled images."""

@@ -1,0 +1,217 @@
+"""The fine-tuned weak model in its several forms: a checkpoint, a classifier head, logits, or a probe made here."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
+from transmiter_cli.embedding.models import HUB, LOCAL, ModelSpec, resolve_model, with_weights
+from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.method.embeddings import require_finite
+
+PROBE = "probe"
+BUNDLED = {"demo-finetuned": "models/demo-finetuned.safetensors"}
+"""Checkpoints that come with the package, by name: files of transmiter_cli/demo."""
+UNIT_NORM_TOLERANCE = 1e-2
+
+
+class Teacher(Protocol):
+    """The fine-tuned weak model, whatever its form."""
+
+    def logits(
+        self, files: Sequence[ImageFile], weak_images: Float[Tensor, "images width"]
+    ) -> Float[Tensor, "images classes"]:
+        """Logits of the task classes.
+
+        Args:
+            files: the images.
+            weak_images: the zero-shot weak model's embeddings of the same images.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CheckpointTeacher:
+    """A whole fine-tuned model; its own towers encode the images and the class prompts."""
+
+    encoder: CachedEncoder
+    class_names: Sequence[str]
+    templates: Sequence[str]
+
+    def logits(self, files: Sequence[ImageFile], weak_images: Tensor) -> Tensor:
+        """See Teacher."""
+        images = self.encoder.image_embeddings(files)
+        if len(images.rows) != len(files):
+            raise TransmiterError("Images changed while they were read; run the command again.")
+        texts = self.encoder.text_embeddings(self.class_names, self.templates)
+        return self.encoder.facts.logit_scale * images.rows.float() @ texts.T
+
+
+@dataclass(frozen=True)
+class HeadTeacher:
+    """A linear classifier over the weak model's unit-norm embeddings: logits = x W' + b."""
+
+    weight: Float[Tensor, "classes width"]
+    bias: Float[Tensor, " classes"] | None = None
+
+    def logits(self, files: Sequence[ImageFile], weak_images: Tensor) -> Tensor:
+        """See Teacher."""
+        return F.linear(F.normalize(weak_images.float(), dim=-1), self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class LogitsTeacher:
+    """Logits computed elsewhere, by image id or file name."""
+
+    source: str
+    rows: Float[Tensor, "images classes"]
+    index: Mapping[str, int]
+
+    def logits(self, files: Sequence[ImageFile], weak_images: Tensor) -> Tensor:
+        """See Teacher; raises TransmiterError if an image has no logits."""
+        places = [self.index.get(file.id, self.index.get(file.path.name, -1)) for file in files]
+        absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
+        if absent:
+            raise MissingLogitsError(f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first.")
+        return self.rows[places].float()
+
+
+class MissingLogitsError(TransmiterError):
+    """Logits were given for other images than those asked for."""
+
+
+def open_teacher(
+    given: str,
+    workspace: Workspace,
+    weak: ModelSpec,
+    width: int,
+    logit_scale: float,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+) -> Teacher:
+    """The fine-tuned weak model that a --finetuned value names.
+
+    Args:
+        given: a checkpoint (.pt, .safetensors, "local-dir:", "hf-hub:"), a head, logits, or bundled name.
+        workspace: where a checkpoint's embeddings are kept.
+        weak: the zero-shot weak model; a checkpoint has its architecture.
+        width: the weak model's embedding width.
+        logit_scale: the weak model's s.
+        class_names: the C task classes.
+        templates: prompts for them.
+
+    Raises:
+        UsageError: if the file does not exist.
+        TransmiterError: if it cannot be read, or is of another model or task.
+    """
+    if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
+        return CheckpointTeacher(workspace.open(resolve_model(given)), class_names, templates)
+    path = bundled_path(given) if given in BUNDLED else Path(given).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f"There is no fine-tuned model {given!r}.",
+            f"--finetuned {PROBE} makes one from labelled images" if path.name == given else f"ls {path.parent}",
+        )
+    if path.suffix == ".npy":
+        return npy_teacher(path, len(class_names))
+    tensors, metadata = read_tensors(path)
+    names = set(tensors)
+    if "logits" in names:
+        return logits_teacher(str(path), tensors["logits"], json.loads(metadata.get("ids", "null")), len(class_names))
+    if "weight" in names and names <= {"weight", "bias"}:
+        return head_teacher(path, tensors, width, logit_scale, len(class_names))
+    return CheckpointTeacher(workspace.open(with_weights(weak, path, given)), class_names, templates)
+
+
+def bundled_path(name: str) -> Path:
+    """The file of a bundled checkpoint."""
+    from importlib import resources
+
+    return Path(str(resources.files("transmiter_cli"))) / "demo" / BUNDLED[name]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of a small file, or only the names of a checkpoint's, with the metadata of safetensors.
+
+    Raises:
+        TransmiterError: if it is damaged, or a pickle that holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                names = list(file.keys())
+                wanted = names if len(names) <= 2 else []
+                tensors = {name: file.get_tensor(name) if wanted else torch.empty(0) for name in names}
+                return tensors, file.metadata() or {}
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise TransmiterError(
+            f"{path} holds more than tensors, and running a stranger's pickle is refused.",
+            "save the state_dict alone: torch.save(model.state_dict(), PATH)",
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+        raise TransmiterError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise TransmiterError(f"{path} holds no dictionary of tensors, but {type(content).__name__}.")
+    return content, {}
+
+
+def head_teacher(
+    path: Path, tensors: Mapping[str, Tensor], width: int, logit_scale: float, classes: int
+) -> HeadTeacher:
+    """A head; rows of unit norm are text features of tuned prompts, so they get the weak model's logit scale."""
+    weight, bias = tensors["weight"].float(), tensors.get("bias")
+    if weight.shape != (classes, width):
+        raise TransmiterError(
+            f"The head in {path} has shape {tuple(weight.shape)}, but the task has {classes} classes "
+            f"and the weak model's embeddings have {width} numbers."
+        )
+    require_finite(f"the weights in {path}", weight)
+    unit = bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())
+    if unit and bias is None:
+        weight = logit_scale * weight
+    return HeadTeacher(weight, bias.float() if bias is not None else None)
+
+
+def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
+    """Logits in NumPy's format; ids, one per line, in a text file beside it."""
+    ids = path.with_suffix(".txt")
+    if not ids.is_file():
+        raise TransmiterError(
+            f"{path} does not say which images its rows are: {ids} is missing.", "one image id per line"
+        )
+    try:
+        rows = torch.from_numpy(np.load(path, allow_pickle=False))
+    except (ValueError, OSError) as error:
+        raise TransmiterError(f"{path} cannot be read: {error}.") from error
+    return logits_teacher(str(path), rows, ids.read_text(encoding="utf-8").splitlines(), classes)
+
+
+def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> LogitsTeacher:
+    """Logits with the ids of their rows."""
+    if not isinstance(ids, list):
+        raise TransmiterError(
+            f'{source} does not say which images its rows are: the metadata key "ids" (JSON list) is missing.'
+        )
+    if rows.ndim != 2 or rows.shape[1] != classes:
+        raise TransmiterError(f"The logits in {source} have shape {tuple(rows.shape)}; the task has {classes} classes.")
+    if len(ids) != len(rows):
+        raise TransmiterError(f"{source} has {len(ids)} ids for {len(rows)} rows of logits.")
+    if len(set(ids)) != len(ids):
+        raise TransmiterError(f"{source} has the same image id twice.")
+    require_finite(f"the logits in {source}", rows)
+    return LogitsTeacher(source, rows, {str(name): row for row, name in enumerate(ids)})

@@ -1,0 +1,152 @@
+"""Class names and auxiliary words."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from transmiter_cli.errors import TransmiterError, UsageError
+
+WORD_LISTS = ("nouns", "imagenet", "characters")
+"""Lists that come with the package: WordNet's commonest concrete nouns, ImageNet's classes, printed characters."""
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+def name_from_folder(folder: str) -> str:
+    """A class name for prompts: "maine_coon" is "maine coon"."""
+    return re.sub(r"[_\s]+", " ", folder).strip()
+
+
+def class_names(folders: Sequence[str], given: Path | None) -> tuple[str, ...]:
+    """The name of each class, in the order of the folders.
+
+    Args:
+        folders: sorted class folders; empty for unlabelled images.
+        given: a --classes file: one name per line, a JSON list, or a JSON object from folder to name.
+
+    Raises:
+        UsageError: if the file cannot be used, or there are neither folders nor a file.
+        TransmiterError: if two classes have the same name.
+    """
+    if given is None:
+        if not folders:
+            raise UsageError("The images lie in no class folders, so the classes have no names.", "--classes names.txt")
+        names = tuple(name_from_folder(folder) for folder in folders)
+    else:
+        names = named_classes(folders, read_names(given), given)
+    seen: dict[str, str] = {}
+    for name in names:
+        if normal(name) in seen:
+            raise TransmiterError(f"Two classes have the same name: {seen[normal(name)]!r} and {name!r}.")
+        seen[normal(name)] = name
+    return names
+
+
+def named_classes(folders: Sequence[str], given: list[str] | dict[str, str], source: Path) -> tuple[str, ...]:
+    """Match the names of a --classes file with the class folders."""
+    if isinstance(given, dict):
+        absent = [folder for folder in folders if folder not in given]
+        if absent:
+            raise UsageError(f"{source} has no name for the class folder {absent[0]!r}.")
+        return tuple(given[folder] for folder in folders or given)
+    if not folders:
+        return tuple(given)
+    by_name = {normal(name): name for name in given}
+    matched = [by_name.get(normal(folder)) for folder in folders]
+    if all(matched):
+        return tuple(name for name in matched if name)
+    if len(given) != len(folders):
+        raise UsageError(f"{source} has {len(given)} names for {len(folders)} class folders, {folders[0]!r} the first.")
+    return tuple(given)
+
+
+def check_templates(templates: Sequence[str]) -> list[str]:
+    """The templates, if each has one place for a name.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    for template in templates:
+        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+            raise UsageError(f"The template {template!r} must have {{}} once, where the name goes.")
+    return list(templates)
+
+
+def read_names(path: Path) -> list[str] | dict[str, str]:
+    """The content of a file of names: JSON, or one name per line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
+    if path.suffix.lower() != ".json":
+        names: object = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
+        try:
+            names = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path} is no valid JSON: {error}.") from error
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return names
+    if isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values()):
+        return {str(folder): str(name) for folder, name in names.items()}
+    raise UsageError(f"{path} holds no names: a list of strings or an object from folder to name is needed.")
+
+
+def auxiliary_words(source: str) -> list[str]:
+    """The words of a list that comes with the package, or of a file with one per line.
+
+    Raises:
+        UsageError: if there is neither.
+    """
+    if source in WORD_LISTS:
+        file = resources.files("transmiter_cli") / "task" / "words" / f"{source}.txt"
+        return file.read_text(encoding="utf-8").splitlines()
+    if not Path(source).is_file():
+        raise UsageError(f"There is no word list {source!r}: neither a file nor one of {', '.join(WORD_LISTS)}.")
+    words = read_names(Path(source))
+    return list(words.values()) if isinstance(words, dict) else words
+
+
+def build_vocabulary(classes: Sequence[str], words: Sequence[str], size: int, seed: int) -> tuple[str, ...]:
+    """The classes, then a seeded sample of the words that are none of the classes.
+
+    Args:
+        classes: C class names.
+        words: auxiliary words.
+        size: M, the size of the vocabulary; smaller if there are not enough words.
+        seed: decides the sample.
+
+    Raises:
+        UsageError: if M is smaller than C.
+    """
+    if size < len(classes):
+        raise UsageError(
+            f"A vocabulary of {size} cannot hold {len(classes)} classes.", f"--vocabulary-size {len(classes) + 1000}"
+        )
+    taken = {form for name in classes for form in forms(name)}
+    candidates = [word for word in dict.fromkeys(words) if not forms(word) & taken]
+    count = min(size - len(classes), len(candidates))
+    return (*classes, *random.Random(seed).sample(candidates, count))
+
+
+def normal(name: str) -> str:
+    """A name without regard to case, underscores and hyphens."""
+    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
+
+
+def forms(name: str) -> set[str]:
+    """A name and what it could be the plural of, normalised: equal things share a form."""
+    word = normal(name)
+    found = {word}
+    if word.endswith("ies"):
+        found.add(word[:-3] + "y")
+    if word.endswith("es"):
+        found.add(word[:-2])
+    if word.endswith("s") and not word.endswith("ss"):
+        found.add(word[:-1])
+    return found

@@ -1,0 +1,86 @@
+"""What several commands need: a run's models on a set of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from transmiter_cli.artefact import Artefact, load
+from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.sources import ImageFile, ImageSet
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.run import ARTEFACTS, FITTED, PROBE, Run, Task
+from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
+from transmiter_cli.task.finetuned import Teacher, open_teacher
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images that could be decoded, and one model's embeddings of them and of the vocabulary."""
+
+    images: ImageSet
+    embeddings: Embeddings
+
+
+def encode(
+    encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], templates: Sequence[str]
+) -> EncodedImages:
+    """One model on images and vocabulary, on the workspace's device; images that cannot be decoded are left out."""
+    device = encoder.workspace.device
+    found = encoder.image_embeddings(images.files)
+    kept = tuple(images.files[i] for i in found.kept)
+    texts = encoder.text_embeddings(vocabulary, templates)
+    embeddings = Embeddings(found.rows.to(device), texts.to(device), encoder.facts.logit_scale)
+    return EncodedImages(replace(images, files=kept), embeddings)
+
+
+def finetuned_logits(
+    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageFile], weak: Embeddings
+) -> Float[Tensor, "images classes"]:
+    """The fine-tuned weak model on images that the zero-shot weak model saw."""
+    teacher = run_teacher(task, run, workspace, weak)
+    return teacher.logits(files, weak.images.cpu()).to(weak.images.device)
+
+
+def run_teacher(task: Task, run: Run, workspace: Workspace, weak: Embeddings) -> Teacher:
+    """The fine-tuned weak model of a run."""
+    given = str(run.path / PROBE) if task.finetuned == MAKE_PROBE else task.finetuned
+    width = weak.images.shape[1]
+    spec = resolve_model(task.weak)
+    return open_teacher(given, workspace, spec, width, weak.logit_scale, task.classes, task.templates)
+
+
+def load_fitted(run: Run, workspace: Workspace) -> Artefact:
+    """The fitted adapter of a run.
+
+    Raises:
+        UsageError: if nothing was fitted.
+    """
+    path = run.path / FITTED
+    if not path.is_file():
+        raise UsageError(
+            f"There is no run in {run.path}.", "transmiter fit --weak MODEL --finetuned FILE --data FOLDER"
+        )
+    return load(path, workspace.device)
+
+
+def load_transferred(run: Run, workspace: Workspace) -> dict[str, Artefact]:
+    """What was transferred and refined in a run, by the row of the evaluation it gives."""
+    return {
+        row: load(run.path / name, workspace.device) for row, name in ARTEFACTS.items() if (run.path / name).is_file()
+    }
+
+
+def check_vocabulary(task: Task, artefact: Artefact) -> None:
+    """Raise TransmiterError if an artefact is not of the run's task."""
+    if artefact.class_names != task.classes:
+        raise TransmiterError(
+            f"The artefact's classes ({', '.join(artefact.class_names[:3])}, ...) are not the run's "
+            f"({', '.join(task.classes[:3])}, ...).",
+            "fit again, or pass another --run",
+        )

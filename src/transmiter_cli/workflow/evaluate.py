@@ -1,0 +1,79 @@
+"""transmiter eval: every model of a run on labelled test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from transmiter_cli import api
+from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.errors import TransmiterError
+from transmiter_cli.run import Run, Task
+from transmiter_cli.task.finetuned import MissingLogitsError
+from transmiter_cli.workflow.common import check_vocabulary, encode, finetuned_logits, load_fitted, load_transferred
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Rows of the evaluation by name, and what they were measured on."""
+
+    rows: dict[str, api.Row]
+    data: str
+    split: str | None
+    images: int
+    classes: int
+    weak: str
+    strong: str
+
+
+def eval_run(data: str | None, run: Run, workspace: Workspace, seed: int = 0) -> EvalResult:
+    """Measure a run's models.
+
+    Args:
+        data: labelled images, their test part where they have one; the data of fit if None.
+        run: the run directory.
+        workspace: cache and device.
+        seed: decides the bootstrap intervals.
+
+    Raises:
+        UsageError: if nothing was fitted or transferred.
+        TransmiterError: if the images have no labels, or are those that fit saw.
+    """
+    task, strong_name = run.task(), run.strong()
+    fitted = load_fitted(run, workspace)
+    transferred = load_transferred(run, workspace)
+    for artefact in (fitted, *transferred.values()):
+        check_vocabulary(task, artefact)
+    source = data or task.data
+    images = open_images(source, "test")
+    if images.split is None and data is None:
+        raise TransmiterError(
+            f"{source} has no test part: fit saw all of it.", f"transmiter eval --run {run.path} --data FOLDER"
+        )
+    images.labels(task.folders or task.classes)  # fails before anything is encoded
+    weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, strong_name))
+    weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
+    strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
+    rows = api.evaluate(
+        torch.tensor(weak.images.labels(task.folders or task.classes), device=workspace.device),
+        weak=weak.embeddings,
+        finetuned_logits=optional_logits(task, run, workspace, weak.images.files, weak.embeddings),
+        strong=strong.embeddings,
+        fitted=fitted,
+        transferred=transferred,
+        weak_parameters=weak_encoder.facts.parameters,
+        seed=seed,
+    )
+    return EvalResult(rows, source, images.split, len(weak.images.files), len(task.classes), task.weak, strong_name)
+
+
+def optional_logits(task: Task, run: Run, workspace: Workspace, files, weak):  # type: ignore[no-untyped-def]
+    """The fine-tuned weak model's logits; None where they were given as a file that lacks these images."""
+    try:
+        return finetuned_logits(task, run, workspace, files, weak)
+    except MissingLogitsError as error:
+        workspace.reporter.warn(f"{error} The rows weak_finetuned and eft are left out.")
+        return None

@@ -1,0 +1,122 @@
+"""transmiter fit: distil the fine-tuned weak model into an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from transmiter_cli import api
+from transmiter_cli.artefact import Artefact
+from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.errors import UsageError
+from transmiter_cli.files import write_atomically
+from transmiter_cli.method.distillation import FitSettings
+from transmiter_cli.method.metrics import hits
+from transmiter_cli.method.probe import linear_probe
+from transmiter_cli.run import FITTED, PROBE, Run, Task
+from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
+from transmiter_cli.task.vocabulary import DEFAULT_TEMPLATE, auxiliary_words, build_vocabulary, class_names
+from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What to fit, on what.
+
+    Attributes:
+        weak: the zero-shot weak model's name.
+        finetuned: its fine-tuned twin: a file, a model name, or "probe".
+        data: unlabelled images (labels are read for "probe" only).
+        classes: a file of class names; the class folders' names if None.
+        aux_words: an auxiliary word list's name or file.
+        vocabulary_size: M.
+        force: replace a run of other classes.
+    """
+
+    weak: str
+    finetuned: str
+    data: str
+    classes: Path | None = None
+    templates: Sequence[str] = (DEFAULT_TEMPLATE,)
+    aux_words: str = "nouns"
+    vocabulary_size: int = 1024
+    settings: FitSettings = field(default_factory=FitSettings)
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What fit made.
+
+    Attributes:
+        agreement: on how many of the images the adapted weak model and the fine-tuned one agree, a fraction.
+        agreement_before: the same for the zero-shot weak model.
+    """
+
+    artefact: Artefact
+    path: Path
+    images: int
+    agreement: float
+    agreement_before: float
+
+
+def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[str]) -> FitResult:
+    """Fit an adapter and write it to the run directory.
+
+    Raises:
+        UsageError: if a name, file or folder does not exist, or the run is of another task.
+        TransmiterError: if the data or a file cannot be used.
+    """
+    images = open_images(options.data, "train")
+    names = class_names(images.folders, options.classes)
+    vocabulary = build_vocabulary(
+        names, auxiliary_words(options.aux_words), options.vocabulary_size, options.settings.seed
+    )
+    if len(vocabulary) < options.vocabulary_size:
+        workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
+    task = Task(
+        names, images.folders, tuple(options.templates), options.data, images.split, options.weak, options.finetuned
+    )
+    run.claim(task, options.force)
+    encoder = workspace.open(resolve_model(options.weak))
+    weak = encode(encoder, images, vocabulary, options.templates)
+    if options.finetuned == MAKE_PROBE:
+        make_probe(weak, task, run, options.settings.seed)
+    teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
+    with workspace.reporter.progress("Fitting the adapter") as advance:
+        artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
+    run.begin(task)
+    artefact.save(run.path / FITTED)
+    run.add(command, {encoder.name: encoder.fingerprint})
+    answers = teacher.argmax(-1)
+    zero_shot = weak.embeddings.unit_images() @ weak.embeddings.unit_texts()[: len(names)].T
+    adapted = artefact.class_logits(weak.embeddings.images)
+    return FitResult(
+        artefact,
+        run.path / FITTED,
+        len(teacher),
+        hits(adapted, answers).float().mean().item(),
+        hits(zero_shot, answers).float().mean().item(),
+    )
+
+
+def make_probe(weak: EncodedImages, task: Task, run: Run, seed: int) -> None:
+    """Train the linear probe of `--finetuned probe` on the labelled images and keep it in the run.
+
+    Raises:
+        UsageError: if the images have no labels.
+    """
+    if not weak.images.folders:
+        raise UsageError(
+            "--finetuned probe needs labelled images, but these lie in no class folders.", "--finetuned FILE"
+        )
+    labels = torch.tensor(weak.images.labels(task.folders), device=weak.embeddings.images.device)
+    weight = linear_probe(weak.embeddings, labels, len(task.classes), seed).cpu()
+    # A zero bias says that the weight is complete: without one, rows of unit norm would be taken for text features.
+    write_atomically(run.path / PROBE, save({"weight": weight, "bias": torch.zeros(len(weight))}))

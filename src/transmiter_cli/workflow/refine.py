@@ -1,0 +1,79 @@
+"""transmiter refine: improve the transferred correction with a few labelled images (TransMiter+)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from transmiter_cli import api
+from transmiter_cli.artefact import Artefact, Method, load
+from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.errors import UsageError
+from transmiter_cli.method.refinement import RefineSettings
+from transmiter_cli.run import ARTEFACTS, Run
+from transmiter_cli.task.shots import choose_shots
+from transmiter_cli.workflow.common import check_vocabulary
+from transmiter_cli.workflow.transfer import ROWS
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """What to refine, with which labels.
+
+    Attributes:
+        data: labelled images; the data of fit if None.
+        shots: labelled images per class; all of them if None.
+        method: which transferred correction to start from.
+    """
+
+    data: str | None = None
+    shots: int | None = 16
+    method: Method = "adapter"
+    settings: RefineSettings = field(default_factory=RefineSettings)
+
+
+@dataclass(frozen=True)
+class RefineResult:
+    """What refine made, from how many labelled images."""
+
+    artefact: Artefact
+    path: Path
+    images: int
+
+
+def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: list[str]) -> RefineResult:
+    """Refine a run's transferred correction and write the result to the run directory.
+
+    Raises:
+        UsageError: if nothing was transferred with that method.
+        TransmiterError: if the labelled images cannot be used.
+    """
+    task = run.task()
+    strong = run.strong()
+    source = run.path / ARTEFACTS[ROWS[options.method]]
+    if not source.is_file():
+        raise UsageError(
+            f"There is no {options.method} in {run.path} to refine.",
+            f"transmiter transfer --strong {strong} --method {options.method}",
+        )
+    transferred = load(source, workspace.device)
+    check_vocabulary(task, transferred)
+    images = open_images(options.data or task.data, "train")
+    labels = images.labels(task.folders or task.classes)
+    chosen = choose_shots(labels, options.shots, options.settings.seed)
+    files = tuple(images.files[i] for i in chosen)
+    encoder = workspace.open(resolve_model(strong))
+    found = encoder.image_embeddings(files)
+    kept = torch.tensor([labels[chosen[i]] for i in found.kept], device=workspace.device)
+    with workspace.reporter.progress("Refining") as advance:
+        artefact = api.refine(
+            transferred, found.rows.float().to(workspace.device), kept, advance, **vars(options.settings)
+        )
+    path = run.path / ARTEFACTS["refined"]
+    artefact.save(path)
+    run.add(command, {strong: encoder.fingerprint})
+    return RefineResult(artefact, path, len(kept))

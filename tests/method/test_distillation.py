@@ -1,0 +1,96 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.conftest import World, random_embeddings
+from transmiter_cli.method.distillation import (
+    FitSettings,
+    add_noise,
+    batches,
+    cosine_with_warmup,
+    distillation_loss,
+    fit_adapter,
+)
+from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.logits import zero_shot_logits
+
+
+def test_the_loss_is_the_divergence_from_the_sharpened_teacher():
+    student, teacher = torch.randn(4, 5), torch.randn(4, 5)
+    p, log_q = F.softmax(teacher / 0.5, -1), F.log_softmax(student, -1)
+    expected = 0.5 * (p * (p.log() - log_q)).sum(-1).mean()
+    torch.testing.assert_close(distillation_loss(student, teacher, 0.5), expected)
+    assert distillation_loss(teacher / 0.5, teacher, 0.5).abs() < 1e-6
+
+
+@pytest.mark.parametrize("basis", ["compact", "paper"])
+def test_the_adapter_learns_the_fine_tuned_answers_on_images_it_has_not_seen(world: World, basis):
+    train, test = slice(0, 300), slice(300, None)
+    settings = FitSettings(basis=basis, batch_size=32)
+    adapter = fit_adapter(world.part(world.weak, train), world.finetuned_logits[train], settings)
+    logits = zero_shot_logits(world.part(world.weak, test))
+
+    def rate(answers: torch.Tensor) -> float:
+        return (answers.argmax(-1) == world.labels[test]).float().mean().item()
+
+    with torch.no_grad():
+        assert rate(adapter(logits)) > rate(logits[:, : world.classes]) + 0.1
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(world: World):
+    first, second, third = (
+        fit_adapter(world.weak, world.finetuned_logits, FitSettings(epochs=1, seed=seed)).state_dict()
+        for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], third[name]) for name in first)
+
+
+def test_fitting_leaves_the_global_random_state_alone(world: World):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    fit_adapter(world.weak, world.finetuned_logits, FitSettings(epochs=1))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_each_epoch_visits_every_image_once():
+    rows = batches(10, FitSettings(epochs=2, batch_size=4), torch.Generator().manual_seed(0))
+    assert [len(part) for part in rows] == [4, 4, 2, 4, 4, 2]
+    assert sorted(torch.cat(rows[:3]).tolist()) == list(range(10))
+    assert torch.cat(rows[:3]).tolist() != torch.cat(rows[3:]).tolist()
+
+
+def test_noise_has_each_rows_own_deviation():
+    logits = torch.randn(2, 20_000, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.0], [10.0]])
+    noise = add_noise(logits, 0.5, torch.Generator().manual_seed(1)) - logits
+    torch.testing.assert_close(noise.std(-1), torch.tensor([0.5, 5.0]), rtol=0.05, atol=0)
+
+
+def test_the_learning_rate_rises_and_falls_to_zero():
+    factor = cosine_with_warmup(100, 0.05)
+    rates = [factor(step) for step in range(101)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[100] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("images", "shape", "said"),
+    [
+        (5, (4, 3), r"shape \(4, 3\), but there are 5 images"),
+        (1, (1, 3), "at least two images"),
+        (5, (5, 1), "at least two classes"),
+        (5, (5, 9), "9 classes do not fit a vocabulary of 8"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(images: int, shape: tuple[int, int], said: str):
+    with pytest.raises(InvalidTensorError, match=said):
+        fit_adapter(random_embeddings(images, 8, 4, 0), torch.zeros(shape), FitSettings())
+
+
+def test_nan_logits_are_refused():
+    teacher = torch.zeros(5, 3)
+    teacher[3, 1] = torch.nan
+    with pytest.raises(InvalidTensorError, match="row 3"):
+        fit_adapter(random_embeddings(5, 8, 4, 0), teacher, FitSettings())

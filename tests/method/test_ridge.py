@@ -1,0 +1,41 @@
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import World, random_embeddings
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.ridge import ridge_transfer
+
+
+@settings(max_examples=20)
+@given(st.floats(1e-3, 10), st.integers(0, 1000))
+def test_it_solves_the_normal_equations(rho: float, seed: int):
+    strong = random_embeddings(30, 12, 8, seed)
+    teacher = torch.randn(30, 5, generator=torch.Generator().manual_seed(seed))
+    weight = ridge_transfer(strong, teacher, rho).weight.double()
+    centred = F.log_softmax(teacher, -1).double()
+    centred = centred - centred.mean(-1, keepdim=True)
+    images = strong.unit_images().double()
+    gram = images.T @ images
+    residual = (gram + rho * gram.diagonal().mean() * torch.eye(8)) @ weight - images.T @ centred
+    assert residual.abs().max() < 1e-4
+
+
+def test_it_folds_into_the_text_classifier(world: World):
+    correction = ridge_transfer(world.strong, world.finetuned_logits, 0.1)
+    corrected = correction(zero_shot_logits(world.strong), world.strong.images)
+    classifier = world.strong.unit_texts()[: world.classes] + correction.weight.T / world.strong.logit_scale
+    folded = world.strong.logit_scale * world.strong.unit_images() @ classifier.T
+    torch.testing.assert_close(corrected, folded, atol=1e-4, rtol=1e-4)
+
+
+def test_it_helps_on_images_it_has_not_seen(world: World):
+    train, test = slice(0, 300), slice(300, None)
+    correction = ridge_transfer(world.part(world.strong, train), world.finetuned_logits[train], 0.1)
+    unseen: Embeddings = world.part(world.strong, test)
+    logits = zero_shot_logits(unseen)
+    before = (logits[:, : world.classes].argmax(-1) == world.labels[test]).float().mean()
+    after = (correction(logits, unseen.images).argmax(-1) == world.labels[test]).float().mean()
+    assert after > before + 0.1

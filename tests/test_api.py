@@ -1,0 +1,141 @@
+"""The tensor API, from fit to evaluate, and artefacts on disk."""
+
+import json
+
+import pytest
+import torch
+
+import transmiter_cli as tm
+from tests.conftest import World, random_embeddings
+from transmiter_cli.errors import TransmiterError
+from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.logits import zero_shot_logits
+
+TRAIN, TEST = slice(0, 300), slice(300, None)
+
+
+@pytest.fixture(scope="module")
+def fitted(world: World) -> tm.Artefact:
+    names = [f"class {i}" for i in range(world.classes)] + [f"word {i}" for i in range(60)]
+    return tm.fit(world.part(world.weak, TRAIN), world.finetuned_logits[TRAIN], names, batch_size=32)
+
+
+def transfer(world: World, fitted: tm.Artefact, method) -> tm.Artefact:
+    weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
+    return tm.transfer(fitted, weak, strong, method, finetuned_logits=world.finetuned_logits[TRAIN])
+
+
+def test_the_whole_job_on_tensors(world: World, fitted: tm.Artefact):
+    transferred, ridge = (transfer(world, fitted, method) for method in ("adapter", "ridge"))
+    refined = tm.refine(transferred, world.strong.images[:60], world.labels[:60], learning_rate=1e-3)
+    rows = tm.evaluate(
+        world.labels[TEST],
+        weak=world.part(world.weak, TEST),
+        finetuned_logits=world.finetuned_logits[TEST],
+        strong=world.part(world.strong, TEST),
+        fitted=fitted,
+        transferred={"transferred": transferred, "ridge": ridge, "refined": refined},
+        weak_parameters=1000,
+    )
+    assert list(rows) == ["weak", "weak_finetuned", "strong", "eft", "direct", "transferred", "ridge", "refined"]
+    assert rows["weak_finetuned"].top1 > rows["strong"].top1
+    assert rows["transferred"].top1 > rows["strong"].top1 + 0.1
+    assert rows["ridge"].top1 > rows["strong"].top1 + 0.1
+    assert rows["refined"].top1 >= rows["transferred"].top1 - 0.02
+    assert all(row.low <= row.top1 <= row.high for row in rows.values())
+    assert (rows["transferred"].labels, rows["transferred"].gradients) == (False, False)
+    assert rows["refined"].labels
+    assert rows["refined"].gradients
+    assert (rows["eft"].parameters, rows["ridge"].parameters) == (2000, 0)
+
+
+def test_eft_is_the_combination_of_the_three_models(world: World):
+    weak, strong, teacher = world.part(world.weak, TEST), world.part(world.strong, TEST), world.finetuned_logits[TEST]
+    rows = tm.evaluate(world.labels[TEST], weak=weak, finetuned_logits=teacher, strong=strong)
+    classes = world.classes
+    expected = zero_shot_logits(strong)[:, :classes].log_softmax(-1) + teacher.log_softmax(-1)
+    expected -= zero_shot_logits(weak)[:, :classes].log_softmax(-1)
+    assert rows["eft"].top1 == pytest.approx((expected.argmax(-1) == world.labels[TEST]).double().mean().item())
+
+
+@pytest.mark.parametrize("method", ["adapter", "ridge"])
+def test_an_artefact_survives_the_disk_byte_for_byte(world: World, fitted: tm.Artefact, method, tmp_path):
+    artefact = transfer(world, fitted, method)
+    artefact.save(tmp_path / "a.safetensors")
+    loaded = tm.load(tmp_path / "a.safetensors")
+    loaded.save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] in (
+        ["a.safetensors", "b.safetensors"],
+        ["b.safetensors", "a.safetensors"],
+    )
+    logits, images = zero_shot_logits(world.strong), world.strong.images
+    assert torch.equal(loaded(logits, images), artefact(logits, images))
+    torch.testing.assert_close(loaded.class_logits(images), artefact(logits, images))
+    assert loaded.class_names == tuple(f"class {i}" for i in range(world.classes))
+    assert loaded.details == json.loads(json.dumps(artefact.details))
+
+
+def test_fit_and_transfer_twice_give_the_same_bytes(world: World, tmp_path):
+    for name in "ab":
+        fitted = tm.fit(world.weak, world.finetuned_logits, epochs=2)
+        fitted.save(tmp_path / f"fit-{name}")
+        tm.transfer(fitted, world.weak, world.strong).save(tmp_path / f"transfer-{name}")
+    for stage in ("fit", "transfer"):
+        assert (tmp_path / f"{stage}-a").read_bytes() == (tmp_path / f"{stage}-b").read_bytes()
+
+
+def test_half_precision_embeddings_work(world: World, fitted: tm.Artefact):
+    weak, strong = (
+        tm.Embeddings(model.images.half(), model.texts.half(), model.logit_scale)
+        for model in (world.weak, world.strong)
+    )
+    whole = transfer(world, fitted, "adapter")
+    half = tm.transfer(fitted, world.part(weak, TRAIN), world.part(strong, TRAIN))
+    same = (
+        (half.class_logits(strong.images).argmax(-1) == whole.class_logits(world.strong.images).argmax(-1))
+        .float()
+        .mean()
+    )
+    assert same > 0.98
+
+
+def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefact):
+    logits = zero_shot_logits(world.strong)
+    with pytest.raises(ValueError, match="6 columns for a vocabulary of 66"):
+        fitted(logits[:, :6])
+    ridge = transfer(world, fitted, "ridge")
+    with pytest.raises(ValueError, match="from image embeddings"):
+        ridge(logits)
+    with pytest.raises(ValueError, match="finetuned_logits"):
+        tm.transfer(fitted, world.weak, world.strong, "ridge")
+    with pytest.raises(ValueError, match="starts from a fitted adapter"):
+        tm.transfer(ridge, world.weak, world.strong)
+    with pytest.raises(ValueError, match="must be positive"):
+        tm.transfer(fitted, world.weak, world.strong, reg=0.0)
+    with pytest.raises(InvalidTensorError, match="3 vocabulary names for 66"):
+        tm.fit(world.weak, world.finetuned_logits, ["a", "b", "c"])
+    with pytest.raises(InvalidTensorError, match="class indices from 0 to 5"):
+        tm.refine(fitted, world.weak.images[:2], torch.tensor([0, 6]))
+    with pytest.raises(InvalidTensorError, match="3 labels for models on"):
+        tm.evaluate(torch.tensor([0, 1, 2]), strong=random_embeddings(4, 5, 3, 0))
+
+
+def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(TransmiterError, match="no artefact"):
+        tm.load(tmp_path / "absent.safetensors")
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(TransmiterError, match="not one that transmiter wrote"):
+        tm.load(tmp_path / "other.safetensors")
+    fitted.save(tmp_path / "cut.safetensors")
+    content = (tmp_path / "cut.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(TransmiterError, match="cannot be read"):
+        tm.load(tmp_path / "cut.safetensors")
+
+
+def test_unknown_names_of_the_package_are_attribute_errors():
+    with pytest.raises(AttributeError, match="nothing_such"):
+        _ = tm.nothing_such

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jaxtyping import install_import_hook
 
-install_import_hook("transmiter_cli", "beartype.beartype")
+CHECKED = ("method", "embedding", "task", "workflow", "api", "artefact")
+install_import_hook([f"transmiter_cli.{room}" for room in CHECKED], "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

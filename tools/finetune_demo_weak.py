@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # the order of sums, and so every bit, depends on the number of threads
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{options.weak}")

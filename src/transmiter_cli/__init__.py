@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transmiter_cli.artefact import Artefact as Artefact
     from transmiter_cli.artefact import load as load
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
+    from transmiter_cli.method.logits import zero_shot_logits as zero_shot_logits
 
 __version__ = "0.1.0"
 
@@ -33,9 +34,10 @@ _HOME = {
     "load": "artefact",
     "refine": "api",
     "transfer": "api",
+    "zero_shot_logits": "method.logits",
 }
 
-__all__ = ["Artefact", "Embeddings", "evaluate", "fit", "load", "refine", "transfer"]
+__all__ = ["Artefact", "Embeddings", "evaluate", "fit", "load", "refine", "transfer", "zero_shot_logits"]
 
 
 def __getattr__(name: str) -> Any:

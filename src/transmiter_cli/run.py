@@ -44,6 +44,12 @@ class Task:
     finetuned: str
 
 
+def task_from_json(stored: dict[str, Any]) -> Task:
+    """A task as run.json holds it: tuples are lists there."""
+    lists: dict[str, Any] = {name: tuple(stored[name]) for name in ("classes", "folders", "templates")}
+    return Task(**(stored | lists))
+
+
 class Run:
     """A run directory.
 
@@ -83,9 +89,7 @@ class Run:
             raise UsageError(
                 f"There is no run in {self.path}.", "transmiter fit --weak MODEL --finetuned FILE --data FOLDER"
             )
-        return Task(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in record["task"].items()}
-        )
+        return task_from_json(record["task"])
 
     def strong(self) -> str:
         """The strong model that was transferred to.

@@ -17,6 +17,7 @@ from transmiter_cli.cli.options import (
     SeedOption,
     StrictOption,
 )
+from transmiter_cli.errors import UsageError
 
 NAME = "fit"
 EXAMPLE = "transmiter fit --weak demo-weak --finetuned demo-finetuned --data demo-digits --aux-words characters"
@@ -26,15 +27,16 @@ def command(
     weak: Annotated[
         str, typer.Option(help="The weak model before fine-tuning: ViT-B/32, ARCH:TAG, local-dir:PATH, ...")
     ],
-    finetuned: Annotated[
-        str,
-        typer.Option(
-            help="Its fine-tuned twin: a checkpoint, a classifier head, logits with image ids; "
-            "or `probe`, to train a linear probe on the labels of --data."
-        ),
-    ],
     data: Annotated[str, typer.Option(help="Unlabelled images: a folder, or one with class folders and train/test.")],
     run: RunOption,
+    finetuned: Annotated[
+        str | None,
+        typer.Option(
+            help="Its fine-tuned twin: a checkpoint, a classifier head, logits with image ids; "
+            "or `probe`, to train a linear probe on the labels of --data.",
+            show_default="required",
+        ),
+    ] = None,
     classes: Annotated[
         Path | None, typer.Option(help="Class names, one per line or JSON; else the class folders'.")
     ] = None,
@@ -64,6 +66,11 @@ def command(
     from transmiter_cli.task.vocabulary import DEFAULT_TEMPLATE, check_templates
     from transmiter_cli.workflow.fit import FitOptions, fit_run
 
+    if finetuned is None:
+        raise UsageError(
+            "No fine-tuned weak model was given, so there is nothing to learn from.",
+            "add --finetuned CHECKPOINT, or --finetuned probe to train one on the labels of --data",
+        )
     settings = FitSettings(basis=basis, epochs=epochs, batch_size=batch_size, learning_rate=lr, noise=noise, seed=seed)
     templates = check_templates(template or [DEFAULT_TEMPLATE])
     options = FitOptions(weak, finetuned, data, classes, templates, aux_words, vocabulary_size, settings, force)

@@ -30,7 +30,7 @@ class Skipped:
 class Batch:
     """Decoded images, the indices of their files, and the files that could not be decoded."""
 
-    images: Float[Tensor, "images 3 height width"] | None
+    images: Float[Tensor, "images 3 pixel_rows pixel_columns"] | None
     indices: list[int]
     skipped: list[Skipped]
 

@@ -94,7 +94,7 @@ class Encoder:
         return EncoderFacts(scale, sum(parameter.numel() for parameter in self.model.parameters()))
 
     @torch.inference_mode()
-    def encode_images(self, batch: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images width"]:
+    def encode_images(self, batch: Float[Tensor, "images 3 pixel_rows pixel_columns"]) -> Float[Tensor, "images width"]:
         """Unit-norm embeddings on the CPU, in the precision of the towers."""
         with self.autocast():
             embeddings = self.model.encode_image(batch.to(self.device, non_blocking=True))

@@ -13,7 +13,9 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import canonical_json
 
 BUNDLED = ("demo-weak", "demo-strong")
+OPENAI = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
 LOCAL, HUB = "local-dir:", "hf-hub:"
+CONFIG = "open_clip_config.json"
 WEIGHT_STEMS = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
@@ -39,17 +41,14 @@ class ModelSpec:
 
     def description(self) -> str:
         """Canonical text of all that decides the embeddings but the weights' bytes."""
-        from open_clip.factory import get_model_config
+        if self.architecture.startswith(LOCAL):
+            # Read here: importing open_clip takes longer than all else that a command on cached embeddings does.
+            config = json.loads((Path(self.architecture.removeprefix(LOCAL)) / CONFIG).read_text(encoding="utf-8"))
+        else:
+            from open_clip.factory import get_model_config
 
-        config = get_model_config(self.architecture)
-        return canonical_json([config, self.preprocess_config(), self.quick_gelu])
-
-    def preprocess_config(self) -> dict[str, Any]:
-        """The preprocessing of a folder's own configuration, overridden by this model's."""
-        if not self.architecture.startswith(LOCAL):
-            return self.preprocess
-        config = Path(self.architecture.removeprefix(LOCAL)) / "open_clip_config.json"
-        return {**json.loads(config.read_text()).get("preprocess_cfg", {}), **self.preprocess}
+            config = get_model_config(self.architecture)
+        return canonical_json([config, self.preprocess, self.quick_gelu])
 
 
 def resolve_model(name: str) -> ModelSpec:
@@ -78,8 +77,8 @@ def resolve_model(name: str) -> ModelSpec:
 def local_model(name: str) -> ModelSpec:
     """A folder with open_clip_config.json and weights."""
     folder = Path(name.removeprefix(LOCAL)).expanduser().absolute()
-    if not (folder / "open_clip_config.json").is_file():
-        raise UsageError(f"{name} is no model: there is no open_clip_config.json in {folder}.")
+    if not (folder / CONFIG).is_file():
+        raise UsageError(f"{name} is no model: there is no {CONFIG} in {folder}.")
     weights = [
         path for stem in WEIGHT_STEMS for suffix in WEIGHT_SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()
     ]
@@ -105,7 +104,7 @@ def built_in_model(name: str, architecture: str, source: str) -> ModelSpec:
     import open_clip
 
     if architecture not in open_clip.list_models():
-        raise UsageError(f"There is no model {name!r}.{nearest(architecture)}", "transmiter fit --help")
+        raise UsageError(f"There is no model {name!r}.{nearest(name)}", "transmiter fit --help")
     path = Path(source).expanduser()
     if path.suffix in WEIGHT_SUFFIXES:
         if not path.is_file():
@@ -142,11 +141,9 @@ def missing_weights(name: str, error: Exception) -> TransmiterError:
     )
 
 
-def nearest(architecture: str) -> str:
+def nearest(name: str) -> str:
     """A sentence with the known names nearest to a wrong one."""
     import open_clip
 
-    openai = {arch: arch.replace("-", "/", 2).replace("/", "-", 1) for arch in open_clip.list_openai_models()}
-    known = [*BUNDLED, *openai.values(), *open_clip.list_models()]
-    close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, [*BUNDLED, *OPENAI, *open_clip.list_models()], n=3, cutoff=0.5)
     return f" Did you mean {', '.join(close)}?" if close else " Names look like ViT-B/32 or ViT-B-32:laion2b_s34b_b79k."

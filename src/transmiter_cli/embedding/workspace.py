@@ -83,6 +83,11 @@ class Workspace:
     batch_size: int = 64
     strict: bool = False
 
+    @property
+    def method_device(self) -> torch.device:
+        """Where the method computes: the CPU in place of MPS, which has no float64."""
+        return torch.device("cpu") if self.device.type == "mps" else self.device
+
     def open(self, spec: ModelSpec) -> CachedEncoder:
         """A model with the store of its embeddings."""
         encoder = Encoder(spec, self.device)

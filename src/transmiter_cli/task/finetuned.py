@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ BUNDLED = {"demo-finetuned": "models/demo-finetuned.safetensors"}
 UNIT_NORM_TOLERANCE = 1e-2
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """The fine-tuned weak model, whatever its form."""
 

@@ -31,7 +31,7 @@ def encode(
     encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], templates: Sequence[str]
 ) -> EncodedImages:
     """One model on images and vocabulary, on the workspace's device; images that cannot be decoded are left out."""
-    device = encoder.workspace.device
+    device = encoder.workspace.method_device
     found = encoder.image_embeddings(images.files)
     kept = tuple(images.files[i] for i in found.kept)
     texts = encoder.text_embeddings(vocabulary, templates)
@@ -66,13 +66,15 @@ def load_fitted(run: Run, workspace: Workspace) -> Artefact:
         raise UsageError(
             f"There is no run in {run.path}.", "transmiter fit --weak MODEL --finetuned FILE --data FOLDER"
         )
-    return load(path, workspace.device)
+    return load(path, workspace.method_device)
 
 
 def load_transferred(run: Run, workspace: Workspace) -> dict[str, Artefact]:
     """What was transferred and refined in a run, by the row of the evaluation it gives."""
     return {
-        row: load(run.path / name, workspace.device) for row, name in ARTEFACTS.items() if (run.path / name).is_file()
+        row: load(run.path / name, workspace.method_device)
+        for row, name in ARTEFACTS.items()
+        if (run.path / name).is_file()
     }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from transmiter_cli import api
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.sources import ImageFile, open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import Run, Task
 from transmiter_cli.task.finetuned import MissingLogitsError
 from transmiter_cli.workflow.common import check_vocabulary, encode, finetuned_logits, load_fitted, load_transferred
@@ -58,7 +62,7 @@ def eval_run(data: str | None, run: Run, workspace: Workspace, seed: int = 0) ->
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
     rows = api.evaluate(
-        torch.tensor(weak.images.labels(task.folders or task.classes), device=workspace.device),
+        torch.tensor(weak.images.labels(task.folders or task.classes), device=workspace.method_device),
         weak=weak.embeddings,
         finetuned_logits=optional_logits(task, run, workspace, weak.images.files, weak.embeddings),
         strong=strong.embeddings,
@@ -70,7 +74,9 @@ def eval_run(data: str | None, run: Run, workspace: Workspace, seed: int = 0) ->
     return EvalResult(rows, source, images.split, len(weak.images.files), len(task.classes), task.weak, strong_name)
 
 
-def optional_logits(task: Task, run: Run, workspace: Workspace, files, weak):  # type: ignore[no-untyped-def]
+def optional_logits(
+    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageFile], weak: Embeddings
+) -> Float[Tensor, "images classes"] | None:
     """The fine-tuned weak model's logits; None where they were given as a file that lacks these images."""
     try:
         return finetuned_logits(task, run, workspace, files, weak)

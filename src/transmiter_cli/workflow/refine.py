@@ -60,7 +60,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
             f"There is no {options.method} in {run.path} to refine.",
             f"transmiter transfer --strong {strong} --method {options.method}",
         )
-    transferred = load(source, workspace.device)
+    transferred = load(source, workspace.method_device)
     check_vocabulary(task, transferred)
     images = open_images(options.data or task.data, "train")
     labels = images.labels(task.folders or task.classes)
@@ -68,10 +68,10 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     files = tuple(images.files[i] for i in chosen)
     encoder = workspace.open(resolve_model(strong))
     found = encoder.image_embeddings(files)
-    kept = torch.tensor([labels[chosen[i]] for i in found.kept], device=workspace.device)
+    kept = torch.tensor([labels[chosen[i]] for i in found.kept], device=workspace.method_device)
     with workspace.reporter.progress("Refining") as advance:
         artefact = api.refine(
-            transferred, found.rows.float().to(workspace.device), kept, advance, **vars(options.settings)
+            transferred, found.rows.float().to(workspace.method_device), kept, advance, **vars(options.settings)
         )
     path = run.path / ARTEFACTS["refined"]
     artefact.save(path)

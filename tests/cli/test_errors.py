@@ -1,0 +1,169 @@
+"""Bad input: what is wrong, why, what mends it, the right exit code, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.cli.conftest import Cli
+from transmiter_cli.embedding.models import resolve_model
+
+FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "1")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of four pictures each."""
+    for name in ("one", "two"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (8, 8), 60 * number + len(name)).save(tmp_path / "data" / name / f"{number}.png")
+    return tmp_path / "data"
+
+
+def failed(outcome, code: int, *said: str) -> None:
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    assert outcome.err.count("Error: ") == 1
+    assert "Traceback" not in outcome.err
+    for part in said:
+        assert part in outcome.err
+
+
+def test_a_missing_folder(cli: Cli):
+    failed(cli(*FIT, "--data", "absent"), 2, "no folder 'absent'", "Try: ls")
+
+
+def test_no_images(cli: Cli, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    failed(cli(*FIT, "--data", "empty"), 1, "holds no images", ".jpeg")
+
+
+def test_a_class_without_images(cli: Cli, pictures: Path):
+    (pictures / "three").mkdir()
+    failed(cli(*FIT, "--data", pictures), 1, "class folder 'three'", "Try: rmdir")
+
+
+def test_an_unknown_model(cli: Cli, pictures: Path):
+    failed(cli("fit", "--weak", "ViT-B/23", "--finetuned", "x.pt", "--data", pictures), 2, "Did you mean ViT-B/32")
+
+
+def test_no_fine_tuned_model(cli: Cli, pictures: Path):
+    failed(cli("fit", "--weak", "demo-weak", "--data", pictures), 2, "No fine-tuned weak model", "--finetuned probe")
+    failed(cli(*FIT[:3], "--finetuned", "absent.pt", "--data", pictures), 2, "no fine-tuned model 'absent.pt'")
+
+
+def test_a_checkpoint_of_another_architecture(cli: Cli, pictures: Path):
+    strong = resolve_model("demo-strong").weights
+    outcome = cli("fit", "--weak", "demo-weak", "--finetuned", strong, "--data", pictures)
+    failed(outcome, 1, "does not hold weights of", "demo-weak")
+
+
+def test_a_vocabulary_smaller_than_the_classes(cli: Cli):
+    failed(cli(*FIT, "--data", "demo-digits", "--vocabulary-size", 9), 2, "cannot hold 10 classes", "--vocabulary-size")
+
+
+def test_a_run_of_another_task_is_not_overwritten(cli: Cli, pictures: Path, tmp_path: Path):
+    assert cli(*FIT, "--data", "demo-digits").code == 0
+    before = (tmp_path / "transmiter-run/weak.safetensors").read_bytes()
+    failed(cli(*FIT, "--data", pictures), 2, "a run of another task: 10 classes", "--force")
+    assert (tmp_path / "transmiter-run/weak.safetensors").read_bytes() == before
+    assert cli(*FIT, "--data", pictures, "--force").code == 0
+    assert json.loads((tmp_path / "transmiter-run/run.json").read_text())["task"]["classes"] == ["one", "two"]
+
+
+def test_nan_logits(cli: Cli, pictures: Path, tmp_path: Path):
+    ids = [f"{name}/{number}.png" for name in ("one", "two") for number in range(4)]
+    rows = torch.zeros(8, 2)
+    rows[5, 0] = torch.nan
+    save_file({"logits": rows}, tmp_path / "nan.safetensors", {"ids": json.dumps(ids)})
+    failed(cli(*FIT[:4], "nan.safetensors", "--data", pictures), 1, "NaN", "row 5")
+
+
+def test_a_single_image(cli: Cli, tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "data" / "1.png")
+    (tmp_path / "names.txt").write_text("zero\none\n")
+    failed(cli(*FIT, "--data", "data", "--classes", "names.txt"), 1, "At least two images")
+
+
+def test_a_duplicated_class_name(cli: Cli, pictures: Path):
+    (pictures / "one").rename(pictures / "Two")
+    failed(cli(*FIT, "--data", pictures), 1, "same name")
+
+
+def test_commands_out_of_order(cli: Cli):
+    failed(cli("transfer", "--strong", "demo-strong"), 2, "no run in", "Try: transmiter fit")
+    failed(cli("eval"), 2, "no run in")
+    assert cli(*FIT, "--data", "demo-digits").code == 0
+    failed(cli("eval"), 2, "Nothing was transferred", "Try: transmiter transfer")
+    failed(cli("refine"), 2, "Nothing was transferred")
+
+
+def test_unlabelled_test_images(cli: Cli, pictures: Path):
+    assert cli(*FIT, "--data", "demo-digits").code == 0
+    assert cli("transfer", "--strong", "demo-strong").code == 0
+    failed(cli("eval", "--data", pictures / "one"), 1, "no labels")
+    (pictures / "two").rename(pictures / "twelve")
+    failed(cli("eval", "--data", pictures), 1, "class folder 'twelve'")
+
+
+def test_data_that_fit_saw_whole_are_not_evaluated_on(cli: Cli, pictures: Path):
+    assert cli(*FIT, "--data", pictures).code == 0
+    assert cli("transfer", "--strong", "demo-strong").code == 0
+    failed(cli("eval"), 1, "has no test part", "Try: transmiter eval")
+
+
+def test_strict_fails_on_an_image_that_cannot_be_decoded(cli: Cli, pictures: Path):
+    (pictures / "one" / "9.png").write_bytes(b"broken")
+    lenient = cli(*FIT, "--data", pictures)
+    assert lenient.code == 0
+    assert "9.png: not an image" in lenient.err
+    failed(cli(*FIT, "--data", pictures, "--strict"), 1, "1 of 9 images cannot be decoded", "9.png")
+
+
+def test_a_stale_strong_artefact_does_not_outlive_a_new_fit(cli: Cli, tmp_path: Path):
+    assert cli(*FIT, "--data", "demo-digits").code == 0
+    assert cli("transfer", "--strong", "demo-strong").code == 0
+    assert (tmp_path / "transmiter-run/strong.safetensors").is_file()
+    assert cli(*FIT, "--data", "demo-digits", "--seed", 1).code == 0
+    assert not (tmp_path / "transmiter-run/strong.safetensors").exists()
+    failed(cli("eval"), 2, "Nothing was transferred")
+
+
+def test_logits_that_lack_the_test_images_leave_out_two_rows(cli: Cli, tmp_path: Path):
+    from transmiter_cli.embedding.sources import open_images
+
+    files = open_images("demo-digits", "train").files
+    np.save(tmp_path / "logits.npy", np.random.default_rng(0).standard_normal((len(files), 10)).astype("float32"))
+    (tmp_path / "logits.txt").write_text("\n".join(file.id for file in files))
+    command = ("fit", "--weak", "demo-weak", "--finetuned", "logits.npy", "--data", "demo-digits", "--epochs", 1)
+    assert cli(*command).code == 0
+    assert cli("transfer", "--strong", "demo-strong", "--method", "ridge").code == 0
+    outcome = cli("eval", "--json")
+    assert list(json.loads(outcome.out)["rows"]) == ["weak", "strong", "direct", "ridge"]
+    assert "no logits for 599 images" in outcome.err
+
+
+def test_files_that_are_no_artefacts(cli: Cli, tmp_path: Path):
+    failed(cli("inspect", "absent.safetensors"), 1, "no artefact")
+    (tmp_path / "text.safetensors").write_text("hello")
+    failed(cli("inspect", "text.safetensors"), 1, "cannot be read as an artefact")
+
+
+def test_strengths_that_are_not_positive(cli: Cli):
+    outcome = cli("transfer", "--strong", "demo-strong", "--reg", "0")
+    assert outcome.code == 2
+    assert "must be positive" in outcome.err
+
+
+def test_an_unexpected_error_is_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("transmiter_cli.description.read_description", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli("inspect", "x.safetensors")

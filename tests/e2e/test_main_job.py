@@ -1,0 +1,202 @@
+"""The main job with the installed command, on the bundled models and real images."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import COMMAND, Transmiter
+from transmiter_cli.embedding.sources import open_images
+
+ROWS = ["weak", "weak_finetuned", "strong", "eft", "direct", "transferred", "ridge", "refined"]
+COMMANDS = ("demo", "fit", "transfer", "refine", "eval", "embed", "inspect")
+
+
+def test_the_demo_shows_what_it_claims_over_three_seeds(transmiter: Transmiter):
+    measured = [json.loads(transmiter("demo", "--seed", seed, "--json").stdout)["rows"] for seed in range(3)]
+    assert all(list(rows) == ROWS for rows in measured)
+    mean = {name: sum(rows[name]["top1"] for rows in measured) / 3 for name in ROWS}
+    assert mean["weak"] < mean["strong"] - 0.05
+    assert mean["weak_finetuned"] >= mean["weak"] + 0.15
+    assert mean["transferred"] >= mean["strong"] + 0.05
+    assert mean["ridge"] >= mean["strong"] + 0.05
+    assert mean["refined"] > mean["transferred"]
+    unlabelled = [name for name in ROWS if name not in ("weak_finetuned", "refined")]
+    assert not any(rows[name]["labels"] or rows[name]["gradients"] for rows in measured for name in unlabelled)
+
+
+def test_the_demo_prints_a_table_of_80_columns_and_a_sentence(transmiter: Transmiter):
+    done = transmiter("demo")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in done.stdout
+    assert re.search(r"^ transferred\W+9\d\.\d ", done.stdout, re.MULTILINE)
+    assert re.search(r"You saw a strong model go from \d\d\.\d % to \d\d\.\d %", " ".join(lines))
+    assert "$ transmiter fit --weak demo-weak" in done.stderr
+
+
+def test_the_second_run_of_every_command_decodes_nothing(transmiter: Transmiter):
+    transmiter("demo", "--run", "run")
+    lines = [
+        "fit --weak demo-weak --finetuned demo-finetuned --data demo-digits --aux-words characters --run run",
+        "transfer --strong demo-strong --method adapter --method ridge --run run",
+        "refine --shots 4 --run run",
+        "eval --run run",
+        "embed --model demo-weak --data demo-digits --split test",
+    ]
+    for line in lines:
+        done = transmiter(*line.split())
+        assert "none decoded" in done.stderr, line
+        assert "decoded and encoded" not in done.stderr, line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_in_each_help_runs(transmiter: Transmiter, command: str):
+    text = " ".join(transmiter(command, "--help").stdout.split())
+    example = re.search(r"Example: (transmiter .*)$", text)
+    assert example, text
+    if command in ("transfer", "refine", "eval", "inspect"):
+        transmiter("demo", "--run", "transmiter-run", "-q")
+    _, *arguments = shlex.split(example[1])
+    assert transmiter(*arguments).stdout.strip()
+
+
+def test_fit_and_transfer_give_the_same_bytes_again(transmiter: Transmiter, tmp_path: Path):
+    for run in ("first", "second"):
+        line = "fit --weak demo-weak --finetuned demo-finetuned --data demo-digits --epochs 2 -q --run"
+        transmiter(*line.split(), run)
+        transmiter(
+            "transfer", "--strong", "demo-strong", "--method", "adapter", "--method", "ridge", "--run", run, "-q"
+        )
+    for name in ("weak", "strong", "strong-ridge"):
+        first, second = (tmp_path / run / f"{name}.safetensors" for run in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def own_photographs(folder: Path) -> None:
+    """A user's own folder: three classes, no splits, JPEG, names with spaces."""
+    from PIL import Image
+
+    for name in ("zero", "four", "six"):
+        (folder / name).mkdir(parents=True)
+        for number, file in enumerate(
+            file for file in open_images("demo-digits", "train").files if file.folder == name
+        ):
+            if number < 40:
+                Image.open(file.path).resize((64, 64)).convert("RGB").save(folder / name / f"photo {number}.jpg")
+
+
+def test_a_users_own_images_with_a_probe(transmiter: Transmiter, tmp_path: Path):
+    own_photographs(tmp_path / "mine")
+    fit = [
+        "fit",
+        "--weak",
+        "demo-weak",
+        "--finetuned",
+        "probe",
+        "--data",
+        "mine",
+        "--aux-words",
+        "characters",
+        "--json",
+    ]
+    fitted = json.loads(transmiter(*fit).stdout)
+    assert (fitted["images"], fitted["classes"]) == (120, 3)
+    assert fitted["agreement"] >= fitted["agreement_before"]
+    transmiter("transfer", "--strong", "demo-strong", "--method", "ridge", "--method", "adapter")
+    transmiter("refine", "--data", "mine", "--shots", "4")
+    test = tmp_path / "held out"
+    for name in ("zero", "four", "six"):
+        shutil.copytree(open_images("demo-digits", "test").files[0].path.parents[1] / name, test / name)
+    result = json.loads(transmiter("eval", "--data", "held out", "--json").stdout)
+    assert list(result["rows"]) == ROWS
+    assert result["rows"]["weak_finetuned"]["top1"] > 0.9
+    record = json.loads((tmp_path / "transmiter-run/run.json").read_text())
+    assert [entry["command"][1] for entry in record["history"]] == ["fit", "transfer", "refine"]
+    assert record["task"]["classes"] == ["four", "six", "zero"]
+    assert all(entry["versions"]["torch"] and entry["models"] for entry in record["history"])
+
+
+def test_unlabelled_images_in_a_flat_folder(transmiter: Transmiter, tmp_path: Path):
+    (tmp_path / "flat").mkdir()
+    for file in open_images("demo-digits", "train").files[::5]:
+        shutil.copy(file.path, tmp_path / "flat")
+    folders = open_images("demo-digits", "test").folders
+    (tmp_path / "names.txt").write_text("\n".join(folders))
+    transmiter(
+        *[
+            "fit",
+            "--weak",
+            "demo-weak",
+            "--finetuned",
+            "demo-finetuned",
+            "--data",
+            "flat",
+            "--classes",
+            "names.txt",
+            "--seed",
+            "3",
+        ]
+    )
+    transmiter("transfer", "--strong", "demo-strong")
+    rows = json.loads(transmiter("eval", "--data", "demo-digits", "--json").stdout)["rows"]
+    assert rows["transferred"]["top1"] > rows["strong"]["top1"]
+
+
+def test_embeddings_in_a_file_of_ones_own(transmiter: Transmiter, tmp_path: Path):
+    from safetensors import safe_open
+
+    line = "embed --model demo-weak --model demo-strong --data demo-digits --split test --out e.safetensors --json"
+    transmiter(*line.split())
+    with safe_open(tmp_path / "e.safetensors", framework="pt") as file:
+        shapes = {name: tuple(file.get_tensor(name).shape) for name in file.keys()}  # noqa: SIM118
+        ids = json.loads(file.metadata()["ids"])
+    assert shapes == {"demo-weak": (599, 64), "demo-strong": (599, 96)}
+    assert ids == [file.id for file in open_images("demo-digits", "test").files]
+
+
+def test_inspect_tells_all_without_torch(transmiter: Transmiter, environment: dict[str, str], tmp_path: Path):
+    transmiter("demo", "-q")
+    shown = json.loads(transmiter("inspect", "transmiter-demo/strong.safetensors", "--json").stdout)
+    assert (shown["stage"], shown["method"], shown["classes"]) == ("strong", "adapter", 10)
+    assert shown["vocabulary"][:2] == ["eight", "five"]
+    assert shown["details"]["transfer"] == {"images": 1198, "reg": 1.0}
+    code = "import sys; from transmiter_cli.cli.main import main; sys.argv = ['transmiter', 'inspect', sys.argv[1]]\n"
+    code += "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
+    line = [COMMAND.parent / "python", "-c", code, "transmiter-demo/strong.safetensors"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_an_interrupt_exits_with_130_and_keeps_what_was_encoded(environment: dict[str, str], tmp_path: Path):
+    line = [
+        "fit",
+        "--weak",
+        "demo-weak",
+        "--finetuned",
+        "demo-finetuned",
+        "--data",
+        "demo-digits",
+        "--epochs",
+        "100000",
+    ]
+    with subprocess.Popen(
+        [str(COMMAND), *line], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for message in process.stderr:
+            if message.startswith("demo-finetuned: "):
+                break
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert list(Path(environment["TRANSMITER_CACHE"]).rglob("images/*.safetensors"))
+    assert not (tmp_path / "transmiter-run/weak.safetensors").exists()

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from tests.embedding.conftest import write_image
+from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.errors import TransmiterError, UsageError
+
+
+def names(images) -> list[str]:
+    return [file.id for file in images.files]
+
+
+def test_class_folders_are_sorted_and_give_labels(tmp_path: Path):
+    for name in ("b/2.png", "b/1.JPG", "a/x/deep.png", ".hidden/3.png", "a/notes.txt", "stray.png"):
+        write_image(tmp_path / name) if "." in name and not name.endswith("txt") else (tmp_path / name).touch()
+    images = open_images(str(tmp_path), None)
+    assert names(images) == ["a/x/deep.png", "b/1.JPG", "b/2.png"]
+    assert images.folders == ("a", "b")
+    assert images.labels(("b", "a")) == [1, 0, 0]
+    with pytest.raises(TransmiterError, match="class folder 'a'"):
+        images.labels(("b", "c"))
+
+
+def test_splits_are_found_by_any_usual_name(tmp_path: Path):
+    write_image(tmp_path / "Training" / "a" / "1.png")
+    write_image(tmp_path / "valid" / "a" / "2.png")
+    assert names(open_images(str(tmp_path), "train")) == ["a/1.png"]
+    assert names(open_images(str(tmp_path), "val")) == ["a/2.png"]
+    found = open_images(str(tmp_path), "test")
+    assert (names(found), found.split) == (["a/2.png"], "val")
+
+
+def test_a_missing_split_is_named_with_those_there_are(tmp_path: Path):
+    write_image(tmp_path / "train" / "a" / "1.png")
+    with pytest.raises(TransmiterError, match="no 'test' part, only train"):
+        open_images(str(tmp_path), "test")
+
+
+def test_data_without_splits_are_taken_whole(tmp_path: Path):
+    write_image(tmp_path / "a" / "1.png")
+    images = open_images(str(tmp_path), "test")
+    assert (names(images), images.split) == (["a/1.png"], None)
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path):
+    write_image(tmp_path / "2.png")
+    write_image(tmp_path / "1.png")
+    images = open_images(str(tmp_path), "train")
+    assert (names(images), images.folders) == (["1.png", "2.png"], ())
+    with pytest.raises(TransmiterError, match="no labels"):
+        images.labels(("a",))
+
+
+def test_the_bundled_digits_are_there():
+    train, test = open_images("demo-digits", "train"), open_images("demo-digits", "test")
+    assert (len(train.files), len(test.files)) == (1198, 599)
+    assert train.folders == test.folders
+    assert not set(names(train)) & set(names(test))
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path):
+    with pytest.raises(UsageError, match="no folder"):
+        open_images(str(tmp_path / "absent"), None)
+    with pytest.raises(TransmiterError, match="holds no images"):
+        open_images(str(tmp_path), None)
+    write_image(tmp_path / "a" / "1.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TransmiterError, match="class folder 'empty'"):
+        open_images(str(tmp_path), None)
+    with pytest.raises(UsageError, match="is a file"):
+        open_images(str(tmp_path / "a" / "1.png"), None)

@@ -1,0 +1,124 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.embedding.conftest import write_image
+from transmiter_cli.embedding import workspace as module
+from transmiter_cli.embedding.models import resolve_model, with_weights
+from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace, choose_device
+from transmiter_cli.errors import TransmiterError, UsageError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(6):
+        write_image(tmp_path / "data" / f"{number}.png", shade=40 * number)
+    return tmp_path / "data"
+
+
+def embed(encoder: CachedEncoder, folder: Path):
+    return encoder.image_embeddings(open_images(str(folder), None).files)
+
+
+def test_the_second_time_nothing_is_decoded(weak: CachedEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    first = embed(weak, folder)
+    monkeypatch.setattr(module, "decode_batches", None)
+    again = embed(weak.workspace.open(weak.encoder.spec), folder)
+    assert torch.equal(first.rows, again.rows)
+    assert weak.workspace.reporter.notes == [
+        "demo-weak: 6 images, 6 decoded and encoded.",
+        "demo-weak: 6 images, all from the cache, none decoded.",
+    ]
+
+
+def test_only_new_and_changed_images_are_encoded(weak: CachedEncoder, folder: Path):
+    first = embed(weak, folder)
+    write_image(folder / "6.png", shade=7)
+    write_image(folder / "0.png", shade=99)
+    os.utime(folder / "0.png", ns=(1, 1))
+    second = embed(weak, folder)
+    assert weak.workspace.reporter.notes[-1] == "demo-weak: 7 images, 2 decoded and encoded."
+    assert torch.equal(first.rows[1:], second.rows[1:6])
+    assert not torch.equal(first.rows[0], second.rows[0])
+
+
+def test_images_that_cannot_be_decoded_are_skipped_and_named(weak: CachedEncoder, folder: Path):
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
+    (folder / "2.png").write_bytes(b"")
+    (folder / "3.png").write_text("not a picture")
+    found = embed(weak, folder)
+    assert found.kept == [0, 4, 5]
+    assert {skipped.path.name for skipped in found.skipped} == {"1.png", "2.png", "3.png"}
+    said = " ".join(weak.workspace.reporter.warnings)
+    assert "2.png: empty file" in said
+    assert "3.png: not an image" in said
+
+
+def test_a_strict_workspace_fails_but_keeps_what_it_encoded(weak: CachedEncoder, folder: Path):
+    (folder / "5.png").write_bytes(b"")
+    weak.workspace.strict = True
+    with pytest.raises(TransmiterError, match=r"1 of 6 images cannot be decoded.*5\.png: empty file"):
+        embed(weak, folder)
+    (folder / "5.png").unlink()
+    embed(weak, folder)
+    assert "none decoded" in weak.workspace.reporter.notes[-1]
+
+
+def test_what_was_encoded_before_a_crash_is_kept(weak: CachedEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    real = module.decode_batches
+
+    def dies_after_one_batch(*args: object):
+        yield next(iter(real(*args)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "decode_batches", dies_after_one_batch)
+    with pytest.raises(KeyboardInterrupt):
+        embed(weak, folder)
+    monkeypatch.setattr(module, "decode_batches", real)
+    embed(weak, folder)
+    assert weak.workspace.reporter.notes == ["demo-weak: 6 images, 2 decoded and encoded."]
+
+
+def test_a_damaged_shard_is_computed_anew(weak: CachedEncoder, folder: Path):
+    first = embed(weak, folder)
+    (shard,) = (weak.folder / "images").glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    again = embed(weak, folder)
+    assert torch.equal(again.rows, first.rows)
+    assert "damaged" in weak.workspace.reporter.warnings[0]
+
+
+def test_one_image_in_many_shards_and_batches_is_the_same(weak: CachedEncoder, folder: Path, monkeypatch, tmp_path):
+    expected = embed(weak, folder).rows
+    monkeypatch.setattr(module, "SHARD_ROWS", 2)
+    other = Workspace(cache=tmp_path / "other", batch_size=1).open(weak.encoder.spec)
+    torch.testing.assert_close(embed(other, folder).rows, expected, atol=1e-5, rtol=1e-5)
+    assert len(list((other.folder / "images").iterdir())) == 3
+
+
+def test_names_are_the_normalised_mean_of_their_prompts(weak: CachedEncoder):
+    found = weak.text_embeddings(["seven", "letter g"], ["a photo of a {}.", "the {}"])
+    prompts = weak.encoder.encode_texts(["a photo of a seven.", "the seven", "a photo of a letter g.", "the letter g"])
+    mean = prompts.view(2, 2, -1).mean(1)
+    torch.testing.assert_close(found, mean / mean.norm(dim=-1, keepdim=True), atol=1e-5, rtol=1e-5)
+
+
+def test_the_fingerprint_is_of_what_is_computed(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weak.encoder.spec.weights.read_bytes())
+    assert workspace.open(with_weights(weak.encoder.spec, copy, "copy")).fingerprint == weak.fingerprint
+    assert workspace.open(resolve_model("demo-strong")).fingerprint != weak.fingerprint
+    tuned = with_weights(weak.encoder.spec, resolve_model("demo-strong").weights, "other weights")
+    assert workspace.open(tuned).fingerprint != weak.fingerprint
+
+
+def test_a_device_that_is_not_there_is_a_usage_error():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(UsageError, match="no device 'nonsense'"):
+        choose_device("nonsense")

@@ -1,0 +1,29 @@
+import torch
+
+from tests.conftest import World
+from transmiter_cli.method.probe import linear_probe
+
+
+def rate(weight: torch.Tensor, world: World, rows: slice) -> float:
+    answers = (world.weak.unit_images(rows) @ weight.T).argmax(-1)
+    return (answers == world.labels[rows]).float().mean().item()
+
+
+def test_it_beats_the_zero_shot_classifier_on_images_it_has_not_seen(world: World):
+    train, test = slice(0, 300), slice(300, None)
+    weight = linear_probe(world.part(world.weak, train), world.labels[train], world.classes, seed=0)
+    assert weight.shape == (world.classes, 32)
+    assert rate(weight, world, test) > rate(world.weak.unit_texts()[: world.classes], world, test) + 0.1
+
+
+def test_a_strong_penalty_leaves_the_zero_shot_classifier(world: World):
+    weight = linear_probe(world.weak, world.labels, world.classes, seed=0, strengths=[1e6])
+    expected = world.weak.logit_scale * world.weak.unit_texts()[: world.classes]
+    torch.testing.assert_close(weight, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_class_without_images_keeps_its_zero_shot_text(world: World):
+    rows = (world.labels != 2).nonzero()[:, 0]
+    part = type(world.weak)(world.weak.images[rows], world.weak.texts, world.weak.logit_scale)
+    weight = linear_probe(part, world.labels[rows], world.classes, seed=0)
+    assert torch.isfinite(weight).all()

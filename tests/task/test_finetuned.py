@@ -1,0 +1,98 @@
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.task.finetuned import CheckpointTeacher, MissingLogitsError, open_teacher
+
+FILES = [ImageFile(Path(f"/data/a/{name}.png"), f"a/{name}.png", "a") for name in ("one", "two")]
+IMAGES = torch.nn.functional.normalize(torch.randn(2, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+def opened(given: Path | str, tmp_path: Path, classes: int = 3):
+    names = [f"class {i}" for i in range(classes)]
+    workspace = Workspace(cache=tmp_path / "cache")
+    return open_teacher(str(given), workspace, resolve_model("demo-weak"), 64, 10.0, names, ["a {}"])
+
+
+def test_a_linear_probe_is_taken_as_it_is(tmp_path: Path):
+    head = {"weight": torch.randn(3, 64), "bias": torch.randn(3)}
+    save_file(head, tmp_path / "head.safetensors")
+    torch.save(head, tmp_path / "head.pt")
+    for name in ("head.safetensors", "head.pt"):
+        found = opened(tmp_path / name, tmp_path).logits(FILES, IMAGES)
+        torch.testing.assert_close(found, IMAGES @ head["weight"].T + head["bias"])
+
+
+def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
+    features = torch.nn.functional.normalize(torch.randn(3, 64), dim=-1)
+    save_file({"weight": features}, tmp_path / "prompts.safetensors")
+    found = opened(tmp_path / "prompts.safetensors", tmp_path).logits(FILES, IMAGES)
+    torch.testing.assert_close(found, 10.0 * IMAGES @ features.T)
+
+
+def test_logits_are_found_by_id_or_file_name(tmp_path: Path):
+    rows = torch.randn(3, 3)
+    save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": json.dumps(["a/two.png", "b/x.png", "a/one.png"])})
+    np.save(tmp_path / "n.npy", rows.numpy())
+    (tmp_path / "n.txt").write_text("two.png\nx.png\none.png\n")
+    for name in ("l.safetensors", "n.npy"):
+        assert torch.equal(opened(tmp_path / name, tmp_path).logits(FILES, IMAGES), rows[[2, 0]])
+
+
+def test_images_without_logits_are_named(tmp_path: Path):
+    save_file({"logits": torch.randn(1, 3)}, tmp_path / "l.safetensors", {"ids": '["a/two.png"]'})
+    with pytest.raises(MissingLogitsError, match=r"no logits for 1 images, 'a/one\.png'"):
+        opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)
+
+
+def test_a_checkpoint_has_the_weak_models_architecture(tmp_path: Path):
+    teacher = opened("demo-finetuned", tmp_path)
+    assert isinstance(teacher, CheckpointTeacher)
+    assert teacher.encoder.encoder.spec.architecture == resolve_model("demo-weak").architecture
+    assert teacher.encoder.name == "demo-finetuned"
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_a_pickle_that_holds_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for save in (lambda obj, path: torch.save(obj, path), lambda obj, path: path.write_bytes(pickle.dumps(obj))):
+        save({"state_dict": Evil()}, tmp_path / "evil.pt")
+        with pytest.raises(TransmiterError, match=r"refused|cannot be read"):
+            opened(tmp_path / "evil.pt", tmp_path)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
+    cases = {
+        "shape": ({"weight": torch.randn(4, 64)}, {}, r"shape \(4, 64\), but the task has 3 classes"),
+        "width": ({"weight": torch.randn(3, 32)}, {}, "embeddings have 64 numbers"),
+        "ids": ({"logits": torch.randn(2, 3)}, {}, "which images its rows are"),
+        "classes": ({"logits": torch.randn(2, 4)}, {"ids": '["a", "b"]'}, r"shape \(2, 4\)"),
+        "count": ({"logits": torch.randn(2, 3)}, {"ids": '["a"]'}, "1 ids for 2 rows"),
+        "twice": ({"logits": torch.randn(2, 3)}, {"ids": '["a", "a"]'}, "same image id twice"),
+        "nan": ({"logits": torch.full((2, 3), torch.nan)}, {"ids": '["a", "b"]'}, "NaN"),
+    }
+    for name, (tensors, metadata, said) in cases.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors", metadata)
+        with pytest.raises((TransmiterError, ValueError), match=said):
+            opened(tmp_path / f"{name}.safetensors", tmp_path)
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(TransmiterError, match="cannot be read"):
+        opened(tmp_path / "text.safetensors", tmp_path)
+    with pytest.raises(UsageError, match="no fine-tuned model"):
+        opened(tmp_path / "absent.pt", tmp_path)
+    np.save(tmp_path / "alone.npy", np.zeros((2, 3)))
+    with pytest.raises(TransmiterError, match=r"alone\.txt is missing"):
+        opened(tmp_path / "alone.npy", tmp_path)

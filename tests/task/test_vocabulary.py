@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.task.vocabulary import (
+    WORD_LISTS,
+    auxiliary_words,
+    build_vocabulary,
+    check_templates,
+    class_names,
+)
+
+
+def test_folder_names_become_class_names():
+    assert class_names(("maine_coon", "pug__dog"), None) == ("maine coon", "pug dog")
+
+
+def test_a_list_of_names_is_matched_whatever_its_order_and_spelling(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("Pug Dog\nMaine-Coon\n\n")
+    assert class_names(("maine_coon", "pug_dog"), tmp_path / "names.txt") == ("Maine-Coon", "Pug Dog")
+
+
+def test_names_for_folders_that_are_codes(tmp_path: Path):
+    (tmp_path / "names.json").write_text(json.dumps({"n02": "dog", "n01": "cat"}))
+    assert class_names(("n01", "n02"), tmp_path / "names.json") == ("cat", "dog")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    assert class_names(("n01", "n02"), tmp_path / "names.txt") == ("cat", "dog")
+
+
+def test_unlabelled_images_need_a_file_of_names(tmp_path: Path):
+    (tmp_path / "names.json").write_text('["cat", "dog"]')
+    assert class_names((), tmp_path / "names.json") == ("cat", "dog")
+    with pytest.raises(UsageError, match="no class folders"):
+        class_names((), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("n.txt", "a\nb\nc\n", "3 names for 2 class folders"),
+        ("n.json", "{", "no valid JSON"),
+        ("n.json", "[1, 2]", "holds no names"),
+        ("n.json", '{"x": "a"}', "no name for the class folder 'x1'"),
+        ("n.txt", "", "holds no names"),
+    ],
+)
+def test_files_of_names_that_do_not_fit_are_refused(tmp_path: Path, name: str, content: str, said: str):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=said):
+        class_names(("x1", "x2"), tmp_path / name)
+
+
+def test_the_same_name_twice_is_refused():
+    with pytest.raises(TransmiterError, match="same name: 'maine coon' and 'Maine coon'"):
+        class_names(("maine_coon", "Maine_coon"), None)
+
+
+@pytest.mark.parametrize("name", WORD_LISTS)
+def test_the_lists_that_come_along_hold_distinct_words(name: str):
+    words = auxiliary_words(name)
+    assert len(words) > 300
+    assert len(set(words)) == len(words)
+    assert all(word == word.strip() and word for word in words)
+
+
+def test_the_digits_are_not_among_the_characters_for_the_digits():
+    vocabulary = build_vocabulary(("seven", "two"), auxiliary_words("characters"), 1024, 0)
+    assert not {"digit seven", "number two", "seven"} & set(vocabulary[2:])
+
+
+def test_words_from_a_file_or_nowhere(tmp_path: Path):
+    (tmp_path / "words.txt").write_text("oak\nelm\n")
+    assert auxiliary_words(str(tmp_path / "words.txt")) == ["oak", "elm"]
+    with pytest.raises(UsageError, match="no word list 'nuns'"):
+        auxiliary_words("nuns")
+
+
+def test_variants_of_task_names_are_left_out():
+    words = ["Cats", "cat", "maine-coon", "Maine_Coons", "butterfly", "boxes", "glass", "dog", "dog"]
+    vocabulary = build_vocabulary(("cat", "maine coon", "butterflies", "box", "glasses"), words, 100, 0)
+    assert vocabulary[5:] == ("dog",)
+
+
+@given(st.integers(2, 40), st.integers(0, 100))
+def test_the_sample_is_seeded_distinct_and_of_the_size_asked_for(size: int, seed: int):
+    words = [f"word{i}x" for i in range(50)]
+    vocabulary = build_vocabulary(("a", "b"), words, size, seed)
+    assert vocabulary == build_vocabulary(("a", "b"), words, size, seed)
+    assert len(set(vocabulary)) == len(vocabulary) == size
+    assert vocabulary[:2] == ("a", "b")
+
+
+def test_another_seed_gives_another_sample():
+    words = [f"word{i}x" for i in range(50)]
+    assert build_vocabulary(("a",), words, 20, 0) != build_vocabulary(("a",), words, 20, 1)
+
+
+def test_a_vocabulary_smaller_than_the_classes_is_refused():
+    with pytest.raises(UsageError, match="A vocabulary of 2 cannot hold 3 classes"):
+        build_vocabulary(("a", "b", "c"), ["d"], 2, 0)
+
+
+@pytest.mark.parametrize("template", ["a photo", "{} and {}", "a {name}", "{}}"])
+def test_templates_have_one_place_for_the_name(template: str):
+    with pytest.raises(UsageError, match=r"must have \{\} once"):
+        check_templates([template])
+    assert check_templates(["a {}."]) == ["a {}."]

@@ -1,0 +1,63 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.run import ARTEFACTS, Run, Task, default_run
+
+TASK = Task(("cat", "dog"), ("n1", "n2"), ("a {}",), "pets", "train", "ViT-B/32", "pets.pt")
+
+
+def test_a_task_survives_the_disk(tmp_path: Path):
+    run = Run(tmp_path / "run")
+    run.begin(TASK)
+    assert Run(tmp_path / "run").task() == TASK
+
+
+def test_the_history_goes_on_over_fits(tmp_path: Path):
+    run = Run(tmp_path)
+    for number in range(2):
+        run.begin(TASK)
+        run.add(["transmiter", "fit", str(number)], {"ViT-B/32": "abc"}, strong="ViT-L/14")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert [entry["command"][2] for entry in record["history"]] == ["0", "1"]
+    assert record["history"][0]["models"] == {"ViT-B/32": "abc"}
+    assert run.strong() == "ViT-L/14"
+
+
+def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path):
+    run = Run(tmp_path)
+    run.begin(TASK)
+    run.add(["x"], {}, strong="ViT-L/14")
+    for name in ARTEFACTS.values():
+        (tmp_path / name).touch()
+    run.begin(TASK)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    with pytest.raises(UsageError, match="Nothing was transferred"):
+        run.strong()
+
+
+def test_other_classes_or_another_order_are_refused(tmp_path: Path):
+    run = Run(tmp_path)
+    run.claim(TASK, force=False)
+    run.begin(TASK)
+    run.claim(TASK, force=False)
+    for classes in (("dog", "cat"), ("cat", "dog", "eel")):
+        with pytest.raises(UsageError, match="run of another task"):
+            run.claim(replace(TASK, classes=classes), force=False)
+        run.claim(replace(TASK, classes=classes), force=True)
+
+
+def test_a_damaged_record_is_named(tmp_path: Path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(TransmiterError, match=r"run\.json is damaged"):
+        Run(tmp_path).task()
+
+
+def test_the_directory_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TRANSMITER_RUN", raising=False)
+    assert default_run() == Path("transmiter-run")
+    monkeypatch.setenv("TRANSMITER_RUN", "/tmp/elsewhere")
+    assert default_run() == Path("/tmp/elsewhere")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("method", "embedding", "task", "workflow", "api", "artefact")
+CHECKED = ("method", "embedding", "task", "workflow", "api", "artefact", "evaluation")
 install_import_hook([f"transmiter_cli.{room}" for room in CHECKED], "beartype.beartype")
 
 import pytest  # noqa: E402

@@ -117,7 +117,7 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
         tm.fit(world.weak, world.finetuned_logits, ["a", "b", "c"])
     with pytest.raises(InvalidTensorError, match="class indices from 0 to 5"):
         tm.refine(fitted, world.weak.images[:2], torch.tensor([0, 6]))
-    with pytest.raises(InvalidTensorError, match="3 labels for models on"):
+    with pytest.raises(InvalidTensorError, match="3 labels for a model on 4 images"):
         tm.evaluate(torch.tensor([0, 1, 2]), strong=random_embeddings(4, 5, 3, 0))
 
 

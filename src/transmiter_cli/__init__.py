@@ -15,12 +15,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transmiter_cli.api import evaluate as evaluate
     from transmiter_cli.api import fit as fit
     from transmiter_cli.api import refine as refine
     from transmiter_cli.api import transfer as transfer
     from transmiter_cli.artefact import Artefact as Artefact
     from transmiter_cli.artefact import load as load
+    from transmiter_cli.evaluation import evaluate as evaluate
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
     from transmiter_cli.method.logits import zero_shot_logits as zero_shot_logits
 
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Artefact": "artefact",
     "Embeddings": "method.embeddings",
-    "evaluate": "api",
+    "evaluate": "evaluation",
     "fit": "api",
     "load": "artefact",
     "refine": "api",

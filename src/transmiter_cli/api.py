@@ -1,22 +1,20 @@
-"""fit, transfer, refine and evaluate on tensors: all of transmiter for those who have embeddings already."""
+"""fit, transfer and refine on tensors: all of transmiter for those who have embeddings already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transmiter_cli.artefact import Artefact, Method
 from transmiter_cli.method.adapter import Adapter
-from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.metrics import accuracy, hits
+from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.refinement import RefineSettings, refine_correction
 from transmiter_cli.method.ridge import ridge_transfer
 from transmiter_cli.method.transfer import transfer_adapter
@@ -127,96 +125,3 @@ def refine(
     module = refine_correction(transferred.correction, forward, labels, recipe, progress)
     details = {**transferred.details, "refine": {"images": len(images), **asdict(recipe)}}
     return replace(transferred, stage="refined", correction=module, details=details)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model's line in an evaluation.
-
-    Attributes:
-        top1: accuracy, a fraction.
-        low, high: its 95 % bootstrap interval.
-        parameters: numbers needed at inference beside the model itself; None where it is not known.
-        labels: whether labels of this task were used to make it, the weak model's fine-tuning apart.
-        gradients: whether gradient descent was used to make it, the weak model's fine-tuning and fit apart.
-    """
-
-    top1: float
-    low: float
-    high: float
-    parameters: int | None = 0
-    labels: bool = False
-    gradients: bool = False
-
-
-def evaluate(
-    labels: Int[Tensor, " images"],
-    *,
-    weak: Embeddings | None = None,
-    finetuned_logits: Float[Tensor, "images classes"] | None = None,
-    strong: Embeddings | None = None,
-    fitted: Artefact | None = None,
-    transferred: Mapping[str, Artefact] | None = None,
-    weak_parameters: int | None = None,
-    seed: int = 0,
-) -> dict[str, Row]:
-    """Top-1 of every model that the given parts allow, on labelled test images.
-
-    Args:
-        labels: class indices of the test images.
-        weak, strong: the zero-shot models on the test images and the vocabulary.
-        finetuned_logits: the fine-tuned weak model on the test images.
-        fitted: what `fit` returned; gives "direct", the adapter on the strong model without a change of basis.
-        transferred: artefacts by the name of their row: "transferred", "ridge", "refined", ...
-        weak_parameters: the weak model's size, for the cost of "eft".
-        seed: decides the bootstrap.
-
-    Returns:
-        Rows named "weak", "weak_finetuned", "strong", "eft", "direct", and those of `transferred`.
-
-    Raises:
-        InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
-    """
-    known = [len(part) for part in (weak, strong, finetuned_logits) if part is not None]
-    if not known or set(known) != {len(labels)}:
-        raise InvalidTensorError(f"{len(labels)} labels for models on {known} images.")
-    artefacts = dict(transferred or {})
-    some = next(iter([*artefacts.values(), *([fitted] if fitted else [])]), None)
-    classes = some.correction.classes if some else int(labels.max()) + 1
-    if finetuned_logits is not None:
-        classes = finetuned_logits.shape[1]
-    check_labels(labels, len(labels), classes)
-
-    def row(logits: Tensor, **cost: Any) -> Row:
-        return Row(*accuracy(hits(logits, labels), seed), **cost)
-
-    weak_logits = zero_shot_logits(weak)[:, :classes] if weak else None
-    strong_logits = zero_shot_logits(strong) if strong else None
-    rows: dict[str, Row] = {}
-    if weak_logits is not None:
-        rows["weak"] = row(weak_logits)
-    if finetuned_logits is not None:
-        rows["weak_finetuned"] = row(finetuned_logits, labels=True, gradients=True)
-    if strong is None or strong_logits is None:
-        return rows
-    rows["strong"] = row(strong_logits[:, :classes])
-    if weak_logits is not None and finetuned_logits is not None:
-        both = None if weak_parameters is None else 2 * weak_parameters
-        rows["eft"] = row(eft_logits(strong_logits[:, :classes], weak_logits, finetuned_logits), parameters=both)
-    if fitted is not None:
-        rows["direct"] = row(fitted(strong_logits), parameters=fitted.parameters_added)
-    for name, artefact in artefacts.items():
-        trained = artefact.stage == "refined"
-        logits = artefact(strong_logits, strong.images)
-        rows[name] = row(logits, parameters=artefact.parameters_added, labels=trained, gradients=trained)
-    return rows
-
-
-def check_labels(labels: Int[Tensor, " images"], images: int, classes: int) -> None:
-    """Raise InvalidTensorError unless there is one class index for each image."""
-    if labels.shape != (images,):
-        raise InvalidTensorError(f"labels have shape {tuple(labels.shape)} for {images} images.")
-    if not images:
-        raise InvalidTensorError("there are no labelled images.")
-    if torch.is_floating_point(labels) or int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise InvalidTensorError(f"labels must be class indices from 0 to {classes - 1}.")

@@ -81,11 +81,14 @@ class Artefact:
             raise ValueError("method 'ridge' corrects logits from image embeddings: call it with (logits, images).")
         return self.correction(logits, images)
 
+    def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
+        """Adapted logits of all images, a block at a time: no N x M matrix is formed."""
+        parts = [self(zero_shot_logits(embeddings, rows), embeddings.images[rows]) for rows in embeddings.blocks()]
+        return torch.cat(parts)
+
     def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
         """Adapted logits of the task classes, straight from the model's image embeddings."""
-        embeddings = Embeddings(images, self.texts.to(images.device), self.logit_scale)
-        parts = [self(zero_shot_logits(embeddings, rows), embeddings.images[rows]) for rows in embeddings.blocks()]
-        return torch.cat(parts) if parts else images.new_zeros(0, self.correction.classes)
+        return self.adapt(Embeddings(images, self.texts.to(images.device), self.logit_scale))
 
     def save(self, path: str | Path) -> None:
         """Write the artefact; the same artefact always gives the same bytes."""

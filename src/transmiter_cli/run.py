@@ -121,9 +121,13 @@ class Run:
 
     def begin(self, task: Task) -> None:
         """Start the record anew; what was transferred from an earlier fit is stale and goes."""
+        self.forget()
+        self.write({"task": asdict(task), "history": self.record().get("history", [])})
+
+    def forget(self) -> None:
+        """Remove what transfer and refine made."""
         for name in ARTEFACTS.values():
             (self.path / name).unlink(missing_ok=True)
-        self.write({"task": asdict(task), "history": self.record().get("history", [])})
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write run.json.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
 from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.task.finetuned import bundled_path
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "1")
 
@@ -135,6 +137,37 @@ def test_a_stale_strong_artefact_does_not_outlive_a_new_fit(cli: Cli, tmp_path: 
     assert cli(*FIT, "--data", "demo-digits", "--seed", 1).code == 0
     assert not (tmp_path / "transmiter-run/strong.safetensors").exists()
     failed(cli("eval"), 2, "Nothing was transferred")
+
+
+def test_another_strong_model_replaces_all_that_was_transferred(cli: Cli, tmp_path: Path):
+    assert cli(*FIT, "--data", "demo-digits").code == 0
+    assert cli("transfer", "--strong", "demo-strong", "--method", "ridge", "--method", "adapter").code == 0
+    assert cli("transfer", "--strong", "demo-weak").code == 0
+    rows = json.loads(cli("eval", "--json").out)["rows"]
+    assert "ridge" not in rows
+    assert rows["transferred"]["top1"] == rows["direct"]["top1"]
+
+
+def test_a_model_that_changed_under_its_name_is_noticed(cli: Cli, tmp_path: Path):
+    folder = tmp_path / "strong"
+    shutil.copytree(resolve_model("demo-strong").weights.parent, folder)
+    assert cli(*FIT, "--data", "demo-digits").code == 0
+    assert cli("transfer", "--strong", "local-dir:strong").code == 0
+    weights = folder / "open_clip_model.safetensors"
+    state = load_file(weights)
+    save_file({**state, "logit_scale": state["logit_scale"] + 1}, weights)
+    failed(cli("eval"), 1, "other weights or preprocessing", "transfer again")
+
+
+def test_relative_paths_mean_the_same_from_everywhere(cli: Cli, pictures: Path, tmp_path: Path, monkeypatch):
+    shutil.copy(bundled_path("demo-finetuned"), tmp_path / "tuned.safetensors")
+    shutil.copytree(resolve_model("demo-weak").weights.parent, tmp_path / "weak")
+    line = ("fit", "--weak", "local-dir:weak", "--finetuned", "tuned.safetensors", "--data", "data", "--epochs", 1)
+    assert cli(*line, "--run", "run").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli("transfer", "--strong", "demo-strong", "--method", "ridge", "--run", "../run").code == 0
+    assert cli("eval", "--data", "../data", "--run", "../run").code == 0
 
 
 def test_logits_that_lack_the_test_images_leave_out_two_rows(cli: Cli, tmp_path: Path):

@@ -2,7 +2,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from transmiter_cli.api import Row
+from transmiter_cli.evaluation import Row
 from transmiter_cli.report.table import evaluation_json, evaluation_table
 from transmiter_cli.workflow.evaluate import EvalResult
 

@@ -26,7 +26,7 @@ class ModelSpec:
     """Everything that decides what a model computes.
 
     Attributes:
-        name: what the user wrote.
+        name: what the user wrote, its path made absolute.
         architecture: what open_clip calls it: a built-in name, or "local-dir:" or "hf-hub:" and where.
         weights: the file that holds its weights.
         quick_gelu: whether OpenAI's approximation of GELU is forced on.
@@ -85,7 +85,7 @@ def local_model(name: str) -> ModelSpec:
     if not weights:
         wanted = ", ".join(f"{stem}{WEIGHT_SUFFIXES[0]}" for stem in WEIGHT_STEMS)
         raise UsageError(f"{name} has no weights: {folder} holds none of {wanted} (or .bin, .pt, .pth).")
-    return ModelSpec(name, f"{LOCAL}{folder}", weights[0])
+    return ModelSpec(f"{LOCAL}{folder}", f"{LOCAL}{folder}", weights[0])
 
 
 def hub_model(name: str) -> ModelSpec:
@@ -109,7 +109,7 @@ def built_in_model(name: str, architecture: str, source: str) -> ModelSpec:
     if path.suffix in WEIGHT_SUFFIXES:
         if not path.is_file():
             raise UsageError(f"The weights of {name!r} are missing: there is no file {path.absolute()}.")
-        return ModelSpec(name, architecture, path.absolute())
+        return ModelSpec(f"{architecture}:{path.absolute()}", architecture, path.absolute())
     pretrained = open_clip.get_pretrained_cfg(architecture, source)
     if not pretrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"

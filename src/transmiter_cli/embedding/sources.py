@@ -77,6 +77,11 @@ def data_root(data: str) -> Path:
     return root.absolute()
 
 
+def lasting_name(data: str) -> str:
+    """What a --data value means from any working directory."""
+    return data if data in BUNDLED else str(data_root(data))
+
+
 def open_images(data: str, split: str | None) -> ImageSet:
     """All images of one split.
 

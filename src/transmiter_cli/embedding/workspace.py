@@ -90,9 +90,8 @@ class Workspace:
 
     def open(self, spec: ModelSpec) -> CachedEncoder:
         """A model with the store of its embeddings."""
-        encoder = Encoder(spec, self.device)
-        parts = (spec.description(), self.weights_digest(spec.weights), str(encoder.precision))
-        return CachedEncoder(self, encoder, digest(*parts)[:32])
+        fingerprint = digest(spec.description(), self.weights_digest(spec.weights))[:32]
+        return CachedEncoder(self, Encoder(spec, self.device), fingerprint)
 
     def weights_digest(self, weights: Path) -> str:
         """SHA-256 of a weight file, read again only when its size or time changed."""
@@ -110,14 +109,15 @@ class CachedEncoder:
     Args:
         workspace: cache, device and reporter.
         encoder: the model; loaded only when something is missing in the store.
-        fingerprint: digest of architecture, weights, preprocessing and precision.
+        fingerprint: digest of architecture, weights and preprocessing.
     """
 
     def __init__(self, workspace: Workspace, encoder: Encoder, fingerprint: str) -> None:
         self.workspace = workspace
         self.encoder = encoder
         self.fingerprint = fingerprint
-        self.folder = workspace.cache / "encoders" / fingerprint
+        precision = str(encoder.precision).removeprefix("torch.")
+        self.folder = workspace.cache / "encoders" / fingerprint / precision
 
     @property
     def name(self) -> str:

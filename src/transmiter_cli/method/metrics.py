@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from transmiter_cli.method.embeddings import InvalidTensorError
+
 RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""
 
@@ -38,3 +40,13 @@ def accuracy(correct: Bool[Tensor, " images"], seed: int = 0) -> Accuracy:
     draws = torch.binomial(totals, torch.full_like(totals, rate), generator=generator) / count
     low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Accuracy(rate, low, high)
+
+
+def check_labels(labels: Int[Tensor, " images"], images: int, classes: int) -> None:
+    """Raise InvalidTensorError unless there is one class index for each image."""
+    if labels.shape != (images,):
+        raise InvalidTensorError(f"labels have shape {tuple(labels.shape)} for {images} images.")
+    if not images:
+        raise InvalidTensorError("there are no labelled images.")
+    if torch.is_floating_point(labels) or int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise InvalidTensorError(f"labels must be class indices from 0 to {classes - 1}.")

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from transmiter_cli.api import Row
+from transmiter_cli.evaluation import Row
 from transmiter_cli.workflow.evaluate import EvalResult
 
 TITLES = {

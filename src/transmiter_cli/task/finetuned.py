@@ -121,12 +121,7 @@ def open_teacher(
     """
     if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
         return CheckpointTeacher(workspace.open(resolve_model(given)), class_names, templates)
-    path = bundled_path(given) if given in BUNDLED else Path(given).expanduser()
-    if not path.is_file():
-        raise UsageError(
-            f"There is no fine-tuned model {given!r}.",
-            f"--finetuned {PROBE} makes one from labelled images" if path.name == given else f"ls {path.parent}",
-        )
+    path = bundled_path(given) if given in BUNDLED else Path(lasting_name(given))
     if path.suffix == ".npy":
         return npy_teacher(path, len(class_names))
     tensors, metadata = read_tensors(path)
@@ -136,6 +131,22 @@ def open_teacher(
     if "weight" in names and names <= {"weight", "bias"}:
         return head_teacher(path, tensors, width, logit_scale, len(class_names))
     return CheckpointTeacher(workspace.open(with_weights(weak, path, given)), class_names, templates)
+
+
+def lasting_name(given: str) -> str:
+    """What a --finetuned value means from any working directory.
+
+    Raises:
+        UsageError: if it is a file and does not exist.
+    """
+    if given == PROBE or given in BUNDLED or given in BUNDLED_MODELS or given.startswith(HUB):
+        return given
+    if given.startswith(LOCAL):
+        return resolve_model(given).name
+    path = Path(given).expanduser().absolute()
+    if not path.is_file():
+        raise UsageError(f"There is no fine-tuned model {given!r}.", f"ls {path.parent}, or --finetuned {PROBE}")
+    return str(path)
 
 
 def bundled_path(name: str) -> Path:

@@ -78,11 +78,22 @@ def load_transferred(run: Run, workspace: Workspace) -> dict[str, Artefact]:
     }
 
 
-def check_vocabulary(task: Task, artefact: Artefact) -> None:
-    """Raise TransmiterError if an artefact is not of the run's task."""
+def signed(artefact: Artefact, encoder: CachedEncoder) -> Artefact:
+    """The artefact with the model that it is for among its details."""
+    model = {"name": encoder.name, "fingerprint": encoder.fingerprint}
+    return replace(artefact, details={**artefact.details, "model": model})
+
+
+def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> None:
+    """Raise TransmiterError if an artefact is not of the run's task, or is for another model than this one."""
     if artefact.class_names != task.classes:
         raise TransmiterError(
-            f"The artefact's classes ({', '.join(artefact.class_names[:3])}, ...) are not the run's "
+            f"The {artefact.stage} artefact's classes ({', '.join(artefact.class_names[:3])}, ...) are not the run's "
             f"({', '.join(task.classes[:3])}, ...).",
             "fit again, or pass another --run",
+        )
+    if artefact.details["model"]["fingerprint"] != encoder.fingerprint:
+        raise TransmiterError(
+            f"The {artefact.stage} artefact was made for {encoder.name} with other weights or preprocessing.",
+            "fit and transfer again, or pass another --run",
         )

@@ -9,22 +9,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli import api
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import ImageFile, open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.evaluation import Row, evaluate
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import Run, Task
 from transmiter_cli.task.finetuned import MissingLogitsError
-from transmiter_cli.workflow.common import check_vocabulary, encode, finetuned_logits, load_fitted, load_transferred
+from transmiter_cli.workflow.common import check_artefact, encode, finetuned_logits, load_fitted, load_transferred
 
 
 @dataclass(frozen=True)
 class EvalResult:
     """Rows of the evaluation by name, and what they were measured on."""
 
-    rows: dict[str, api.Row]
+    rows: dict[str, Row]
     data: str
     split: str | None
     images: int
@@ -49,8 +49,10 @@ def eval_run(data: str | None, run: Run, workspace: Workspace, seed: int = 0) ->
     task, strong_name = run.task(), run.strong()
     fitted = load_fitted(run, workspace)
     transferred = load_transferred(run, workspace)
-    for artefact in (fitted, *transferred.values()):
-        check_vocabulary(task, artefact)
+    weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, strong_name))
+    check_artefact(fitted, task, weak_encoder)
+    for artefact in transferred.values():
+        check_artefact(artefact, task, strong_encoder)
     source = data or task.data
     images = open_images(source, "test")
     if images.split is None and data is None:
@@ -58,10 +60,9 @@ def eval_run(data: str | None, run: Run, workspace: Workspace, seed: int = 0) ->
             f"{source} has no test part: fit saw all of it.", f"transmiter eval --run {run.path} --data FOLDER"
         )
     images.labels(task.folders or task.classes)  # fails before anything is encoded
-    weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, strong_name))
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
-    rows = api.evaluate(
+    rows = evaluate(
         torch.tensor(weak.images.labels(task.folders or task.classes), device=workspace.method_device),
         weak=weak.embeddings,
         finetuned_logits=optional_logits(task, run, workspace, weak.images.files, weak.embeddings),

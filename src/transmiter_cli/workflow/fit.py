@@ -11,18 +11,19 @@ from safetensors.torch import save
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
+from transmiter_cli.embedding import sources
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.distillation import FitSettings
+from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.metrics import hits
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.run import FITTED, PROBE, Run, Task
-from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
+from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.vocabulary import DEFAULT_TEMPLATE, auxiliary_words, build_vocabulary, class_names
-from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits
+from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits, signed
 
 
 @dataclass(frozen=True)
@@ -73,36 +74,35 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         UsageError: if a name, file or folder does not exist, or the run is of another task.
         TransmiterError: if the data or a file cannot be used.
     """
-    images = open_images(options.data, "train")
+    images = sources.open_images(options.data, "train")
     names = class_names(images.folders, options.classes)
     vocabulary = build_vocabulary(
         names, auxiliary_words(options.aux_words), options.vocabulary_size, options.settings.seed
     )
     if len(vocabulary) < options.vocabulary_size:
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
-    task = Task(
-        names, images.folders, tuple(options.templates), options.data, images.split, options.weak, options.finetuned
-    )
+    spec = resolve_model(options.weak)
+    data, finetuned = sources.lasting_name(options.data), teachers.lasting_name(options.finetuned)
+    task = Task(names, images.folders, tuple(options.templates), data, images.split, spec.name, finetuned)
     run.claim(task, options.force)
-    encoder = workspace.open(resolve_model(options.weak))
+    encoder = workspace.open(spec)
     weak = encode(encoder, images, vocabulary, options.templates)
-    if options.finetuned == MAKE_PROBE:
+    if finetuned == teachers.PROBE:
         make_probe(weak, task, run, options.settings.seed)
     teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
+    artefact = signed(artefact, encoder)
     run.begin(task)
     artefact.save(run.path / FITTED)
     run.add(command, {encoder.name: encoder.fingerprint})
     answers = teacher.argmax(-1)
-    zero_shot = weak.embeddings.unit_images() @ weak.embeddings.unit_texts()[: len(names)].T
-    adapted = artefact.class_logits(weak.embeddings.images)
     return FitResult(
         artefact,
         run.path / FITTED,
         len(teacher),
-        hits(adapted, answers).float().mean().item(),
-        hits(zero_shot, answers).float().mean().item(),
+        hits(artefact.adapt(weak.embeddings), answers).float().mean().item(),
+        hits(class_logits(weak.embeddings, len(names)), answers).float().mean().item(),
     )
 
 

@@ -16,7 +16,7 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.task.shots import choose_shots
-from transmiter_cli.workflow.common import check_vocabulary
+from transmiter_cli.workflow.common import check_artefact
 from transmiter_cli.workflow.transfer import ROWS
 
 
@@ -61,12 +61,12 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
             f"transmiter transfer --strong {strong} --method {options.method}",
         )
     transferred = load(source, workspace.method_device)
-    check_vocabulary(task, transferred)
+    encoder = workspace.open(resolve_model(strong))
+    check_artefact(transferred, task, encoder)
     images = open_images(options.data or task.data, "train")
     labels = images.labels(task.folders or task.classes)
     chosen = choose_shots(labels, options.shots, options.settings.seed)
     files = tuple(images.files[i] for i in chosen)
-    encoder = workspace.open(resolve_model(strong))
     found = encoder.image_embeddings(files)
     kept = torch.tensor([labels[chosen[i]] for i in found.kept], device=workspace.method_device)
     with workspace.reporter.progress("Refining") as advance:

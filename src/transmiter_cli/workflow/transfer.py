@@ -12,9 +12,10 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.metrics import hits
 from transmiter_cli.run import ARTEFACTS, Run
-from transmiter_cli.workflow.common import check_vocabulary, encode, finetuned_logits, load_fitted
+from transmiter_cli.workflow.common import check_artefact, encode, finetuned_logits, load_fitted, signed
 
 ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge"}
 """The row of the evaluation that each method gives."""
@@ -61,25 +62,26 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     """
     task = run.task()
     fitted = load_fitted(run, workspace)
-    check_vocabulary(task, fitted)
-    encoders = {name: workspace.open(resolve_model(name)) for name in (task.weak, options.strong)}
+    weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, options.strong))
+    check_artefact(fitted, task, weak_encoder)
     images = open_images(task.data, task.split)
-    weak = encode(encoders[task.weak], images, fitted.vocabulary, task.templates)
-    strong = encode(encoders[options.strong], weak.images, fitted.vocabulary, task.templates)
+    weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
+    strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
     if strong.images.files != weak.images.files:
         raise TransmiterError("Images changed while they were read; run the command again.")
-    (run.path / ARTEFACTS["refined"]).unlink(missing_ok=True)  # it refined what is replaced now
     teacher = None
     if "ridge" in options.methods:
         teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
-    before = strong.embeddings.unit_images() @ strong.embeddings.unit_texts()[: len(task.classes)].T
-    results = []
+    before = class_logits(strong.embeddings, len(task.classes)).argmax(-1)
+    results: list[TransferResult] = []
     for method in options.methods:
         artefact = api.transfer(fitted, weak.embeddings, strong.embeddings, method, options.reg, options.rho, teacher)
+        kept = hits(artefact.adapt(strong.embeddings), before).float().mean().item()
         path = run.path / ARTEFACTS[ROWS[method]]
-        artefact.save(path)
-        kept = hits(artefact.class_logits(strong.embeddings.images), before.argmax(-1)).float().mean().item()
-        results.append(TransferResult(method, artefact, path, len(images.files), 1 - kept))
-    fingerprints = {name: encoder.fingerprint for name, encoder in encoders.items()}
-    run.add(command, fingerprints, strong=options.strong)
+        results.append(TransferResult(method, signed(artefact, strong_encoder), path, len(images.files), 1 - kept))
+    run.forget()  # what is there is of an earlier transfer, perhaps to another model
+    for result in results:
+        result.artefact.save(result.path)
+    fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, strong_encoder)}
+    run.add(command, fingerprints, strong=strong_encoder.name)
     return results

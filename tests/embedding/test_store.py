@@ -1,8 +1,11 @@
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.embedding.conftest import ListReporter
 from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore
 
 
@@ -43,9 +46,10 @@ def test_a_truncated_shard_is_set_aside_and_its_rows_are_missing(tmp_path: Path)
     store.append(["b"], torch.randn(1, 3))
     victim, _ = sorted(tmp_path.glob("*.safetensors"))
     victim.write_bytes(victim.read_bytes()[:-4])
-    reader = EmbeddingStore(tmp_path)
+    reporter = ListReporter()
+    reader = EmbeddingStore(tmp_path, reporter)
     assert len(reader.missing(["a", "b"])) == 1
-    assert reader.set_aside == [victim]
+    assert str(victim) in reporter.warnings[0]
     assert victim.with_suffix(".damaged").is_file()
 
 
@@ -61,13 +65,52 @@ def test_flipped_bytes_are_noticed_and_the_shard_is_set_aside(tmp_path: Path):
     assert reader.missing(["a", "b"]) == ["a", "b"]
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_costs_the_cache_but_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    store = EmbeddingStore(tmp_path)
+    reporter = ListReporter()
+    store = EmbeddingStore(tmp_path, reporter)
+    rows = torch.randn(3, 3)
+    store.append(["a"], rows[:1])
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        store.append(["a"], torch.randn(1, 3))
-    assert list(tmp_path.iterdir()) == []
-    assert store.missing(["a"]) == ["a"]
+    store.append(["b"], rows[1:2])
+    store.append(["c"], rows[2:])
+    assert torch.equal(store.read(["c", "a", "b"]), rows[[2, 0, 1]])
+    assert len(reporter.warnings) == 1
+    assert "No space left on device" in reporter.warnings[0]
+    assert EmbeddingStore(tmp_path).missing(["a", "b", "c"]) == ["b", "c"]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_lock_keeps_the_second_writer_waiting_until_it_finds_the_rows(tmp_path: Path):
+    rows = torch.randn(1, 3)
+    first, second = EmbeddingStore(tmp_path), EmbeddingStore(tmp_path, ListReporter())
+    inside, found = threading.Event(), []
+
+    def write_slowly() -> None:
+        with first.writing():
+            inside.set()
+            time.sleep(0.3)
+            first.append(["a"], rows)
+
+    writer = threading.Thread(target=write_slowly)
+    writer.start()
+    inside.wait()
+    with second.writing():
+        found.append(second.missing(["a"]))
+    writer.join()
+    assert found == [[]]
+    assert torch.equal(second.read(["a"]), rows)
+    assert "Waiting for another process" in second.reporter.notes[0]
+
+
+def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(tmp_path: Path):
+    rows = torch.randn(2, 3)
+    EmbeddingStore(tmp_path / "store").append(["a", "b"], rows)
+    (tmp_path / "blocked").write_text("a file where a folder should be")
+    blocked = EmbeddingStore(tmp_path / "blocked" / "store", ListReporter())
+    with blocked.writing():
+        blocked.append(["a"], rows[:1])
+    assert torch.equal(blocked.read(["a"]), rows[:1])
+    assert "kept for this run only" in blocked.reporter.warnings[0]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from transmiter_cli import __version__
-from transmiter_cli.cli import demo, embed, errors, evaluate, fit, inspect, refine, transfer
+from transmiter_cli.cli import cache, demo, embed, errors, evaluate, fit, inspect, refine, transfer
 
 app = typer.Typer(
     name="transmiter",
@@ -39,6 +39,8 @@ def root(
 
 for module in (demo, fit, transfer, refine, evaluate, embed, inspect):
     app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.command)
+
+app.add_typer(cache.app, name=cache.NAME)
 
 
 def main() -> None:

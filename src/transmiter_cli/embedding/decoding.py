@@ -28,10 +28,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Batch:
-    """Decoded images, the indices of their files, and the files that could not be decoded."""
+    """Decoded images, their positions in the list that was asked for, and the files that could not be decoded."""
 
     images: Float[Tensor, "images 3 pixel_rows pixel_columns"] | None
-    indices: list[int]
+    positions: list[int]
     skipped: list[Skipped]
 
 
@@ -50,26 +50,41 @@ def decode(path: Path, preprocess: Callable[[Image.Image], Tensor]) -> Tensor | 
         return Skipped(path, str(error) or type(error).__name__)
 
 
+def plan_batches(missing: Sequence[bool], size: int) -> list[list[int]]:
+    """Positions of the missing images, in batches.
+
+    The list is cut into blocks of `size` positions. A block that is missing as a whole is a batch of its own, so
+    that a run that was stopped goes on with the very batches that an undisturbed run has, and with the same bits;
+    what is missing from other blocks is gathered.
+    """
+    blocks = [list(range(start, min(start + size, len(missing)))) for start in range(0, len(missing), size)]
+    whole = [block for block in blocks if all(missing[i] for i in block)]
+    rest = [i for block in blocks if not all(missing[i] for i in block) for i in block if missing[i]]
+    return [*whole, *(rest[start : start + size] for start in range(0, len(rest), size))]
+
+
 def decode_batches(
-    paths: Sequence[Path], preprocess: Callable[[Image.Image], Tensor], batch_size: int, workers: int | None = None
+    paths: Sequence[Path],
+    batches: Sequence[Sequence[int]],
+    preprocess: Callable[[Image.Image], Tensor],
+    workers: int | None = None,
 ) -> Iterator[Batch]:
-    """Decode `paths` in order, BATCHES_AHEAD batches ahead of whoever iterates."""
+    """Decode the images at the batches' positions in `paths`, BATCHES_AHEAD batches ahead of whoever iterates."""
     workers = workers or min(32, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[tuple[int, list[Future[Tensor | Skipped]]]] = deque()
-        for start in range(0, len(paths), batch_size):
-            futures = [pool.submit(decode, path, preprocess) for path in paths[start : start + batch_size]]
-            pending.append((start, futures))
+        pending: deque[tuple[Sequence[int], list[Future[Tensor | Skipped]]]] = deque()
+        for positions in batches:
+            pending.append((positions, [pool.submit(decode, paths[i], preprocess) for i in positions]))
             if len(pending) > BATCHES_AHEAD:
                 yield collect(*pending.popleft())
         while pending:
             yield collect(*pending.popleft())
 
 
-def collect(start: int, futures: list[Future[Tensor | Skipped]]) -> Batch:
+def collect(positions: Sequence[int], futures: Sequence[Future[Tensor | Skipped]]) -> Batch:
     """Wait for one batch."""
     results = [future.result() for future in futures]
-    good = [(start + i, result) for i, result in enumerate(results) if isinstance(result, Tensor)]
+    good = [(i, result) for i, result in zip(positions, results, strict=True) if isinstance(result, Tensor)]
     skipped = [result for result in results if isinstance(result, Skipped)]
     images = torch.stack([image for _, image in good]) if good else None
-    return Batch(images, [index for index, _ in good], skipped)
+    return Batch(images, [i for i, _ in good], skipped)

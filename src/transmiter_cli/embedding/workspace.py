@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from transmiter_cli.embedding.decoding import Skipped, decode_batches
+from transmiter_cli.embedding.decoding import Skipped, decode_batches, plan_batches
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
 from transmiter_cli.embedding.models import ModelSpec
 from transmiter_cli.embedding.sources import ImageFile
@@ -26,7 +27,8 @@ from transmiter_cli.reporter import Reporter
 
 CACHE_VARIABLE = "TRANSMITER_CACHE"
 SHARD_ROWS = 4096
-"""Images between two writes: what a killed run can lose."""
+SHARD_SECONDS = 60.0
+"""Images and seconds between two writes: what a killed run can lose."""
 TEXT_BATCH = 256
 LISTED = 20
 """Skipped images that are named one by one."""
@@ -141,11 +143,11 @@ class CachedEncoder:
             TransmiterError: if no image at all can be decoded, or, in a strict workspace, any cannot.
         """
         keys = [image_key(file.path) for file in files]
-        paths = dict(zip(keys, (file.path for file in files), strict=True))
+        paths = [file.path for file in files]
         skipped: list[Skipped] = []
 
         def encode(store: EmbeddingStore, missing: list[str]) -> None:
-            skipped[:] = self._encode_images(store, missing, paths)
+            skipped[:] = self._encode_images(store, keys, paths, set(missing))
 
         rows, kept, encoded = self._from_store("images", keys, encode)
         self._report(len(kept), encoded - len(skipped), skipped)
@@ -161,26 +163,30 @@ class CachedEncoder:
         self, kind: str, keys: Sequence[str], encode: Callable[[EmbeddingStore, list[str]], None]
     ) -> tuple[Float[Tensor, "rows width"], list[int], int]:
         """Rows of the keys that can be encoded, those keys' positions, and how many had to be encoded."""
-        store = EmbeddingStore(self.folder / kind)
+        store = EmbeddingStore(self.folder / kind, self.workspace.reporter)
         encoded = 0
         while True:
-            missing = store.missing(keys)
-            if missing:
-                encode(store, missing)
-                encoded += len(missing)
-            absent = set(store.missing(missing))
+            if store.missing(keys):
+                with store.writing():
+                    missing = store.missing(keys)
+                    encode(store, missing)
+                    encoded += len(missing)
+            absent = set(store.missing(keys))
             kept = [i for i, key in enumerate(keys) if key not in absent]
             try:
                 rows = store.read([keys[i] for i in kept])
-            except DamagedShardError as error:  # it is set aside now, and its rows are missing
-                self.workspace.reporter.warn(f"{error} Its embeddings are computed anew.")
+            except DamagedShardError:  # it is set aside now, and its rows are missing
                 continue
             require_finite(f"the {kind[:-1]} embeddings of {self.name}", rows)
             return rows, kept, encoded
 
-    def _encode_images(self, store: EmbeddingStore, keys: list[str], paths: Mapping[str, Path]) -> list[Skipped]:
+    def _encode_images(
+        self, store: EmbeddingStore, keys: list[str], paths: Sequence[Path], missing: set[str]
+    ) -> list[Skipped]:
         """Encode what is missing, a shard at a time; whatever was encoded is kept, also when this fails."""
-        ordered = [paths[key] for key in keys]
+        first = {key: i for i, key in reversed([*enumerate(keys)])}
+        wanted = [key in missing and first[key] == i for i, key in enumerate(keys)]
+        batches = plan_batches(wanted, self.workspace.batch_size)
         done_keys: list[str] = []
         done_rows: list[Tensor] = []
         skipped: list[Skipped] = []
@@ -193,16 +199,17 @@ class CachedEncoder:
 
         with self.workspace.reporter.progress(f"Encoding images with {self.name}") as advance:
             try:
-                seen = 0
-                for batch in decode_batches(ordered, self.encoder.preprocess, self.workspace.batch_size):
+                seen, flushed = 0, time.monotonic()
+                for batch in decode_batches(paths, batches, self.encoder.preprocess):
                     if batch.images is not None:
                         done_rows.append(self.encoder.encode_images(batch.images))
-                        done_keys += [keys[index] for index in batch.indices]
+                        done_keys += [keys[i] for i in batch.positions]
                     skipped += batch.skipped
-                    seen += len(batch.indices) + len(batch.skipped)
-                    advance(seen, len(keys))
-                    if len(done_keys) >= SHARD_ROWS:
+                    seen += len(batch.positions) + len(batch.skipped)
+                    advance(seen, len(missing))
+                    if len(done_keys) >= SHARD_ROWS or time.monotonic() - flushed > SHARD_SECONDS:
                         flush()
+                        flushed = time.monotonic()
             finally:
                 flush()
         if skipped and (self.workspace.strict or len(skipped) == len(paths)):

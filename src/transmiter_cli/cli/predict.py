@@ -1,0 +1,102 @@
+"""transmiter predict."""
+
+from __future__ import annotations
+
+import csv
+import json as json_module
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from transmiter_cli.cli import console
+from transmiter_cli.cli.options import BatchOption, DeviceOption, QuietOption, RunOption, StrictOption
+from transmiter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from transmiter_cli.workflow.predict import Prediction
+
+NAME = "predict"
+EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
+
+
+class Format(StrEnum):
+    """How predictions are written."""
+
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+def command(
+    run: RunOption,
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
+    data: Annotated[str | None, typer.Option(help="A folder of images, in place of image files.")] = None,
+    split: Annotated[
+        Literal["train", "val", "test"], typer.Option(help="The part, where the data have parts.")
+    ] = "test",
+    use: Annotated[
+        Literal["refined", "transferred", "ridge"] | None,
+        typer.Option(help="Which correction; refined if there is one, else transferred, else ridge."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes per image.")] = 1,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="table (the default on a terminal), jsonl (the default in a pipe), csv."),
+    ] = None,
+    device: DeviceOption = "auto",
+    encode_batch: BatchOption = 64,
+    strict: StrictOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Classify images with the strong model and what was transferred to it; any number of them, in a stream."""
+    if bool(images) == (data is not None):
+        raise UsageError("Name image files or --data, and not both.", EXAMPLE)
+    from transmiter_cli.embedding.sources import ImageFile, open_images
+    from transmiter_cli.run import Run
+    from transmiter_cli.workflow.predict import predict_images
+
+    files = open_images(data, split).files if data else [ImageFile(path, str(path)) for path in images or ()]
+    workspace = console.workspace(device, strict, encode_batch, quiet)
+    predictions = predict_images(files, use, top, Run(run), workspace)
+    WRITERS[form or (Format.table if sys.stdout.isatty() else Format.jsonl)](predictions)
+
+
+def write_jsonl(predictions: Iterator[Prediction]) -> None:
+    """One JSON object per image and line."""
+    for prediction in predictions:
+        record: dict[str, Any] = {
+            "image": prediction.image,
+            "label": prediction.labels[0],
+            "probability": prediction.probabilities[0],
+        }
+        if len(prediction.labels) > 1:
+            record["top"] = dict(zip(prediction.labels, prediction.probabilities, strict=True))
+        sys.stdout.write(json_module.dumps(record, ensure_ascii=False) + "\n")
+
+
+def write_csv(predictions: Iterator[Prediction]) -> None:
+    """A row per image and class."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["image", "rank", "label", "probability"])
+    for prediction in predictions:
+        for rank, (label, value) in enumerate(zip(prediction.labels, prediction.probabilities, strict=True), 1):
+            writer.writerow([prediction.image, rank, label, f"{value:.6f}"])
+
+
+def write_table(predictions: Iterator[Prediction]) -> None:
+    """Aligned lines for people."""
+    for prediction in predictions:
+        pairs = zip(prediction.labels, prediction.probabilities, strict=True)
+        shown = "  ".join(f"{100 * value:5.1f} % {label}" for label, value in pairs)
+        console.results.print(f"{shown:<30}  {prediction.image}", markup=False)
+
+
+WRITERS: dict[Format, Callable[[Iterator[Prediction]], None]] = {
+    Format.table: write_table,
+    Format.jsonl: write_jsonl,
+    Format.csv: write_csv,
+}

@@ -1,0 +1,70 @@
+"""transmiter predict: labels and probabilities for any number of images, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from transmiter_cli.artefact import load
+from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.errors import UsageError
+from transmiter_cli.run import ARTEFACTS, Run
+from transmiter_cli.workflow.common import check_artefact
+
+CHUNK = 2048
+"""Images between two outputs; what is held in memory does not grow beyond."""
+PREFERENCE = ("refined", "transferred", "ridge")
+"""Which correction is taken where none is named: the one that saw labels, then the default method's."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image.
+
+    Attributes:
+        image: its id, or its path where it was named on the command line.
+        labels: class names, the likeliest first.
+        probabilities: softmax of the adapted logits, of the same classes.
+    """
+
+    image: str
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def predict_images(
+    files: Sequence[ImageFile], row: str | None, top: int, run: Run, workspace: Workspace
+) -> Iterator[Prediction]:
+    """Predict images in their order; those that cannot be decoded are left out, with a warning.
+
+    Args:
+        files: the images.
+        row: "transferred", "ridge" or "refined"; the best there is if None.
+        top: classes per image.
+        run: a run in which something was transferred.
+        workspace: cache and device.
+
+    Raises:
+        UsageError: if there is no such artefact.
+        TransmiterError: if it is of another task or model, or no image can be decoded.
+    """
+    task = run.task()
+    encoder = workspace.open(resolve_model(run.strong()))
+    there = [name for name in PREFERENCE if (run.path / ARTEFACTS[name]).is_file()]
+    chosen = row or next(iter(there), "transferred")
+    if chosen not in there:
+        raise UsageError(
+            f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.", "transmiter transfer --help"
+        )
+    artefact = load(run.path / ARTEFACTS[chosen], workspace.method_device)
+    check_artefact(artefact, task, encoder)
+    for start in range(0, len(files), CHUNK):
+        chunk = files[start : start + CHUNK]
+        found = encoder.image_embeddings(chunk)
+        probabilities = artefact.class_logits(found.rows.to(workspace.method_device)).softmax(-1)
+        best = probabilities.topk(min(top, len(task.classes)))
+        for position, values, indices in zip(found.kept, best.values.tolist(), best.indices.tolist(), strict=True):
+            names = tuple(task.classes[index] for index in indices)
+            yield Prediction(chunk[position].id, names, tuple(values))

@@ -1,0 +1,85 @@
+"""transmiter predict: labels that agree with eval, in every format, for named images and whole folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.workflow import predict as module
+
+FIT = [
+    "fit",
+    "--weak",
+    "demo-weak",
+    "--finetuned",
+    "demo-finetuned",
+    "--data",
+    "demo-digits",
+    "--aux-words",
+    "characters",
+    "--epochs",
+    "3",
+]
+
+
+@pytest.fixture
+def run(cli: Cli) -> Cli:
+    assert cli(*FIT).code == 0
+    assert cli("transfer", "--strong", "demo-strong", "--method", "adapter", "--method", "ridge").code == 0
+    return cli
+
+
+def test_its_accuracy_is_that_of_eval(run: Cli, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "CHUNK", 100)
+    rows = json.loads(run("eval", "--json").out)["rows"]
+    for row in ("transferred", "ridge"):
+        lines = run("predict", "--data", "demo-digits", "--use", row).out.splitlines()
+        predictions = [json.loads(line) for line in lines]
+        assert [p["image"] for p in predictions] == [file.id for file in open_images("demo-digits", "test").files]
+        right = sum(p["image"].startswith(p["label"] + "/") for p in predictions)
+        assert right / len(predictions) == pytest.approx(rows[row]["top1"])
+
+
+def test_named_images_in_every_format(run: Cli, tmp_path: Path):
+    files = [str(file.path) for file in open_images("demo-digits", "test").files[:3]]
+    table = run("predict", *files, "--format", "table", "--top", 2)
+    assert table.out.count("%") == 6
+    assert all(file in table.out for file in files)
+    rows = list(csv.DictReader(io.StringIO(run("predict", *files, "--format", "csv", "--top", 2).out)))
+    assert [row["rank"] for row in rows] == ["1", "2"] * 3
+    records = [json.loads(line) for line in run("predict", *files, "--top", 2).out.splitlines()]
+    assert [record["label"] for record in records] == [row["label"] for row in rows[::2]]
+    assert all(len(record["top"]) == 2 for record in records)
+    assert all(0 < record["probability"] <= 1 for record in records)
+
+
+def test_refined_is_taken_where_there_is_one(run: Cli):
+    file = open_images("demo-digits", "test").files[0].path
+    before = run("predict", file).out
+    assert run("refine", "--shots", 16, "--lr", 1e-2).code == 0
+    assert run("predict", file).out == run("predict", file, "--use", "refined").out != before
+    assert run("predict", file, "--use", "transferred").out == before
+
+
+def test_bad_images_are_left_out_and_named(run: Cli, tmp_path: Path):
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    file = open_images("demo-digits", "test").files[0].path
+    outcome = run("predict", file, "bad.jpg")
+    assert outcome.code == 0
+    assert len(outcome.out.splitlines()) == 1
+    assert "bad.jpg: empty file" in outcome.err
+    assert run("predict", file, "bad.jpg", "--strict").code == 1
+
+
+def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
+    assert "Name image files or --data" in run("predict").err
+    assert "no 'refined' in" in run("predict", "--data", "demo-digits", "--use", "refined").err
+    absent = run("predict", "absent.jpg")
+    assert absent.code == 1
+    assert "absent.jpg cannot be read: No such file" in absent.err

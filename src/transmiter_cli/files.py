@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_if_possible(path: Path, data: bytes) -> None:
+    """Write what could be computed anew; a cache that is read-only or full is no reason to fail."""
+    with suppress(OSError):
+        write_atomically(path, data)

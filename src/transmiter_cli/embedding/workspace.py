@@ -21,7 +21,7 @@ from transmiter_cli.embedding.models import ModelSpec
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.files import canonical_json, digest, file_digest, write_atomically
+from transmiter_cli.files import canonical_json, digest, file_digest, write_if_possible
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.reporter import Reporter
 
@@ -54,6 +54,10 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"There is no device {name!r} here: {str(error).splitlines()[0]}", "--device cpu") from error
     return device
+
+
+class NoImagesError(TransmiterError):
+    """Not one of the images that were asked for can be decoded."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,11 @@ class Workspace:
         status = weights.stat()
         identity = digest(str(weights.resolve()), str(status.st_size), str(status.st_mtime_ns))
         memo = self.cache / "weights" / identity[:32]
-        if not memo.is_file():
-            write_atomically(memo, file_digest(weights).encode())
-        return memo.read_text()
+        if memo.is_file():
+            return memo.read_text()
+        found = file_digest(weights)
+        write_if_possible(memo, found.encode())
+        return found
 
 
 class CachedEncoder:
@@ -130,17 +136,19 @@ class CachedEncoder:
     def facts(self) -> EncoderFacts:
         """Logit scale and size; the model is loaded for them once."""
         path = self.folder / "facts.json"
-        if not path.is_file():
-            facts = {**asdict(self.encoder.facts()), "name": self.name}
-            write_atomically(path, canonical_json(facts).encode())
-        facts = json.loads(path.read_text())
-        return EncoderFacts(facts["logit_scale"], facts["parameters"])
+        if path.is_file():
+            known = json.loads(path.read_text())
+            return EncoderFacts(known["logit_scale"], known["parameters"])
+        found = self.encoder.facts()
+        write_if_possible(path, canonical_json({**asdict(found), "name": self.name}).encode())
+        return found
 
     def image_embeddings(self, files: Sequence[ImageFile]) -> ImageEmbeddings:
         """Embeddings of image files, from the store where it has them.
 
         Raises:
-            TransmiterError: if no image at all can be decoded, or, in a strict workspace, any cannot.
+            NoImagesError: if no image at all can be decoded.
+            TransmiterError: if the workspace is strict and any cannot be decoded.
         """
         keys = [image_key(file.path) for file in files]
         paths = [file.path for file in files]
@@ -151,6 +159,9 @@ class CachedEncoder:
 
         rows, kept, encoded = self._from_store("images", keys, encode)
         self._report(len(kept), encoded - len(skipped), skipped)
+        if not kept:
+            first = f"{skipped[0].path}: {skipped[0].reason}" if skipped else "there are none"
+            raise NoImagesError(f"None of the {len(files)} images can be decoded; the first is {first}.")
         return ImageEmbeddings(rows, kept, skipped)
 
     def text_embeddings(self, names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "names width"]:
@@ -174,7 +185,7 @@ class CachedEncoder:
             absent = set(store.missing(keys))
             kept = [i for i, key in enumerate(keys) if key not in absent]
             try:
-                rows = store.read([keys[i] for i in kept])
+                rows = store.read([keys[i] for i in kept]) if kept else torch.empty(0, 0)
             except DamagedShardError:  # it is set aside now, and its rows are missing
                 continue
             require_finite(f"the {kind[:-1]} embeddings of {self.name}", rows)
@@ -212,7 +223,7 @@ class CachedEncoder:
                         flushed = time.monotonic()
             finally:
                 flush()
-        if skipped and (self.workspace.strict or len(skipped) == len(paths)):
+        if skipped and self.workspace.strict:
             first = f"{skipped[0].path}: {skipped[0].reason}"
             raise TransmiterError(f"{len(skipped)} of {len(paths)} images cannot be decoded; the first is {first}.")
         return skipped

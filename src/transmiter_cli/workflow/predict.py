@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transmiter_cli.artefact import load
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import ImageFile
-from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.embedding.workspace import NoImagesError, Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.workflow.common import check_artefact
@@ -62,7 +62,12 @@ def predict_images(
     check_artefact(artefact, task, encoder)
     for start in range(0, len(files), CHUNK):
         chunk = files[start : start + CHUNK]
-        found = encoder.image_embeddings(chunk)
+        try:
+            found = encoder.image_embeddings(chunk)
+        except NoImagesError:
+            if len(chunk) == len(files):
+                raise
+            continue
         probabilities = artefact.class_logits(found.rows.to(workspace.method_device)).softmax(-1)
         best = probabilities.topk(min(top, len(task.classes)))
         for position, values, indices in zip(found.kept, best.values.tolist(), best.indices.tolist(), strict=True):

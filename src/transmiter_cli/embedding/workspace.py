@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,30 +10,25 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from platformdirs import user_cache_path
 from torch import Tensor
 
+from transmiter_cli.embedding.cache import default_cache
 from transmiter_cli.embedding.decoding import Skipped, decode_batches
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
 from transmiter_cli.embedding.models import ModelSpec
-from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import canonical_json, digest, file_digest, write_atomically
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.reporter import Reporter
 
-CACHE_VARIABLE = "TRANSMITER_CACHE"
 SHARD_ROWS = 4096
 """Images between two writes: what a killed run can lose."""
 TEXT_BATCH = 256
 LISTED = 20
 """Skipped images that are named one by one."""
-
-
-def default_cache() -> Path:
-    """$TRANSMITER_CACHE, or the user's cache directory."""
-    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_path("transmiter")).expanduser()
 
 
 def choose_device(name: str) -> torch.device:
@@ -134,28 +128,34 @@ class CachedEncoder:
         facts = json.loads(path.read_text())
         return EncoderFacts(facts["logit_scale"], facts["parameters"])
 
-    def image_embeddings(self, files: Sequence[ImageFile]) -> ImageEmbeddings:
-        """Embeddings of image files, from the store where it has them.
+    def image_embeddings(self, files: Sequence[ImageRecord]) -> ImageEmbeddings:
+        """Embeddings of images, from the store where it has them.
 
         Raises:
             TransmiterError: if no image at all can be decoded, or, in a strict workspace, any cannot.
         """
-        keys = [image_key(file.path) for file in files]
-        paths = dict(zip(keys, (file.path for file in files), strict=True))
-        skipped: list[Skipped] = []
+        places = [image_key(file) for file in files]
+        absent = [place for place in places if isinstance(place, Skipped)]
+        present = [i for i, place in enumerate(places) if isinstance(place, str)]
+        self._check_skipped(absent, len(files))
+        keys = [place for place in places if isinstance(place, str)]
+        records = {key: files[i] for key, i in zip(keys, present, strict=True)}
+        undecoded: list[Skipped] = []
 
         def encode(store: EmbeddingStore, missing: list[str]) -> None:
-            skipped[:] = self._encode_images(store, missing, paths)
+            undecoded[:] = self._encode_images(store, missing, records)
 
         rows, kept, encoded = self._from_store("images", keys, encode)
-        self._report(len(kept), encoded - len(skipped), skipped)
-        return ImageEmbeddings(rows, kept, skipped)
+        skipped = absent + undecoded
+        self._report(len(kept), encoded - len(undecoded), skipped)
+        return ImageEmbeddings(rows, [present[i] for i in kept], skipped)
 
-    def text_embeddings(self, names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "names width"]:
+    def text_embeddings(self, names: Sequence[str], templates: Templates) -> Float[Tensor, "names width"]:
         """Unit-norm embeddings of names, each the mean over its prompts."""
-        prompts = [template.format(name) for name in names for template in templates]
-        rows, _, _ = self._from_store("texts", prompts, self._encode_texts)
-        return F.normalize(rows.float().view(len(names), len(templates), -1).mean(1), dim=-1)
+        prompts = [templates.prompts(name) for name in names]
+        rows, _, _ = self._from_store("texts", [prompt for own in prompts for prompt in own], self._encode_texts)
+        parts = rows.float().split([len(own) for own in prompts])
+        return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
 
     def _from_store(
         self, kind: str, keys: Sequence[str], encode: Callable[[EmbeddingStore, list[str]], None]
@@ -178,9 +178,11 @@ class CachedEncoder:
             require_finite(f"the {kind[:-1]} embeddings of {self.name}", rows)
             return rows, kept, encoded
 
-    def _encode_images(self, store: EmbeddingStore, keys: list[str], paths: Mapping[str, Path]) -> list[Skipped]:
+    def _encode_images(
+        self, store: EmbeddingStore, keys: list[str], records: Mapping[str, ImageRecord]
+    ) -> list[Skipped]:
         """Encode what is missing, a shard at a time; whatever was encoded is kept, also when this fails."""
-        ordered = [paths[key] for key in keys]
+        ordered = [records[key] for key in keys]
         done_keys: list[str] = []
         done_rows: list[Tensor] = []
         skipped: list[Skipped] = []
@@ -205,10 +207,13 @@ class CachedEncoder:
                         flush()
             finally:
                 flush()
-        if skipped and (self.workspace.strict or len(skipped) == len(paths)):
-            first = f"{skipped[0].path}: {skipped[0].reason}"
-            raise TransmiterError(f"{len(skipped)} of {len(paths)} images cannot be decoded; the first is {first}.")
+        self._check_skipped(skipped, len(records))
         return skipped
+
+    def _check_skipped(self, skipped: Sequence[Skipped], total: int) -> None:
+        if skipped and (self.workspace.strict or len(skipped) == total):
+            first = f"{skipped[0].name}: {skipped[0].reason}"
+            raise TransmiterError(f"{len(skipped)} of {total} images cannot be decoded; the first is {first}.")
 
     def _encode_texts(self, store: EmbeddingStore, prompts: list[str]) -> None:
         with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:
@@ -222,19 +227,14 @@ class CachedEncoder:
         source = "all from the cache, none decoded" if not decoded else f"{decoded:,} decoded and encoded"
         reporter.note(f"{self.name}: {images:,} images, {source}.")
         for image in skipped[:LISTED]:
-            reporter.warn(f"Skipped {image.path}: {image.reason}.")
+            reporter.warn(f"Skipped {image.name}: {image.reason}.")
         if len(skipped) > LISTED:
             reporter.warn(f"Skipped {len(skipped) - LISTED} more images that cannot be decoded.")
 
 
-def image_key(path: Path) -> str:
-    """What an image is known by: its path, and its size and time of change, so that an edited image is a new one.
-
-    Raises:
-        TransmiterError: if it has gone since it was listed.
-    """
+def image_key(record: ImageRecord) -> str | Skipped:
+    """What the store knows an image by, or why it is not there."""
     try:
-        status = path.stat()
+        return record.key()
     except OSError as error:
-        raise TransmiterError(f"{path} cannot be read: {error.strerror}.") from error
-    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        return Skipped(record.name, error.strerror or str(error))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import ImageRecord, open_images
+from transmiter_cli.embedding.sources import DataSpec, ImageRecord, open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation import Row, evaluate
@@ -64,9 +64,7 @@ def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0) ->
     spec = flags.spec(task)
     images = open_images(spec, "test")
     if flags.data is None and images.split == task.split:
-        unseen = f"{spec.data} has no test part: fit saw all of it."
-        seen = f"Fit saw the {images.split} part of {spec.data}: what it learned there is no measure."
-        raise TransmiterError(seen if images.split else unseen, f"transmiter eval --run {run.path} --data FOLDER")
+        raise seen_by_fit(spec, images.split, run)
     images.labels(task.labels)  # fails before anything is encoded
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
@@ -81,6 +79,15 @@ def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0) ->
         seed=seed,
     )
     return EvalResult(rows, spec.data, images.split, len(weak.images.files), len(task.classes), task.weak, strong_name)
+
+
+def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
+    """The error for images that fit saw; whoever names them with --data may measure on them all the same."""
+    if split is None:
+        message = f"{spec.data} has no test part: fit saw all of it."
+    else:
+        message = f"Fit saw the {split} part of {spec.data}, so nothing can be measured there."
+    return TransmiterError(message, f"transmiter eval --run {run.path} --data FOLDER")
 
 
 def optional_logits(

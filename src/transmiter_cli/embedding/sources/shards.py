@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 from transmiter_cli.embedding.sources.folder import IMAGE_SUFFIXES, is_image, split_folders
 from transmiter_cli.embedding.sources.record import ImageSet, file_identity, require_all_or_none
@@ -56,7 +57,8 @@ class ShardImage:
 
     def open(self) -> io.BytesIO:
         """See ImageRecord."""
-        return io.BytesIO(read_member(self.shard, self.member))
+        with self.shard.open("rb") as file:
+            return io.BytesIO(read_member(file, self.member))
 
 
 def accepts(path: Path) -> bool:
@@ -156,36 +158,35 @@ class Shard:
             sample[extension] = member
         return list(found.values())
 
-    def label(self, sample: Mapping[str, Member]) -> str | None:
-        """The content of a sample's .cls file; None if it has none."""
-        member = sample.get(LABEL_EXTENSION)
-        if member is None:
-            return None
-        content = read_member(self.path, member)
-        try:
-            return content.decode().strip() or None
-        except UnicodeDecodeError as error:
-            raise TransmiterError(f"{member.name} in the shard {self.path} is not UTF-8.") from error
+    @cached_property
+    def labels(self) -> list[str | None]:
+        """The content of each sample's .cls file; None where it has none.
 
-    def labels(self) -> Iterator[str]:
-        """The labels of all images that have one."""
-        yield from (label for sample in self.samples if (label := self.label(sample)) is not None)
+        Raises:
+            TransmiterError: if one is not UTF-8.
+        """
+        labels: list[str | None] = []
+        with self.path.open("rb") as file:
+            for member in (sample.get(LABEL_EXTENSION) for sample in self.samples):
+                try:
+                    labels.append(read_member(file, member).decode().strip() or None if member else None)
+                except UnicodeDecodeError as error:
+                    raise TransmiterError(f"A label in the shard {self.path} is not UTF-8: {error}.") from error
+        return labels
 
     def images(self, names: Mapping[str, str]) -> Iterator[ShardImage]:
         """The images, in the order of the shard; a label that is among `names` is replaced."""
-        for sample in self.samples:
+        for sample, label in zip(self.samples, self.labels, strict=True):
             picture = next((member for extension, member in sample.items() if f".{extension}" in IMAGE_SUFFIXES), None)
             if picture is not None:
-                label = self.label(sample)
                 label = names.get(label, label) if label is not None else None
                 yield ShardImage(self.path, self.identity, picture, f"{self.id}/{picture.name}", label)
 
 
-def read_member(shard: Path, member: Member) -> bytes:
-    """The bytes of one file in a shard; nothing else of the shard is read."""
-    with shard.open("rb") as file:
-        file.seek(member.offset)
-        return file.read(member.size)
+def read_member(shard: BinaryIO, member: Member) -> bytes:
+    """The bytes of one file in an open shard; nothing else of the shard is read."""
+    shard.seek(member.offset)
+    return shard.read(member.size)
 
 
 def members(path: Path) -> Iterator[Member]:
@@ -197,7 +198,7 @@ def members(path: Path) -> Iterator[Member]:
     size = path.stat().st_size
     count = 0
     try:
-        with tarfile.open(path, "r:") as archive:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for info in archive:
                 if info.offset_data + info.size > size:
                     raise tarfile.ReadError("unexpected end of data")
@@ -205,7 +206,7 @@ def members(path: Path) -> Iterator[Member]:
                     count += 1
                     yield Member(info.name, info.offset_data, info.size)
             # tarfile takes a header that is cut off or overwritten for the end; the true end is a block of zeros.
-            if read_member(path, Member("", archive.offset, tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
+            if read_member(file, Member("", archive.offset, tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("the end of the archive is missing")
     except (tarfile.TarError, EOFError) as error:
         if count:
@@ -224,7 +225,7 @@ def number_names(shards: Sequence[Shard], folders: Sequence[Path]) -> dict[str, 
         TransmiterError: if the file has too few names.
     """
     file = next((folder / CLASS_NAMES_FILE for folder in folders if (folder / CLASS_NAMES_FILE).is_file()), None)
-    labels = {label for shard in shards for label in shard.labels()} if file else set[str]()
+    labels = {label for shard in shards for label in shard.labels if label is not None} if file else set[str]()
     if file is None or not labels or not all(label.isdecimal() for label in labels):
         return {}
     names = [line.strip() for line in read_utf8(file).splitlines() if line.strip()]

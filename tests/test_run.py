@@ -4,10 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.run import ARTEFACTS, Run, Task, default_run
 
-TASK = Task(("cat", "dog"), ("n1", "n2"), ("a {}",), "pets", "train", "ViT-B/32", "pets.pt")
+TASK = Task(
+    ("cat", "dog"),
+    ("n1", "n2"),
+    Templates(("a {}",), {"cat": ("a tabby",)}),
+    "pets",
+    "train",
+    "ViT-B/32",
+    "pets.pt",
+    "/images",
+    100,
+)
 
 
 def test_a_task_survives_the_disk(tmp_path: Path):

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import write_atomically
 
@@ -27,26 +28,37 @@ class Task:
 
     Attributes:
         classes: names of the task classes.
-        folders: the class folders they stand for; empty for unlabelled data.
+        label_names: what the data call them; empty for unlabelled data.
         templates: prompts.
         data: the --data of fit.
         split: its part that fit saw.
         weak: the weak model's name.
         finetuned: the --finetuned of fit.
+        root: the --root of fit.
+        limit: the --limit of fit.
     """
 
     classes: tuple[str, ...]
-    folders: tuple[str, ...]
-    templates: tuple[str, ...]
+    label_names: tuple[str, ...]
+    templates: Templates
     data: str
     split: str | None
     weak: str
     finetuned: str
+    root: str | None = None
+    limit: int | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What labelled images of the task are labelled with: the data's own labels, or the class names."""
+        return self.label_names or self.classes
 
 
 def task_from_json(stored: dict[str, Any]) -> Task:
     """A task as run.json holds it: tuples are lists there."""
-    lists: dict[str, Any] = {name: tuple(stored[name]) for name in ("classes", "folders", "templates")}
+    lists: dict[str, Any] = {name: tuple(stored[name]) for name in ("classes", "label_names")}
+    own: dict[str, tuple[str, ...]] = {name: tuple(prompts) for name, prompts in stored["templates"]["own"].items()}
+    lists["templates"] = Templates(tuple(stored["templates"]["shared"]), own)
     return Task(**(stored | lists))
 
 

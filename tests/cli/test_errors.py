@@ -113,7 +113,7 @@ def test_unlabelled_test_images(cli: Cli, pictures: Path):
     assert cli("transfer", "--strong", "demo-strong").code == 0
     failed(cli("eval", "--data", pictures / "one"), 1, "no labels")
     (pictures / "two").rename(pictures / "twelve")
-    failed(cli("eval", "--data", pictures), 1, "class folder 'twelve'")
+    failed(cli("eval", "--data", pictures), 1, "class 'twelve'")
 
 
 def test_data_that_fit_saw_whole_are_not_evaluated_on(cli: Cli, pictures: Path):

@@ -87,9 +87,7 @@ def own_photographs(folder: Path) -> None:
 
     for name in ("zero", "four", "six"):
         (folder / name).mkdir(parents=True)
-        for number, file in enumerate(
-            file for file in open_images("demo-digits", "train").files if file.folder == name
-        ):
+        for number, file in enumerate(file for file in open_images("demo-digits", "train").files if file.label == name):
             if number < 40:
                 Image.open(file.path).resize((64, 64)).convert("RGB").save(folder / name / f"photo {number}.jpg")
 
@@ -129,8 +127,8 @@ def test_unlabelled_images_in_a_flat_folder(transmiter: Transmiter, tmp_path: Pa
     (tmp_path / "flat").mkdir()
     for file in open_images("demo-digits", "train").files[::5]:
         shutil.copy(file.path, tmp_path / "flat")
-    folders = open_images("demo-digits", "test").folders
-    (tmp_path / "names.txt").write_text("\n".join(folders))
+    labels = open_images("demo-digits", "test").label_names
+    (tmp_path / "names.txt").write_text("\n".join(labels))
     transmiter(
         *[
             "fit",

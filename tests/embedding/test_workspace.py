@@ -7,6 +7,7 @@ import torch
 from tests.embedding.conftest import write_image
 from transmiter_cli.embedding import workspace as module
 from transmiter_cli.embedding.models import resolve_model, with_weights
+from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace, choose_device
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -51,7 +52,7 @@ def test_images_that_cannot_be_decoded_are_skipped_and_named(weak: CachedEncoder
     (folder / "3.png").write_text("not a picture")
     found = embed(weak, folder)
     assert found.kept == [0, 4, 5]
-    assert {skipped.path.name for skipped in found.skipped} == {"1.png", "2.png", "3.png"}
+    assert {Path(skipped.name).name for skipped in found.skipped} == {"1.png", "2.png", "3.png"}
     said = " ".join(weak.workspace.reporter.warnings)
     assert "2.png: empty file" in said
     assert "3.png: not an image" in said
@@ -102,10 +103,31 @@ def test_one_image_in_many_shards_and_batches_is_the_same(weak: CachedEncoder, f
 
 
 def test_names_are_the_normalised_mean_of_their_prompts(weak: CachedEncoder):
-    found = weak.text_embeddings(["seven", "letter g"], ["a photo of a {}.", "the {}"])
+    found = weak.text_embeddings(["seven", "letter g"], Templates(("a photo of a {}.", "the {}")))
     prompts = weak.encoder.encode_texts(["a photo of a seven.", "the seven", "a photo of a letter g.", "the letter g"])
     mean = prompts.view(2, 2, -1).mean(1)
     torch.testing.assert_close(found, mean / mean.norm(dim=-1, keepdim=True), atol=1e-5, rtol=1e-5)
+
+
+def test_a_name_with_prompts_of_its_own_is_the_mean_of_those_alone(weak: CachedEncoder):
+    templates = Templates(("a {}.",), {"cat": ("a tabby", "a {} on a sofa", "whiskers")})
+    found = weak.text_embeddings(["dog", "cat"], templates)
+    prompts = weak.encoder.encode_texts(["a dog.", "a tabby", "a cat on a sofa", "whiskers"])
+    mean = torch.stack([prompts[0], prompts[1:].mean(0)])
+    torch.testing.assert_close(found, mean / mean.norm(dim=-1, keepdim=True), atol=1e-5, rtol=1e-5)
+
+
+def test_images_that_are_gone_are_skipped_and_named(weak: CachedEncoder, folder: Path):
+    files = open_images(str(folder), None).files
+    (folder / "2.png").unlink()
+    found = weak.image_embeddings(files)
+    assert found.kept == [0, 1, 3, 4, 5]
+    assert [(Path(skipped.name).name, skipped.reason) for skipped in found.skipped] == [
+        ("2.png", "No such file or directory")
+    ]
+    weak.workspace.strict = True
+    with pytest.raises(TransmiterError, match=r"1 of 6 images cannot be decoded.*2\.png: No such file"):
+        weak.image_embeddings(files)
 
 
 def test_the_fingerprint_is_of_what_is_computed(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):

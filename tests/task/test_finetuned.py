@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -20,7 +21,7 @@ IMAGES = torch.nn.functional.normalize(torch.randn(2, 64, generator=torch.Genera
 def opened(given: Path | str, tmp_path: Path, classes: int = 3):
     names = [f"class {i}" for i in range(classes)]
     workspace = Workspace(cache=tmp_path / "cache")
-    return open_teacher(str(given), workspace, resolve_model("demo-weak"), 64, 10.0, names, ["a {}"])
+    return open_teacher(str(given), workspace, resolve_model("demo-weak"), 64, 10.0, names, Templates(("a {}",)))
 
 
 def test_a_linear_probe_is_taken_as_it_is(tmp_path: Path):

@@ -10,7 +10,6 @@ from transmiter_cli.task.vocabulary import (
     WORD_LISTS,
     auxiliary_words,
     build_vocabulary,
-    check_templates,
     class_names,
 )
 
@@ -41,10 +40,10 @@ def test_unlabelled_images_need_a_file_of_names(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("n.txt", "a\nb\nc\n", "3 names for 2 class folders"),
+        ("n.txt", "a\nb\nc\n", "3 names for 2 classes"),
         ("n.json", "{", "no valid JSON"),
         ("n.json", "[1, 2]", "holds no names"),
-        ("n.json", '{"x": "a"}', "no name for the class folder 'x1'"),
+        ("n.json", '{"x": "a"}', "no name for the class 'x1'"),
         ("n.txt", "", "holds no names"),
     ],
 )
@@ -102,10 +101,3 @@ def test_another_seed_gives_another_sample():
 def test_a_vocabulary_smaller_than_the_classes_is_refused():
     with pytest.raises(UsageError, match="A vocabulary of 2 cannot hold 3 classes"):
         build_vocabulary(("a", "b", "c"), ["d"], 2, 0)
-
-
-@pytest.mark.parametrize("template", ["a photo", "{} and {}", "a {name}", "{}}"])
-def test_templates_have_one_place_for_the_name(template: str):
-    with pytest.raises(UsageError, match=r"must have \{\} once"):
-        check_templates([template])
-    assert check_templates(["a {}."]) == ["a {}."]

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import BatchOption, DeviceOption, JsonOption, QuietOption, StrictOption
+from transmiter_cli.cli.options import (
+    BatchOption,
+    DeviceOption,
+    JsonOption,
+    LimitOption,
+    QuietOption,
+    RootOption,
+    SplitOption,
+    StrictOption,
+)
 
 NAME = "embed"
 EXAMPLE = "transmiter embed --model demo-strong --data demo-digits --split test --out digits.safetensors"
@@ -16,10 +25,10 @@ EXAMPLE = "transmiter embed --model demo-strong --data demo-digits --split test 
 
 def command(
     model: Annotated[list[str], typer.Option(help="A model; may be repeated.")],
-    data: Annotated[str, typer.Option(help="A folder of images.")],
-    split: Annotated[
-        Literal["train", "val", "test"], typer.Option(help="The part, where the data have parts.")
-    ] = "train",
+    data: Annotated[str, typer.Option(help="Images, as fit takes them; their train part if no --split is given.")],
+    root: RootOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
     out: Annotated[Path | None, typer.Option(help="Also write them here: safetensors, a tensor per model.")] = None,
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
@@ -28,10 +37,11 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Encode images now, so that later commands need not."""
+    from transmiter_cli.embedding.sources import DataSpec
     from transmiter_cli.workflow.embed import embed_data
 
     workspace = console.workspace(device, strict, encode_batch, quiet)
-    results = embed_data(model, data, split, out, workspace)
+    results = embed_data(model, DataSpec(data, root, split, limit), out, workspace)
     if json:
         console.print_json({"models": {result.model: vars(result) for result in results}, "out": out})
         return

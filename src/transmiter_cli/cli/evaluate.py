@@ -11,9 +11,12 @@ from transmiter_cli.cli.options import (
     BatchOption,
     DeviceOption,
     JsonOption,
+    LimitOption,
     QuietOption,
+    RootOption,
     RunOption,
     SeedOption,
+    SplitOption,
     StrictOption,
 )
 
@@ -24,8 +27,11 @@ EXAMPLE = "transmiter eval"
 def command(
     run: RunOption,
     data: Annotated[
-        str | None, typer.Option(help="Labelled images in class folders; the test part of fit's data if left out.")
+        str | None, typer.Option(help="Labelled images, as fit takes them; the test part of fit's data if left out.")
     ] = None,
+    root: RootOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
@@ -36,10 +42,11 @@ def command(
     """Measure every model of the run on labelled test images."""
     from transmiter_cli.report.table import evaluation_json, evaluation_table
     from transmiter_cli.run import Run
+    from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.evaluate import eval_run
 
     workspace = console.workspace(device, strict, encode_batch, quiet)
-    result = eval_run(data, Run(run), workspace, seed)
+    result = eval_run(DataFlags(data, root, split, limit), Run(run), workspace, seed)
     if json:
         console.print_json(evaluation_json(result))
     else:

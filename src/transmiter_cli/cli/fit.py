@@ -12,9 +12,12 @@ from transmiter_cli.cli.options import (
     BatchOption,
     DeviceOption,
     JsonOption,
+    LimitOption,
     QuietOption,
+    RootOption,
     RunOption,
     SeedOption,
+    SplitOption,
     StrictOption,
 )
 from transmiter_cli.errors import UsageError
@@ -27,8 +30,17 @@ def command(
     weak: Annotated[
         str, typer.Option(help="The weak model before fine-tuning: ViT-B/32, ARCH:TAG, local-dir:PATH, ...")
     ],
-    data: Annotated[str, typer.Option(help="Unlabelled images: a folder, or one with class folders and train/test.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Unlabelled images: a folder, with or without class folders and train/test in it; a manifest "
+            "(.csv, .jsonl); a CoOp split .json; WebDataset shards (.tar); or torchvision:NAME."
+        ),
+    ],
     run: RunOption,
+    root: RootOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
     finetuned: Annotated[
         str | None,
         typer.Option(
@@ -38,9 +50,16 @@ def command(
         ),
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="Class names, one per line or JSON; else the class folders'.")
+        Path | None, typer.Option(help="Class names, one per line or JSON; else the data's labels.")
     ] = None,
     template: Annotated[list[str] | None, typer.Option(help="A prompt with {} for the name; may be repeated.")] = None,
+    templates: Annotated[
+        str | None,
+        typer.Option(
+            help="More prompts: `imagenet` (CLIP's 80), `simple`, CoOp's by data set (`oxford_pets`, `dtd`, ...), or a "
+            "file: one per line, a JSON list, or a JSON object from class to prompts."
+        ),
+    ] = None,
     aux_words: Annotated[
         str, typer.Option(help="Auxiliary words: `nouns`, `imagenet`, `characters`, or a file with one per line.")
     ] = "nouns",
@@ -61,9 +80,9 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Learn what fine-tuning taught the weak model, from unlabelled images."""
+    from transmiter_cli.embedding.sources import DataSpec
     from transmiter_cli.method.distillation import FitSettings
     from transmiter_cli.run import Run
-    from transmiter_cli.task.vocabulary import DEFAULT_TEMPLATE, check_templates
     from transmiter_cli.workflow.fit import FitOptions, fit_run
 
     if finetuned is None:
@@ -72,8 +91,9 @@ def command(
             "add --finetuned CHECKPOINT, or --finetuned probe to train one on the labels of --data",
         )
     settings = FitSettings(basis=basis, epochs=epochs, batch_size=batch_size, learning_rate=lr, noise=noise, seed=seed)
-    templates = check_templates(template or [DEFAULT_TEMPLATE])
-    options = FitOptions(weak, finetuned, data, classes, templates, aux_words, vocabulary_size, settings, force)
+    images = DataSpec(data, root, split, limit)
+    prompts = (template or [], templates)
+    options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, force)
     workspace = console.workspace(device, strict, encode_batch, quiet)
     result = fit_run(options, Run(run), workspace, console.command_line())
     if json:

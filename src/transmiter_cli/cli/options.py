@@ -24,5 +24,16 @@ StrictOption = Annotated[
     bool, typer.Option("--strict", help="Fail on an image that cannot be decoded; do not skip it.")
 ]
 BatchOption = Annotated[int, typer.Option("--encode-batch", min=1, help="Images that a model encodes at a time.")]
+SplitOption = Annotated[
+    str | None,
+    typer.Option("--split", help="Which part of the data: train, val, test, or what else the data call it."),
+]
+RootOption = Annotated[
+    str | None,
+    typer.Option("--root", help="The folder that paths in a manifest or CoOp file start from, or torchvision's data."),
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="At most so many images, evenly spaced over the sorted list.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Decides everything that is random.")]

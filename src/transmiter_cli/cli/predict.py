@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import BatchOption, DeviceOption, QuietOption, RunOption, StrictOption
+from transmiter_cli.cli.options import (
+    BatchOption,
+    DeviceOption,
+    LimitOption,
+    QuietOption,
+    RootOption,
+    RunOption,
+    SplitOption,
+    StrictOption,
+)
 from transmiter_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,10 +43,15 @@ class Format(StrEnum):
 def command(
     run: RunOption,
     images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
-    data: Annotated[str | None, typer.Option(help="A folder of images, in place of image files.")] = None,
-    split: Annotated[
-        Literal["train", "val", "test"], typer.Option(help="The part, where the data have parts.")
-    ] = "test",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images, as fit takes them, in place of image files; their test part if no --split is given."
+        ),
+    ] = None,
+    root: RootOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
     use: Annotated[
         Literal["refined", "transferred", "ridge"] | None,
         typer.Option(help="Which correction; refined if there is one, else transferred, else ridge."),
@@ -55,11 +69,15 @@ def command(
     """Classify images with the strong model and what was transferred to it; any number of them, in a stream."""
     if bool(images) == (data is not None):
         raise UsageError("Name image files or --data, and not both.", EXAMPLE)
-    from transmiter_cli.embedding.sources import ImageFile, open_images
+    from transmiter_cli.embedding.sources import DataSpec, ImageFile, open_images
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.predict import predict_images
 
-    files = open_images(data, split).files if data else [ImageFile(path, str(path)) for path in images or ()]
+    files = (
+        open_images(DataSpec(data, root, split, limit), "test").files
+        if data
+        else [ImageFile(path, str(path)) for path in images or ()]
+    )
     workspace = console.workspace(device, strict, encode_batch, quiet)
     predictions = predict_images(files, use, top, Run(run), workspace)
     WRITERS[form or (Format.table if sys.stdout.isatty() else Format.jsonl)](predictions)

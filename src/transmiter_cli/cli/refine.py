@@ -11,9 +11,12 @@ from transmiter_cli.cli.options import (
     BatchOption,
     DeviceOption,
     JsonOption,
+    LimitOption,
     QuietOption,
+    RootOption,
     RunOption,
     SeedOption,
+    SplitOption,
     StrictOption,
 )
 
@@ -24,8 +27,11 @@ EXAMPLE = "transmiter refine --shots 16"
 def command(
     run: RunOption,
     data: Annotated[
-        str | None, typer.Option(help="Labelled images in class folders; the data of fit if left out.")
+        str | None, typer.Option(help="Labelled images, as fit takes them; those that fit saw if left out.")
     ] = None,
+    root: RootOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Labelled images per class; all if left out.")] = None,
     method: Annotated[
         Literal["adapter", "ridge"], typer.Option(help="Which transferred correction to refine.")
@@ -44,9 +50,11 @@ def command(
     """Improve the transferred model with a few labels; the strong model itself stays frozen."""
     from transmiter_cli.method.refinement import RefineSettings
     from transmiter_cli.run import Run
+    from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.refine import RefineOptions, refine_run
 
-    options = RefineOptions(data, shots, method, RefineSettings(epochs=epochs, learning_rate=lr, seed=seed))
+    flags = DataFlags(data, root, split, limit)
+    options = RefineOptions(flags, shots, method, RefineSettings(epochs=epochs, learning_rate=lr, seed=seed))
     workspace = console.workspace(device, strict, encode_batch, quiet)
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:

@@ -5,49 +5,68 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from transmiter_cli.embedding.sources import ImageRecord
+
 BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that could not be decoded, and why."""
+    """An image that could not be decoded, by the name under which a user finds it, and why."""
 
-    path: Path
+    name: str
     reason: str
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Decoded images, their positions in the list that was asked for, and the files that could not be decoded."""
+    """Decoded images, their positions among the records, and those that could not be decoded."""
 
     images: Float[Tensor, "images 3 pixel_rows pixel_columns"] | None
     positions: list[int]
     skipped: list[Skipped]
 
 
-def decode(path: Path, preprocess: Callable[[Image.Image], Tensor]) -> Tensor | Skipped:
+def decode(record: ImageRecord, preprocess: Callable[[Image.Image], Tensor]) -> Tensor | Skipped:
     """One image, upright and preprocessed, or why it cannot be had."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with picture(record) as image:
                 return preprocess(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return Skipped(path, "too many pixels to be decoded safely")
+        return Skipped(record.name, "too many pixels to be decoded safely")
     except Image.UnidentifiedImageError:
-        return Skipped(path, "empty file" if not path.stat().st_size else "not an image")
+        return Skipped(record.name, "empty file" if is_empty(record) else "not an image")
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        return Skipped(path, str(error) or type(error).__name__)
+        return Skipped(record.name, getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+@contextmanager
+def picture(record: ImageRecord) -> Generator[Image.Image]:
+    """A record's picture, its file closed afterwards."""
+    with record.open() as opened:
+        if isinstance(opened, Image.Image):
+            yield opened
+        else:
+            with Image.open(opened) as image:
+                yield image
+
+
+def is_empty(record: ImageRecord) -> bool:
+    """Whether a record's file has no content at all."""
+    with record.open() as opened:
+        return not isinstance(opened, Image.Image) and not opened.read(1)
 
 
 def plan_batches(missing: Sequence[bool], size: int) -> list[list[int]]:
@@ -64,17 +83,17 @@ def plan_batches(missing: Sequence[bool], size: int) -> list[list[int]]:
 
 
 def decode_batches(
-    paths: Sequence[Path],
+    records: Sequence[ImageRecord],
     batches: Sequence[Sequence[int]],
     preprocess: Callable[[Image.Image], Tensor],
     workers: int | None = None,
 ) -> Iterator[Batch]:
-    """Decode the images at the batches' positions in `paths`, BATCHES_AHEAD batches ahead of whoever iterates."""
+    """Decode the records at the batches' positions, BATCHES_AHEAD batches ahead of whoever iterates."""
     workers = workers or min(32, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[tuple[Sequence[int], list[Future[Tensor | Skipped]]]] = deque()
         for positions in batches:
-            pending.append((positions, [pool.submit(decode, paths[i], preprocess) for i in positions]))
+            pending.append((positions, [pool.submit(decode, records[i], preprocess) for i in positions]))
             if len(pending) > BATCHES_AHEAD:
                 yield collect(*pending.popleft())
         while pending:

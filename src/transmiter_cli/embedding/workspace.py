@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,31 +11,26 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from platformdirs import user_cache_path
 from torch import Tensor
 
+from transmiter_cli.embedding.cache import default_cache
 from transmiter_cli.embedding.decoding import Skipped, decode_batches, plan_batches
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
 from transmiter_cli.embedding.models import ModelSpec
-from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import canonical_json, digest, file_digest, write_if_possible
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.reporter import Reporter
 
-CACHE_VARIABLE = "TRANSMITER_CACHE"
 SHARD_ROWS = 4096
 SHARD_SECONDS = 60.0
 """Images and seconds between two writes: what a killed run can lose."""
 TEXT_BATCH = 256
 LISTED = 20
 """Skipped images that are named one by one."""
-
-
-def default_cache() -> Path:
-    """$TRANSMITER_CACHE, or the user's cache directory."""
-    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_path("transmiter")).expanduser()
 
 
 def choose_device(name: str) -> torch.device:
@@ -143,32 +137,38 @@ class CachedEncoder:
         write_if_possible(path, canonical_json({**asdict(found), "name": self.name}).encode())
         return found
 
-    def image_embeddings(self, files: Sequence[ImageFile]) -> ImageEmbeddings:
-        """Embeddings of image files, from the store where it has them.
+    def image_embeddings(self, files: Sequence[ImageRecord]) -> ImageEmbeddings:
+        """Embeddings of images, from the store where it has them.
 
         Raises:
             NoImagesError: if no image at all can be decoded.
             TransmiterError: if the workspace is strict and any cannot be decoded.
         """
-        keys = [image_key(file.path) for file in files]
-        paths = [file.path for file in files]
-        skipped: list[Skipped] = []
+        places = [image_key(file) for file in files]
+        skipped = [place for place in places if isinstance(place, Skipped)]
+        present = [i for i, place in enumerate(places) if isinstance(place, str)]
+        keys = [place for place in places if isinstance(place, str)]
+        records = [files[i] for i in present]
+        undecoded: list[Skipped] = []
 
         def encode(store: EmbeddingStore, missing: list[str]) -> None:
-            skipped[:] = self._encode_images(store, keys, paths, set(missing))
+            undecoded[:] = self._encode_images(store, keys, records, set(missing))
 
         rows, kept, encoded = self._from_store("images", keys, encode)
-        self._report(len(kept), encoded - len(skipped), skipped)
-        if not kept:
-            first = f"{skipped[0].path}: {skipped[0].reason}" if skipped else "there are none"
-            raise NoImagesError(f"None of the {len(files)} images can be decoded; the first is {first}.")
-        return ImageEmbeddings(rows, kept, skipped)
+        skipped += undecoded
+        self._report(len(kept), encoded - len(undecoded), skipped)
+        if skipped and (self.workspace.strict or not kept):
+            first = f"{skipped[0].name}: {skipped[0].reason}"
+            error = TransmiterError if kept else NoImagesError
+            raise error(f"{len(skipped)} of {len(files)} images cannot be decoded; the first is {first}.")
+        return ImageEmbeddings(rows, [present[i] for i in kept], skipped)
 
-    def text_embeddings(self, names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "names width"]:
+    def text_embeddings(self, names: Sequence[str], templates: Templates) -> Float[Tensor, "names width"]:
         """Unit-norm embeddings of names, each the mean over its prompts."""
-        prompts = [template.format(name) for name in names for template in templates]
-        rows, _, _ = self._from_store("texts", prompts, self._encode_texts)
-        return F.normalize(rows.float().view(len(names), len(templates), -1).mean(1), dim=-1)
+        prompts = [templates.prompts(name) for name in names]
+        rows, _, _ = self._from_store("texts", [prompt for own in prompts for prompt in own], self._encode_texts)
+        parts = rows.float().split([len(own) for own in prompts])
+        return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
 
     def _from_store(
         self, kind: str, keys: Sequence[str], encode: Callable[[EmbeddingStore, list[str]], None]
@@ -192,7 +192,7 @@ class CachedEncoder:
             return rows, kept, encoded
 
     def _encode_images(
-        self, store: EmbeddingStore, keys: list[str], paths: Sequence[Path], missing: set[str]
+        self, store: EmbeddingStore, keys: list[str], records: Sequence[ImageRecord], missing: set[str]
     ) -> list[Skipped]:
         """Encode what is missing, a shard at a time; whatever was encoded is kept, also when this fails."""
         first = {key: i for i, key in reversed([*enumerate(keys)])}
@@ -211,7 +211,7 @@ class CachedEncoder:
         with self.workspace.reporter.progress(f"Encoding images with {self.name}") as advance:
             try:
                 seen, flushed = 0, time.monotonic()
-                for batch in decode_batches(paths, batches, self.encoder.preprocess):
+                for batch in decode_batches(records, batches, self.encoder.preprocess):
                     if batch.images is not None:
                         done_rows.append(self.encoder.encode_images(batch.images))
                         done_keys += [keys[i] for i in batch.positions]
@@ -223,9 +223,6 @@ class CachedEncoder:
                         flushed = time.monotonic()
             finally:
                 flush()
-        if skipped and self.workspace.strict:
-            first = f"{skipped[0].path}: {skipped[0].reason}"
-            raise TransmiterError(f"{len(skipped)} of {len(paths)} images cannot be decoded; the first is {first}.")
         return skipped
 
     def _encode_texts(self, store: EmbeddingStore, prompts: list[str]) -> None:
@@ -240,19 +237,14 @@ class CachedEncoder:
         source = "all from the cache, none decoded" if not decoded else f"{decoded:,} decoded and encoded"
         reporter.note(f"{self.name}: {images:,} images, {source}.")
         for image in skipped[:LISTED]:
-            reporter.warn(f"Skipped {image.path}: {image.reason}.")
+            reporter.warn(f"Skipped {image.name}: {image.reason}.")
         if len(skipped) > LISTED:
             reporter.warn(f"Skipped {len(skipped) - LISTED} more images that cannot be decoded.")
 
 
-def image_key(path: Path) -> str:
-    """What an image is known by: its path, and its size and time of change, so that an edited image is a new one.
-
-    Raises:
-        TransmiterError: if it has gone since it was listed.
-    """
+def image_key(record: ImageRecord) -> str | Skipped:
+    """What the store knows an image by, or why it is not there."""
     try:
-        status = path.stat()
+        return record.key()
     except OSError as error:
-        raise TransmiterError(f"{path} cannot be read: {error.strerror}.") from error
-    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        return Skipped(record.name, error.strerror or str(error))

@@ -6,7 +6,7 @@ import json
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
 from transmiter_cli.embedding.models import HUB, LOCAL, ModelSpec, resolve_model, with_weights
-from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import require_finite
@@ -34,7 +35,7 @@ class Teacher(Protocol):
     """The fine-tuned weak model, whatever its form."""
 
     def logits(
-        self, files: Sequence[ImageFile], weak_images: Float[Tensor, "images width"]
+        self, files: Sequence[ImageRecord], weak_images: Float[Tensor, "images width"]
     ) -> Float[Tensor, "images classes"]:
         """Logits of the task classes.
 
@@ -51,9 +52,9 @@ class CheckpointTeacher:
 
     encoder: CachedEncoder
     class_names: Sequence[str]
-    templates: Sequence[str]
+    templates: Templates
 
-    def logits(self, files: Sequence[ImageFile], weak_images: Tensor) -> Tensor:
+    def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
         """See Teacher."""
         images = self.encoder.image_embeddings(files)
         if len(images.rows) != len(files):
@@ -69,7 +70,7 @@ class HeadTeacher:
     weight: Float[Tensor, "classes width"]
     bias: Float[Tensor, " classes"] | None = None
 
-    def logits(self, files: Sequence[ImageFile], weak_images: Tensor) -> Tensor:
+    def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
         """See Teacher."""
         return F.linear(F.normalize(weak_images.float(), dim=-1), self.weight, self.bias)
 
@@ -82,9 +83,9 @@ class LogitsTeacher:
     rows: Float[Tensor, "images classes"]
     index: Mapping[str, int]
 
-    def logits(self, files: Sequence[ImageFile], weak_images: Tensor) -> Tensor:
+    def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
         """See Teacher; raises TransmiterError if an image has no logits."""
-        places = [self.index.get(file.id, self.index.get(file.path.name, -1)) for file in files]
+        places = [self.index.get(file.id, self.index.get(PurePosixPath(file.id).name, -1)) for file in files]
         absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
         if absent:
             raise MissingLogitsError(f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first.")
@@ -102,7 +103,7 @@ def open_teacher(
     width: int,
     logit_scale: float,
     class_names: Sequence[str],
-    templates: Sequence[str],
+    templates: Templates,
 ) -> Teacher:
     """The fine-tuned weak model that a --finetuned value names.
 
@@ -113,7 +114,7 @@ def open_teacher(
         width: the weak model's embedding width.
         logit_scale: the weak model's s.
         class_names: the C task classes.
-        templates: prompts for them.
+        templates: their prompts.
 
     Raises:
         UsageError: if the file does not exist.

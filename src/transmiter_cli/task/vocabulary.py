@@ -14,31 +14,32 @@ from transmiter_cli.errors import TransmiterError, UsageError
 WORD_LISTS = ("nouns", "imagenet", "characters")
 """Lists that come with the package: WordNet's commonest concrete nouns, ImageNet's classes, printed characters."""
 
-DEFAULT_TEMPLATE = "a photo of a {}."
 
-
-def name_from_folder(folder: str) -> str:
+def name_from_label(label: str) -> str:
     """A class name for prompts: "maine_coon" is "maine coon"."""
-    return re.sub(r"[_\s]+", " ", folder).strip()
+    return re.sub(r"[_\s]+", " ", label).strip()
 
 
-def class_names(folders: Sequence[str], given: Path | None) -> tuple[str, ...]:
-    """The name of each class, in the order of the folders.
+def class_names(labels: Sequence[str], given: Path | None) -> tuple[str, ...]:
+    """The name of each class, in the order of the labels.
 
     Args:
-        folders: sorted class folders; empty for unlabelled images.
-        given: a --classes file: one name per line, a JSON list, or a JSON object from folder to name.
+        labels: what the data call the classes: class folders, labels of a manifest; empty for unlabelled images.
+        given: a --classes file: one name per line, a JSON list, or a JSON object from label to name.
 
     Raises:
-        UsageError: if the file cannot be used, or there are neither folders nor a file.
+        UsageError: if the file cannot be used, or there are neither labels nor a file.
         TransmiterError: if two classes have the same name.
     """
     if given is None:
-        if not folders:
-            raise UsageError("The images lie in no class folders, so the classes have no names.", "--classes names.txt")
-        names = tuple(name_from_folder(folder) for folder in folders)
+        if not labels:
+            raise UsageError(
+                "The images have no labels and lie in no class folders, so the classes have no names.",
+                "--classes names.txt",
+            )
+        names = tuple(name_from_label(label) for label in labels)
     else:
-        names = named_classes(folders, read_names(given), given)
+        names = named_classes(labels, read_names(given), given)
     seen: dict[str, str] = {}
     for name in names:
         if normal(name) in seen:
@@ -47,42 +48,27 @@ def class_names(folders: Sequence[str], given: Path | None) -> tuple[str, ...]:
     return names
 
 
-def named_classes(folders: Sequence[str], given: list[str] | dict[str, str], source: Path) -> tuple[str, ...]:
-    """Match the names of a --classes file with the class folders."""
+def named_classes(labels: Sequence[str], given: list[str] | dict[str, str], source: Path) -> tuple[str, ...]:
+    """Match the names of a --classes file with the data's labels."""
     if isinstance(given, dict):
-        absent = [folder for folder in folders if folder not in given]
+        absent = [label for label in labels if label not in given]
         if absent:
-            raise UsageError(f"{source} has no name for the class folder {absent[0]!r}.")
-        return tuple(given[folder] for folder in folders or given)
-    if not folders:
+            raise UsageError(f"{source} has no name for the class {absent[0]!r}.")
+        return tuple(given[label] for label in labels or given)
+    if not labels:
         return tuple(given)
     by_name = {normal(name): name for name in given}
-    matched = [by_name.get(normal(folder)) for folder in folders]
+    matched = [by_name.get(normal(label)) for label in labels]
     if all(matched):
         return tuple(name for name in matched if name)
-    if len(given) != len(folders):
-        raise UsageError(f"{source} has {len(given)} names for {len(folders)} class folders, {folders[0]!r} the first.")
+    if len(given) != len(labels):
+        raise UsageError(f"{source} has {len(given)} names for {len(labels)} classes, {labels[0]!r} the first.")
     return tuple(given)
-
-
-def check_templates(templates: Sequence[str]) -> list[str]:
-    """The templates, if each has one place for a name.
-
-    Raises:
-        UsageError: otherwise.
-    """
-    for template in templates:
-        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
-            raise UsageError(f"The template {template!r} must have {{}} once, where the name goes.")
-    return list(templates)
 
 
 def read_names(path: Path) -> list[str] | dict[str, str]:
     """The content of a file of names: JSON, or one name per line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.") from error
+    text = read_text(path)
     if path.suffix.lower() != ".json":
         names: object = [line.strip() for line in text.splitlines() if line.strip()]
     else:
@@ -93,8 +79,20 @@ def read_names(path: Path) -> list[str] | dict[str, str]:
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         return names
     if isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values()):
-        return {str(folder): str(name) for folder, name in names.items()}
-    raise UsageError(f"{path} holds no names: a list of strings or an object from folder to name is needed.")
+        return {str(label): str(name) for label, name in names.items()}
+    raise UsageError(f"{path} holds no names: a list of strings or an object from label to name is needed.")
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file that a flag names.
+
+    Raises:
+        UsageError: if it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
 
 
 def auxiliary_words(source: str) -> list[str]:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from transmiter_cli.artefact import Artefact, load
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import ImageFile, ImageSet
+from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
@@ -27,9 +28,28 @@ class EncodedImages:
     embeddings: Embeddings
 
 
-def encode(
-    encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], templates: Sequence[str]
-) -> EncodedImages:
+@dataclass(frozen=True)
+class DataFlags:
+    """The data flags of a command that follows fit; what is None was not given."""
+
+    data: str | None = None
+    root: str | None = None
+    split: str | None = None
+    limit: int | None = None
+
+    def spec(self, task: Task, limit: int | None = None) -> DataSpec:
+        """The data they name; without --data, fit's own, at most `limit` images of them."""
+        if self.data is not None:
+            return DataSpec(self.data, self.root, self.split, self.limit)
+        return DataSpec(task.data, self.root or task.root, self.split, self.limit or limit)
+
+
+def fit_data(task: Task) -> DataSpec:
+    """The images that fit saw."""
+    return DataSpec(task.data, task.root, task.split, task.limit)
+
+
+def encode(encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], templates: Templates) -> EncodedImages:
     """One model on images and vocabulary, on the workspace's device; images that cannot be decoded are left out."""
     device = encoder.workspace.method_device
     found = encoder.image_embeddings(images.files)
@@ -40,7 +60,7 @@ def encode(
 
 
 def finetuned_logits(
-    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageFile], weak: Embeddings
+    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageRecord], weak: Embeddings
 ) -> Float[Tensor, "images classes"]:
     """The fine-tuned weak model on images that the zero-shot weak model saw."""
     teacher = run_teacher(task, run, workspace, weak)

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import save
 
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.sources import DataSpec, open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.files import canonical_json, write_atomically
 
@@ -25,19 +25,16 @@ class EmbedResult:
     logit_scale: float
 
 
-def embed_data(
-    models: Sequence[str], data: str, split: str | None, out: Path | None, workspace: Workspace
-) -> list[EmbedResult]:
+def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspace: Workspace) -> list[EmbedResult]:
     """Encode all images of a split with each model.
 
     Args:
         models: model names.
-        data: a folder of images.
-        split: "train", "val" or "test", for data that have them.
+        data: which images; the train part of data that have parts, if none is asked for.
         out: a safetensors file to write, with a tensor per model and the image ids as metadata; None for none.
         workspace: cache and device.
     """
-    images = open_images(data, split)
+    images = open_images(data, "train")
     found = {name: workspace.open(resolve_model(name)) for name in models}
     rows = {name: encoder.image_embeddings(images.files) for name, encoder in found.items()}
     if out is not None:

@@ -10,14 +10,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import ImageFile, open_images
+from transmiter_cli.embedding.sources import DataSpec, ImageRecord, open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation import Row, evaluate
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import Run, Task
 from transmiter_cli.task.finetuned import MissingLogitsError
-from transmiter_cli.workflow.common import check_artefact, encode, finetuned_logits, load_fitted, load_transferred
+from transmiter_cli.workflow.common import (
+    DataFlags,
+    check_artefact,
+    encode,
+    finetuned_logits,
+    load_fitted,
+    load_transferred,
+)
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,12 @@ class EvalResult:
     strong: str
 
 
-def eval_run(data: str | None, run: Run, workspace: Workspace, seed: int = 0) -> EvalResult:
+def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0) -> EvalResult:
     """Measure a run's models.
 
     Args:
-        data: labelled images, their test part where they have one; the data of fit if None.
+        flags: labelled images, their test part where they have one; the data of fit, without its limit, if none
+            are given.
         run: the run directory.
         workspace: cache and device.
         seed: decides the bootstrap intervals.
@@ -53,17 +61,15 @@ def eval_run(data: str | None, run: Run, workspace: Workspace, seed: int = 0) ->
     check_artefact(fitted, task, weak_encoder)
     for artefact in transferred.values():
         check_artefact(artefact, task, strong_encoder)
-    source = data or task.data
-    images = open_images(source, "test")
-    if images.split is None and data is None:
-        raise TransmiterError(
-            f"{source} has no test part: fit saw all of it.", f"transmiter eval --run {run.path} --data FOLDER"
-        )
-    images.labels(task.folders or task.classes)  # fails before anything is encoded
+    spec = flags.spec(task)
+    images = open_images(spec, "test")
+    if flags.data is None and images.split == task.split:
+        raise seen_by_fit(spec, images.split, run)
+    images.labels(task.labels)  # fails before anything is encoded
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
     rows = evaluate(
-        torch.tensor(weak.images.labels(task.folders or task.classes), device=workspace.method_device),
+        torch.tensor(weak.images.labels(task.labels), device=workspace.method_device),
         weak=weak.embeddings,
         finetuned_logits=optional_logits(task, run, workspace, weak.images.files, weak.embeddings),
         strong=strong.embeddings,
@@ -72,11 +78,20 @@ def eval_run(data: str | None, run: Run, workspace: Workspace, seed: int = 0) ->
         weak_parameters=weak_encoder.facts.parameters,
         seed=seed,
     )
-    return EvalResult(rows, source, images.split, len(weak.images.files), len(task.classes), task.weak, strong_name)
+    return EvalResult(rows, spec.data, images.split, len(weak.images.files), len(task.classes), task.weak, strong_name)
+
+
+def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
+    """The error for images that fit saw; whoever names them with --data may measure on them all the same."""
+    if split is None:
+        message = f"{spec.data} has no test part: fit saw all of it."
+    else:
+        message = f"Fit saw the {split} part of {spec.data}, so nothing can be measured there."
+    return TransmiterError(message, f"transmiter eval --run {run.path} --data FOLDER")
 
 
 def optional_logits(
-    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageFile], weak: Embeddings
+    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageRecord], weak: Embeddings
 ) -> Float[Tensor, "images classes"] | None:
     """The fine-tuned weak model's logits; None where they were given as a file that lacks these images."""
     try:

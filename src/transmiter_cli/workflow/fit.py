@@ -11,8 +11,9 @@ from safetensors.torch import save
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
-from transmiter_cli.embedding import sources
 from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.sources import DataSpec, open_images
+from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.files import write_atomically
@@ -22,7 +23,8 @@ from transmiter_cli.method.metrics import hits
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.run import FITTED, PROBE, Run, Task
 from transmiter_cli.task import finetuned as teachers
-from transmiter_cli.task.vocabulary import DEFAULT_TEMPLATE, auxiliary_words, build_vocabulary, class_names
+from transmiter_cli.task.templates import choose_templates
+from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits, signed
 
 
@@ -34,7 +36,9 @@ class FitOptions:
         weak: the zero-shot weak model's name.
         finetuned: its fine-tuned twin: a file, a model name, or "probe".
         data: unlabelled images (labels are read for "probe" only).
-        classes: a file of class names; the class folders' names if None.
+        classes: a file of class names; the data's labels if None.
+        template: prompts, each with {} for the name.
+        templates: a file or a name of more of them.
         aux_words: an auxiliary word list's name or file.
         vocabulary_size: M.
         force: replace a run of other classes.
@@ -42,9 +46,10 @@ class FitOptions:
 
     weak: str
     finetuned: str
-    data: str
+    data: DataSpec
     classes: Path | None = None
-    templates: Sequence[str] = (DEFAULT_TEMPLATE,)
+    template: Sequence[str] = ()
+    templates: str | None = None
     aux_words: str = "nouns"
     vocabulary_size: int = 1024
     settings: FitSettings = field(default_factory=FitSettings)
@@ -74,19 +79,21 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         UsageError: if a name, file or folder does not exist, or the run is of another task.
         TransmiterError: if the data or a file cannot be used.
     """
-    images = sources.open_images(options.data, "train")
-    names = class_names(images.folders, options.classes)
+    images = open_images(options.data, "train")
+    names = class_names(images.label_names, options.classes)
+    templates = choose_templates(options.template, options.templates, names, images.label_names)
     vocabulary = build_vocabulary(
         names, auxiliary_words(options.aux_words), options.vocabulary_size, options.settings.seed
     )
     if len(vocabulary) < options.vocabulary_size:
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
     spec = resolve_model(options.weak)
-    data, finetuned = sources.lasting_name(options.data), teachers.lasting_name(options.finetuned)
-    task = Task(names, images.folders, tuple(options.templates), data, images.split, spec.name, finetuned)
+    data, finetuned = lasting(options.data), teachers.lasting_name(options.finetuned)
+    origin = (data.data, images.split, spec.name, finetuned, data.root, data.limit)
+    task = Task(names, images.label_names, templates, *origin)
     run.claim(task, options.force)
     encoder = workspace.open(spec)
-    weak = encode(encoder, images, vocabulary, options.templates)
+    weak = encode(encoder, images, vocabulary, templates)
     if finetuned == teachers.PROBE:
         make_probe(weak, task, run, options.settings.seed)
     teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
@@ -112,11 +119,9 @@ def make_probe(weak: EncodedImages, task: Task, run: Run, seed: int) -> None:
     Raises:
         UsageError: if the images have no labels.
     """
-    if not weak.images.folders:
-        raise UsageError(
-            "--finetuned probe needs labelled images, but these lie in no class folders.", "--finetuned FILE"
-        )
-    labels = torch.tensor(weak.images.labels(task.folders), device=weak.embeddings.images.device)
+    if not weak.images.labelled:
+        raise UsageError("--finetuned probe needs labelled images, but these have no labels.", "--finetuned FILE")
+    labels = torch.tensor(weak.images.labels(task.label_names), device=weak.embeddings.images.device)
     weight = linear_probe(weak.embeddings, labels, len(task.classes), seed).cpu()
     # A zero bias says that the weight is complete: without one, rows of unit norm would be taken for text features.
     write_atomically(run.path / PROBE, save({"weight": weight, "bias": torch.zeros(len(weight))}))

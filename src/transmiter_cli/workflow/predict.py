@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transmiter_cli.artefact import load
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import NoImagesError, Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.run import ARTEFACTS, Run
@@ -35,7 +35,7 @@ class Prediction:
 
 
 def predict_images(
-    files: Sequence[ImageFile], row: str | None, top: int, run: Run, workspace: Workspace
+    files: Sequence[ImageRecord], row: str | None, top: int, run: Run, workspace: Workspace
 ) -> Iterator[Prediction]:
     """Predict images in their order; those that cannot be decoded are left out, with a warning.
 

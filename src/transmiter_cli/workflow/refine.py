@@ -16,7 +16,7 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.task.shots import choose_shots
-from transmiter_cli.workflow.common import check_artefact
+from transmiter_cli.workflow.common import DataFlags, check_artefact
 from transmiter_cli.workflow.transfer import ROWS
 
 
@@ -25,12 +25,12 @@ class RefineOptions:
     """What to refine, with which labels.
 
     Attributes:
-        data: labelled images; the data of fit if None.
+        data: labelled images; those that fit saw if none are given.
         shots: labelled images per class; all of them if None.
         method: which transferred correction to start from.
     """
 
-    data: str | None = None
+    data: DataFlags = field(default_factory=DataFlags)
     shots: int | None = 16
     method: Method = "adapter"
     settings: RefineSettings = field(default_factory=RefineSettings)
@@ -63,8 +63,8 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     transferred = load(source, workspace.method_device)
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)
-    images = open_images(options.data or task.data, "train")
-    labels = images.labels(task.folders or task.classes)
+    images = open_images(options.data.spec(task, task.limit), "train" if options.data.data else task.split or "train")
+    labels = images.labels(task.labels)
     chosen = choose_shots(labels, options.shots, options.settings.seed)
     files = tuple(images.files[i] for i in chosen)
     found = encoder.image_embeddings(files)

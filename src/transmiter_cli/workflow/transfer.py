@@ -15,7 +15,7 @@ from transmiter_cli.errors import TransmiterError
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.metrics import hits
 from transmiter_cli.run import ARTEFACTS, Run
-from transmiter_cli.workflow.common import check_artefact, encode, finetuned_logits, load_fitted, signed
+from transmiter_cli.workflow.common import check_artefact, encode, finetuned_logits, fit_data, load_fitted, signed
 
 ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge"}
 """The row of the evaluation that each method gives."""
@@ -64,7 +64,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     fitted = load_fitted(run, workspace)
     weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, options.strong))
     check_artefact(fitted, task, weak_encoder)
-    images = open_images(task.data, task.split)
+    images = open_images(fit_data(task), task.split)
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
     if strong.images.files != weak.images.files:

@@ -16,9 +16,9 @@ def test_class_folders_are_sorted_and_give_labels(tmp_path: Path):
         write_image(tmp_path / name) if "." in name and not name.endswith("txt") else (tmp_path / name).touch()
     images = open_images(str(tmp_path), None)
     assert names(images) == ["a/x/deep.png", "b/1.JPG", "b/2.png"]
-    assert images.folders == ("a", "b")
+    assert images.label_names == ("a", "b")
     assert images.labels(("b", "a")) == [1, 0, 0]
-    with pytest.raises(TransmiterError, match="class folder 'a'"):
+    with pytest.raises(TransmiterError, match="class 'a'"):
         images.labels(("b", "c"))
 
 
@@ -47,7 +47,7 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path):
     write_image(tmp_path / "2.png")
     write_image(tmp_path / "1.png")
     images = open_images(str(tmp_path), "train")
-    assert (names(images), images.folders) == (["1.png", "2.png"], ())
+    assert (names(images), images.label_names) == (["1.png", "2.png"], ())
     with pytest.raises(TransmiterError, match="no labels"):
         images.labels(("a",))
 
@@ -55,7 +55,7 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path):
 def test_the_bundled_digits_are_there():
     train, test = open_images("demo-digits", "train"), open_images("demo-digits", "test")
     assert (len(train.files), len(test.files)) == (1198, 599)
-    assert train.folders == test.folders
+    assert train.label_names == test.label_names
     assert not set(names(train)) & set(names(test))
 
 

@@ -1,0 +1,15 @@
+"""Where everything that can be made or fetched again is kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+CACHE_VARIABLE = "TRANSMITER_CACHE"
+
+
+def default_cache() -> Path:
+    """$TRANSMITER_CACHE, or the user's cache directory."""
+    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_path("transmiter")).expanduser()

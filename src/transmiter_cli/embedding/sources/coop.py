@@ -1,0 +1,106 @@
+"""The split files of CoOp (Zhou et al., IJCV 2022), split_zhou_*.json, which most few-shot papers use since."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from transmiter_cli.embedding.sources.parts import canonical
+from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_root
+from transmiter_cli.embedding.sources.text import read_utf8
+from transmiter_cli.errors import TransmiterError
+
+FORM = '{"train": [["IMAGE PATH", LABEL NUMBER, "CLASS NAME"], ...], "val": [...], "test": [...]}'
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a split file: its path below the root, and the number and the name of its class."""
+
+    path: str
+    number: int
+    class_name: str
+
+
+def accepts(path: Path) -> bool:
+    """Whether a --data value is named like a split file."""
+    return path.suffix.lower() == ".json"
+
+
+class CoopReader:
+    """Images that a split file lists, in its order; the classes in the order of their numbers.
+
+    Args:
+        path: the split file.
+        root: the folder that its paths start from; the split file's own if None.
+    """
+
+    def __init__(self, path: Path, root: Path | None = None) -> None:
+        self.path = path
+        self.root = root or path.parent
+
+    @property
+    def name(self) -> str:
+        """See Reader."""
+        return str(self.path)
+
+    @cached_property
+    def items(self) -> dict[str, list[Item]]:
+        """The images by split; a split without any is left out.
+
+        Raises:
+            TransmiterError: if the file is no split file.
+        """
+        try:
+            content = json.loads(read_utf8(self.path))
+        except ValueError as error:
+            raise TransmiterError(f"{self.path} is no valid JSON: {error}.") from error
+        if not isinstance(content, dict) or not all(isinstance(rows, list) for rows in content.values()):
+            raise TransmiterError(f"{self.path} is no CoOp split file: it must hold {FORM}.")
+        items = {canonical(part): [as_item(row, self.path) for row in rows] for part, rows in content.items() if rows}
+        if not items:
+            raise TransmiterError(f"{self.path} lists no images.")
+        return items
+
+    def parts(self) -> tuple[str, ...]:
+        """See Reader."""
+        return tuple(self.items)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of all splits, in the order of their numbers.
+
+        Raises:
+            TransmiterError: if a number has two names, or two numbers have the same.
+        """
+        names: dict[int, str] = {}
+        for item in (item for items in self.items.values() for item in items):
+            if names.setdefault(item.number, item.class_name) != item.class_name:
+                both = f"{names[item.number]!r} and {item.class_name!r}"
+                raise TransmiterError(f"{self.path} has two names for the class {item.number}: {both}.")
+        ordered = tuple(names[number] for number in sorted(names))
+        twice = [name for name in ordered if ordered.count(name) > 1]
+        if twice:
+            raise TransmiterError(f"{self.path} has two classes with the name {twice[0]!r}.")
+        return ordered
+
+    def read(self, part: str | None) -> ImageSet:
+        """See Reader."""
+        items = self.items[part or ""]
+        files = tuple(ImageFile(self.root / item.path, item.path, item.class_name) for item in items)
+        require_root(files, self.path, self.root)
+        return ImageSet(files, self.class_names(), part)
+
+
+def as_item(row: object, source: Path) -> Item:
+    """One image of a split file.
+
+    Raises:
+        TransmiterError: if it is not of the form [path, number, name].
+    """
+    match row:
+        case [str(path), int(number), str(name)]:
+            return Item(path.lstrip("/"), number, name)
+        case _:
+            raise TransmiterError(f"{source} is no CoOp split file: it has {row!r} in place of [path, number, name].")

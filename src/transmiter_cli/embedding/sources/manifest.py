@@ -1,0 +1,154 @@
+"""A manifest: CSV with the header path[,label][,split], or JSON lines with the same keys."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from transmiter_cli.embedding.sources.parts import canonical
+from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_all_or_none, require_root
+from transmiter_cli.embedding.sources.text import read_utf8
+from transmiter_cli.errors import TransmiterError
+
+COLUMNS = ("path", "label", "split")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a manifest.
+
+    Attributes:
+        line: where it stands, counted from 1.
+        path: as written, without "./" and "..".
+    """
+
+    line: int
+    path: str
+    label: str | None
+    split: str | None
+
+
+def accepts(path: Path) -> bool:
+    """Whether a --data value is named like a manifest."""
+    return path.suffix.lower() in (".csv", ".jsonl")
+
+
+class ManifestReader:
+    """Images that a manifest lists, in its order.
+
+    Args:
+        path: the manifest.
+        root: the folder that its relative paths start from; the manifest's own if None.
+    """
+
+    def __init__(self, path: Path, root: Path | None = None) -> None:
+        self.path = path
+        self.root = root or path.parent
+
+    @property
+    def name(self) -> str:
+        """See Reader."""
+        return str(self.path)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """All rows.
+
+        Raises:
+            TransmiterError: if a row cannot be used, or an image is listed twice.
+        """
+        read = csv_rows if self.path.suffix.lower() == ".csv" else json_rows
+        rows = [as_row(line, values, self.path) for line, values in read(self.path)]
+        if not rows:
+            raise TransmiterError(f"{self.path} lists no images.")
+        first: dict[str, int] = {}
+        for row in rows:
+            if row.path in first:
+                raise TransmiterError(
+                    f"{self.path} lists {row.path!r} twice, in line {first[row.path]} and in line {row.line}.",
+                    "list every image once",
+                )
+            first[row.path] = row.line
+        without = [row.line for row in rows if row.split is None]
+        if without and len(without) < len(rows):
+            raise TransmiterError(f"Line {without[0]} of {self.path} names no split, though other lines do.")
+        return rows
+
+    def parts(self) -> tuple[str, ...]:
+        """See Reader; in the order in which the manifest first names them."""
+        return tuple(dict.fromkeys(row.split for row in self.rows if row.split is not None))
+
+    def read(self, part: str | None) -> ImageSet:
+        """See Reader; the classes are those of all splits."""
+        rows = [row for row in self.rows if row.split == part]
+        require_all_or_none([f"line {row.line}" for row in rows if row.label is None], len(rows), str(self.path))
+        files = tuple(ImageFile(self.root / row.path, row.path, row.label) for row in rows)
+        require_root(files, self.path, self.root)
+        return ImageSet(files, tuple(sorted({row.label for row in self.rows if row.label is not None})), part)
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """The rows of a CSV file with their line numbers.
+
+    Raises:
+        TransmiterError: if it has no path column, or a row has more fields than the header.
+    """
+    reader = csv.DictReader(io.StringIO(read_utf8(path), newline=""), skipinitialspace=True, strict=True)
+    try:
+        header = [name.strip().lower() for name in reader.fieldnames or ()]
+        reader.fieldnames = header
+        if "path" not in header:
+            raise TransmiterError(
+                f"{path} has no column named path; its first line is {','.join(header)[:80]!r}.",
+                "let its first line be path,label",
+            )
+        for values in reader:
+            if None in values:
+                raise TransmiterError(f"Line {reader.line_num} of {path} has more fields than the header.")
+            yield reader.line_num, values
+    except csv.Error as error:
+        raise TransmiterError(f"Line {reader.line_num} of {path} is no valid CSV: {error}.") from error
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """The objects of a JSON lines file with their line numbers.
+
+    Raises:
+        TransmiterError: if a line is no JSON object with the key path.
+    """
+    for line, text in enumerate(read_utf8(path).split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise TransmiterError(f"Line {line} of {path} is no valid JSON: {error}.") from error
+        if not isinstance(values, dict) or "path" not in values:
+            raise TransmiterError(
+                f'Line {line} of {path} is no object with the key "path".', '{"path": "cat.jpg", "label": "cat"}'
+            )
+        yield line, values
+
+
+def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
+    """A row, checked; numbers serve as labels, too.
+
+    Raises:
+        TransmiterError: if the path is empty, or a value is neither a text nor a number.
+    """
+    texts: dict[str, str | None] = {}
+    for column in COLUMNS:
+        value = values.get(column)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+            raise TransmiterError(f"The {column} in line {line} of {source} is no text, but {value!r}.")
+        texts[column] = str(value).strip() or None if value is not None else None
+    path, split = texts["path"], texts["split"]
+    if path is None:
+        raise TransmiterError(f"Line {line} of {source} has no path.")
+    return Row(line, os.path.normpath(path), texts["label"], canonical(split) if split else None)

@@ -1,0 +1,111 @@
+"""From a --data value to images: which kind of data it is, which part of it, and how many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from transmiter_cli.embedding.sources import coop, folder, manifest, shards, torchvision
+from transmiter_cli.embedding.sources.parts import choose_part
+from transmiter_cli.embedding.sources.reader import Reader
+from transmiter_cli.embedding.sources.record import ImageRecord, ImageSet
+from transmiter_cli.embedding.sources.spec import DataSpec
+from transmiter_cli.errors import TransmiterError, UsageError
+
+KINDS = "a folder of images, a .csv or .jsonl manifest, a CoOp split .json, WebDataset .tar shards, torchvision:NAME"
+
+
+def open_images(data: DataSpec | str, split: str | None) -> ImageSet:
+    """The images that a command asks for.
+
+    Args:
+        data: which images; a string is a --data value without further flags.
+        split: the part to read where `data` asks for none; data without parts are taken whole. "test" falls
+            back to "val".
+
+    Raises:
+        UsageError: if there are no such data, or not the part that was asked for.
+        TransmiterError: if they lack the split, hold no images, or what lists the images cannot be used.
+    """
+    spec = DataSpec(data) if isinstance(data, str) else data
+    reader = open_reader(spec)
+    part = choose_part(reader.parts(), spec.split, split, spec.data)
+    images = reader.read(part)
+    require_distinct(images.files, spec.data)
+    return replace(images, files=evenly_spaced(images.files, spec.limit))
+
+
+def lasting(spec: DataSpec) -> DataSpec:
+    """The same data, named so that every working directory means the same."""
+    root = None if spec.root is None else str(Path(spec.root).expanduser().absolute())
+    return replace(spec, data=open_reader(spec).name, root=root)
+
+
+def open_reader(spec: DataSpec) -> Reader:
+    """The reader for a kind of data.
+
+    Raises:
+        UsageError: if there are no such data, or they take no --root.
+    """
+    data = spec.data
+    root = None if spec.root is None else existing_root(spec.root)
+    if torchvision.accepts(data):
+        return torchvision.TorchvisionReader(data, root)
+    path = Path(data).expanduser().absolute()
+    if manifest.accepts(path):
+        return manifest.ManifestReader(existing_file(path), root)
+    if coop.accepts(path):
+        return coop.CoopReader(existing_file(path), root)
+    if root is not None:
+        raise UsageError(f"{data} takes no --root: its images are found without.", "leave --root out")
+    if shards.accepts(path):
+        return shards.ShardReader(path)
+    if folder.accepts(data):
+        return folder.FolderReader(data)
+    if path.exists():
+        raise UsageError(f"{data!r} is a file; --data takes {KINDS}.")
+    raise UsageError(f"There is no folder {data!r}.", f"ls {path.parent}")
+
+
+def existing_file(path: Path) -> Path:
+    """A --data file.
+
+    Raises:
+        UsageError: if it does not exist.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r}.", f"ls {path.parent}")
+    return path
+
+
+def existing_root(root: str) -> Path:
+    """A --root folder.
+
+    Raises:
+        UsageError: if it does not exist.
+    """
+    path = Path(root).expanduser().absolute()
+    if not path.is_dir():
+        raise UsageError(f"There is no folder {root!r} for --root.", f"ls {path.parent}")
+    return path
+
+
+def require_distinct(files: Sequence[ImageRecord], data: str) -> None:
+    """Raise TransmiterError if the data hold the same image twice."""
+    seen: set[str] = set()
+    for file in files:
+        if file.id in seen:
+            raise TransmiterError(f"{data} lists the image {file.id!r} twice.", "list every image once")
+        seen.add(file.id)
+
+
+def evenly_spaced(files: tuple[ImageRecord, ...], limit: int | None) -> tuple[ImageRecord, ...]:
+    """At most `limit` of the images, at even distances over the whole list.
+
+    Where the list is sorted by class, every class keeps its share; no label is looked at, so images without
+    labels are chosen in the same way, and every command chooses the same ones.
+    """
+    if limit is None or limit >= len(files):
+        return files
+    return tuple(files[len(files) * i // limit] for i in range(limit))

@@ -1,0 +1,151 @@
+"""Image records: what every kind of data gives, so that decoding and the store know no kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, runtime_checkable
+
+from PIL import Image
+
+from transmiter_cli.errors import TransmiterError
+
+
+@runtime_checkable
+class ImageRecord(Protocol):
+    """One image, wherever it is stored."""
+
+    @property
+    def id(self) -> str:
+        """What it is called among the images of its data; with forward slashes."""
+        ...
+
+    @property
+    def label(self) -> str | None:
+        """The class it is labelled with; None if it has no label."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Where a user finds it."""
+        ...
+
+    def key(self) -> str:
+        """What the embedding store knows it by: its place, and the size and time of change of the file there.
+
+        Raises:
+            OSError: if the file cannot be found.
+        """
+        ...
+
+    def open(self) -> BinaryIO | Image.Image:
+        """Its encoded bytes, or the picture itself where the data hold it decoded."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image in a file of its own.
+
+    Attributes:
+        id: its path below the data's folder, or as the data's file lists it.
+    """
+
+    path: Path
+    id: str
+    label: str | None = None
+
+    @property
+    def name(self) -> str:
+        """See ImageRecord."""
+        return str(self.path)
+
+    def key(self) -> str:
+        """See ImageRecord."""
+        return file_identity(self.path)
+
+    def open(self) -> BinaryIO:
+        """See ImageRecord."""
+        return self.path.open("rb")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one split, in an order that does not depend on the file system.
+
+    Attributes:
+        files: sorted by id, or in the order of the file that lists them.
+        label_names: all classes that the data know, in the data's own order or sorted; empty if they know none.
+        split: "train", "val", "test" or what else the data call it; None where they have no splits.
+    """
+
+    files: tuple[ImageRecord, ...]
+    label_names: tuple[str, ...]
+    split: str | None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every image has a label."""
+        return all(file.label is not None for file in self.files)
+
+    def labels(self, label_names: Sequence[str]) -> list[int]:
+        """The index of each image's label in `label_names`.
+
+        Raises:
+            TransmiterError: if the images have no labels, or a label is not among `label_names`.
+        """
+        index: dict[str | None, int] = {name: i for i, name in enumerate(label_names)}
+        if not self.labelled:
+            raise TransmiterError(
+                "These images have no labels: they lie in no class folders, and nothing else says what they show."
+            )
+        unknown = [file.label for file in self.files if file.label not in index]
+        if unknown:
+            raise TransmiterError(
+                f"The data have the class {unknown[0]!r}, which is none of the run's "
+                f"{len(label_names)} classes ({', '.join(label_names[:5])}{', ...' if len(label_names) > 5 else ''})."
+            )
+        return [index[file.label] for file in self.files]
+
+
+def file_identity(path: Path) -> str:
+    """A file's path, size and time of change, so that an edited file is a new one.
+
+    Raises:
+        OSError: if there is no such file.
+    """
+    status = path.stat()
+    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+
+
+def require_root(files: Sequence[ImageFile], source: Path, root: Path) -> None:
+    """Refuse a list of images of which not a single one is there: its root is wrong.
+
+    Raises:
+        TransmiterError: if none of the files exists.
+    """
+    if not any(file.path.is_file() for file in files):
+        raise TransmiterError(
+            f"None of the {len(files):,} images that {source.name} lists is in {root}; "
+            f"the first would be {files[0].path}.",
+            "--root FOLDER, the folder that its paths start from",
+        )
+
+
+def require_all_or_none(missing: Sequence[str], total: int, what: str) -> None:
+    """Refuse data of which only some images have a label.
+
+    Args:
+        missing: where the images without a label are listed.
+        total: the number of images.
+        what: where the images come from.
+
+    Raises:
+        TransmiterError: if some images have a label and some have none.
+    """
+    if missing and len(missing) < total:
+        raise TransmiterError(
+            f"{len(missing):,} of the {total:,} images of {what} have no label, the first in {missing[0]}.",
+            "label all images of a split or none",
+        )

@@ -1,0 +1,138 @@
+"""The data and prompt flags of the commands, and that later commands remember them."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tests.cli.conftest import Cli
+from tests.cli.test_errors import failed
+from transmiter_cli.embedding.sources import open_images
+
+FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "1")
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A few of the bundled digits in one folder, and a manifest of both parts."""
+    lines = ["path,label,split"]
+    for part, step in (("train", 20), ("test", 30)):
+        for file in open_images("demo-digits", part).files[::step]:
+            name = f"{part}-{file.id.replace('/', '-')}"
+            (tmp_path / "pool").mkdir(exist_ok=True)
+            shutil.copy(file.path, tmp_path / "pool" / name)
+            lines.append(f"{name},{file.label},{part}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    return tmp_path
+
+
+def task(folder: Path) -> dict:
+    return json.loads((folder / "transmiter-run/run.json").read_text())["task"]
+
+
+def test_a_manifest_through_all_commands_from_another_folder(cli: Cli, digits: Path, monkeypatch: pytest.MonkeyPatch):
+    fitted = cli(*FIT, "--data", "list.csv", "--root", "pool", "--limit", 50, "--json")
+    assert fitted.code == 0, fitted.err
+    assert json.loads(fitted.out)["images"] == 50
+    stored = task(digits)
+    assert (stored["data"], stored["root"]) == (str(digits / "list.csv"), str(digits / "pool"))
+    assert (stored["split"], stored["limit"]) == ("train", 50)
+    (digits / "elsewhere").mkdir()
+    monkeypatch.chdir(digits / "elsewhere")
+    run = ("--run", digits / "transmiter-run", "--json")
+    moved = json.loads(cli("transfer", "--strong", "demo-strong", *run).out)
+    assert moved["methods"]["adapter"]["images"] == 50
+    assert json.loads(cli("refine", *run).out)["labelled_images"] == 50
+    assert json.loads(cli("refine", "--limit", 20, *run).out)["labelled_images"] == 20
+    measured = json.loads(cli("eval", *run).out)
+    assert (measured["split"], measured["images"], measured["data"]) == ("test", 20, str(digits / "list.csv"))
+    assert json.loads(cli("eval", "--limit", 10, *run).out)["images"] == 10
+
+
+def test_what_fit_saw_is_not_evaluated_on_unless_it_is_named(cli: Cli, digits: Path):
+    assert cli(*FIT, "--data", "list.csv", "--root", "pool", "--split", "test").code == 0
+    assert cli("transfer", "--strong", "demo-strong").code == 0
+    failed(cli("eval"), 1, "Fit saw the test part of", "Try: transmiter eval")
+    assert cli("eval", "--split", "train").code == 0
+    assert cli("eval", "--data", "list.csv", "--root", "pool", "--split", "test").code == 0
+
+
+def test_split_and_limit_of_embed(cli: Cli, tmp_path: Path):
+    line = ("embed", "--model", "demo-weak", "--data", "demo-digits", "--split", "testing", "--limit", 20)
+    assert cli(*line, "--out", "e.safetensors").code == 0
+    with safe_open(tmp_path / "e.safetensors", framework="pt") as file:
+        ids = json.loads(file.metadata()["ids"])
+    assert ids == [file.id for i, file in enumerate(open_images("demo-digits", "test").files) if i in range_of(599, 20)]
+    failed(cli(*line[:5], "--split", "dev"), 2, "no 'dev' part, only train, test", "Try: --split train")
+
+
+def range_of(total: int, limit: int) -> set[int]:
+    return {total * i // limit for i in range(limit)}
+
+
+def test_a_missing_image_of_a_manifest_is_skipped_or_with_strict_an_error(cli: Cli, digits: Path):
+    with (digits / "list.csv").open("a") as file:
+        file.write("\nabsent.png,two,train\n")
+    line = ("embed", "--model", "demo-weak", "--data", "list.csv", "--root", "pool")
+    lenient = cli(*line)
+    assert lenient.code == 0
+    assert "absent.png: No such file or directory" in lenient.err
+    failed(cli(*line, "--strict"), 1, "1 of 61 images cannot be decoded", "absent.png")
+    failed(cli(*line[:5]), 1, "None of the 61 images", "Try: --root")
+
+
+def test_shards_and_a_broken_image_in_one(cli: Cli, digits: Path):
+    with tarfile.open(digits / "0.tar", "w") as archive:
+        for number, path in enumerate(sorted((digits / "pool").glob("*.png"))):
+            content = b"broken" if number == 3 else path.read_bytes()
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    first = cli("embed", "--model", "demo-weak", "--data", "0.tar")
+    assert first.code == 0, first.err
+    assert "0.tar/3.png: not an image" in first.err
+    again = cli("embed", "--model", "demo-weak", "--data", "0.tar")
+    assert "79 images" in again.out
+    assert "79 decoded" not in again.err
+
+
+def test_a_split_file_in_coops_form(cli: Cli, digits: Path):
+    rows: dict[str, list] = {"train": [], "val": [], "test": []}
+    for path in sorted((digits / "pool").glob("*.png")):
+        part, label, _ = path.name.split("-")
+        rows[part].append([path.name, len(label), label])
+    numbers = {label: i for i, label in enumerate(sorted({row[2] for row in rows["train"]}, reverse=True))}
+    for part in rows.values():
+        part[:] = [[path, numbers[label], label] for path, _, label in part]
+    (digits / "split_zhou_Digits.json").write_text(json.dumps(rows))
+    failed(cli(*FIT, "--data", "split_zhou_Digits.json"), 1, "None of the 60 images", "Try: --root FOLDER")
+    assert cli(*FIT, "--data", "split_zhou_Digits.json", "--root", "pool").code == 0
+    assert task(digits)["classes"] == list(numbers)
+
+
+def test_templates_are_kept_in_the_run(cli: Cli, digits: Path):
+    line = (*FIT, "--data", "demo-digits", "--limit", 30)
+    assert cli(*line, "--templates", "simple", "--template", "the digit {}").code == 0
+    assert len(task(digits)["templates"]["shared"]) == 8
+    classes = task(digits)["classes"]
+    own = {name: [f"handwritten {name}", "{} in ink"] for name in classes}
+    (digits / "own.json").write_text(json.dumps(own))
+    assert cli(*line, "--templates", "own.json").code == 0
+    assert task(digits)["templates"] == {"shared": ["a photo of a {}."], "own": own}
+    assert cli("transfer", "--strong", "demo-strong", "--method", "ridge").code == 0
+    assert cli("eval", "--limit", 30).code == 0
+    del own["two"]
+    (digits / "own.json").write_text(json.dumps(own))
+    failed(cli(*line, "--templates", "own.json"), 2, "own.json has no prompts for the class 'two'")
+
+
+def test_a_probe_needs_labels(cli: Cli, digits: Path):
+    (digits / "pool/names.txt").write_text("a\nb\n")
+    line = ("fit", "--weak", "demo-weak", "--finetuned", "probe", "--data", "pool", "--classes", "pool/names.txt")
+    failed(cli(*line), 2, "needs labelled images")

@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.embedding.conftest import write_image
+from transmiter_cli.embedding.sources import DataSpec, open_images
+from transmiter_cli.errors import TransmiterError, UsageError
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for name in ("b.png", "a.png", "deep/c d.png"):
+        write_image(tmp_path / "pictures" / name)
+    return tmp_path / "pictures"
+
+
+def manifest(folder: Path, text: str, name: str = "list.csv") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def found(data: DataSpec | str, split: str | None = None) -> list[tuple[str, str | None]]:
+    return [(file.id, file.label) for file in open_images(data, split).files]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "path,label\nb.png,dog\na.png,cat\ndeep/c d.png,dog\n"),
+        ("list.csv", '\ufeffLabel, Path\r\ndog,./b.png\r\n"cat",a.png\r\ndog, "deep/../deep/c d.png"\r\n\r\n'),
+        (
+            "list.jsonl",
+            '{"path": "b.png", "label": "dog"}\n\n{"label": "cat", "path": "a.png"}\n'
+            '{"path": "deep/c d.png", "label": "dog", "taken": 2020}\n',
+        ),
+    ],
+)
+def test_images_keep_the_manifests_order_and_labels(pictures: Path, name: str, text: str):
+    data = manifest(pictures, text, name)
+    assert found(data) == [("b.png", "dog"), ("a.png", "cat"), ("deep/c d.png", "dog")]
+    images = open_images(data, "train")
+    assert (images.label_names, images.split, images.labels(("dog", "cat"))) == (("cat", "dog"), None, [0, 1, 0])
+    assert images.files[2].open().read() == (pictures / "deep/c d.png").read_bytes()
+
+
+def test_paths_start_from_the_root_or_are_absolute(pictures: Path, tmp_path: Path):
+    data = manifest(tmp_path, f"path\na.png\n{pictures / 'b.png'}\n")
+    images = open_images(DataSpec(data, root=str(pictures)), None)
+    assert [file.open().read() for file in images.files] == [(pictures / n).read_bytes() for n in ("a.png", "b.png")]
+    assert (images.labelled, images.label_names) == (False, ())
+
+
+def test_splits_come_from_a_column_and_share_their_classes(pictures: Path):
+    text = "path,label,split\nb.png,dog,Training\na.png,cat,validation\ndeep/c d.png,dog,extra\n"
+    data = manifest(pictures, text)
+    assert found(data, "train") == [("b.png", "dog")]
+    assert found(data, "test") == [("a.png", "cat")]
+    images = open_images(DataSpec(data, split="extra"), "train")
+    assert (images.split, images.label_names, len(images.files)) == ("extra", ("cat", "dog"), 1)
+    with pytest.raises(UsageError, match="has no 'test' part, only train, val, extra"):
+        open_images(DataSpec(data, split="test"), "train")
+
+
+def test_an_unlabelled_split_beside_a_labelled_one(pictures: Path):
+    data = manifest(pictures, "path,label,split\nb.png,,train\na.png,cat,test\ndeep/c d.png,dog,test\n")
+    train = open_images(data, "train")
+    assert (train.labelled, train.label_names) == (False, ("cat", "dog"))
+    with pytest.raises(TransmiterError, match="no labels"):
+        train.labels(train.label_names)
+    assert open_images(data, "test").labels(("cat", "dog")) == [0, 1]
+
+
+def test_a_split_asked_of_data_without_splits(pictures: Path):
+    data = manifest(pictures, "path\na.png\n")
+    with pytest.raises(UsageError, match="has no splits") as caught:
+        open_images(DataSpec(data, split="val"), "train")
+    assert caught.value.fix == "leave --split out"
+
+
+def test_numbers_are_labels(pictures: Path):
+    assert found(manifest(pictures, '{"path": "a.png", "label": 3}\n', "l.jsonl")) == [("a.png", "3")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("l.csv", "file,label\na.png,cat\n", r"no column named path; its first line is 'file,label'"),
+        ("l.csv", "", "no column named path"),
+        ("l.csv", "path,label\n", "lists no images"),
+        ("l.csv", "path,label\na.png,cat\nb.png,\n", r"1 of the 2 images of .* have no label, the first in line 3"),
+        ("l.csv", "path,label\na.png,cat\nb.png,dog\n./a.png,cat\n", r"'a\.png' twice, in line 2 and in line 4"),
+        ("l.csv", "path,label\na.png,cat,dog\n", "Line 2 of .* has more fields than the header"),
+        ("l.csv", "path,label\n,cat\n", "Line 2 of .* has no path"),
+        ("l.csv", 'path,label\n"a.png,cat\n', "no valid CSV"),
+        ("l.csv", "path,split\na.png,train\nb.png,\n", "Line 3 of .* names no split"),
+        ("l.csv", "path,label\nx.png,cat\ny.png,dog\n", r"None of the 2 images that l\.csv lists is in"),
+        ("l.jsonl", '{"path": "a.png"}\n{"path": \n', "Line 2 of .* no valid JSON"),
+        ("l.jsonl", '{"image": "a.png"}\n', 'no object with the key "path"'),
+        ("l.jsonl", '["a.png"]\n', 'no object with the key "path"'),
+        ("l.jsonl", '{"path": "a.png", "label": ["cat"]}\n', "label in line 1 .* is no text"),
+        ("l.jsonl", "\n", "lists no images"),
+    ],
+)
+def test_manifests_that_cannot_be_used_say_where(pictures: Path, name: str, text: str, said: str):
+    with pytest.raises(TransmiterError, match=said):
+        open_images(manifest(pictures, text, name), None)
+
+
+def test_a_manifest_in_another_encoding_says_which_byte_and_how_to_convert(pictures: Path):
+    (pictures / "l.csv").write_bytes("path,label\na.png,chat\nb.png,chèvre\n".encode("latin-1"))
+    with pytest.raises(TransmiterError, match="not UTF-8: byte 0xe8 in line 3") as caught:
+        open_images(str(pictures / "l.csv"), None)
+    assert str(caught.value.fix).startswith("iconv -f LATIN1 -t UTF-8")
+
+
+def test_one_missing_image_is_left_for_the_encoder_to_skip(pictures: Path):
+    assert len(found(manifest(pictures, "path\na.png\nabsent.png\n"))) == 2
+
+
+def test_files_and_roots_that_do_not_exist(pictures: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"no file .*absent\.csv"):
+        open_images(str(tmp_path / "absent.csv"), None)
+    data = manifest(pictures, "path\na.png\n")
+    with pytest.raises(UsageError, match="no folder 'absent' for --root"):
+        open_images(DataSpec(data, root="absent"), None)
+
+
+def test_many_rows_are_read_in_order(tmp_path: Path):
+    write_image(tmp_path / "0.png")
+    lines = [json.dumps({"path": f"{number}.png", "label": str(number % 3)}) for number in range(2000)]
+    images = open_images(manifest(tmp_path, "\n".join(lines), "l.jsonl"), None)
+    assert [file.id for file in images.files] == [f"{number}.png" for number in range(2000)]

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from tests.embedding.conftest import write_image
+from transmiter_cli.embedding.sources import DataSpec, open_images
+from transmiter_cli.embedding.sources.opening import evenly_spaced, lasting
+from transmiter_cli.errors import TransmiterError, UsageError
+
+
+def test_a_limit_keeps_every_classs_share_and_chooses_the_same_again():
+    spec = DataSpec("demo-digits", limit=100)
+    images = open_images(spec, "train")
+    assert len(images.files) == 100
+    labels = images.labels(images.label_names)
+    assert all(9 <= labels.count(label) <= 11 for label in range(10))
+    assert open_images(spec, "train") == images
+    assert len({file.id for file in images.files}) == 100
+
+
+@pytest.mark.parametrize(("total", "limit"), [(10, 3), (10, 10), (10, 11), (1, 1), (7, 6), (5, None)])
+def test_evenly_spaced_gives_so_many_distinct_images_in_order(total: int, limit: int | None):
+    files = open_images("demo-digits", "test").files[:total]
+    chosen = evenly_spaced(files, limit)
+    assert len(chosen) == min(total, limit or total)
+    assert list(chosen) == [file for file in files if file in chosen]
+
+
+def test_a_split_that_was_asked_for_is_never_replaced_by_another(tmp_path: Path):
+    write_image(tmp_path / "train/a/1.png")
+    write_image(tmp_path / "val/a/2.png")
+    assert open_images(DataSpec(str(tmp_path)), "test").split == "val"
+    with pytest.raises(UsageError, match="no 'test' part, only train, val"):
+        open_images(DataSpec(str(tmp_path), split="test"), "train")
+    assert open_images(DataSpec(str(tmp_path), split="validation"), "train").split == "val"
+
+
+def test_lasting_names_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "data/a/1.png")
+    (tmp_path / "list.csv").write_text("path\n1.png\n")
+    assert lasting(DataSpec("data", split="val")) == DataSpec(str(tmp_path / "data"), split="val")
+    expected = DataSpec(str(tmp_path / "list.csv"), str(tmp_path / "data"))
+    assert lasting(DataSpec("list.csv", "data")) == expected
+    assert lasting(DataSpec("demo-digits")).data == "demo-digits"
+    assert lasting(DataSpec("torchvision:MNIST")).data == "torchvision:MNIST"
+
+
+def test_a_root_for_data_that_need_none(tmp_path: Path):
+    write_image(tmp_path / "1.png")
+    with pytest.raises(UsageError, match="takes no --root"):
+        open_images(DataSpec(str(tmp_path), root=str(tmp_path)), None)
+
+
+def test_a_file_of_no_known_kind_is_told_the_kinds(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"is a file; --data takes .*\.csv or \.jsonl.*\.tar shards.*torchvision"):
+        open_images(str(write_image(tmp_path / "1.png")), None)
+
+
+def test_an_empty_split_folder_holds_no_images(tmp_path: Path):
+    write_image(tmp_path / "train/a/1.png")
+    (tmp_path / "test").mkdir()
+    with pytest.raises(TransmiterError, match="holds no images"):
+        open_images(str(tmp_path), "test")

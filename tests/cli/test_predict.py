@@ -82,4 +82,4 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
     assert "no 'refined' in" in run("predict", "--data", "demo-digits", "--use", "refined").err
     absent = run("predict", "absent.jpg")
     assert absent.code == 1
-    assert "absent.jpg cannot be read: No such file" in absent.err
+    assert "absent.jpg: No such file" in absent.err

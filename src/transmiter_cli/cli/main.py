@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from transmiter_cli import __version__
-from transmiter_cli.cli import demo, embed, errors, evaluate, fit, inspect, refine, transfer
+from transmiter_cli.cli import demo, embed, errors, evaluate, fit, inspect, models, refine, transfer
 
 app = typer.Typer(
     name="transmiter",
@@ -37,7 +37,7 @@ def root(
     """Options before the command."""
 
 
-for module in (demo, fit, transfer, refine, evaluate, embed, inspect):
+for module in (demo, fit, transfer, refine, evaluate, embed, models, inspect):
     app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.command)
 
 

@@ -7,7 +7,7 @@ import pytest
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.run import ARTEFACTS, Run, Task, default_run
 
-TASK = Task(("cat", "dog"), ("n1", "n2"), ("a {}",), "pets", "train", "ViT-B/32", "pets.pt")
+TASK = Task(("cat", "dog"), ("n1", "n2"), ("a {}",), "pets", "train", "ViT-B/32", ("pets.pt",))
 
 
 def test_a_task_survives_the_disk(tmp_path: Path):
@@ -61,3 +61,11 @@ def test_the_directory_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
     assert default_run() == Path("transmiter-run")
     monkeypatch.setenv("TRANSMITER_RUN", "/tmp/elsewhere")
     assert default_run() == Path("/tmp/elsewhere")
+
+
+def test_a_run_with_one_fine_tuned_model_as_text_is_still_read(tmp_path: Path):
+    run = Run(tmp_path)
+    run.begin(TASK)
+    record = run.record()
+    run.write({**record, "task": {**record["task"], "finetuned": "pets.pt"}})
+    assert run.task() == TASK

@@ -32,7 +32,7 @@ class Task:
         data: the --data of fit.
         split: its part that fit saw.
         weak: the weak model's name.
-        finetuned: the --finetuned of fit.
+        finetuned: the --finetuned values of fit; several are averaged.
     """
 
     classes: tuple[str, ...]
@@ -41,12 +41,14 @@ class Task:
     data: str
     split: str | None
     weak: str
-    finetuned: str
+    finetuned: tuple[str, ...]
 
 
 def task_from_json(stored: dict[str, Any]) -> Task:
-    """A task as run.json holds it: tuples are lists there."""
-    lists: dict[str, Any] = {name: tuple(stored[name]) for name in ("classes", "folders", "templates")}
+    """A task as run.json holds it: tuples are lists there; runs of earlier versions have one --finetuned, a string."""
+    finetuned = stored["finetuned"]
+    stored = stored | {"finetuned": [finetuned] if isinstance(finetuned, str) else finetuned}
+    lists: dict[str, Any] = {name: tuple(stored[name]) for name in ("classes", "folders", "templates", "finetuned")}
     return Task(**(stored | lists))
 
 

@@ -30,10 +30,10 @@ def command(
     data: Annotated[str, typer.Option(help="Unlabelled images: a folder, or one with class folders and train/test.")],
     run: RunOption,
     finetuned: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Its fine-tuned twin: a checkpoint, a classifier head, logits with image ids; "
-            "or `probe`, to train a linear probe on the labels of --data.",
+            "or `probe`, to train a linear probe on the labels of --data. Repeat it to average several.",
             show_default="required",
         ),
     ] = None,
@@ -66,7 +66,7 @@ def command(
     from transmiter_cli.task.vocabulary import DEFAULT_TEMPLATE, check_templates
     from transmiter_cli.workflow.fit import FitOptions, fit_run
 
-    if finetuned is None:
+    if not finetuned:
         raise UsageError(
             "No fine-tuned weak model was given, so there is nothing to learn from.",
             "add --finetuned CHECKPOINT, or --finetuned probe to train one on the labels of --data",

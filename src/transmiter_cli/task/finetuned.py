@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -91,8 +91,29 @@ class LogitsTeacher:
         return self.rows[places].float()
 
 
+@dataclass(frozen=True)
+class MeanTeacher:
+    """Several fine-tuned models at once: the mean of their logits, each row's mean taken off first.
+
+    A softmax does not see what is added to a whole row, so the models need not agree on it.
+    """
+
+    teachers: Sequence[Teacher]
+
+    def logits(self, files: Sequence[ImageFile], weak_images: Tensor) -> Tensor:
+        """See Teacher."""
+        rows = [teacher.logits(files, weak_images).float() for teacher in self.teachers]
+        return torch.stack([row - row.mean(-1, keepdim=True) for row in rows]).mean(0)
+
+
 class MissingLogitsError(TransmiterError):
     """Logits were given for other images than those asked for."""
+
+
+def open_teachers(given: Sequence[str], workspace: Workspace, *about: Any) -> Teacher:
+    """What all --finetuned values name together: one teacher, or the mean of several; see open_teacher."""
+    teachers = [open_teacher(name, workspace, *about) for name in given]
+    return teachers[0] if len(teachers) == 1 else MeanTeacher(teachers)
 
 
 def open_teacher(
@@ -130,6 +151,10 @@ def open_teacher(
         return logits_teacher(str(path), tensors["logits"], json.loads(metadata.get("ids", "null")), len(class_names))
     if "weight" in names and names <= {"weight", "bias"}:
         return head_teacher(path, tensors, width, logit_scale, len(class_names))
+    if given not in BUNDLED:
+        workspace.reporter.note(
+            f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name} ({weak.activation})."
+        )
     return CheckpointTeacher(workspace.open(with_weights(weak, path, given)), class_names, templates)
 
 

@@ -32,7 +32,7 @@ class FitOptions:
 
     Attributes:
         weak: the zero-shot weak model's name.
-        finetuned: its fine-tuned twin: a file, a model name, or "probe".
+        finetuned: its fine-tuned twins, one or several to be averaged: files, model names, or "probe".
         data: unlabelled images (labels are read for "probe" only).
         classes: a file of class names; the class folders' names if None.
         aux_words: an auxiliary word list's name or file.
@@ -41,7 +41,7 @@ class FitOptions:
     """
 
     weak: str
-    finetuned: str
+    finetuned: Sequence[str]
     data: str
     classes: Path | None = None
     templates: Sequence[str] = (DEFAULT_TEMPLATE,)
@@ -82,12 +82,12 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     if len(vocabulary) < options.vocabulary_size:
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
     spec = resolve_model(options.weak)
-    data, finetuned = sources.lasting_name(options.data), teachers.lasting_name(options.finetuned)
+    data, finetuned = sources.lasting_name(options.data), tuple(map(teachers.lasting_name, options.finetuned))
     task = Task(names, images.folders, tuple(options.templates), data, images.split, spec.name, finetuned)
     run.claim(task, options.force)
     encoder = workspace.open(spec)
     weak = encode(encoder, images, vocabulary, options.templates)
-    if finetuned == teachers.PROBE:
+    if teachers.PROBE in finetuned:
         make_probe(weak, task, run, options.settings.seed)
     teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
     with workspace.reporter.progress("Fitting the adapter") as advance:

@@ -131,6 +131,9 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(TransmiterError, match="cannot be read"):
         opened(tmp_path / "text.safetensors", tmp_path)
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(TransmiterError, match="cannot be read"):
+        opened(tmp_path / "text.pt", tmp_path)
     with pytest.raises(UsageError, match="no fine-tuned model"):
         opened(tmp_path / "absent.pt", tmp_path)
     np.save(tmp_path / "alone.npy", np.zeros((2, 3)))

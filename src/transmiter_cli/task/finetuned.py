@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
 from transmiter_cli.embedding.models import HUB, LOCAL, ModelSpec, resolve_model, with_weights
+from transmiter_cli.embedding.pickles import load_tensors
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -194,17 +194,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 wanted = names if len(names) <= 2 else []
                 tensors = {name: file.get_tensor(name) if wanted else torch.empty(0) for name in names}
                 return tensors, file.metadata() or {}
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise TransmiterError(
-            f"{path} holds more than tensors, and running a stranger's pickle is refused.",
-            "save the state_dict alone: torch.save(model.state_dict(), PATH)",
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+    except (SafetensorError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise TransmiterError(f"{path} holds no dictionary of tensors, but {type(content).__name__}.")
-    return content, {}
+    return load_tensors(path), {}
 
 
 def head_teacher(

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 from jaxtyping import install_import_hook
+
+# Read when the hub's client is imported: no test needs a network, nor what this machine has downloaded.
+HUB_FOLDER = tempfile.TemporaryDirectory(prefix="transmiter-hub-")
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": HUB_FOLDER.name}
 
 CHECKED = ("method", "embedding", "task", "workflow", "api", "artefact", "evaluation")
 install_import_hook([f"transmiter_cli.{room}" for room in CHECKED], "beartype.beartype")
@@ -54,6 +64,14 @@ class World:
     def part(self, model: Embeddings, rows: slice) -> Embeddings:
         """One encoder on some of the images."""
         return Embeddings(model.images[rows], model.texts, model.logit_scale)
+
+
+@pytest.fixture
+def hub_cache() -> Iterator[Path]:
+    """The hub's cache, emptied after the test."""
+    yield Path(HUB_FOLDER.name)
+    for entry in Path(HUB_FOLDER.name).iterdir():
+        shutil.rmtree(entry)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ TASK = Task(
     "pets",
     "train",
     "ViT-B/32",
-    "pets.pt",
+    ("pets.pt",),
     "/images",
     100,
 )

@@ -33,7 +33,7 @@ class Task:
         data: the --data of fit.
         split: its part that fit saw.
         weak: the weak model's name.
-        finetuned: the --finetuned of fit.
+        finetuned: the --finetuned values of fit; several are averaged.
         root: the --root of fit.
         limit: the --limit of fit.
     """
@@ -44,7 +44,7 @@ class Task:
     data: str
     split: str | None
     weak: str
-    finetuned: str
+    finetuned: tuple[str, ...]
     root: str | None = None
     limit: int | None = None
 
@@ -56,7 +56,7 @@ class Task:
 
 def task_from_json(stored: dict[str, Any]) -> Task:
     """A task as run.json holds it: tuples are lists there."""
-    lists: dict[str, Any] = {name: tuple(stored[name]) for name in ("classes", "label_names")}
+    lists: dict[str, Any] = {name: tuple(stored[name]) for name in ("classes", "label_names", "finetuned")}
     own: dict[str, tuple[str, ...]] = {name: tuple(prompts) for name, prompts in stored["templates"]["own"].items()}
     lists["templates"] = Templates(tuple(stored["templates"]["shared"]), own)
     return Task(**(stored | lists))

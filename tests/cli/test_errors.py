@@ -184,6 +184,15 @@ def test_logits_that_lack_the_test_images_leave_out_two_rows(cli: Cli, tmp_path:
     assert "no logits for 599 images" in outcome.err
 
 
+def test_several_fine_tuned_models_are_one_teacher_for_all_commands(cli: Cli, tmp_path: Path):
+    both = ("--finetuned", "demo-finetuned", "--finetuned", "probe")
+    assert cli("fit", "--weak", "demo-weak", *both, "--data", "demo-digits", "--epochs", 1).code == 0
+    task = json.loads((tmp_path / "transmiter-run/run.json").read_text())["task"]
+    assert task["finetuned"] == ["demo-finetuned", "probe"]
+    assert cli("transfer", "--strong", "demo-strong", "--method", "ridge").code == 0
+    assert "weak_finetuned" in json.loads(cli("eval", "--json").out)["rows"]
+
+
 def test_files_that_are_no_artefacts(cli: Cli, tmp_path: Path):
     failed(cli("inspect", "absent.safetensors"), 1, "no artefact")
     (tmp_path / "text.safetensors").write_text("hello")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.offline import add_to_hub
 from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.models import resolve_model, with_weights
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -41,26 +42,99 @@ def test_a_folder_without_weights_is_no_model(tmp_path: Path):
         resolve_model(f"local-dir:{tmp_path}")
 
 
-def test_openai_names_take_openais_activation_and_preprocessing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    weights = tmp_path / "openai.safetensors"
-    monkeypatch.setattr("open_clip.download_pretrained", lambda config: str(weights))
-    for name, architecture in (("ViT-B/32", "ViT-B-32"), ("ViT-L/14@336px", "ViT-L-14-336"), ("RN50", "RN50")):
-        spec = resolve_model(name)
-        assert (spec.architecture, spec.quick_gelu, spec.weights) == (architecture, True, weights)
-    plain = resolve_model("ViT-B-32:laion2b_s34b_b79k")
-    assert not plain.quick_gelu
-    siglip = resolve_model("ViT-B-16-SigLIP:webli")
-    assert siglip.preprocess["mean"] == (0.5, 0.5, 0.5)
-    assert siglip.preprocess["resize_mode"] == "squash"
+@pytest.mark.parametrize(
+    ("name", "architecture", "repository", "activation"),
+    [
+        ("ViT-B/32", "ViT-B-32", "timm/vit_base_patch32_clip_224.openai", "QuickGELU"),
+        ("ViT-L/14@336px", "ViT-L-14-336", "timm/vit_large_patch14_clip_336.openai", "QuickGELU"),
+        ("RN50", "RN50", "timm/resnet50_clip.openai", "QuickGELU"),
+        ("ViT-B-32:laion2b_s34b_b79k", "ViT-B-32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "GELU"),
+        ("ViT-B/32:LAION2B-s34b-b79k", "ViT-B-32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "GELU"),
+        ("ViT-H-14-378-quickgelu:dfn5b", "ViT-H-14-378-quickgelu", "apple/DFN5B-CLIP-ViT-H-14-378", "QuickGELU"),
+        ("ViT-B-16-SigLIP:webli", "ViT-B-16-SigLIP", "timm/ViT-B-16-SigLIP", "GELU"),
+    ],
+)
+def test_names_give_the_architecture_weights_and_activation(
+    hub_cache: Path, name: str, architecture: str, repository: str, activation: str
+):
+    weights = add_to_hub(hub_cache, repository, resolve_model("demo-weak").weights) / "open_clip_model.safetensors"
+    spec = resolve_model(name)
+    assert (spec.architecture, spec.weights, spec.activation) == (architecture, weights, activation)
+    squash = "SigLIP" in name
+    assert spec.preprocess["resize_mode"] == ("squash" if squash or "378" in name else "shortest")
+    assert (spec.preprocess["mean"] == [0.5, 0.5, 0.5]) == squash
 
 
-def test_weights_that_cannot_be_downloaded_are_an_error_not_random_numbers(monkeypatch: pytest.MonkeyPatch):
-    def fail(config: object) -> str:
-        raise OSError("offline: open_clip_model.safetensors is not cached")
+def test_both_spellings_of_the_same_weights_share_their_embeddings(hub_cache: Path):
+    add_to_hub(hub_cache, "timm/vit_base_patch32_clip_224.openai", resolve_model("demo-weak").weights)
+    first, second = resolve_model("ViT-B/32"), resolve_model("ViT-B-32-quickgelu:openai")
+    assert first.description() == second.description()
 
-    monkeypatch.setattr("open_clip.download_pretrained", fail)
-    with pytest.raises(TransmiterError, match=r"ViT-B/32 are not on this disk.*open_clip_model.safetensors"):
+
+def test_weights_in_a_file_take_what_all_published_weights_of_the_architecture_share(tmp_path: Path):
+    (tmp_path / "tuned.pt").touch()
+    assert resolve_model(f"ViT-B-16-SigLIP:{tmp_path}/tuned.pt").preprocess["resize_mode"] == "squash"
+    assert resolve_model(f"ViT-L-14:{tmp_path}/tuned.pt").preprocess == {}  # some have OpenAI's mean, some Inception's
+
+
+def test_openais_spelling_with_a_file_does_not_say_which_activation(tmp_path: Path):
+    (tmp_path / "tuned.pt").touch()
+    with pytest.raises(UsageError, match="which activation") as caught:
+        resolve_model(f"ViT-B/32:{tmp_path}/tuned.pt")
+    assert f"ViT-B-32-quickgelu:{tmp_path}/tuned.pt" in str(caught.value.fix)
+
+
+def test_weights_that_are_not_here_are_an_error_that_says_where_they_were_looked_for(hub_cache: Path):
+    with pytest.raises(TransmiterError, match=r"weights of ViT-B/32 .* open_clip_model.safetensors of timm/") as caught:
         resolve_model("ViT-B/32")
+    assert str(hub_cache) in str(caught.value)
+    repository = "timm/vit_base_patch32_clip_224.openai"
+    assert caught.value.fix == f"HF_HUB_OFFLINE=0 hf download {repository} open_clip_model.safetensors"
+
+
+def test_a_hub_repository_is_the_same_as_its_folder(hub_cache: Path):
+    weak = resolve_model("demo-weak")
+    add_to_hub(hub_cache, "org/weak", *(path for path in weak.weights.parent.iterdir() if path.suffix != ".md"))
+    spec = resolve_model("hf-hub:org/weak")
+    assert (spec.description(), spec.repository) == (weak.description(), "org/weak")
+    texts = ["a photo of a seven.", "the letter g"]
+    assert torch.equal(Encoder(spec, CPU).encode_texts(texts), Encoder(weak, CPU).encode_texts(texts))
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ("open_clip_config.json", "configuration of hf-hub:org/weak .* open_clip_config.json"),
+        ("open_clip_model.safetensors", "weights of hf-hub:org/weak .* open_clip_model.safetensors"),
+        ("tokenizer.json", "tokenizer of hf-hub:org/weak .* tokenizer.json"),
+    ],
+)
+def test_a_hub_repository_that_is_not_whole_is_an_error(hub_cache: Path, lacks: str, said: str):
+    folder = resolve_model("demo-weak").weights.parent
+    kept = (path for path in folder.iterdir() if path.name != lacks and path.suffix != ".md")
+    add_to_hub(hub_cache, "org/weak", *kept)
+    with pytest.raises(TransmiterError, match=f"{said}.* of org/weak is not in {hub_cache}"):
+        Encoder(resolve_model("hf-hub:org/weak"), CPU).tokenizer(["a"])
+
+
+def test_a_siglip_tokenizer_comes_from_the_hubs_cache_or_is_an_error(hub_cache: Path):
+    folder = resolve_model("demo-weak").weights.parent
+    repository = "timm/ViT-B-16-SigLIP"
+    add_to_hub(hub_cache, repository, folder / "open_clip_model.safetensors")
+    spec = resolve_model("ViT-B-16-SigLIP:webli")
+    with pytest.raises(TransmiterError, match=r"tokenizer of ViT-B-16-SigLIP:webli .* tokenizer.json") as caught:
+        _ = Encoder(spec, CPU).tokenizer
+    assert f"hf download {repository} tokenizer.json" in str(caught.value.fix)
+    add_to_hub(hub_cache, repository, folder / "tokenizer.json", folder / "tokenizer_config.json")
+    assert Encoder(spec, CPU).tokenizer(["a seven"]).shape == (1, 64)
+
+
+def test_a_text_tower_of_transformers_needs_its_configuration(hub_cache: Path):
+    weights = resolve_model("demo-weak").weights
+    add_to_hub(hub_cache, "laion/CLIP-ViT-B-32-roberta-base-laion2B-s12B-b32k", weights)
+    spec = resolve_model("roberta-ViT-B-32:laion2b_s12b_b32k")
+    with pytest.raises(TransmiterError, match=r"text tower of roberta.* config.json of roberta-base is not in"):
+        _ = Encoder(spec, CPU).model
 
 
 def test_a_checkpoint_of_another_architecture_is_refused():

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.embedding.conftest import ListReporter
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.task.finetuned import CheckpointTeacher, MissingLogitsError, open_teacher
+from transmiter_cli.task.finetuned import (
+    CheckpointTeacher,
+    MissingLogitsError,
+    bundled_path,
+    open_teacher,
+    open_teachers,
+)
 
 FILES = [ImageFile(Path(f"/data/a/{name}.png"), f"a/{name}.png", "a") for name in ("one", "two")]
 IMAGES = torch.nn.functional.normalize(torch.randn(2, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
@@ -62,6 +70,52 @@ def test_a_checkpoint_has_the_weak_models_architecture(tmp_path: Path):
     assert teacher.encoder.name == "demo-finetuned"
 
 
+def test_several_teachers_are_averaged_whatever_constant_each_adds_to_a_row(tmp_path: Path):
+    head = {"weight": torch.randn(3, 64), "bias": torch.randn(3)}
+    save_file(head, tmp_path / "a.safetensors")
+    save_file({**head, "bias": head["bias"] + 100}, tmp_path / "b.safetensors")
+    rows = torch.randn(2, 3)
+    save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    arguments = (
+        Workspace(tmp_path / "cache"),
+        resolve_model("demo-weak"),
+        64,
+        10.0,
+        ["x", "y", "z"],
+        Templates(("a {}",)),
+    )
+
+    def found(*names: str) -> torch.Tensor:
+        return open_teachers([str(tmp_path / f"{name}.safetensors") for name in names], *arguments).logits(
+            FILES, IMAGES
+        )
+
+    alone = IMAGES @ head["weight"].T + head["bias"]
+    torch.testing.assert_close(found("a"), alone)
+    torch.testing.assert_close(found("a", "b"), alone - alone.mean(-1, keepdim=True), atol=1e-4, rtol=0)
+    mean = (alone + rows) / 2
+    torch.testing.assert_close(found("a", "c"), mean - mean.mean(-1, keepdim=True))
+
+
+def test_a_checkpoints_activation_is_said_to_be_the_weak_models(tmp_path: Path):
+    reporter = ListReporter()
+    arguments = (
+        Workspace(tmp_path, reporter=reporter),
+        resolve_model("demo-weak"),
+        64,
+        10.0,
+        ["x", "y"],
+        Templates(("a {}",)),
+    )
+    path = tmp_path / "tuned.safetensors"
+    shutil.copy(bundled_path("demo-finetuned"), path)
+    open_teacher(str(path), *arguments)
+    (note,) = reporter.notes
+    assert note == ("tuned.safetensors says neither activation nor preprocessing: it gets those of demo-weak (GELU).")
+    open_teacher("demo-finetuned", *arguments)
+    assert len(reporter.notes) == 1
+
+
 class Evil:
     def __reduce__(self):
         return print, ("executed",)
@@ -92,6 +146,9 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(TransmiterError, match="cannot be read"):
         opened(tmp_path / "text.safetensors", tmp_path)
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(TransmiterError, match="cannot be read"):
+        opened(tmp_path / "text.pt", tmp_path)
     with pytest.raises(UsageError, match="no fine-tuned model"):
         opened(tmp_path / "absent.pt", tmp_path)
     np.save(tmp_path / "alone.npy", np.zeros((2, 3)))

@@ -18,18 +18,26 @@ from transmiter_cli.cli.options import (
     SplitOption,
     StrictOption,
 )
+from transmiter_cli.errors import UsageError
 
 NAME = "embed"
 EXAMPLE = "transmiter embed --model demo-strong --data demo-digits --split test --out digits.safetensors"
 
 
 def command(
-    model: Annotated[list[str], typer.Option(help="A model; may be repeated.")],
-    data: Annotated[str, typer.Option(help="Images, as fit takes them; their train part if no --split is given.")],
+    model: Annotated[list[str] | None, typer.Option(help="A model; may be repeated.", show_default=False)] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Images, as fit takes them; their train part if no --split is given.", show_default=False),
+    ] = None,
     root: RootOption = None,
     split: SplitOption = None,
     limit: LimitOption = None,
     out: Annotated[Path | None, typer.Option(help="Also write them here: safetensors, a tensor per model.")] = None,
+    import_file: Annotated[
+        Path | None,
+        typer.Option("--import", help="Instead: a feature file of the TransMiter authors (.pt), converted to --out."),
+    ] = None,
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
@@ -37,6 +45,11 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Encode images now, so that later commands need not."""
+    if import_file is not None:
+        convert(import_file, out, json)
+        return
+    if not model or data is None:
+        raise UsageError("embed needs --model and --data, or --import and --out.", EXAMPLE)
     from transmiter_cli.embedding.sources import DataSpec
     from transmiter_cli.workflow.embed import embed_data
 
@@ -48,3 +61,22 @@ def command(
     for result in results:
         skipped = f", {result.skipped} skipped" if result.skipped else ""
         console.print_result([(result.model, f"{result.images:,} images{skipped}, {result.width} numbers each")])
+
+
+def convert(source: Path, out: Path | None, json: bool) -> None:
+    """Convert a feature file of the TransMiter authors."""
+    if out is None:
+        target = source.with_suffix(".safetensors").name
+        raise UsageError("--import needs --out.", f"transmiter embed --import {source} --out {target}")
+    from transmiter_cli.embedding.feature_file import read_feature_file
+
+    features = read_feature_file(source)
+    features.save(out)
+    images, shapes = len(features.tensors["labels"]), {name: list(t.shape) for name, t in features.tensors.items()}
+    if json:
+        about = {"images": images, "classes": len(features.classes), "models": features.models}
+        console.print_json({**about, "views": features.views, "tensors": shapes, "out": out})
+        return
+    views = f", {features.views} views each" if features.views > 1 else ""
+    lines = [("features", console.shown(out)), ("images", f"{images:,} of {len(features.classes)} classes{views}")]
+    console.print_result(lines + [(name, " x ".join(map(str, shape))) for name, shape in shapes.items()])

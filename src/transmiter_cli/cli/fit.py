@@ -42,10 +42,10 @@ def command(
     split: SplitOption = None,
     limit: LimitOption = None,
     finetuned: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Its fine-tuned twin: a checkpoint, a classifier head, logits with image ids; "
-            "or `probe`, to train a linear probe on the labels of --data.",
+            "or `probe`, to train a linear probe on the labels of --data. Repeat it to average several.",
             show_default="required",
         ),
     ] = None,
@@ -85,7 +85,7 @@ def command(
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.fit import FitOptions, fit_run
 
-    if finetuned is None:
+    if not finetuned:
         raise UsageError(
             "No fine-tuned weak model was given, so there is nothing to learn from.",
             "add --finetuned CHECKPOINT, or --finetuned probe to train one on the labels of --data",

@@ -16,8 +16,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from transmiter_cli.embedding.hub import cached_file, first_line, missing_file
 from transmiter_cli.embedding.models import LOCAL, ModelSpec
 from transmiter_cli.errors import TransmiterError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,16 @@ class Encoder:
         import open_clip
 
         with quiet():
-            model: Any = open_clip.create_model(
-                self.spec.architecture,
-                load_weights=False,
-                pretrained_text=False,
-                force_quick_gelu=self.spec.quick_gelu,
-                force_preprocess_cfg=self.spec.preprocess,
-            )
+            try:
+                model: Any = open_clip.create_model(
+                    self.spec.architecture,
+                    load_weights=False,
+                    pretrained_text=False,
+                    force_quick_gelu=self.spec.quick_gelu,
+                    force_preprocess_cfg=self.spec.preprocess,
+                )
+            except OSError as error:  # a text tower of transformers, whose configuration lies on the hub
+                raise missing_text_tower(self.spec, error) from error
             try:
                 open_clip.load_checkpoint(model, str(self.spec.weights), strict=True, weights_only=True)
             except Exception as error:  # wrong keys, wrong shapes, or a file that is no checkpoint at all
@@ -82,11 +88,29 @@ class Encoder:
 
     @cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
-        """From texts to the text tower's input."""
+        """From texts to the text tower's input.
+
+        Raises:
+            TransmiterError: if its files are neither on this disk nor can be downloaded.
+        """
         import open_clip
 
         with quiet():
-            return open_clip.get_tokenizer(self.spec.architecture)
+            repository = self.spec.tokenizer_repository()
+            if repository is None:
+                return open_clip.get_tokenizer(self.spec.architecture)
+            config = self.spec.text_config()
+            try:
+                return open_clip.tokenizer.HFTokenizer(
+                    tokenizer_source(repository),
+                    context_length=config.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+                    tokenizer_mode=config.get("tokenizer_mode"),
+                    **config.get("tokenizer_kwargs", {}),
+                )
+            except (OSError, ValueError) as error:
+                absent = [name for name in TOKENIZER_FILES if cached_file(repository, [name]) is None]
+                purpose = f"the tokenizer of {self.spec.name}"
+                raise missing_file(repository, absent or ["config.json"], purpose, first_line(error)) from error
 
     def facts(self) -> EncoderFacts:
         """Logit scale and size."""
@@ -123,6 +147,18 @@ def quiet() -> Generator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def tokenizer_source(repository: str) -> str:
+    """The folder of a repository's tokenizer on this disk, for which transformers asks no network; else its name."""
+    found = [cached_file(repository, [name]) for name in TOKENIZER_FILES]
+    return str(found[0].parent) if found[0] and found[1] else repository
+
+
+def missing_text_tower(spec: ModelSpec, error: OSError) -> TransmiterError:
+    """The error for a text tower whose configuration cannot be had."""
+    repository = spec.text_config().get("hf_model_name", "its text tower")
+    return missing_file(repository, ["config.json"], f"the text tower of {spec.name}", first_line(error))
 
 
 def wrong_checkpoint(spec: ModelSpec, error: Exception) -> TransmiterError:

@@ -9,16 +9,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.embedding import catalogue
+from transmiter_cli.embedding.hub import hub_file
+from transmiter_cli.errors import UsageError
 from transmiter_cli.files import canonical_json
 
 BUNDLED = ("demo-weak", "demo-strong")
 OPENAI = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
+OPENAI_TAG = "openai"
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"
 WEIGHT_STEMS = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ class ModelSpec:
 
     Attributes:
         name: what the user wrote, its path made absolute.
-        architecture: what open_clip calls it: a built-in name, or "local-dir:" or "hf-hub:" and where.
+        architecture: what open_clip calls it: a built-in name, or "local-dir:" and the folder of its configuration.
         weights: the file that holds its weights.
-        quick_gelu: whether OpenAI's approximation of GELU is forced on.
+        quick_gelu: whether its activation is OpenAI's approximation of GELU.
         preprocess: overrides of open_clip's preprocessing, from the weights' own configuration.
+        repository: the hub repository that its configuration came from, "org/name"; empty for none.
     """
 
     name: str
@@ -38,17 +41,37 @@ class ModelSpec:
     weights: Path
     quick_gelu: bool = False
     preprocess: dict[str, Any] = field(default_factory=dict)
+    repository: str = ""
+
+    @property
+    def activation(self) -> str:
+        """The activation's name."""
+        return "QuickGELU" if self.quick_gelu else "GELU"
+
+    def config(self) -> dict[str, Any]:
+        """The architecture's configuration; for a folder all of open_clip_config.json."""
+        if self.architecture.startswith(LOCAL):
+            return read_config(Path(self.architecture.removeprefix(LOCAL)) / CONFIG)
+        return dict(catalogue.architectures()[self.architecture])
+
+    def text_config(self) -> dict[str, Any]:
+        """The text tower's part of the configuration."""
+        config = self.config()
+        return config.get("model_cfg", config)["text_cfg"]
+
+    def tokenizer_repository(self) -> str | None:
+        """The hub repository of the tokenizer's files; None for open_clip's own tokenizer or files in a local folder.
+
+        A configuration on the hub may call its own folder ".": open_clip would take that for the working directory.
+        """
+        name = self.text_config().get("hf_tokenizer_name")
+        if not name or (self.architecture.startswith(LOCAL) and not self.repository):
+            return None
+        return name if name.strip("./") else self.repository
 
     def description(self) -> str:
         """Canonical text of all that decides the embeddings but the weights' bytes."""
-        if self.architecture.startswith(LOCAL):
-            # Read here: importing open_clip takes longer than all else that a command on cached embeddings does.
-            config = json.loads((Path(self.architecture.removeprefix(LOCAL)) / CONFIG).read_text(encoding="utf-8"))
-        else:
-            from open_clip.factory import get_model_config
-
-            config = get_model_config(self.architecture)
-        return canonical_json([config, self.preprocess, self.quick_gelu])
+        return canonical_json([{**self.config(), "quick_gelu": self.quick_gelu}, self.preprocess])
 
 
 def resolve_model(name: str) -> ModelSpec:
@@ -69,9 +92,18 @@ def resolve_model(name: str) -> ModelSpec:
         return local_model(name)
     if name.startswith(HUB):
         return hub_model(name)
-    architecture, _, source = name.partition(":")
-    architecture = architecture.replace("@336px", "-336").replace("/", "-")
-    return built_in_model(name, architecture, source or "openai")
+    spelling, _, source = name.partition(":")
+    architecture = built_in_name(spelling)
+    if architecture not in catalogue.architectures():
+        raise UsageError(f"There is no model {name!r}.{nearest(name)}", "transmiter models")
+    if Path(source).suffix in WEIGHT_SUFFIXES:
+        return file_model(spelling, architecture, source)
+    return published_model(name, architecture, source or OPENAI_TAG)
+
+
+def built_in_name(name: str) -> str:
+    """open_clip's spelling of an architecture: ViT-L-14-336 for ViT-L/14@336px."""
+    return name.replace("@336px", "-336").replace("/", "-")
 
 
 def local_model(name: str) -> ModelSpec:
@@ -85,46 +117,78 @@ def local_model(name: str) -> ModelSpec:
     if not weights:
         wanted = ", ".join(f"{stem}{WEIGHT_SUFFIXES[0]}" for stem in WEIGHT_STEMS)
         raise UsageError(f"{name} has no weights: {folder} holds none of {wanted} (or .bin, .pt, .pth).")
-    return ModelSpec(f"{LOCAL}{folder}", f"{LOCAL}{folder}", weights[0])
+    return ModelSpec(f"{LOCAL}{folder}", f"{LOCAL}{folder}", weights[0], configured_activation(folder))
 
 
 def hub_model(name: str) -> ModelSpec:
-    """A repository of the Hugging Face hub."""
-    from open_clip.pretrained import download_pretrained_from_hf as download
+    """A repository of the Hugging Face hub with open_clip_config.json and weights."""
+    repository = name.removeprefix(HUB)
+    if repository.count("/") != 1:
+        raise UsageError(f"{name!r} is no repository of the hub: names look like {HUB}ORG/REPO.")
+    folder = hub_file(repository, [CONFIG], f"the configuration of {name}").parent
+    weights = hub_file(repository, catalogue.HUB_WEIGHTS, f"the weights of {name}")
+    quick_gelu = configured_activation(folder)
+    return ModelSpec(name, f"{LOCAL}{folder}", weights, quick_gelu, repository=repository)
 
+
+def configured_activation(folder: Path) -> bool:
+    """Whether a model folder's configuration asks for QuickGELU.
+
+    Raises:
+        UsageError: if the configuration is not one of open_clip's.
+    """
+    model = read_config(folder / CONFIG).get("model_cfg")
+    if not isinstance(model, dict) or "text_cfg" not in model:
+        raise UsageError(f"{folder / CONFIG} has no model_cfg with a text_cfg: open_clip did not write it.")
+    return bool(model.get("quick_gelu"))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of open_clip_config.json."""
     try:
-        weights = download(name.removeprefix(HUB))
-    except Exception as error:  # the hub's client raises many kinds; each means that the weights are not here
-        raise missing_weights(name, error) from error
-    return ModelSpec(name, name, Path(weights))
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}.") from error
 
 
-def built_in_model(name: str, architecture: str, source: str) -> ModelSpec:
-    """One of open_clip's architectures with pretrained weights (a tag) or weights in a file (a path)."""
-    import open_clip
-
-    if architecture not in open_clip.list_models():
-        raise UsageError(f"There is no model {name!r}.{nearest(name)}", "transmiter fit --help")
-    path = Path(source).expanduser()
-    if path.suffix in WEIGHT_SUFFIXES:
-        if not path.is_file():
-            raise UsageError(f"The weights of {name!r} are missing: there is no file {path.absolute()}.")
-        return ModelSpec(f"{architecture}:{path.absolute()}", architecture, path.absolute())
-    pretrained = open_clip.get_pretrained_cfg(architecture, source)
-    if not pretrained:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-        raise UsageError(f"{architecture} has no weights {source!r}; it has: {tags}.", f"--weak {architecture}:TAG")
-    if (open_clip.get_model_config(architecture) or {}).get("quick_gelu") and not pretrained.get("quick_gelu"):
-        plain = architecture.removesuffix("-quickgelu")
+def file_model(spelling: str, architecture: str, source: str) -> ModelSpec:
+    """An architecture with weights in a file; a file does not say what activation it was trained with."""
+    path = Path(source).expanduser().absolute()
+    if not path.is_file():
+        raise UsageError(f"The weights of '{spelling}:{source}' are missing: there is no file {path}.")
+    quick = f"{architecture}{catalogue.QUICK}"
+    if spelling != architecture and quick in catalogue.architectures():
         raise UsageError(
-            f"The weights {source!r} were trained with GELU, but {architecture} has QuickGELU.", f"{plain}:{source}"
+            f"{spelling} means OpenAI's weights, so '{spelling}:{source}' does not say which activation "
+            f"{path.name} was trained with.",
+            f"{quick}:{source} for OpenAI's QuickGELU, {architecture}:{source} for GELU",
         )
-    try:
-        weights = open_clip.download_pretrained(pretrained)
-    except Exception as error:  # as above: network, disk, or the hub's own
-        raise missing_weights(name, error) from error
-    preprocess = {key: pretrained[key] for key in PREPROCESS_KEYS if pretrained.get(key) is not None}
-    return ModelSpec(name, architecture, Path(weights), bool(pretrained.get("quick_gelu")), preprocess)
+    return ModelSpec(
+        f"{architecture}:{path}",
+        architecture,
+        path,
+        catalogue.uses_quick_gelu(architecture),
+        catalogue.common_preprocess(architecture),
+    )
+
+
+def published_model(name: str, architecture: str, tag: str) -> ModelSpec:
+    """One of open_clip's architectures with weights that were published for it."""
+    tags = catalogue.tags_of(architecture)
+    tag = tag.lower().replace("-", "_")
+    plain = architecture.removesuffix(catalogue.QUICK)
+    if tag not in tags and tag in catalogue.tags_of(plain):
+        raise UsageError(
+            f"The weights {tag!r} were trained with GELU, but {architecture} has QuickGELU.", f"{plain}:{tag}"
+        )
+    if tag not in tags:
+        known = ", ".join(tags) or "none"
+        example = next(iter(tags), "PATH.safetensors")
+        raise UsageError(f"{architecture} has no weights {tag!r}; it has: {known}.", f"{architecture}:{example}")
+    repository, files = catalogue.repository_of(tags[tag])
+    weights = hub_file(repository, files, f"the weights of {name}")
+    quick_gelu = catalogue.uses_quick_gelu(architecture, tag)
+    return ModelSpec(name, architecture, weights, quick_gelu, catalogue.preprocess_of(tags[tag]))
 
 
 def with_weights(spec: ModelSpec, weights: Path, name: str) -> ModelSpec:
@@ -132,18 +196,7 @@ def with_weights(spec: ModelSpec, weights: Path, name: str) -> ModelSpec:
     return replace(spec, name=name, weights=weights.absolute())
 
 
-def missing_weights(name: str, error: Exception) -> TransmiterError:
-    """The error for weights that are neither on this disk nor could be downloaded."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return TransmiterError(
-        f"The weights of {name} are not on this disk and could not be downloaded: {reason}",
-        "run once with a network and without HF_HUB_OFFLINE, or pass ARCH:PATH.safetensors",
-    )
-
-
 def nearest(name: str) -> str:
     """A sentence with the known names nearest to a wrong one."""
-    import open_clip
-
-    close = difflib.get_close_matches(name, [*BUNDLED, *OPENAI, *open_clip.list_models()], n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, [*BUNDLED, *OPENAI, *catalogue.architectures()], n=3, cutoff=0.5)
     return f" Did you mean {', '.join(close)}?" if close else " Names look like ViT-B/32 or ViT-B-32:laion2b_s34b_b79k."

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
 from transmiter_cli.embedding.models import HUB, LOCAL, ModelSpec, resolve_model, with_weights
+from transmiter_cli.embedding.pickles import load_tensors
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
@@ -92,8 +92,29 @@ class LogitsTeacher:
         return self.rows[places].float()
 
 
+@dataclass(frozen=True)
+class MeanTeacher:
+    """Several fine-tuned models at once: the mean of their logits, each row's mean taken off first.
+
+    A softmax does not see what is added to a whole row, so the models need not agree on it.
+    """
+
+    teachers: Sequence[Teacher]
+
+    def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
+        """See Teacher."""
+        rows = [teacher.logits(files, weak_images).float() for teacher in self.teachers]
+        return torch.stack([row - row.mean(-1, keepdim=True) for row in rows]).mean(0)
+
+
 class MissingLogitsError(TransmiterError):
     """Logits were given for other images than those asked for."""
+
+
+def open_teachers(given: Sequence[str], workspace: Workspace, *about: Any) -> Teacher:
+    """What all --finetuned values name together: one teacher, or the mean of several; see open_teacher."""
+    teachers = [open_teacher(name, workspace, *about) for name in given]
+    return teachers[0] if len(teachers) == 1 else MeanTeacher(teachers)
 
 
 def open_teacher(
@@ -131,6 +152,10 @@ def open_teacher(
         return logits_teacher(str(path), tensors["logits"], json.loads(metadata.get("ids", "null")), len(class_names))
     if "weight" in names and names <= {"weight", "bias"}:
         return head_teacher(path, tensors, width, logit_scale, len(class_names))
+    if given not in BUNDLED:
+        workspace.reporter.note(
+            f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name} ({weak.activation})."
+        )
     return CheckpointTeacher(workspace.open(with_weights(weak, path, given)), class_names, templates)
 
 
@@ -170,17 +195,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 wanted = names if len(names) <= 2 else []
                 tensors = {name: file.get_tensor(name) if wanted else torch.empty(0) for name in names}
                 return tensors, file.metadata() or {}
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise TransmiterError(
-            f"{path} holds more than tensors, and running a stranger's pickle is refused.",
-            "save the state_dict alone: torch.save(model.state_dict(), PATH)",
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+    except (SafetensorError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise TransmiterError(f"{path} holds no dictionary of tensors, but {type(content).__name__}.")
-    return content, {}
+    return load_tensors(path), {}
 
 
 def head_teacher(

@@ -17,7 +17,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import ARTEFACTS, FITTED, PROBE, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import Teacher, open_teacher
+from transmiter_cli.task.finetuned import Teacher, open_teachers
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def finetuned_logits(
 
 def run_teacher(task: Task, run: Run, workspace: Workspace, weak: Embeddings) -> Teacher:
     """The fine-tuned weak model of a run."""
-    given = str(run.path / PROBE) if task.finetuned == MAKE_PROBE else task.finetuned
+    given = [str(run.path / PROBE) if name == MAKE_PROBE else name for name in task.finetuned]
     width = weak.images.shape[1]
     spec = resolve_model(task.weak)
-    return open_teacher(given, workspace, spec, width, weak.logit_scale, task.classes, task.templates)
+    return open_teachers(given, workspace, spec, width, weak.logit_scale, task.classes, task.templates)
 
 
 def load_fitted(run: Run, workspace: Workspace) -> Artefact:

@@ -34,7 +34,7 @@ def demo_run(run: Run, workspace: Workspace, seed: int) -> EvalResult:
     lines = {name: shlex.split(line) for name, line in demo_commands(seed).items()}
     options = FitOptions(
         "demo-weak",
-        "demo-finetuned",
+        ["demo-finetuned"],
         DataSpec("demo-digits"),
         aux_words="characters",
         settings=FitSettings(seed=seed),

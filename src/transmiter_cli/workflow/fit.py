@@ -34,7 +34,7 @@ class FitOptions:
 
     Attributes:
         weak: the zero-shot weak model's name.
-        finetuned: its fine-tuned twin: a file, a model name, or "probe".
+        finetuned: its fine-tuned twins, one or several to be averaged: files, model names, or "probe".
         data: unlabelled images (labels are read for "probe" only).
         classes: a file of class names; the data's labels if None.
         template: prompts, each with {} for the name.
@@ -45,7 +45,7 @@ class FitOptions:
     """
 
     weak: str
-    finetuned: str
+    finetuned: Sequence[str]
     data: DataSpec
     classes: Path | None = None
     template: Sequence[str] = ()
@@ -88,13 +88,13 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     if len(vocabulary) < options.vocabulary_size:
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
     spec = resolve_model(options.weak)
-    data, finetuned = lasting(options.data), teachers.lasting_name(options.finetuned)
+    data, finetuned = lasting(options.data), tuple(map(teachers.lasting_name, options.finetuned))
     origin = (data.data, images.split, spec.name, finetuned, data.root, data.limit)
     task = Task(names, images.label_names, templates, *origin)
     run.claim(task, options.force)
     encoder = workspace.open(spec)
     weak = encode(encoder, images, vocabulary, templates)
-    if finetuned == teachers.PROBE:
+    if teachers.PROBE in finetuned:
         make_probe(weak, task, run, options.settings.seed)
     teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
     with workspace.reporter.progress("Fitting the adapter") as advance:

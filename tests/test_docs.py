@@ -1,0 +1,64 @@
+"""The Python examples of docs/ run as they stand, and what they save is what the commands take."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from transmiter_cli.embedding.encoder import Encoder
+from transmiter_cli.embedding.models import resolve_model, with_weights
+from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.task.finetuned import HeadTeacher, LogitsTeacher, open_teacher
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def run_examples(document: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    for example in re.findall(r"```python\n(.*?)```", (DOCS / document).read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(example, document, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    monkeypatch.chdir(tmp_path)
+    return run_examples("finetuned.md")
+
+
+def test_heads_and_logits_of_the_examples_are_taken(examples: dict[str, object], tmp_path: Path):
+    weak, workspace = resolve_model("demo-weak"), Workspace(cache=tmp_path / "cache")
+    kinds = {"prompts": HeadTeacher, "probe": HeadTeacher, "logits": LogitsTeacher}
+    for name, kind in kinds.items():
+        given = str(tmp_path / f"{name}.safetensors")
+        assert isinstance(open_teacher(given, workspace, weak, 512, 10.0, [*"abcdefghij"], Templates(("a {}",))), kind)
+
+
+def test_a_lora_checkpoint_merges_into_an_ordinary_one(examples: dict[str, object], tmp_path: Path):
+    weak = resolve_model("demo-weak")
+    plain = load_file(weak.weights)
+    names = [name for name in plain if name.endswith(("mlp.c_fc.weight", "mlp.c_proj.weight"))]
+    peft = {f"base_model.model.{name}": value for name, value in plain.items()}
+    expected = dict(plain)
+    for name in names:
+        layer = f"base_model.model.{name.removesuffix('.weight')}"
+        for part in ("weight", "bias"):
+            peft[f"{layer}.base_layer.{part}"] = peft.pop(f"{layer}.{part}")
+        rows, columns = plain[name].shape
+        peft[f"{layer}.lora_A.default.weight"] = 0.1 * torch.randn(2, columns)
+        peft[f"{layer}.lora_B.default.weight"] = 0.1 * torch.randn(rows, 2)
+        update = peft[f"{layer}.lora_B.default.weight"] @ peft[f"{layer}.lora_A.default.weight"]
+        expected[name] = plain[name] + 4.0 * update
+    assert names
+    merged = examples["merge_lora"](peft, 4.0)  # type: ignore[operator]
+    assert set(merged) == set(plain)
+    for name, value in expected.items():
+        torch.testing.assert_close(merged[name], value)
+    torch.save(merged, tmp_path / "merged.pt")
+    spec = with_weights(weak, tmp_path / "merged.pt", "merged")
+    texts = ["a photo of a seven."]
+    found = Encoder(spec, torch.device("cpu")).encode_texts(texts)
+    assert not torch.allclose(found, Encoder(weak, torch.device("cpu")).encode_texts(texts), atol=1e-3)

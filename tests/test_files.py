@@ -27,7 +27,11 @@ def test_files_have_the_usual_permissions(tmp_path: Path):
 
 
 def test_the_same_value_is_the_same_text():
-    assert canonical_json({"b": 1, "a": [1, "é"]}) == canonical_json({"a": [1, "é"], "b": 1}) == '{"a":[1,"é"],"b":1}'
+    assert (
+        canonical_json({"b": 1, "a": [1, "é"]})
+        == canonical_json({"a": [1, "é"], "b": 1})
+        == r'{"a":[1,"\u00e9"],"b":1}'
+    )
 
 
 def test_digests_keep_their_parts_apart(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -73,14 +74,23 @@ def transfer(
     """
     if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
         raise ValueError("transfer starts from a fitted adapter, as fit returns it.")
-    if reg <= 0 or rho <= 0:
-        raise ValueError(f"reg and rho must be positive, not {reg} and {rho}.")
+    if not (0 < reg < math.inf and 0 < rho < math.inf):
+        raise ValueError(f"reg and rho must be positive and finite, not {reg} and {rho}.")
+    if method not in ("adapter", "ridge"):
+        raise ValueError(f"the method is 'adapter' or 'ridge', not {method!r}.")
+    for model in (weak, strong):
+        if len(model.texts) != len(fitted.vocabulary):
+            sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"
+            raise InvalidTensorError(f"there are {sizes}.")
     if method == "adapter":
         moved: Adapter | nn.Module = transfer_adapter(fitted.correction, weak, strong, reg)
         chosen = {"reg": reg}
     elif finetuned_logits is None:
         raise ValueError("method 'ridge' needs finetuned_logits, the fine-tuned weak model on the same images.")
     else:
+        if finetuned_logits.shape[-1] != fitted.correction.classes:
+            counts = f"{finetuned_logits.shape[-1]} classes, the fitted adapter {fitted.correction.classes}"
+            raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
         moved = ridge_transfer(strong, finetuned_logits, rho)
         chosen = {"rho": rho}
     details = {**fitted.details, "transfer": {"images": len(strong), **chosen}}
@@ -116,6 +126,7 @@ def refine(
     """
     recipe = RefineSettings(**settings)
     check_labels(labels, len(images), transferred.correction.classes)
+    labels = labels.long()
     embeddings = Embeddings(images, transferred.texts.to(images.device), transferred.logit_scale)
 
     def forward(module: nn.Module, rows: Tensor) -> Tensor:

@@ -54,10 +54,14 @@ class Artefact:
 
     @property
     def parameters_added(self) -> int:
-        """Numbers that inference needs beside the model; none for ridge, which folds into the text classifier."""
+        """Numbers that inference needs beside the model: the adapter, its basis, the auxiliary words' embeddings.
+
+        None for ridge, which folds into the text classifier.
+        """
         if isinstance(self.correction, LinearCorrection):
             return 0
-        return sum(parameter.numel() for parameter in self.correction.parameters())
+        auxiliary = self.texts[self.correction.classes :].numel()
+        return auxiliary + sum(parameter.numel() for parameter in self.correction.parameters())
 
     @torch.no_grad()
     def __call__(
@@ -76,10 +80,10 @@ class Artefact:
             sizes = f"{logits.shape[-1]} columns for a vocabulary of {len(self.vocabulary)} entries"
             raise ValueError(f"the logits have {sizes}.")
         if isinstance(self.correction, Adapter):
-            return self.correction(logits)
+            return self.correction(logits.float())
         if images is None:
             raise ValueError("method 'ridge' corrects logits from image embeddings: call it with (logits, images).")
-        return self.correction(logits, images)
+        return self.correction(logits.float(), images)
 
     def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
         """Adapted logits of all images, a block at a time: no N x M matrix is formed."""

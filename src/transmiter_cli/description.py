@@ -29,6 +29,6 @@ def read_description(path: str | Path) -> dict[str, Any]:
             shapes = {name: list(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
     except (SafetensorError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read as an artefact: {error}.") from error
-    if metadata is None:
+    if metadata is None or "stage" not in metadata:
         raise TransmiterError(f"{path} is a safetensors file, but not one that transmiter wrote.")
     return {**json.loads(metadata), "tensors": shapes}

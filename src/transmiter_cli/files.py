@@ -13,7 +13,7 @@ from typing import Any
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spare spaces: the same value gives the same text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(*parts: str | bytes) -> str:

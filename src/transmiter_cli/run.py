@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from transmiter_cli.embedding.prompts import Templates
@@ -73,6 +75,11 @@ class Run:
         self.path = path
 
     @property
+    def flag(self) -> str:
+        """What a command line needs to mean this run; nothing for the usual one."""
+        return "" if self.path == default_run() else f" --run {shlex.quote(str(self.path))}"
+
+    @property
     def record_path(self) -> Path:
         """run.json."""
         return self.path / "run.json"
@@ -86,8 +93,11 @@ class Run:
         if not self.record_path.is_file():
             return {}
         try:
-            return json.loads(self.record_path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            record = json.loads(self.record_path.read_text(encoding="utf-8"))
+            if "task" in record:
+                task_from_json(record["task"])
+            return record
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise TransmiterError(f"{self.record_path} is damaged: {error}.", "pass another --run") from error
 
     def task(self) -> Task:
@@ -99,7 +109,8 @@ class Run:
         record = self.record()
         if "task" not in record:
             raise UsageError(
-                f"There is no run in {self.path}.", "transmiter fit --weak MODEL --finetuned FILE --data FOLDER"
+                f"There is no run in {self.path}.",
+                f"transmiter fit --weak MODEL --finetuned FILE --data FOLDER{self.flag}",
             )
         return task_from_json(record["task"])
 
@@ -111,17 +122,20 @@ class Run:
         """
         name = self.record().get("strong")
         if name is None:
-            raise UsageError(f"Nothing was transferred in {self.path} yet.", "transmiter transfer --strong MODEL")
+            raise UsageError(
+                f"Nothing was transferred in {self.path} yet.", f"transmiter transfer --strong MODEL{self.flag}"
+            )
         return name
 
     def claim(self, task: Task, force: bool) -> None:
-        """Refuse to overwrite a run of other classes.
+        """Refuse to overwrite a run of other classes, or to compute what could not be written.
 
         Raises:
             UsageError: if the directory holds such a run and `force` is off.
+            TransmiterError: if it cannot be written to.
         """
-        record = self.record()
-        if force or "task" not in record:
+        self.require_writable()
+        if force or "task" not in self.record():
             return
         before = self.task().classes
         if before != task.classes:
@@ -131,10 +145,25 @@ class Run:
                 "pass another --run, or --force to replace it",
             )
 
+    def require_writable(self) -> None:
+        """Raise TransmiterError if nothing can be written to the directory."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise TransmiterError(
+                f"{self.path} cannot be written to: {error.strerror}.", "pass another --run"
+            ) from error
+
     def begin(self, task: Task) -> None:
         """Start the record anew; what was transferred from an earlier fit is stale and goes."""
         self.forget()
-        self.write({"task": asdict(task), "history": self.record().get("history", [])})
+        try:
+            history = self.record().get("history", [])
+        except TransmiterError:  # a damaged record is what --force replaces
+            history = []
+        self.write({"task": asdict(task), "history": history})
 
     def forget(self) -> None:
         """Remove what transfer and refine made."""
@@ -170,4 +199,4 @@ class Run:
 
 def default_run() -> Path:
     """$TRANSMITER_RUN, or ./transmiter-run."""
-    return Path(os.environ.get(RUN_VARIABLE) or DEFAULT_RUN)
+    return Path(os.environ.get(RUN_VARIABLE) or DEFAULT_RUN).expanduser()

@@ -49,7 +49,7 @@ def test_no_images(cli: Cli, tmp_path: Path):
 
 def test_a_class_without_images(cli: Cli, pictures: Path):
     (pictures / "three").mkdir()
-    failed(cli(*FIT, "--data", pictures), 1, "class folder 'three'", "Try: rmdir")
+    failed(cli(*FIT, "--data", pictures), 1, "class folder 'three'", "Try: put images into it")
 
 
 def test_an_unknown_model(cli: Cli, pictures: Path):

@@ -32,17 +32,12 @@ def test_standardized_rows_forget_scale_and_offset(seed: int, scale: float, offs
 @pytest.mark.parametrize(
     ("images", "texts", "scale", "said"),
     [
-        (torch.ones(3, 4), torch.ones(5, 3), 1.0, "different widths: 4 and 3"),
-        (torch.ones(3), torch.ones(5, 3), 1.0, "must be a matrix"),
         (torch.full((3, 3), torch.nan), torch.ones(5, 3), 1.0, "image embeddings hold NaN"),
         (torch.ones(3, 3), torch.full((5, 3), torch.inf), 1.0, "text embeddings hold NaN or infinite"),
         (torch.ones(3, 3), torch.ones(5, 3), 0.0, "logit scale must be positive"),
+        (torch.ones(3, 3), torch.ones(5, 3), float("inf"), "and finite, not inf"),
     ],
 )
 def test_what_cannot_be_worked_with_is_refused(images, texts, scale, said):
-    from jaxtyping import TypeCheckError
-
-    with pytest.raises((InvalidTensorError, TypeCheckError)) as caught:
+    with pytest.raises(InvalidTensorError, match=said):
         Embeddings(images, texts, scale)
-    if caught.type is InvalidTensorError:
-        assert said in str(caught.value)

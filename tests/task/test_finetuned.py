@@ -18,8 +18,8 @@ from transmiter_cli.task.finetuned import (
     CheckpointTeacher,
     MissingLogitsError,
     bundled_path,
+    mean_teacher,
     open_teacher,
-    open_teachers,
 )
 
 FILES = [ImageFile(Path(f"/data/a/{name}.png"), f"a/{name}.png", "a") for name in ("one", "two")]
@@ -48,13 +48,19 @@ def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
     torch.testing.assert_close(found, 10.0 * IMAGES @ features.T)
 
 
-def test_logits_are_found_by_id_or_file_name(tmp_path: Path):
+def test_logits_are_found_by_id_or_absolute_path(tmp_path: Path):
     rows = torch.randn(3, 3)
     save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": json.dumps(["a/two.png", "b/x.png", "a/one.png"])})
     np.save(tmp_path / "n.npy", rows.numpy())
-    (tmp_path / "n.txt").write_text("two.png\nx.png\none.png\n")
+    (tmp_path / "n.txt").write_text("/data/a/two.png\nx.png\n/data/a/one.png\n")
     for name in ("l.safetensors", "n.npy"):
         assert torch.equal(opened(tmp_path / name, tmp_path).logits(FILES, IMAGES), rows[[2, 0]])
+
+
+def test_the_same_file_name_in_another_folder_is_another_image(tmp_path: Path):
+    save_file({"logits": torch.randn(2, 3)}, tmp_path / "l.safetensors", {"ids": '["b/one.png", "one.png"]'})
+    with pytest.raises(MissingLogitsError, match="no logits for 2 images"):
+        opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)
 
 
 def test_images_without_logits_are_named(tmp_path: Path):
@@ -86,9 +92,8 @@ def test_several_teachers_are_averaged_whatever_constant_each_adds_to_a_row(tmp_
     )
 
     def found(*names: str) -> torch.Tensor:
-        return open_teachers([str(tmp_path / f"{name}.safetensors") for name in names], *arguments).logits(
-            FILES, IMAGES
-        )
+        teachers = [open_teacher(str(tmp_path / f"{name}.safetensors"), *arguments) for name in names]
+        return mean_teacher(teachers).logits(FILES, IMAGES)
 
     alone = IMAGES @ head["weight"].T + head["bias"]
     torch.testing.assert_close(found("a"), alone)
@@ -136,6 +141,8 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
         "ids": ({"logits": torch.randn(2, 3)}, {}, "which images its rows are"),
         "classes": ({"logits": torch.randn(2, 4)}, {"ids": '["a", "b"]'}, r"shape \(2, 4\)"),
         "count": ({"logits": torch.randn(2, 3)}, {"ids": '["a"]'}, "1 ids for 2 rows"),
+        "bias": ({"weight": torch.randn(3, 64), "bias": torch.zeros(2)}, {}, r"bias in .* has shape \(2,\)"),
+        "json": ({"logits": torch.randn(1, 3)}, {"ids": "{"}, "is no JSON"),
         "twice": ({"logits": torch.randn(2, 3)}, {"ids": '["a", "a"]'}, "same image id twice"),
         "nan": ({"logits": torch.full((2, 3), torch.nan)}, {"ids": '["a", "b"]'}, "NaN"),
     }

@@ -15,24 +15,25 @@ from transmiter_cli.task.vocabulary import (
 
 
 def test_folder_names_become_class_names():
-    assert class_names(("maine_coon", "pug__dog"), None) == ("maine coon", "pug dog")
+    assert class_names(("maine_coon", "pug__dog"), None) == (("maine coon", "pug dog"), ("maine_coon", "pug__dog"))
 
 
-def test_a_list_of_names_is_matched_whatever_its_order_and_spelling(tmp_path: Path):
+def test_a_list_of_names_is_matched_whatever_its_spelling_and_decides_the_order(tmp_path: Path):
     (tmp_path / "names.txt").write_text("Pug Dog\nMaine-Coon\n\n")
-    assert class_names(("maine_coon", "pug_dog"), tmp_path / "names.txt") == ("Maine-Coon", "Pug Dog")
+    found = class_names(("maine_coon", "pug_dog"), tmp_path / "names.txt")
+    assert found == (("Pug Dog", "Maine-Coon"), ("pug_dog", "maine_coon"))
 
 
 def test_names_for_folders_that_are_codes(tmp_path: Path):
     (tmp_path / "names.json").write_text(json.dumps({"n02": "dog", "n01": "cat"}))
-    assert class_names(("n01", "n02"), tmp_path / "names.json") == ("cat", "dog")
+    assert class_names(("n01", "n02"), tmp_path / "names.json") == (("dog", "cat"), ("n02", "n01"))
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    assert class_names(("n01", "n02"), tmp_path / "names.txt") == ("cat", "dog")
+    assert class_names(("n01", "n02"), tmp_path / "names.txt") == (("cat", "dog"), ("n01", "n02"))
 
 
 def test_unlabelled_images_need_a_file_of_names(tmp_path: Path):
     (tmp_path / "names.json").write_text('["cat", "dog"]')
-    assert class_names((), tmp_path / "names.json") == ("cat", "dog")
+    assert class_names((), tmp_path / "names.json") == (("cat", "dog"), ())
     with pytest.raises(UsageError, match="no class folders"):
         class_names((), None)
 
@@ -51,6 +52,12 @@ def test_files_of_names_that_do_not_fit_are_refused(tmp_path: Path, name: str, c
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=said):
         class_names(("x1", "x2"), tmp_path / name)
+
+
+def test_names_of_which_only_some_are_the_datas_are_not_guessed_at(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("dog\ncat\npony\n")
+    with pytest.raises(UsageError, match="'pony', which is no class of the data, while other names are"):
+        class_names(("cat", "dog", "horse"), tmp_path / "names.txt")
 
 
 def test_the_same_name_twice_is_refused():
@@ -79,9 +86,9 @@ def test_words_from_a_file_or_nowhere(tmp_path: Path):
 
 
 def test_variants_of_task_names_are_left_out():
-    words = ["Cats", "cat", "maine-coon", "Maine_Coons", "butterfly", "boxes", "glass", "dog", "dog"]
-    vocabulary = build_vocabulary(("cat", "maine coon", "butterflies", "box", "glasses"), words, 100, 0)
-    assert vocabulary[5:] == ("dog",)
+    words = ["Cats", "cat", "maine-coon", "Maine_Coons", "butterfly", "boxes", "glass", "wolves", "dog", "Dog", "dog"]
+    vocabulary = build_vocabulary(("cat", "maine coon", "butterflies", "box", "glasses", "wolf"), words, 100, 0)
+    assert vocabulary[6:] == ("dog",)
 
 
 @given(st.integers(2, 40), st.integers(0, 100))

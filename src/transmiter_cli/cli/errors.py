@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 from rich.text import Text
 
@@ -17,12 +18,13 @@ DEBUG_VARIABLE = "TRANSMITER_DEBUG"
 def explain(error: Exception) -> tuple[str, str | None, int] | None:
     """What happened and why, what mends it, and the exit code; None for an error that is a bug."""
     if isinstance(error, TransmiterError):
-        return str(error), error.fix, error.exit_code
+        message = str(error)
+        if isinstance(error, ValueError):  # the method's own, which begin like any Python error
+            message = message[:1].upper() + message[1:]
+        return message, error.fix, error.exit_code
     if isinstance(error, OSError):
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return f"{what}.", None, 1
-    if isinstance(error, ValueError) and type(error).__name__ == "InvalidTensorError":  # torch stays unimported
-        return str(error)[:1].upper() + str(error)[1:], None, 1
     if type(error).__name__ == "OutOfMemoryError":
         return "The device has too little memory.", "add --encode-batch 8 or --device cpu", 1
     return None
@@ -30,6 +32,9 @@ def explain(error: Exception) -> tuple[str, str | None, int] | None:
 
 def run(app: Callable[[], None]) -> None:
     """Run the app; show an error as a sentence, and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         app()
     except Exception as error:

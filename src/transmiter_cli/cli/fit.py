@@ -116,6 +116,6 @@ def command(
             ("adapter", console.shown(result.path)),
             ("learned from", f"{result.images:,} images, {len(result.artefact.vocabulary):,} words"),
             ("with fine-tuned", agreement),
-            ("next", "transmiter transfer --strong MODEL"),
+            ("next", f"transmiter transfer --strong MODEL{Run(run).flag}"),
         ]
     )

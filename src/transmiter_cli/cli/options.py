@@ -36,4 +36,4 @@ LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most so many images, evenly spaced over the sorted list.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Decides everything that is random.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides everything that is random.")]

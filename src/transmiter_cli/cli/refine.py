@@ -64,6 +64,6 @@ def command(
         [
             ("refined", console.shown(result.path)),
             ("learned from", f"{result.images:,} labelled images"),
-            ("next", "transmiter eval --data LABELLED_FOLDER"),
+            ("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}"),
         ]
     )

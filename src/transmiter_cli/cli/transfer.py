@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated
 
@@ -43,8 +44,8 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Carry the fitted adapter to a stronger model: no labels, no gradients, seconds."""
-    if reg <= 0 or rho <= 0:
-        raise typer.BadParameter("--reg and --rho must be positive.")
+    if not (0 < reg < math.inf and 0 < rho < math.inf):
+        raise typer.BadParameter("--reg and --rho must be positive and finite.")
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 
@@ -65,4 +66,4 @@ def command(
                 ("effect", f"{console.percent(result.changed)} of {strong}'s answers change"),
             ]
         )
-    console.print_result([("next", "transmiter eval --data LABELLED_FOLDER")])
+    console.print_result([("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}")])

@@ -40,16 +40,24 @@ class Batch:
 def decode(record: ImageRecord, preprocess: Callable[[Image.Image], Tensor]) -> Tensor | Skipped:
     """One image, upright and preprocessed, or why it cannot be had."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with picture(record) as image:
-                return preprocess(ImageOps.exif_transpose(image))
+        with picture(record) as image:
+            return preprocess(as_rgb(ImageOps.exif_transpose(image)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Skipped(record.name, "too many pixels to be decoded safely")
     except Image.UnidentifiedImageError:
         return Skipped(record.name, "empty file" if is_empty(record) else "not an image")
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         return Skipped(record.name, getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The picture as it looks on white paper: 16 bits scaled to 8, transparent parts white."""
+    if image.mode.startswith("I"):
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 @contextmanager
@@ -90,7 +98,8 @@ def decode_batches(
 ) -> Iterator[Batch]:
     """Decode the records at the batches' positions, BATCHES_AHEAD batches ahead of whoever iterates."""
     workers = workers or min(32, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         pending: deque[tuple[Sequence[int], list[Future[Tensor | Skipped]]]] = deque()
         for positions in batches:
             pending.append((positions, [pool.submit(decode, records[i], preprocess) for i in positions]))

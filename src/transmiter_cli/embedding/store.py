@@ -17,7 +17,7 @@ from torch import Tensor
 from transmiter_cli.files import canonical_json, digest, write_atomically
 from transmiter_cli.reporter import Reporter
 
-METADATA_KEY = "transmiter"
+METADATA_KEY = "transmiter_embeddings"
 Place = tuple[Path, int]
 """A shard and a row of it."""
 

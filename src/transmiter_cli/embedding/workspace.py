@@ -44,6 +44,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise UsageError(f"{name!r} is no device to compute on.", "--device cpu")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"There is no device {name!r} here: {str(error).splitlines()[0]}", "--device cpu") from error

@@ -26,7 +26,6 @@ def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "ba
     """
     unit = F.normalize(texts.double(), dim=-1)
     left, singular, _ = torch.linalg.svd(unit - unit.mean(0), full_matrices=False)
-    kept = singular > TOLERANCE * singular[0]
     if singular[0] < torch.finfo(torch.float32).eps:
         raise InvalidTensorError("all text embeddings are the same, so they span no basis.")
-    return left[:, kept].T.float().contiguous()
+    return left[:, singular > TOLERANCE * singular[0]].T.float().contiguous()

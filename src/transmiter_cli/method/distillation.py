@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from transmiter_cli.method.adapter import Adapter, freeze_basis, learn_basis
 from transmiter_cli.method.basis import compact_basis
@@ -57,7 +57,7 @@ def distillation_loss(
 def new_adapter(texts: Float[Tensor, "vocabulary width"], classes: int, settings: FitSettings) -> Adapter:
     """An adapter that changes nothing yet, its weights drawn from the seed and independent of the device."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+        torch.default_generator.manual_seed(settings.seed)  # the CPU's alone: a user's CUDA generator is not ours
         square = settings.basis == "paper"
         basis = torch.eye(len(texts)) if square else compact_basis(texts).cpu()
         adapter = Adapter(basis, classes).to(texts.device)
@@ -87,6 +87,8 @@ def fit_adapter(
             classes than vocabulary entries, or values are not finite.
     """
     check_teacher(weak, finetuned_logits)
+    if settings.basis not in ("compact", "paper"):
+        raise ValueError(f"the basis is 'compact' or 'paper', not {settings.basis!r}.")
     adapter = new_adapter(weak.texts, finetuned_logits.shape[1], settings)
     trained = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
     steps = settings.epochs * math.ceil(len(weak) / settings.batch_size)
@@ -110,7 +112,14 @@ def fit_adapter(
         if progress:
             progress(step + 1, steps)
     freeze_basis(adapter)
+    require_trained(adapter)
     return adapter.eval()
+
+
+def require_trained(module: nn.Module) -> None:
+    """Raise InvalidTensorError if training left parameters that are not finite."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
+        raise InvalidTensorError("the training diverged: its parameters are no longer finite.", "a smaller --lr")
 
 
 def batches(images: int, settings: FitSettings, generator: torch.Generator) -> list[Int[Tensor, " rows"]]:

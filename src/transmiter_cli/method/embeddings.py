@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,11 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from transmiter_cli.errors import TransmiterError
+
 BLOCK = 8192
 """Rows that are worked on at a time where all rows at once would need N x M memory."""
 
 
-class InvalidTensorError(ValueError):
+class InvalidTensorError(TransmiterError, ValueError):
     """A tensor that cannot be worked with: wrong shape, too few rows, or values that are not finite."""
 
 
@@ -53,8 +56,9 @@ class Embeddings:
         if self.images.shape[1] != self.texts.shape[1]:
             widths = f"{self.images.shape[1]} and {self.texts.shape[1]}"
             raise InvalidTensorError(f"image and text embeddings have different widths: {widths}.")
-        if not self.logit_scale > 0:
-            raise InvalidTensorError(f"the logit scale must be positive, not {self.logit_scale}.")
+        object.__setattr__(self, "logit_scale", float(self.logit_scale))
+        if not 0 < self.logit_scale < math.inf:
+            raise InvalidTensorError(f"the logit scale must be positive and finite, not {self.logit_scale}.")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.embeddings import InvalidTensorError, require_finite
 
 RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""
@@ -23,7 +23,12 @@ class Accuracy(NamedTuple):
 
 
 def hits(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Bool[Tensor, " images"]:
-    """Whether the highest logit of each row is its label's."""
+    """Whether the highest logit of each row is its label's.
+
+    Raises:
+        InvalidTensorError: if a logit is not finite: the highest of such a row means nothing.
+    """
+    require_finite("logits", logits)
     return logits.argmax(-1) == labels
 
 

@@ -71,7 +71,7 @@ def refine_correction(
             done += 1
             if progress:
                 progress(done, total)
-    best = int(losses.argmin())
+    best = int(losses.nan_to_num(nan=torch.inf).argmin())
     return next(islice(trajectory(module, forward, labels, everything, settings), best, None))
 
 

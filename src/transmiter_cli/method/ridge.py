@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from transmiter_cli.method.distillation import check_teacher
-from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import ridge_moments
 
 
@@ -57,5 +57,8 @@ def ridge_transfer(
     centred = finetuned_logits.double() - finetuned_logits.double().mean(-1, keepdim=True)
     gram, cross = ridge_moments(strong, centred)
     gram.diagonal().add_(rho * gram.diagonal().mean())
-    weight = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if bool(failed):
+        raise InvalidTensorError(f"rho = {rho} is too small for these embeddings.", "a larger --rho")
+    weight = torch.cholesky_solve(cross, factor)
     return LinearCorrection(weight.float())

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from transmiter_cli.evaluation import Row
 from transmiter_cli.workflow.evaluate import EvalResult
@@ -15,8 +16,8 @@ TITLES = {
     "weak": "weak, zero-shot",
     "weak_finetuned": "weak, fine-tuned",
     "strong": "strong, zero-shot",
-    "eft": "EFT, three models",
-    "direct": "direct, unrotated",
+    "eft": "EFT, 3 models",
+    "direct": "direct",
     "transferred": "transferred",
     "ridge": "ridge",
     "refined": "refined",
@@ -25,7 +26,9 @@ TITLES = {
 
 def evaluation_table(result: EvalResult) -> Table:
     """All rows at 80 columns; the best of the strong model's is marked with a star, not by colour alone."""
-    table = Table(box=box.SIMPLE_HEAD, title=heading(result), title_justify="left", title_style="", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=Text(heading(result)), title_justify="left", title_style="", pad_edge=False
+    )
     table.add_column("model", no_wrap=True)
     for header in ("top-1 %", "95 % interval", "parameters", "labels", "gradients"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -67,6 +70,6 @@ def demo_sentence(result: EvalResult) -> str:
     rows = {name: 100 * row.top1 for name, row in result.rows.items()}
     return (
         f"You saw a strong model go from {rows['strong']:.1f} % to {rows['transferred']:.1f} % on handwriting, with "
-        f"no label and no gradient, by taking over what a weaker model ({rows['weak']:.1f} %) had "
+        f"no label and no gradient in it, by taking over what a weaker model ({rows['weak']:.1f} %) had "
         f"learned in fine-tuning; 16 labels per class then made it {rows['refined']:.1f} %."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
@@ -20,6 +21,7 @@ from transmiter_cli.embedding.models import HUB, LOCAL, ModelSpec, resolve_model
 from transmiter_cli.embedding.pickles import load_tensors
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import require_finite
@@ -77,7 +79,7 @@ class HeadTeacher:
 
 @dataclass(frozen=True)
 class LogitsTeacher:
-    """Logits computed elsewhere, by image id or file name."""
+    """Logits computed elsewhere, by image id or absolute path."""
 
     source: str
     rows: Float[Tensor, "images classes"]
@@ -85,10 +87,13 @@ class LogitsTeacher:
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
         """See Teacher; raises TransmiterError if an image has no logits."""
-        places = [self.index.get(file.id, self.index.get(PurePosixPath(file.id).name, -1)) for file in files]
+        places = [self.index.get(file.id, self.index.get(file.name, -1)) for file in files]
         absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
         if absent:
-            raise MissingLogitsError(f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first.")
+            raise MissingLogitsError(
+                f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first.",
+                "ids are paths below the --data folder, or absolute",
+            )
         return self.rows[places].float()
 
 
@@ -111,9 +116,8 @@ class MissingLogitsError(TransmiterError):
     """Logits were given for other images than those asked for."""
 
 
-def open_teachers(given: Sequence[str], workspace: Workspace, *about: Any) -> Teacher:
-    """What all --finetuned values name together: one teacher, or the mean of several; see open_teacher."""
-    teachers = [open_teacher(name, workspace, *about) for name in given]
+def mean_teacher(teachers: Sequence[Teacher]) -> Teacher:
+    """One teacher for all: the only one, or the mean of several."""
     return teachers[0] if len(teachers) == 1 else MeanTeacher(teachers)
 
 
@@ -149,7 +153,7 @@ def open_teacher(
     tensors, metadata = read_tensors(path)
     names = set(tensors)
     if "logits" in names:
-        return logits_teacher(str(path), tensors["logits"], json.loads(metadata.get("ids", "null")), len(class_names))
+        return logits_teacher(str(path), tensors["logits"], read_ids(path, metadata), len(class_names))
     if "weight" in names and names <= {"weight", "bias"}:
         return head_teacher(path, tensors, width, logit_scale, len(class_names))
     if given not in BUNDLED:
@@ -192,19 +196,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 names = list(file.keys())
-                wanted = names if len(names) <= 2 else []
-                tensors = {name: file.get_tensor(name) if wanted else torch.empty(0) for name in names}
+                small = "logits" in names or set(names) <= {"weight", "bias"}
+                tensors = {name: file.get_tensor(name) if small else torch.empty(0) for name in names}
                 return tensors, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     return load_tensors(path), {}
 
 
-def head_teacher(
-    path: Path, tensors: Mapping[str, Tensor], width: int, logit_scale: float, classes: int
-) -> HeadTeacher:
+def head_teacher(path: Path, tensors: Mapping[str, Any], width: int, logit_scale: float, classes: int) -> HeadTeacher:
     """A head; rows of unit norm are text features of tuned prompts, so they get the weak model's logit scale."""
-    weight, bias = tensors["weight"].float(), tensors.get("bias")
+    weight, bias = tensors["weight"], tensors.get("bias")
+    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise TransmiterError(f"The head in {path} is no tensor.", "save it as safetensors: weight (C x d), bias (C)")
+    weight = weight.float()
+    if bias is not None and bias.shape != (classes,):
+        raise TransmiterError(f"The bias in {path} has shape {tuple(bias.shape)}, but the task has {classes} classes.")
     if weight.shape != (classes, width):
         raise TransmiterError(
             f"The head in {path} has shape {tuple(weight.shape)}, but the task has {classes} classes "
@@ -217,6 +224,22 @@ def head_teacher(
     return HeadTeacher(weight, bias.float() if bias is not None else None)
 
 
+def save_head(head: HeadTeacher) -> bytes:
+    """A head as a safetensors file. Its zero bias says that the weight is complete: rows of unit norm alone are
+    taken for text features, and get the logit scale.
+    """
+    bias = torch.zeros(len(head.weight)) if head.bias is None else head.bias
+    return save({"weight": head.weight, "bias": bias})
+
+
+def read_ids(path: Path, metadata: Mapping[str, str]) -> object:
+    """The image ids in the metadata of a safetensors file; None if there are none."""
+    try:
+        return json.loads(metadata.get("ids", "null"))
+    except ValueError as error:
+        raise TransmiterError(f'The metadata key "ids" of {path} is no JSON: {error}.') from error
+
+
 def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
     """Logits in NumPy's format; ids, one per line, in a text file beside it."""
     ids = path.with_suffix(".txt")
@@ -225,10 +248,10 @@ def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
             f"{path} does not say which images its rows are: {ids} is missing.", "one image id per line"
         )
     try:
-        rows = torch.from_numpy(np.load(path, allow_pickle=False))
-    except (ValueError, OSError) as error:
+        rows = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+    except (ValueError, TypeError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read: {error}.") from error
-    return logits_teacher(str(path), rows, ids.read_text(encoding="utf-8").splitlines(), classes)
+    return logits_teacher(str(path), rows, read_utf8(ids).splitlines(), classes)
 
 
 def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> LogitsTeacher:

@@ -20,8 +20,10 @@ def name_from_label(label: str) -> str:
     return re.sub(r"[_\s]+", " ", label).strip()
 
 
-def class_names(labels: Sequence[str], given: Path | None) -> tuple[str, ...]:
-    """The name of each class, in the order of the labels.
+def class_names(labels: Sequence[str], given: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The name of each class and the label that the data have for it, in the order of the task.
+
+    That is the order of the labels, or the lines of a --classes file whose names are the labels'.
 
     Args:
         labels: what the data call the classes: class folders, labels of a manifest; empty for unlabelled images.
@@ -37,33 +39,46 @@ def class_names(labels: Sequence[str], given: Path | None) -> tuple[str, ...]:
                 "The images have no labels and lie in no class folders, so the classes have no names.",
                 "--classes names.txt",
             )
-        names = tuple(name_from_label(label) for label in labels)
+        names, ordered = tuple(name_from_label(label) for label in labels), tuple(labels)
     else:
-        names = named_classes(labels, read_names(given), given)
+        names, ordered = named_classes(labels, read_names(given), given)
     seen: dict[str, str] = {}
     for name in names:
         if normal(name) in seen:
             raise TransmiterError(f"Two classes have the same name: {seen[normal(name)]!r} and {name!r}.")
         seen[normal(name)] = name
-    return names
+    return names, ordered
 
 
-def named_classes(labels: Sequence[str], given: list[str] | dict[str, str], source: Path) -> tuple[str, ...]:
-    """Match the names of a --classes file with the data's labels."""
+def named_classes(
+    labels: Sequence[str], given: list[str] | dict[str, str], source: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Match the names of a --classes file with the data's labels; return names and labels in one order.
+
+    Raises:
+        UsageError: if they do not match: some names and labels do and others do not, or their numbers differ.
+    """
     if isinstance(given, dict):
         absent = [label for label in labels if label not in given]
         if absent:
             raise UsageError(f"{source} has no name for the class {absent[0]!r}.")
-        return tuple(given[label] for label in labels or given)
+        ordered = [label for label in given if label in labels or not labels]
+        return tuple(given[label] for label in ordered), tuple(ordered) if labels else ()
     if not labels:
-        return tuple(given)
-    by_name = {normal(name): name for name in given}
-    matched = [by_name.get(normal(label)) for label in labels]
-    if all(matched):
-        return tuple(name for name in matched if name)
+        return tuple(given), ()
+    by_name = {normal(label): label for label in labels}
+    matched = [by_name.get(normal(name)) for name in given]
+    if None not in matched and len(given) == len(labels):
+        return tuple(given), tuple(label for label in matched if label)
     if len(given) != len(labels):
         raise UsageError(f"{source} has {len(given)} names for {len(labels)} classes, {labels[0]!r} the first.")
-    return tuple(given)
+    if any(matched):
+        stranger = next(name for name, label in zip(given, matched, strict=True) if label is None)
+        raise UsageError(
+            f"{source} has the name {stranger!r}, which is no class of the data, while other names are.",
+            "a JSON object from each class of the data to its name",
+        )
+    return tuple(given), tuple(labels)
 
 
 def read_names(path: Path) -> list[str] | dict[str, str]:
@@ -104,9 +119,10 @@ def auxiliary_words(source: str) -> list[str]:
     if source in WORD_LISTS:
         file = resources.files("transmiter_cli") / "task" / "words" / f"{source}.txt"
         return file.read_text(encoding="utf-8").splitlines()
-    if not Path(source).is_file():
+    path = Path(source).expanduser()
+    if not path.is_file():
         raise UsageError(f"There is no word list {source!r}: neither a file nor one of {', '.join(WORD_LISTS)}.")
-    words = read_names(Path(source))
+    words = read_names(path)
     return list(words.values()) if isinstance(words, dict) else words
 
 
@@ -127,7 +143,10 @@ def build_vocabulary(classes: Sequence[str], words: Sequence[str], size: int, se
             f"A vocabulary of {size} cannot hold {len(classes)} classes.", f"--vocabulary-size {len(classes) + 1000}"
         )
     taken = {form for name in classes for form in forms(name)}
-    candidates = [word for word in dict.fromkeys(words) if not forms(word) & taken]
+    distinct: dict[str, str] = {}
+    for word in words:
+        distinct.setdefault(normal(word), word)
+    candidates = [word for word in distinct.values() if not forms(word) & taken]
     count = min(size - len(classes), len(candidates))
     return (*classes, *random.Random(seed).sample(candidates, count))
 
@@ -143,6 +162,10 @@ def forms(name: str) -> set[str]:
     found = {word}
     if word.endswith("ies"):
         found.add(word[:-3] + "y")
+    if word.endswith("ves"):
+        found |= {word[:-3] + "f", word[:-3] + "fe"}
+    if word.endswith("men"):
+        found.add(word[:-3] + "man")
     if word.endswith("es"):
         found.add(word[:-2])
     if word.endswith("s") and not word.endswith("ss"):

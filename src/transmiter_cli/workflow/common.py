@@ -17,7 +17,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import ARTEFACTS, FITTED, PROBE, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import Teacher, open_teachers
+from transmiter_cli.task.finetuned import HeadTeacher, mean_teacher, open_teacher
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,31 @@ def encode(encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], 
 
 
 def finetuned_logits(
-    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageRecord], weak: Embeddings
+    task: Task,
+    run: Run,
+    workspace: Workspace,
+    files: Sequence[ImageRecord],
+    weak: Embeddings,
+    probe: HeadTeacher | None = None,
 ) -> Float[Tensor, "images classes"]:
-    """The fine-tuned weak model on images that the zero-shot weak model saw."""
-    teacher = run_teacher(task, run, workspace, weak)
-    return teacher.logits(files, weak.images.cpu()).to(weak.images.device)
+    """The fine-tuned weak models of a run on images that the zero-shot weak model saw; their mean.
 
-
-def run_teacher(task: Task, run: Run, workspace: Workspace, weak: Embeddings) -> Teacher:
-    """The fine-tuned weak model of a run."""
-    given = [str(run.path / PROBE) if name == MAKE_PROBE else name for name in task.finetuned]
-    width = weak.images.shape[1]
-    spec = resolve_model(task.weak)
-    return open_teachers(given, workspace, spec, width, weak.logit_scale, task.classes, task.templates)
+    Args:
+        task: the run's task.
+        run: where a probe was kept.
+        workspace: where a checkpoint's embeddings are kept.
+        files: the images.
+        weak: the zero-shot weak model on them.
+        probe: the probe, while it is not kept yet.
+    """
+    about = (resolve_model(task.weak), weak.images.shape[1], weak.logit_scale, task.classes, task.templates)
+    teachers = [
+        probe or open_teacher(str(run.path / PROBE), workspace, *about)
+        if name == MAKE_PROBE
+        else open_teacher(name, workspace, *about)
+        for name in task.finetuned
+    ]
+    return mean_teacher(teachers).logits(files, weak.images.cpu()).to(weak.images.device)
 
 
 def load_fitted(run: Run, workspace: Workspace) -> Artefact:
@@ -84,7 +96,8 @@ def load_fitted(run: Run, workspace: Workspace) -> Artefact:
     path = run.path / FITTED
     if not path.is_file():
         raise UsageError(
-            f"There is no run in {run.path}.", "transmiter fit --weak MODEL --finetuned FILE --data FOLDER"
+            f"There is no run in {run.path}.",
+            f"transmiter fit --weak MODEL --finetuned FILE --data FOLDER{run.flag}",
         )
     return load(path, workspace.method_device)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
@@ -80,8 +79,8 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         TransmiterError: if the data or a file cannot be used.
     """
     images = open_images(options.data, "train")
-    names = class_names(images.label_names, options.classes)
-    templates = choose_templates(options.template, options.templates, names, images.label_names)
+    names, labels = class_names(images.label_names, options.classes)
+    templates = choose_templates(options.template, options.templates, names, labels)
     vocabulary = build_vocabulary(
         names, auxiliary_words(options.aux_words), options.vocabulary_size, options.settings.seed
     )
@@ -90,31 +89,34 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     spec = resolve_model(options.weak)
     data, finetuned = lasting(options.data), tuple(map(teachers.lasting_name, options.finetuned))
     origin = (data.data, images.split, spec.name, finetuned, data.root, data.limit)
-    task = Task(names, images.label_names, templates, *origin)
+    task = Task(names, labels, templates, *origin)
     run.claim(task, options.force)
     encoder = workspace.open(spec)
     weak = encode(encoder, images, vocabulary, templates)
-    if teachers.PROBE in finetuned:
-        make_probe(weak, task, run, options.settings.seed)
-    teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
+    probe = make_probe(weak, task, options.settings.seed) if teachers.PROBE in finetuned else None
+    teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings, probe)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
     run.begin(task)
+    if probe is not None:
+        write_atomically(run.path / PROBE, teachers.save_head(probe))
     artefact.save(run.path / FITTED)
     run.add(command, {encoder.name: encoder.fingerprint})
-    answers = teacher.argmax(-1)
-    return FitResult(
-        artefact,
-        run.path / FITTED,
-        len(teacher),
-        hits(artefact.adapt(weak.embeddings), answers).float().mean().item(),
-        hits(class_logits(weak.embeddings, len(names)), answers).float().mean().item(),
+    after, before = (
+        hits(logits, teacher.argmax(-1)).double().mean().item()
+        for logits in (artefact.adapt(weak.embeddings), class_logits(weak.embeddings, len(names)))
     )
+    if after <= before:
+        workspace.reporter.warn(
+            "The adapter agrees with the fine-tuned model no more than the zero-shot model did: nothing was learned. "
+            "Few images, few epochs, or a model that was not fine-tuned?"
+        )
+    return FitResult(artefact, run.path / FITTED, len(teacher), after, before)
 
 
-def make_probe(weak: EncodedImages, task: Task, run: Run, seed: int) -> None:
-    """Train the linear probe of `--finetuned probe` on the labelled images and keep it in the run.
+def make_probe(weak: EncodedImages, task: Task, seed: int) -> teachers.HeadTeacher:
+    """The linear probe of `--finetuned probe`, trained on the labelled images.
 
     Raises:
         UsageError: if the images have no labels.
@@ -122,6 +124,4 @@ def make_probe(weak: EncodedImages, task: Task, run: Run, seed: int) -> None:
     if not weak.images.labelled:
         raise UsageError("--finetuned probe needs labelled images, but these have no labels.", "--finetuned FILE")
     labels = torch.tensor(weak.images.labels(task.label_names), device=weak.embeddings.images.device)
-    weight = linear_probe(weak.embeddings, labels, len(task.classes), seed).cpu()
-    # A zero bias says that the weight is complete: without one, rows of unit norm would be taken for text features.
-    write_atomically(run.path / PROBE, save({"weight": weight, "bias": torch.zeros(len(weight))}))
+    return teachers.HeadTeacher(linear_probe(weak.embeddings, labels, len(task.classes), seed).cpu())

@@ -31,7 +31,7 @@ class RefineOptions:
     """
 
     data: DataFlags = field(default_factory=DataFlags)
-    shots: int | None = 16
+    shots: int | None = None
     method: Method = "adapter"
     settings: RefineSettings = field(default_factory=RefineSettings)
 
@@ -58,7 +58,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     if not source.is_file():
         raise UsageError(
             f"There is no {options.method} in {run.path} to refine.",
-            f"transmiter transfer --strong {strong} --method {options.method}",
+            f"transmiter transfer --strong {strong} --method {options.method}{run.flag}",
         )
     transferred = load(source, workspace.method_device)
     encoder = workspace.open(resolve_model(strong))

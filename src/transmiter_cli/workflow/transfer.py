@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, Method
+from transmiter_cli.description import read_description
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
@@ -76,12 +77,26 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     results: list[TransferResult] = []
     for method in options.methods:
         artefact = api.transfer(fitted, weak.embeddings, strong.embeddings, method, options.reg, options.rho, teacher)
-        kept = hits(artefact.adapt(strong.embeddings), before).float().mean().item()
+        kept = hits(artefact.adapt(strong.embeddings), before).double().mean().item()
         path = run.path / ARTEFACTS[ROWS[method]]
-        results.append(TransferResult(method, signed(artefact, strong_encoder), path, len(images.files), 1 - kept))
-    run.forget()  # what is there is of an earlier transfer, perhaps to another model
+        results.append(
+            TransferResult(method, signed(artefact, strong_encoder), path, len(strong.images.files), 1 - kept)
+        )
+    forget_stale(run, options.methods, strong_encoder.fingerprint)
     for result in results:
         result.artefact.save(result.path)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, strong_encoder)}
     run.add(command, fingerprints, strong=strong_encoder.name)
     return results
+
+
+def forget_stale(run: Run, methods: Sequence[Method], fingerprint: str) -> None:
+    """Remove what was transferred to another strong model, and what refined a correction that is replaced now."""
+    for name in ARTEFACTS.values():
+        path = run.path / name
+        if not path.is_file():
+            continue
+        description = read_description(path)
+        replaced = description["stage"] == "refined" and description["method"] in methods
+        if replaced or description["details"]["model"]["fingerprint"] != fingerprint:
+            path.unlink()

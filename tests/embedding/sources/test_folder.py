@@ -25,10 +25,10 @@ def test_class_folders_are_sorted_and_give_labels(tmp_path: Path):
 def test_splits_are_found_by_any_usual_name(tmp_path: Path):
     write_image(tmp_path / "Training" / "a" / "1.png")
     write_image(tmp_path / "valid" / "a" / "2.png")
-    assert names(open_images(str(tmp_path), "train")) == ["a/1.png"]
-    assert names(open_images(str(tmp_path), "val")) == ["a/2.png"]
+    assert names(open_images(str(tmp_path), "train")) == ["Training/a/1.png"]
+    assert names(open_images(str(tmp_path), "val")) == ["valid/a/2.png"]
     found = open_images(str(tmp_path), "test")
-    assert (names(found), found.split) == (["a/2.png"], "val")
+    assert (names(found), found.split) == (["valid/a/2.png"], "val")
 
 
 def test_a_missing_split_is_named_with_those_there_are(tmp_path: Path):
@@ -70,3 +70,16 @@ def test_what_cannot_be_read_is_said(tmp_path: Path):
         open_images(str(tmp_path), None)
     with pytest.raises(UsageError, match="is a file"):
         open_images(str(tmp_path / "a" / "1.png"), None)
+
+
+def test_a_class_called_train_is_a_class(tmp_path: Path):
+    for name in ("bus", "car", "train"):
+        write_image(tmp_path / name / "1.png")
+    images = open_images(str(tmp_path), "train")
+    assert (images.label_names, images.split) == (("bus", "car", "train"), None)
+
+
+def test_hidden_folders_and_files_are_left_out(tmp_path: Path):
+    for name in ("cat/1.png", "cat/.ipynb_checkpoints/1-checkpoint.png", "cat/.2.png", ".thumbs/3.png"):
+        write_image(tmp_path / name)
+    assert names(open_images(str(tmp_path), None)) == ["cat/1.png"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -43,15 +44,24 @@ class FolderReader:
 
     def read(self, part: str | None) -> ImageSet:
         """See Reader; raises TransmiterError, too, if a class folder is empty."""
-        files, label_names = scan(self.root if part is None else split_folders(self.root)[part], self.data)
-        return ImageSet(files, label_names, part)
+        folder = self.root if part is None else split_folders(self.root)[part]
+        files, label_names = scan(folder, self.data)
+        # An id says which split it is of: the same name in another split is another image.
+        prefix = "" if part is None else f"{folder.name}/"
+        return ImageSet(tuple(replace(file, id=prefix + file.id) for file in files), label_names, part)
 
 
 def split_folders(root: Path) -> Mapping[str, Path]:
-    """The folders of `root` that are splits, by split; none unless there is a train or a test folder."""
+    """The folders of `root` that are splits, by split.
+
+    None unless there is a train or a test folder, and where other folders hold images: "train" is a class there.
+    """
     names = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
     found = {split: names[name] for split, spellings in SPLITS.items() for name in spellings if name in names}
-    return found if {"train", "test"} & set(found) else {}
+    others = set(names.values()) - set(found.values())
+    if not {"train", "test"} & set(found) or any(image_paths(other) for other in others):
+        return {}
+    return found
 
 
 def scan(root: Path, data: str) -> tuple[tuple[ImageFile, ...], tuple[str, ...]]:
@@ -62,7 +72,7 @@ def scan(root: Path, data: str) -> tuple[tuple[ImageFile, ...], tuple[str, ...]]
         empty = [name for name, paths in by_folder.items() if not paths]
         if empty:
             raise TransmiterError(
-                f"The class folder {empty[0]!r} in {root} holds no images.", f"rmdir '{root / empty[0]}'"
+                f"The class folder {empty[0]!r} in {root} holds no images.", "put images into it, or take it away"
             )
         files = [ImageFile(p, p.relative_to(root).as_posix(), name) for name, paths in by_folder.items() for p in paths]
         return tuple(sorted(files, key=lambda file: file.id)), tuple(subfolders)
@@ -74,8 +84,11 @@ def scan(root: Path, data: str) -> tuple[tuple[ImageFile, ...], tuple[str, ...]]
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """All image files below a folder."""
-    return sorted(path for path in folder.rglob("*") if is_image(path))
+    """All image files below a folder, hidden folders left out."""
+    if folder.name.startswith("."):
+        return []
+    found = (path for path in folder.rglob("*") if is_image(path))
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def is_image(path: Path) -> bool:

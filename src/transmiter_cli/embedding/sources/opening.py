@@ -49,6 +49,8 @@ def open_reader(spec: DataSpec) -> Reader:
         UsageError: if there are no such data, or they take no --root.
     """
     data = spec.data
+    if not data:
+        raise UsageError("--data is empty.", "--data FOLDER")
     root = None if spec.root is None else existing_root(spec.root)
     if torchvision.accepts(data):
         return torchvision.TorchvisionReader(data, root)

@@ -24,8 +24,8 @@ class Row:
         top1: accuracy, a fraction.
         low, high: its 95 % bootstrap interval.
         parameters: numbers needed at inference beside the model itself; None where it is not known.
-        labels: whether labels of this task were used to make it, the weak model's fine-tuning apart.
-        gradients: whether gradient descent was used to make it, the weak model's fine-tuning and fit apart.
+        labels: whether labelled images went into it, the weak model's fine-tuning apart in all rows but its own.
+        gradients: whether gradient descent went into it, the fit of the adapter on the weak model apart, too.
     """
 
     top1: float

@@ -24,7 +24,7 @@ def digits(tmp_path: Path) -> Path:
     lines = ["path,label,split"]
     for part, step in (("train", 20), ("test", 30)):
         for file in open_images("demo-digits", part).files[::step]:
-            name = f"{part}-{file.id.replace('/', '-')}"
+            name = f"{part}-{'-'.join(file.id.split('/')[-2:])}"
             (tmp_path / "pool").mkdir(exist_ok=True)
             shutil.copy(file.path, tmp_path / "pool" / name)
             lines.append(f"{name},{file.label},{part}")

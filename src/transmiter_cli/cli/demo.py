@@ -28,7 +28,7 @@ def command(
 
     workspace = console.workspace(device, strict=True, batch_size=64, quiet=quiet)
     if not quiet and not json:
-        for line in demo_commands(seed).values():
+        for line in demo_commands(Run(run), seed).values():
             console.errors.print(f"$ {line}", style="bold", markup=False)
     result = demo_run(Run(run), workspace, seed)
     if json:

@@ -18,27 +18,27 @@ from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 SHOTS = 16
 
 
-def demo_commands(seed: int) -> dict[str, str]:
+def demo_commands(run: Run, seed: int) -> dict[str, str]:
     """The four commands that the demo runs, as one would type them."""
-    return {
-        "fit": "transmiter fit --weak demo-weak --finetuned demo-finetuned --data demo-digits "
+    lines = {
+        "fit": "fit --weak demo-weak --finetuned demo-finetuned --data demo-digits "
         f"--aux-words characters --seed {seed}",
-        "transfer": "transmiter transfer --strong demo-strong --method adapter --method ridge",
-        "refine": f"transmiter refine --shots {SHOTS} --seed {seed}",
-        "eval": "transmiter eval",
+        "transfer": "transfer --strong demo-strong --method adapter --method ridge",
+        "refine": f"refine --shots {SHOTS} --seed {seed}",
+        "eval": "eval",
     }
+    return {name: f"transmiter {line}{run.flag}" for name, line in lines.items()}
 
 
 def demo_run(run: Run, workspace: Workspace, seed: int) -> EvalResult:
     """Fit, transfer, refine and evaluate; the images of the test part are seen by the evaluation alone."""
-    lines = {name: shlex.split(line) for name, line in demo_commands(seed).items()}
+    lines = {name: shlex.split(line) for name, line in demo_commands(run, seed).items()}
     options = FitOptions(
         "demo-weak",
         ["demo-finetuned"],
         DataSpec("demo-digits"),
         aux_words="characters",
         settings=FitSettings(seed=seed),
-        force=True,
     )
     fit_run(options, run, workspace, lines["fit"])
     transfer_run(TransferOptions("demo-strong", ("adapter", "ridge")), run, workspace, lines["transfer"])

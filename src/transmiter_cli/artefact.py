@@ -54,14 +54,8 @@ class Artefact:
 
     @property
     def parameters_added(self) -> int:
-        """Numbers that inference needs beside the model: the adapter, its basis, the auxiliary words' embeddings.
-
-        None for ridge, which folds into the text classifier.
-        """
-        if isinstance(self.correction, LinearCorrection):
-            return 0
-        auxiliary = self.texts[self.correction.classes :].numel()
-        return auxiliary + sum(parameter.numel() for parameter in self.correction.parameters())
+        """Numbers that inference needs beside the model."""
+        return parameters_added(self.correction, self.texts)
 
     @torch.no_grad()
     def __call__(
@@ -108,6 +102,16 @@ class Artefact:
             "details": dict(self.details),
         }
         write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}))
+
+
+def parameters_added(correction: Adapter | LinearCorrection, texts: Float[Tensor, "vocabulary width"]) -> int:
+    """Numbers that a correction of a model with these texts needs: the adapter, its basis, the auxiliary words.
+
+    None for ridge, which folds into the text classifier.
+    """
+    if isinstance(correction, LinearCorrection):
+        return 0
+    return texts[correction.classes :].numel() + sum(parameter.numel() for parameter in correction.parameters())
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.artefact import Artefact
+from transmiter_cli.artefact import Artefact, parameters_added
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.logits import class_logits
@@ -88,7 +88,7 @@ def evaluate(
         combined = eft_logits(class_logits(strong, classes), class_logits(weak, classes), finetuned_logits)
         rows["eft"] = row(combined, parameters=both)
     if fitted is not None:
-        rows["direct"] = row(fitted.adapt(strong), parameters=fitted.parameters_added)
+        rows["direct"] = row(fitted.adapt(strong), parameters=parameters_added(fitted.correction, strong.texts))
     for name, artefact in artefacts.items():
         trained = artefact.stage == "refined"
         cost = {"parameters": artefact.parameters_added, "labels": trained, "gradients": trained}

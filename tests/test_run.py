@@ -61,10 +61,16 @@ def test_other_classes_or_another_order_are_refused(tmp_path: Path):
         run.claim(replace(TASK, classes=classes), force=True)
 
 
-def test_a_damaged_record_is_named(tmp_path: Path):
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(TransmiterError, match=r"run\.json is damaged"):
-        Run(tmp_path).task()
+@pytest.mark.parametrize("content", ["{", "null", "[]", '{"task": {}}', '{"history": 3}', '{"task": {"classes": 1}}'])
+def test_a_damaged_record_is_named_and_can_be_replaced(tmp_path: Path, content: str):
+    (tmp_path / "run.json").write_text(content)
+    run = Run(tmp_path)
+    for call in (run.task, run.strong, lambda: run.claim(TASK, force=False)):
+        with pytest.raises(TransmiterError, match=r"run\.json is damaged"):
+            call()
+    run.claim(TASK, force=True)
+    run.begin(TASK)
+    assert run.task() == TASK
 
 
 def test_the_directory_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):

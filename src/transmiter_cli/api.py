@@ -110,7 +110,7 @@ def refine(
     images: Float[Tensor, "images width"],
     labels: Int[Tensor, " images"],
     progress: Progress | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> Artefact:
     """Improve a transferred correction with a few labelled images, the strong model frozen (paper Sec. 3.4).
 
@@ -119,12 +119,12 @@ def refine(
         images: the strong model's embeddings of labelled images.
         labels: their class indices.
         progress: called with (epochs done, epochs in all).
-        **settings: fields of `RefineSettings`: epochs, learning_rate, folds, seed, ...
+        **options: fields of `RefineSettings`: epochs, learning_rate, folds, seed, ...
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
     """
-    recipe = RefineSettings(**settings)
+    recipe = RefineSettings(**options)
     check_labels(labels, len(images), transferred.correction.classes)
     labels = labels.long()
     embeddings = Embeddings(images, transferred.texts.to(images.device), transferred.logit_scale)
@@ -133,6 +133,7 @@ def refine(
         logits = zero_shot_logits(embeddings, rows)
         return module(logits) if isinstance(module, Adapter) else module(logits, images[rows])
 
-    module = refine_correction(transferred.correction, forward, labels, recipe, progress)
-    details = {**transferred.details, "refine": {"images": len(images), **asdict(recipe)}}
+    module, epochs = refine_correction(transferred.correction, forward, labels, recipe, progress)
+    settings = {"images": len(images), "epochs_taken": epochs, **asdict(recipe)}
+    details = {**transferred.details, "refine": settings}
     return replace(transferred, stage="refined", correction=module, details=details)

@@ -107,7 +107,7 @@ class Artefact:
 def parameters_added(correction: Adapter | LinearCorrection, texts: Float[Tensor, "vocabulary width"]) -> int:
     """Numbers that a correction of a model with these texts needs: the adapter, its basis, the auxiliary words.
 
-    None for ridge, which folds into the text classifier.
+    0 for ridge, which folds into the text classifier.
     """
     if isinstance(correction, LinearCorrection):
         return 0

@@ -94,11 +94,12 @@ class Run:
             return {}
         try:
             record = json.loads(self.record_path.read_text(encoding="utf-8"))
-            if "task" in record:
-                task_from_json(record["task"])
-            return record
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TransmiterError(f"{self.record_path} is damaged: {error}.", "pass another --run") from error
+            task_from_json(record["task"])
+            if isinstance(record["history"], list):
+                return record
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+        raise TransmiterError(f"{self.record_path} is damaged.", "pass another --run, or fit again with --force")
 
     def task(self) -> Task:
         """What the run is about.
@@ -157,13 +158,13 @@ class Run:
             ) from error
 
     def begin(self, task: Task) -> None:
-        """Start the record anew; what was transferred from an earlier fit is stale and goes."""
-        self.forget()
+        """Start the record anew for a fit whose artefact is written; what was transferred from an earlier one goes."""
         try:
             history = self.record().get("history", [])
         except TransmiterError:  # a damaged record is what --force replaces
             history = []
         self.write({"task": asdict(task), "history": history})
+        self.forget()
 
     def forget(self) -> None:
         """Remove what transfer and refine made."""

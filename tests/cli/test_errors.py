@@ -193,6 +193,32 @@ def test_several_fine_tuned_models_are_one_teacher_for_all_commands(cli: Cli, tm
     assert "weak_finetuned" in json.loads(cli("eval", "--json").out)["rows"]
 
 
+def test_logits_of_train_images_are_not_those_of_test_images_with_the_same_names(cli: Cli, tmp_path: Path):
+    for part in ("train", "test"):
+        for name in ("one", "two"):
+            (tmp_path / "pets" / part / name).mkdir(parents=True)
+            for number in range(4):
+                Image.new("L", (8, 8), 50 * number + len(part)).save(tmp_path / "pets" / part / name / f"{number}.png")
+    ids = [f"{name}/{number}.png" for name in ("one", "two") for number in range(4)]
+    save_file({"logits": torch.randn(8, 2)}, tmp_path / "l.safetensors", {"ids": json.dumps(ids)})
+    assert cli(*FIT[:4], "l.safetensors", "--data", "pets/train", "--epochs", 1).code == 0
+    assert cli("transfer", "--strong", "demo-strong").code == 0
+    outcome = cli("eval", "--data", "pets/test", "--json")
+    assert list(json.loads(outcome.out)["rows"]) == ["weak", "strong", "direct", "transferred"]
+    assert "no logits for 8 images" in outcome.err
+
+
+def test_a_fine_tuned_model_that_has_gone_costs_two_rows(cli: Cli, tmp_path: Path):
+    shutil.copy(bundled_path("demo-finetuned"), tmp_path / "tuned.safetensors")
+    line = ("fit", "--weak", "demo-weak", "--finetuned", "tuned.safetensors", "--data", "demo-digits", "--epochs", 1)
+    assert cli(*line).code == 0
+    assert cli("transfer", "--strong", "demo-strong").code == 0
+    (tmp_path / "tuned.safetensors").unlink()
+    outcome = cli("eval", "--json")
+    assert list(json.loads(outcome.out)["rows"]) == ["weak", "strong", "direct", "transferred"]
+    assert "tuned.safetensors" in outcome.err
+
+
 def test_files_that_are_no_artefacts(cli: Cli, tmp_path: Path):
     failed(cli("inspect", "absent.safetensors"), 1, "no artefact")
     (tmp_path / "text.safetensors").write_text("hello")

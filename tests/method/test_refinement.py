@@ -39,7 +39,7 @@ def test_labels_improve_images_that_were_not_labelled(world: World, weakly_trans
         return module(logits[rows[chosen]], world.strong.images[rows[chosen]])
 
     settings = RefineSettings(learning_rate=0.1)
-    refined = refine_correction(weakly_transferred, forward, world.labels[rows], settings)
+    refined = refine_correction(weakly_transferred, forward, world.labels[rows], settings)[0]
     rest = torch.ones(len(world.labels), dtype=torch.bool)
     rest[rows] = False
 
@@ -55,9 +55,10 @@ def test_a_refinement_that_does_not_help_is_not_taken(world: World):
     forward = forward_on(world)
     rows = torch.cat([(world.labels == label).nonzero()[:1, 0] for label in range(world.classes)])
     settings = RefineSettings(learning_rate=30.0, epochs=3)
-    refined = refine_correction(
+    refined, epochs = refine_correction(
         good, lambda module, chosen: forward(module, rows[chosen]), world.labels[rows], settings
     )
+    assert epochs == 0
     assert torch.equal(refined.weight, good.weight)
 
 

@@ -64,6 +64,7 @@ def command(
         [
             ("refined", console.shown(result.path)),
             ("learned from", f"{result.images:,} labelled images"),
+            ("epochs", f"{result.artefact.details['refine']['epochs_taken']} of {epochs}"),
             ("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}"),
         ]
     )

@@ -53,7 +53,11 @@ def decode(record: ImageRecord, preprocess: Callable[[Image.Image], Tensor]) -> 
 def as_rgb(image: Image.Image) -> Image.Image:
     """The picture as it looks on white paper: 16 bits scaled to 8, transparent parts white."""
     if image.mode.startswith("I"):
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
+        image = image.convert("I")
+        _, high = image.getextrema()
+        if isinstance(high, (int, float)) and high > 255:
+            image = image.point(lambda value: value / 256)
+        image = image.convert("L")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from transmiter_cli.method.distillation import Progress, cosine_with_warmup
+from transmiter_cli.method.distillation import Progress, cosine_with_warmup, require_trained
 
 Module = TypeVar("Module", bound=nn.Module)
 Forward = Callable[[Module, Tensor], Tensor]
@@ -46,7 +46,7 @@ def refine_correction(
     labels: Int[Tensor, " images"],
     settings: RefineSettings,
     progress: Progress | None = None,
-) -> Module:
+) -> tuple[Module, int]:
     """Minimise cross-entropy on labelled images, starting from the transferred correction.
 
     The number of epochs has the lowest cross-validated cross-entropy, zero among the candidates, so that a
@@ -58,6 +58,12 @@ def refine_correction(
         labels: their class indices.
         settings: the recipe.
         progress: told after each epoch of each fold.
+
+    Returns:
+        The refined correction, and the number of epochs it took: 0 where none helped.
+
+    Raises:
+        InvalidTensorError: if the training on all labelled images diverges.
     """
     parts = stratified_folds(labels, settings.folds, settings.seed)
     losses = torch.zeros(settings.epochs + 1, device=labels.device)
@@ -72,7 +78,9 @@ def refine_correction(
             if progress:
                 progress(done, total)
     best = int(losses.nan_to_num(nan=torch.inf).argmin())
-    return next(islice(trajectory(module, forward, labels, everything, settings), best, None))
+    refined = next(islice(trajectory(module, forward, labels, everything, settings), best, None))
+    require_trained(refined)
+    return refined, best
 
 
 def trajectory(

@@ -79,20 +79,27 @@ class HeadTeacher:
 
 @dataclass(frozen=True)
 class LogitsTeacher:
-    """Logits computed elsewhere, by image id or absolute path."""
+    """Logits computed elsewhere, by image id or absolute path.
+
+    Attributes:
+        own_data: whether the images are of the --data that the ids are relative to, fit's; an image of other data
+            may have the same id and is found by its absolute path alone.
+    """
 
     source: str
     rows: Float[Tensor, "images classes"]
     index: Mapping[str, int]
+    own_data: bool = True
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
         """See Teacher; raises TransmiterError if an image has no logits."""
-        places = [self.index.get(file.id, self.index.get(file.name, -1)) for file in files]
+        places = [self.index.get(file.name, self.index.get(file.id, -1) if self.own_data else -1) for file in files]
         absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
         if absent:
             raise MissingLogitsError(
-                f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first.",
-                "ids are paths below the --data folder, or absolute",
+                f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first; "
+                f"the file's own ids look like {next(iter(self.index), '')!r}.",
+                "ids are paths below fit's --data folder, or absolute",
             )
         return self.rows[places].float()
 
@@ -175,7 +182,7 @@ def lasting_name(given: str) -> str:
         return resolve_model(given).name
     path = Path(given).expanduser().absolute()
     if not path.is_file():
-        raise UsageError(f"There is no fine-tuned model {given!r}.", f"ls {path.parent}, or --finetuned {PROBE}")
+        raise UsageError(f"There is no fine-tuned model {given!r}.", f"ls {path.parent}")
     return str(path)
 
 
@@ -221,6 +228,8 @@ def head_teacher(path: Path, tensors: Mapping[str, Any], width: int, logit_scale
     unit = bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())
     if unit and bias is None:
         weight = logit_scale * weight
+    if bias is not None:
+        require_finite(f"the bias in {path}", bias)
     return HeadTeacher(weight, bias.float() if bias is not None else None)
 
 

@@ -56,7 +56,7 @@ def named_classes(
     """Match the names of a --classes file with the data's labels; return names and labels in one order.
 
     Raises:
-        UsageError: if they do not match: some names and labels do and others do not, or their numbers differ.
+        UsageError: if a name is no label, a label has no name, or their numbers differ.
     """
     if isinstance(given, dict):
         absent = [label for label in labels if label not in given]
@@ -72,13 +72,11 @@ def named_classes(
         return tuple(given), tuple(label for label in matched if label)
     if len(given) != len(labels):
         raise UsageError(f"{source} has {len(given)} names for {len(labels)} classes, {labels[0]!r} the first.")
-    if any(matched):
-        stranger = next(name for name, label in zip(given, matched, strict=True) if label is None)
-        raise UsageError(
-            f"{source} has the name {stranger!r}, which is no class of the data, while other names are.",
-            "a JSON object from each class of the data to its name",
-        )
-    return tuple(given), tuple(labels)
+    stranger = next(name for name, label in zip(given, matched, strict=True) if label is None)
+    raise UsageError(
+        f"{source} has the name {stranger!r}, which is no class of the data; which it stands for is not guessed.",
+        f'a JSON file {{"{labels[0]}": "NAME", ...}} with all classes of the data',
+    )
 
 
 def read_names(path: Path) -> list[str] | dict[str, str]:

@@ -17,7 +17,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import ARTEFACTS, FITTED, PROBE, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import HeadTeacher, mean_teacher, open_teacher
+from transmiter_cli.task.finetuned import HeadTeacher, LogitsTeacher, mean_teacher, open_teacher
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def finetuned_logits(
     files: Sequence[ImageRecord],
     weak: Embeddings,
     probe: HeadTeacher | None = None,
+    own_data: bool = True,
 ) -> Float[Tensor, "images classes"]:
     """The fine-tuned weak models of a run on images that the zero-shot weak model saw; their mean.
 
@@ -76,6 +77,7 @@ def finetuned_logits(
         files: the images.
         weak: the zero-shot weak model on them.
         probe: the probe, while it is not kept yet.
+        own_data: whether the images are of fit's own --data; logits in a file go by its ids.
     """
     about = (resolve_model(task.weak), weak.images.shape[1], weak.logit_scale, task.classes, task.templates)
     teachers = [
@@ -84,6 +86,7 @@ def finetuned_logits(
         else open_teacher(name, workspace, *about)
         for name in task.finetuned
     ]
+    teachers = [replace(one, own_data=own_data) if isinstance(one, LogitsTeacher) else one for one in teachers]
     return mean_teacher(teachers).logits(files, weak.images.cpu()).to(weak.images.device)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, open_images
+from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation import Row, evaluate
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import Run, Task
@@ -71,7 +72,9 @@ def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0) ->
     rows = evaluate(
         torch.tensor(weak.images.labels(task.labels), device=workspace.method_device),
         weak=weak.embeddings,
-        finetuned_logits=optional_logits(task, run, workspace, weak.images.files, weak.embeddings),
+        finetuned_logits=optional_logits(
+            task, run, workspace, weak.images.files, weak.embeddings, lasting(spec).data == task.data
+        ),
         strong=strong.embeddings,
         fitted=fitted,
         transferred=transferred,
@@ -87,15 +90,15 @@ def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
         message = f"{spec.data} has no test part: fit saw all of it."
     else:
         message = f"Fit saw the {split} part of {spec.data}, so nothing can be measured there."
-    return TransmiterError(message, f"transmiter eval --run {run.path} --data FOLDER")
+    return TransmiterError(message, f"transmiter eval --data FOLDER{run.flag}")
 
 
 def optional_logits(
-    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageRecord], weak: Embeddings
+    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageRecord], weak: Embeddings, own_data: bool
 ) -> Float[Tensor, "images classes"] | None:
-    """The fine-tuned weak model's logits; None where they were given as a file that lacks these images."""
+    """The fine-tuned weak model's logits; None where its file has gone, or was logits that lack these images."""
     try:
-        return finetuned_logits(task, run, workspace, files, weak)
-    except MissingLogitsError as error:
+        return finetuned_logits(task, run, workspace, files, weak, own_data=own_data)
+    except (MissingLogitsError, UsageError) as error:
         workspace.reporter.warn(f"{error} The rows weak_finetuned and eft are left out.")
         return None

@@ -98,10 +98,10 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
-    run.begin(task)
     if probe is not None:
         write_atomically(run.path / PROBE, teachers.save_head(probe))
     artefact.save(run.path / FITTED)
+    run.begin(task)
     run.add(command, {encoder.name: encoder.fingerprint})
     after, before = (
         hits(logits, teacher.argmax(-1)).double().mean().item()

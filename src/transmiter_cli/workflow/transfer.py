@@ -82,9 +82,9 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         results.append(
             TransferResult(method, signed(artefact, strong_encoder), path, len(strong.images.files), 1 - kept)
         )
-    forget_stale(run, options.methods, strong_encoder.fingerprint)
     for result in results:
         result.artefact.save(result.path)
+    forget_stale(run, options.methods, strong_encoder.fingerprint)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, strong_encoder)}
     run.add(command, fingerprints, strong=strong_encoder.name)
     return results

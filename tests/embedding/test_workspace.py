@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,12 @@ def test_a_device_that_is_not_there_is_a_usage_error():
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(UsageError, match="no device 'nonsense'"):
         choose_device("nonsense")
+
+
+def test_another_tokenizer_is_another_model(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):
+    folder = tmp_path / "weak"
+    shutil.copytree(weak.encoder.spec.weights.parent, folder)
+    assert workspace.open(resolve_model(f"local-dir:{folder}")).fingerprint == weak.fingerprint
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"seven"', '"sevem"'))
+    assert workspace.open(resolve_model(f"local-dir:{folder}")).fingerprint != weak.fingerprint

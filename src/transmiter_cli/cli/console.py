@@ -48,11 +48,17 @@ class ConsoleReporter(Reporter):
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
+            bars.TextColumn("{task.fields[rate]}"),
             bars.TimeRemainingColumn(),
         )
         with bars.Progress(*columns, console=errors, transient=True) as bar:
-            task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(label, total=None, rate="")
+
+            def advance(done: int, total: int) -> None:
+                speed = bar.tasks[0].speed
+                bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+            yield advance
 
 
 def workspace(device: str, strict: bool, batch_size: int, quiet: bool) -> Workspace:

@@ -12,7 +12,7 @@ from typing import Any
 from transmiter_cli.embedding import catalogue
 from transmiter_cli.embedding.hub import hub_file
 from transmiter_cli.errors import UsageError
-from transmiter_cli.files import canonical_json
+from transmiter_cli.files import canonical_json, digest
 
 BUNDLED = ("demo-weak", "demo-strong")
 OPENAI = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
@@ -20,6 +20,7 @@ OPENAI_TAG = "openai"
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"
 WEIGHT_STEMS = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
+TOKENIZER_SUFFIXES = (".json", ".txt", ".model")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -71,7 +72,16 @@ class ModelSpec:
 
     def description(self) -> str:
         """Canonical text of all that decides the embeddings but the weights' bytes."""
-        return canonical_json([{**self.config(), "quick_gelu": self.quick_gelu}, self.preprocess])
+        config = {**self.config(), "quick_gelu": self.quick_gelu}
+        return canonical_json([config, self.preprocess, self.tokenizer_digest()])
+
+    def tokenizer_digest(self) -> str:
+        """Digest of the tokenizer's files in a model's folder; empty for a tokenizer from elsewhere."""
+        if not self.architecture.startswith(LOCAL):
+            return ""
+        folder = Path(self.architecture.removeprefix(LOCAL))
+        files = [path for path in sorted(folder.iterdir()) if path.suffix in TOKENIZER_SUFFIXES and path.name != CONFIG]
+        return digest(*(part for path in files for part in (path.name, path.read_bytes())))
 
 
 def resolve_model(name: str) -> ModelSpec:

@@ -55,6 +55,14 @@ def test_files_of_names_that_do_not_fit_are_refused(tmp_path: Path, name: str, c
         class_names(("x1", "x2"), tmp_path / name)
 
 
+def test_numbered_classes_are_the_lines_of_the_file(tmp_path: Path):
+    names = [f"name {chr(ord('a') + i)}" for i in range(11)]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    labels = sorted(map(str, range(11)))  # "10" comes before "2"
+    found, ordered = class_names(labels, tmp_path / "names.txt")
+    assert dict(zip(ordered, found, strict=True))["10"] == "name k"
+
+
 def test_names_of_which_only_some_are_the_datas_are_not_guessed_at(tmp_path: Path):
     (tmp_path / "names.txt").write_text("dog\ncat\npony\n")
     with pytest.raises(UsageError, match="'pony', which is no class of the data"):

@@ -72,6 +72,9 @@ def named_classes(
         return tuple(given), tuple(label for label in matched if label)
     if len(given) != len(labels):
         raise UsageError(f"{source} has {len(given)} names for {len(labels)} classes, {labels[0]!r} the first.")
+    numbers = tuple(map(str, range(len(labels))))
+    if set(labels) == set(numbers):  # shards number their classes: line 0 is class 0
+        return tuple(given), numbers
     stranger = next(name for name, label in zip(given, matched, strict=True) if label is None)
     raise UsageError(
         f"{source} has the name {stranger!r}, which is no class of the data; which it stands for is not guessed.",

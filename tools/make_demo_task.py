@@ -3,8 +3,8 @@
     python tools/make_demo_task.py --out src/transmiter_cli/demo/digits
 
 The images are the test part of UCI's "Optical Recognition of Handwritten Digits" as scikit-learn ships it:
-8 x 8 pixels, 17 levels. They are kept in that order, which goes writer by writer, so the first two thirds
-(train) and the last third (test) were mostly written by different people.
+8 x 8 pixels, 17 levels. They are kept in that order: the first two thirds are train, the last third is test. Who wrote
+which digit is not recorded.
 """
 
 from __future__ import annotations

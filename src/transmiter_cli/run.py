@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import write_atomically
+
+if TYPE_CHECKING:
+    from transmiter_cli.embedding.decoding import Decoding
 
 RUN_VARIABLE = "TRANSMITER_RUN"
 DEFAULT_RUN = "transmiter-run"
@@ -38,6 +41,7 @@ class Task:
         finetuned: the --finetuned values of fit; several are averaged.
         root: the --root of fit.
         limit: the --limit of fit.
+        decoding: how fit's images were decoded.
     """
 
     classes: tuple[str, ...]
@@ -49,6 +53,7 @@ class Task:
     finetuned: tuple[str, ...]
     root: str | None = None
     limit: int | None = None
+    decoding: Decoding = "full"
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from transmiter_cli.task.finetuned import (
     open_teacher,
 )
 
-FILES = [ImageFile(Path(f"/data/a/{name}.png"), f"a/{name}.png", "a") for name in ("one", "two")]
+FILES = [ImageFile(Path("/data"), f"a/{name}.png", "a") for name in ("one", "two")]
 IMAGES = torch.nn.functional.normalize(torch.randn(2, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
 
 

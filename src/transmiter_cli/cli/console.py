@@ -15,6 +15,7 @@ from rich.text import Text
 from transmiter_cli.reporter import Reporter
 
 if TYPE_CHECKING:
+    from transmiter_cli.embedding.decoding import Decoding
     from transmiter_cli.embedding.workspace import Workspace
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -61,12 +62,24 @@ class ConsoleReporter(Reporter):
             yield advance
 
 
-def workspace(device: str, strict: bool, batch_size: int, quiet: bool) -> Workspace:
+def workspace(
+    device: str,
+    strict: bool,
+    batch_size: int,
+    quiet: bool,
+    decode: Decoding | None = None,
+    workers: int | None = None,
+) -> Workspace:
     """The workspace that a command's options describe."""
     from transmiter_cli.embedding.workspace import Workspace, choose_device
 
     return Workspace(
-        device=choose_device(device), reporter=ConsoleReporter(quiet), batch_size=batch_size, strict=strict
+        device=choose_device(device),
+        reporter=ConsoleReporter(quiet),
+        batch_size=batch_size,
+        strict=strict,
+        decoding=decode,
+        workers=workers,
     )
 
 

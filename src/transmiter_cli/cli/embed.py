@@ -10,6 +10,7 @@ import typer
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
     BatchOption,
+    DecodeOption,
     DeviceOption,
     JsonOption,
     LimitOption,
@@ -17,6 +18,7 @@ from transmiter_cli.cli.options import (
     RootOption,
     SplitOption,
     StrictOption,
+    WorkersOption,
 )
 from transmiter_cli.errors import UsageError
 
@@ -41,6 +43,8 @@ def command(
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
+    decode: DecodeOption = None,
+    workers: WorkersOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -53,7 +57,7 @@ def command(
     from transmiter_cli.embedding.sources import DataSpec
     from transmiter_cli.workflow.embed import embed_data
 
-    workspace = console.workspace(device, strict, encode_batch, quiet)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     results = embed_data(model, DataSpec(data, root, split, limit), out, workspace)
     if json:
         console.print_json({"models": {result.model: vars(result) for result in results}, "out": out})

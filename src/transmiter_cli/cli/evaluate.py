@@ -9,6 +9,7 @@ import typer
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
     BatchOption,
+    DecodeOption,
     DeviceOption,
     JsonOption,
     LimitOption,
@@ -18,6 +19,7 @@ from transmiter_cli.cli.options import (
     SeedOption,
     SplitOption,
     StrictOption,
+    WorkersOption,
 )
 
 NAME = "eval"
@@ -36,6 +38,8 @@ def command(
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
+    decode: DecodeOption = None,
+    workers: WorkersOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -45,7 +49,7 @@ def command(
     from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.evaluate import eval_run
 
-    workspace = console.workspace(device, strict, encode_batch, quiet)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     result = eval_run(DataFlags(data, root, split, limit), Run(run), workspace, seed)
     if json:
         console.print_json(evaluation_json(result))

@@ -10,6 +10,7 @@ import typer
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
     BatchOption,
+    DecodeOption,
     DeviceOption,
     JsonOption,
     LimitOption,
@@ -19,6 +20,7 @@ from transmiter_cli.cli.options import (
     SeedOption,
     SplitOption,
     StrictOption,
+    WorkersOption,
 )
 from transmiter_cli.errors import UsageError
 
@@ -64,6 +66,9 @@ def command(
         str, typer.Option(help="Auxiliary words: `nouns`, `imagenet`, `characters`, or a file with one per line.")
     ] = "nouns",
     vocabulary_size: Annotated[int, typer.Option(min=2, help="Classes and auxiliary words together.")] = 1024,
+    views: Annotated[
+        int, typer.Option(min=0, help="Random crops of each image to learn from, besides the image as it is.")
+    ] = 0,
     basis: Annotated[
         Literal["compact", "paper"], typer.Option(help="`compact` is fast; `paper` learns a square orthogonal basis.")
     ] = "compact",
@@ -76,6 +81,8 @@ def command(
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
+    decode: DecodeOption = None,
+    workers: WorkersOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -93,8 +100,8 @@ def command(
     settings = FitSettings(basis=basis, epochs=epochs, batch_size=batch_size, learning_rate=lr, noise=noise, seed=seed)
     images = DataSpec(data, root, split, limit)
     prompts = (template or [], templates)
-    options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, force)
-    workspace = console.workspace(device, strict, encode_batch, quiet)
+    options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, views, force)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     result = fit_run(options, Run(run), workspace, console.command_line())
     if json:
         console.print_json(

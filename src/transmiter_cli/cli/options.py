@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,17 @@ StrictOption = Annotated[
     bool, typer.Option("--strict", help="Fail on an image that cannot be decoded; do not skip it.")
 ]
 BatchOption = Annotated[int, typer.Option("--encode-batch", min=1, help="Images that a model encodes at a time.")]
+DecodeOption = Annotated[
+    Literal["full", "scaled"] | None,
+    typer.Option(
+        "--decode",
+        help="`scaled`: decode JPEG files at a part of their size, which is faster; `full`: as they are. "
+        "By default what fit did, and fit does `full`.",
+    ),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Threads that decode images; one per processor by default.")
+]
 SplitOption = Annotated[
     str | None,
     typer.Option("--split", help="Which part of the data: train, val, test, or what else the data call it."),

@@ -15,6 +15,7 @@ import typer
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
     BatchOption,
+    DecodeOption,
     DeviceOption,
     LimitOption,
     QuietOption,
@@ -22,6 +23,7 @@ from transmiter_cli.cli.options import (
     RunOption,
     SplitOption,
     StrictOption,
+    WorkersOption,
 )
 from transmiter_cli.errors import UsageError
 
@@ -64,6 +66,8 @@ def command(
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
+    decode: DecodeOption = None,
+    workers: WorkersOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Classify images with the strong model and what was transferred to it; any number of them, in a stream."""
@@ -76,11 +80,12 @@ def command(
     files = (
         open_images(DataSpec(data, root, split, limit), "test").files
         if data
-        else [ImageFile(path, str(path)) for path in images or ()]
+        else [ImageFile(Path(), str(path)) for path in images or ()]
     )
-    workspace = console.workspace(device, strict, encode_batch, quiet)
+    on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
+    workspace = console.workspace(device, strict, encode_batch, quiet or on_terminal, decode, workers)
     predictions = predict_images(files, use, top, Run(run), workspace)
-    WRITERS[form or (Format.table if sys.stdout.isatty() else Format.jsonl)](predictions)
+    WRITERS[form or (Format.table if on_terminal else Format.jsonl)](predictions)
 
 
 def write_jsonl(predictions: Iterator[Prediction]) -> None:

@@ -9,6 +9,7 @@ import typer
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
     BatchOption,
+    DecodeOption,
     DeviceOption,
     JsonOption,
     LimitOption,
@@ -18,6 +19,7 @@ from transmiter_cli.cli.options import (
     SeedOption,
     SplitOption,
     StrictOption,
+    WorkersOption,
 )
 
 NAME = "refine"
@@ -44,6 +46,8 @@ def command(
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
+    decode: DecodeOption = None,
+    workers: WorkersOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -55,7 +59,7 @@ def command(
 
     flags = DataFlags(data, root, split, limit)
     options = RefineOptions(flags, shots, method, RefineSettings(epochs=epochs, learning_rate=lr, seed=seed))
-    workspace = console.workspace(device, strict, encode_batch, quiet)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:
         console.print_json({"artefact": str(result.path), "labelled_images": result.images, "method": method})

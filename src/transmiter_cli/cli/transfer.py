@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import BatchOption, DeviceOption, JsonOption, QuietOption, RunOption, StrictOption
+from transmiter_cli.cli.options import (
+    BatchOption,
+    DecodeOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    RunOption,
+    StrictOption,
+    WorkersOption,
+)
 
 NAME = "transfer"
 EXAMPLE = "transmiter transfer --strong demo-strong"
@@ -40,6 +49,8 @@ def command(
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
+    decode: DecodeOption = None,
+    workers: WorkersOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -52,7 +63,7 @@ def command(
     options = TransferOptions(
         strong, tuple(dict.fromkeys(name.value for name in method or [MethodName.adapter])), reg, rho
     )
-    workspace = console.workspace(device, strict, encode_batch, quiet)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     results = transfer_run(options, Run(run), workspace, console.command_line())
     if json:
         made = {r.method: {"artefact": str(r.path), "images": r.images, "changed": r.changed} for r in results}

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.views import View, picture_of
 
 BATCHES_AHEAD = 2
+Decoding = Literal["full", "scaled"]
+DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
+SPARE = 2
+"""How many times finer than the model's input a scaled picture must still be."""
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+CACHED_BLOCKS = 4
+"""Blocks of 16 MB that Pillow keeps per thread in place of asking the system for each picture's memory anew."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +49,64 @@ class Batch:
     skipped: list[Skipped]
 
 
-def decode(record: ImageRecord, preprocess: Callable[[Image.Image], Tensor]) -> Tensor | Skipped:
-    """One image, upright and preprocessed, or why it cannot be had."""
-    try:
-        with picture(record) as image:
-            return preprocess(as_rgb(ImageOps.exif_transpose(image)))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return Skipped(record.name, "too many pixels to be decoded safely")
-    except Image.UnidentifiedImageError:
-        return Skipped(record.name, "empty file" if is_empty(record) else "not an image")
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        return Skipped(record.name, getattr(error, "strerror", None) or str(error) or type(error).__name__)
+@dataclass(frozen=True)
+class Decoder:
+    """From image records to one model's input.
+
+    Attributes:
+        preprocess: what the model was trained with.
+        side: height of its input in pixels.
+        decoding: "full" computes every pixel of the file; "scaled" lets JPEG files be decoded at the smallest of 1/2,
+            1/4 and 1/8 of their size that is still SPARE times finer than the input.
+    """
+
+    preprocess: Callable[[Image.Image], Tensor]
+    side: int
+    decoding: Decoding = "full"
+
+    def __call__(self, records: Sequence[ImageRecord]) -> list[Tensor | Skipped]:
+        """The picture that all the records show, as each of them shows it, or why it cannot be had."""
+        record = records[0]
+        try:
+            with picture(record) as image:
+                size = upright_size(image)
+                if self.decoding == "scaled":
+                    shrink(image, SPARE * self.side / min(share(view, size) for view in records))
+                ImageOps.exif_transpose(image, in_place=True)
+                upright = as_rgb(image)
+                return [self.preprocess(self.shown(view, upright, size)) for view in records]
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            reason = "too many pixels to be decoded safely"
+        except Image.UnidentifiedImageError:
+            reason = "empty file" if is_empty(record) else "not an image"
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return [Skipped(record.name, reason)] * len(records)
+
+    def shown(self, record: ImageRecord, upright: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """What a record shows of its picture, which has `size` pixels in its file."""
+        return record.of(upright, size, self.side) if isinstance(record, View) else upright
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture when it is turned as its EXIF orientation says."""
+    width, height = image.size
+    turned = image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+    return (height, width) if turned else (width, height)
+
+
+def share(record: ImageRecord, size: tuple[int, int]) -> float:
+    """The smaller of the shares that a record shows of its picture's width and height."""
+    if not isinstance(record, View):
+        return 1.0
+    crop = record.crop(size)
+    return min(crop.width / size[0], crop.height / size[1])
+
+
+def shrink(image: Image.Image, side: float) -> None:
+    """Let a JPEG file be decoded at a part of its size, its shorter side at least `side`; do nothing to others."""
+    needed = math.ceil(side)
+    image.draft(None, (needed, needed))  # type: ignore[arg-type]  None keeps the mode; Pillow's annotation says str
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -58,10 +117,24 @@ def as_rgb(image: Image.Image) -> Image.Image:
         if isinstance(high, (int, float)) and high > 255:
             image = image.point(lambda value: value / 256)
         image = image.convert("L")
+    if image.mode == "F":
+        image = from_floats(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # a copy of a camera's picture takes 36 MB
+
+
+def from_floats(image: Image.Image) -> Image.Image:
+    """A picture of floating-point numbers: those in 0 to 1 are brightness, those up to 255 grey levels.
+
+    Raises:
+        ValueError: if they are neither, so that nobody knows what is white.
+    """
+    low, high = (float(bound) for bound in image.getextrema())  # type: ignore[arg-type]
+    if not 0 <= low <= high <= 255:
+        raise ValueError(f"floating-point pixels from {low:g} to {high:g}; only 0 to 1 and 0 to 255 are known")
+    return (image.point(lambda value: value * 255) if high <= 1 else image).convert("L")
 
 
 @contextmanager
@@ -81,42 +154,72 @@ def is_empty(record: ImageRecord) -> bool:
         return not isinstance(opened, Image.Image) and not opened.read(1)
 
 
-def plan_batches(missing: Sequence[bool], size: int) -> list[list[int]]:
+def plan_batches(missing: Sequence[bool], size: int) -> Iterator[list[int]]:
     """Positions of the missing images, in batches.
 
     The list is cut into blocks of `size` positions. A block that is missing as a whole is a batch of its own, so
     that a run that was stopped goes on with the very batches that an undisturbed run has, and with the same bits;
     what is missing from other blocks is gathered.
     """
-    blocks = [list(range(start, min(start + size, len(missing)))) for start in range(0, len(missing), size)]
-    whole = [block for block in blocks if all(missing[i] for i in block)]
-    rest = [i for block in blocks if not all(missing[i] for i in block) for i in block if missing[i]]
-    return [*whole, *(rest[start : start + size] for start in range(0, len(rest), size))]
+    rest: list[int] = []
+    for start in range(0, len(missing), size):
+        block = [i for i in range(start, min(start + size, len(missing))) if missing[i]]
+        if len(block) == min(size, len(missing) - start):
+            yield block
+            continue
+        rest += block
+        if len(rest) >= size:
+            yield rest[:size]
+            del rest[:size]
+    if rest:
+        yield rest
 
 
 def decode_batches(
-    records: Sequence[ImageRecord],
-    batches: Sequence[Sequence[int]],
-    preprocess: Callable[[Image.Image], Tensor],
-    workers: int | None = None,
+    records: Sequence[ImageRecord], batches: Iterable[Sequence[int]], decoder: Decoder, workers: int | None = None
 ) -> Iterator[Batch]:
-    """Decode the records at the batches' positions, BATCHES_AHEAD batches ahead of whoever iterates."""
-    workers = workers or min(32, os.cpu_count() or 1)
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+    """Decode the records at the batches' positions, BATCHES_AHEAD batches ahead of whoever iterates.
+
+    Args:
+        records: images; the views of one picture that follow each other are decoded at once.
+        batches: positions of records.
+        decoder: makes a model's input of them.
+        workers: threads; as many as there are processors if None.
+    """
+    workers = workers or usable_processors()
+    with warnings.catch_warnings(), cached_blocks(workers), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        pending: deque[tuple[Sequence[int], list[Future[Tensor | Skipped]]]] = deque()
+        pending: deque[tuple[Sequence[int], list[Future[list[Tensor | Skipped]]]]] = deque()
         for positions in batches:
-            pending.append((positions, [pool.submit(decode, records[i], preprocess) for i in positions]))
+            pictures = groupby((records[i] for i in positions), key=picture_of)
+            pending.append((positions, [pool.submit(decoder, list(views)) for _, views in pictures]))
             if len(pending) > BATCHES_AHEAD:
                 yield collect(*pending.popleft())
         while pending:
             yield collect(*pending.popleft())
 
 
-def collect(positions: Sequence[int], futures: Sequence[Future[Tensor | Skipped]]) -> Batch:
+def collect(positions: Sequence[int], futures: Sequence[Future[list[Tensor | Skipped]]]) -> Batch:
     """Wait for one batch."""
-    results = [future.result() for future in futures]
+    results = [result for future in futures for result in future.result()]
     good = [(i, result) for i, result in zip(positions, results, strict=True) if isinstance(result, Tensor)]
     skipped = [result for result in results if isinstance(result, Skipped)]
     images = torch.stack([image for _, image in good]) if good else None
     return Batch(images, [i for i, _ in good], skipped)
+
+
+def usable_processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def cached_blocks(threads: int) -> Generator[None]:
+    """Let Pillow use the memory of one picture for the next: half of the time to copy one goes into page faults."""
+    before = Image.core.get_blocks_max()
+    Image.core.set_blocks_max(CACHED_BLOCKS * threads)
+    try:
+        yield
+    finally:
+        Image.core.set_blocks_max(before)
+        Image.core.clear_cache()

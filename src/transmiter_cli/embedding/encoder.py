@@ -79,6 +79,12 @@ class Encoder:
                 raise wrong_checkpoint(self.spec, error) from error
         return model.to(self.device).eval()
 
+    @property
+    def side(self) -> int:
+        """Height of the image tower's input in pixels."""
+        size = self.model.visual.preprocess_cfg["size"]
+        return size if isinstance(size, int) else size[0]
+
     @cached_property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
         """From a picture to the image tower's input."""

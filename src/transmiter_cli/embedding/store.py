@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from transmiter_cli.embedding.index import ABSENT, Digests, RowIndex, key_digests
+from transmiter_cli.embedding.sources.record import file_identity
 from transmiter_cli.files import canonical_json, digest, write_atomically
 from transmiter_cli.reporter import Reporter
 
 METADATA_KEY = "transmiter_embeddings"
-Place = tuple[Path, int]
-"""A shard and a row of it."""
 
 
 class DamagedShardError(Exception):
@@ -41,8 +43,10 @@ class EmbeddingStore:
     def __init__(self, folder: Path, reporter: Reporter | None = None) -> None:
         self.folder = folder
         self.reporter = reporter or Reporter()
-        self._index: dict[str, Place] = {}
+        self._index = RowIndex()
+        self._shards: list[Path] = []
         self._known: set[Path] = set()
+        self._whole: set[str] = set()
         self._memory: dict[Path, Tensor] = {}
         self.refresh()
 
@@ -52,14 +56,11 @@ class EmbeddingStore:
     def refresh(self) -> None:
         """Take in the shards that were written since, by this process or another."""
         for shard in sorted(set(self.folder.glob("*.safetensors")) - self._known):
-            self._known.add(shard)
             try:
-                keys = read_keys(shard)
+                self._take_in(shard, key_digests(read_keys(shard)))
             except DamagedShardError:
+                self._known.add(shard)
                 self._set_aside(shard)
-                continue
-            for row, key in enumerate(keys):
-                self._index.setdefault(key, (shard, row))
 
     @contextmanager
     def writing(self) -> Generator[None]:
@@ -84,31 +85,39 @@ class EmbeddingStore:
         finally:
             lock.release()
 
-    def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of the keys that have no row, each once, in order."""
-        return [key for key in dict.fromkeys(keys) if key not in self._index]
+    def has(self, keys: Digests) -> Bool[np.ndarray, " keys"]:
+        """Which of the keys have a row."""
+        return self._index.find(keys)[:, 0] != ABSENT
 
-    def read(self, keys: Sequence[str]) -> Float[Tensor, "rows width"]:
+    def read(self, keys: Digests) -> Float[Tensor, "rows width"]:
         """The rows of the keys, in their order.
 
         Raises:
             KeyError: if a key has no row.
             DamagedShardError: if a shard does not hold what was written; it is set aside, its rows are now missing.
         """
-        wanted: dict[Path, list[tuple[int, int]]] = {}
-        for position, key in enumerate(keys):
-            shard, row = self._index[key]
-            wanted.setdefault(shard, []).append((position, row))
-        parts: list[Tensor] = []
-        positions: list[int] = []
-        for shard, places in wanted.items():
-            where, rows = zip(*places, strict=True)
-            parts.append(self._read_shard(shard)[list(rows)])
-            positions += where
-        gathered = torch.cat(parts)
-        ordered = torch.empty_like(gathered)
-        ordered[positions] = gathered
+        shards, rows = self._index.find(keys).T
+        if not len(keys) or shards.min() == ABSENT:
+            raise KeyError("there is no row of some of the keys, or no key.")
+        ordered: Tensor | None = None
+        for shard in np.unique(shards):
+            positions = np.flatnonzero(shards == shard)
+            stored = self._read_shard(int(shard))
+            if ordered is None:
+                ordered = stored.new_empty(len(keys), stored.shape[1])
+            ordered[torch.from_numpy(positions)] = stored[torch.from_numpy(rows[positions])]
+        assert ordered is not None
         return ordered
+
+    def check(self, keys: Digests) -> None:
+        """Compare the shards that hold the keys with their digests; this is done once for each.
+
+        Raises:
+            DamagedShardError: if one does not hold what was written; it is set aside, its rows are now missing.
+        """
+        for shard in np.unique(self._index.find(keys)[:, 0]):
+            if shard != ABSENT:
+                self._read_shard(int(shard))
 
     def append(self, keys: Sequence[str], rows: Float[Tensor, "rows width"]) -> None:
         """Add rows; returns when they are safely on the disk, or in memory where that is not possible."""
@@ -122,27 +131,65 @@ class EmbeddingStore:
                 reason = f"{self.folder} cannot be written to ({error.strerror})"
                 self.reporter.warn(f"{reason}: embeddings are kept for this run only. Set TRANSMITER_CACHE elsewhere.")
             self._memory[shard] = tensor
-        self._known.add(shard)
-        self._index.update((key, (shard, row)) for row, key in enumerate(keys))
+        self._take_in(shard, key_digests(keys))
 
-    def _read_shard(self, shard: Path) -> Float[Tensor, "rows width"]:
+    @contextmanager
+    def gathering(self, rows: int, seconds: float) -> Generator[Callable[[Sequence[str], Tensor], None]]:
+        """A function like `append` whose rows become a shard when there are so many of them, or after so many seconds.
+
+        What is left is appended at the end, also where an exception is the end.
+        """
+        keys: list[str] = []
+        parts: list[Tensor] = []
+        started = time.monotonic()
+
+        def flush() -> None:
+            nonlocal started
+            if keys:
+                self.append(keys, torch.cat(parts))
+            keys.clear()
+            parts.clear()
+            started = time.monotonic()
+
+        def add(more: Sequence[str], embeddings: Tensor) -> None:
+            keys.extend(more)
+            parts.append(embeddings)
+            if len(keys) >= rows or time.monotonic() - started > seconds:
+                flush()
+
+        try:
+            yield add
+        finally:
+            flush()
+
+    def _take_in(self, shard: Path, keys: Digests) -> None:
+        self._known.add(shard)
+        self._index.add(keys, len(self._shards))
+        self._shards.append(shard)
+
+    def _read_shard(self, number: int) -> Float[Tensor, "rows width"]:
+        """A shard's rows; all of them are compared with their digest only once, unless the file changes."""
+        shard = self._shards[number]
         if shard in self._memory:
             return self._memory[shard]
         try:
-            return read_rows(shard)
-        except DamagedShardError:
+            identity = file_identity(shard)
+            rows = read_rows(shard, check=identity not in self._whole)
+        except (DamagedShardError, OSError) as error:
+            self._index.drop(number)
             self._set_aside(shard)
-            raise
+            raise DamagedShardError(str(error)) from error
+        self._whole.add(identity)
+        return rows
 
     def _set_aside(self, shard: Path) -> None:
         """Take a damaged shard out of the way, so that nobody reads it again."""
-        self._index = {key: place for key, place in self._index.items() if place[0] != shard}
         self.reporter.warn(f"The shard {shard} is damaged; it is set aside, and its embeddings are computed anew.")
         try:
             shard.replace(shard.with_suffix(".damaged"))
             self._known.discard(shard)
         except OSError:  # a read-only cache, or another process was faster
-            self._known.add(shard)
+            pass
 
 
 def read_keys(shard: Path) -> list[str]:
@@ -158,23 +205,27 @@ def read_keys(shard: Path) -> list[str]:
         raise DamagedShardError(f"{shard} is damaged: {error}") from error
 
 
-def read_rows(shard: Path) -> Float[Tensor, "rows width"]:
-    """A shard's rows, checked against their digest.
+def read_rows(shard: Path, check: bool = True) -> Float[Tensor, "rows width"]:
+    """A shard's rows, mapped from the file.
+
+    Args:
+        shard: its file.
+        check: compare them with their digest, for which all of them are read.
 
     Raises:
         DamagedShardError: if they are not those that were written.
     """
     try:
         with safe_open(shard, framework="pt") as file:
-            expected = json.loads(file.metadata()[METADATA_KEY])["sha256"]
             rows = file.get_tensor("rows")
+            expected = json.loads(file.metadata()[METADATA_KEY])["sha256"] if check else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DamagedShardError(f"{shard} is damaged: {error}") from error
-    if rows_digest(rows) != expected:
+    if expected is not None and rows_digest(rows) != expected:
         raise DamagedShardError(f"{shard} is damaged: its rows do not have their digest.")
     return rows
 
 
 def rows_digest(rows: Tensor) -> str:
     """SHA-256 of the rows' bytes."""
-    return digest(rows.view(torch.uint8).numpy().tobytes())
+    return digest(rows.reshape(-1).view(torch.uint8).numpy().data)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from transmiter_cli.embedding.cache import default_cache
-from transmiter_cli.embedding.decoding import Skipped, decode_batches, plan_batches
+from transmiter_cli.embedding.decoding import SPARE, Decoder, Decoding, Skipped, decode_batches, plan_batches
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
+from transmiter_cli.embedding.index import Digests, key_digests
 from transmiter_cli.embedding.models import ModelSpec
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
@@ -28,7 +32,10 @@ from transmiter_cli.reporter import Reporter
 SHARD_ROWS = 4096
 SHARD_SECONDS = 60.0
 """Images and seconds between two writes: what a killed run can lose."""
+CHUNK = 4096
+"""Images whose embeddings are in memory at a time where there may be any number of them."""
 TEXT_BATCH = 256
+CHANGED = "changed while it was read"
 LISTED = 20
 """Skipped images that are named one by one."""
 
@@ -57,6 +64,21 @@ class NoImagesError(TransmiterError):
 
 
 @dataclass(frozen=True)
+class StoredImages:
+    """Images whose embeddings the store has, as far as they could be decoded.
+
+    Attributes:
+        keys: digests of what the store knows them by; empty where a file is gone.
+        encoded: how many were not in the store before.
+        skipped: the images that could not be decoded.
+    """
+
+    keys: Digests
+    encoded: int
+    skipped: list[Skipped]
+
+
+@dataclass(frozen=True)
 class ImageEmbeddings:
     """Embeddings of the images that could be decoded.
 
@@ -64,11 +86,13 @@ class ImageEmbeddings:
         rows: unit-norm, one per kept image.
         kept: their positions in the list that was asked for.
         skipped: the images that could not be decoded.
+        encoded: how many were not in the store before.
     """
 
     rows: Float[Tensor, "images width"]
     kept: list[int]
     skipped: list[Skipped]
+    encoded: int
 
 
 @dataclass
@@ -77,6 +101,8 @@ class Workspace:
 
     Attributes:
         strict: fail on an image that cannot be decoded instead of skipping it.
+        decoding: how files are decoded; None for what fit did, or "full".
+        workers: threads that decode; as many as there are processors if None.
     """
 
     cache: Path = field(default_factory=default_cache)
@@ -84,6 +110,12 @@ class Workspace:
     reporter: Reporter = field(default_factory=Reporter)
     batch_size: int = 64
     strict: bool = False
+    decoding: Decoding | None = None
+    workers: int | None = None
+
+    def like_fit(self, decoding: Decoding) -> Workspace:
+        """This workspace, decoding as fit did unless it was told otherwise."""
+        return replace(self, decoding=self.decoding or decoding)
 
     @property
     def method_device(self) -> torch.device:
@@ -146,107 +178,180 @@ class CachedEncoder:
             NoImagesError: if no image at all can be decoded.
             TransmiterError: if the workspace is strict and any cannot be decoded.
         """
-        places = [image_key(file) for file in files]
-        skipped = [place for place in places if isinstance(place, Skipped)]
-        present = [i for i, place in enumerate(places) if isinstance(place, str)]
-        keys = [place for place in places if isinstance(place, str)]
-        records = [files[i] for i in present]
-        undecoded: list[Skipped] = []
+        with self._progress(len(files)) as advance:
+            found = self._embed(files, advance)
+        self._report(len(files), len(found.kept), found.encoded, found.skipped)
+        return found
 
-        def encode(store: EmbeddingStore, missing: list[str]) -> None:
-            undecoded[:] = self._encode_images(store, keys, records, set(missing))
+    def image_chunks(self, files: Sequence[ImageRecord], size: int = CHUNK) -> Iterator[tuple[int, ImageEmbeddings]]:
+        """The same for any number of images in bounded memory: `size` of them at a time, in their order.
 
-        rows, kept, encoded = self._from_store("images", keys, encode)
-        skipped += undecoded
-        self._report(len(kept), encoded - len(undecoded), skipped)
-        if skipped and (self.workspace.strict or not kept):
-            first = f"{skipped[0].name}: {skipped[0].reason}"
-            error = TransmiterError if kept else NoImagesError
-            raise error(f"{len(skipped)} of {len(files)} images cannot be decoded; the first is {first}.")
-        return ImageEmbeddings(rows, [present[i] for i in kept], skipped)
+        Each chunk comes with the position of its first image.
+
+        Raises:
+            NoImagesError: at the end, if no image at all could be decoded.
+            TransmiterError: if the workspace is strict and any of a chunk cannot be decoded.
+        """
+        kept = encoded = 0
+        skipped: list[Skipped] = []
+        with self._progress(len(files)) as advance:
+            for start in range(0, len(files), size):
+                found = self._embed(files[start : start + size], lambda done, start=start: advance(start + done))
+                kept, encoded = kept + len(found.kept), encoded + found.encoded
+                skipped += found.skipped
+                if skipped and self.workspace.strict:
+                    break
+                yield start, found
+        self._report(len(files), kept, encoded, skipped)
+
+    def store_images(self, files: Sequence[ImageRecord]) -> StoredImages:
+        """Encode what the store lacks of any number of images, in one go and in bounded memory.
+
+        Raises:
+            NoImagesError: if no image at all can be decoded.
+            TransmiterError: if the workspace is strict and any cannot be decoded.
+        """
+        with self._progress(len(files)) as advance:
+            while True:
+                found = self._store(files, advance)
+                try:
+                    self.images.check(found.keys)
+                    break
+                except DamagedShardError:  # it is set aside now, and its rows are missing
+                    continue
+        self._report(len(files), int(self.images.has(found.keys).sum()), found.encoded, found.skipped)
+        return found
 
     def text_embeddings(self, names: Sequence[str], templates: Templates) -> Float[Tensor, "names width"]:
         """Unit-norm embeddings of names, each the mean over its prompts."""
         prompts = [templates.prompts(name) for name in names]
-        rows, _, _ = self._from_store("texts", [prompt for own in prompts for prompt in own], self._encode_texts)
+        texts = [prompt for own in prompts for prompt in own]
+        keys = key_digests(texts)
+        while True:
+            if not self.texts.has(keys).all():
+                with self.texts.writing():
+                    self._encode_texts([*dict.fromkeys(compress(texts, ~self.texts.has(keys)))])
+            try:
+                rows = self.texts.read(keys)
+                break
+            except DamagedShardError:  # it is set aside now, and its rows are missing
+                continue
         parts = rows.float().split([len(own) for own in prompts])
         return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
 
-    def _from_store(
-        self, kind: str, keys: Sequence[str], encode: Callable[[EmbeddingStore, list[str]], None]
-    ) -> tuple[Float[Tensor, "rows width"], list[int], int]:
-        """Rows of the keys that can be encoded, those keys' positions, and how many had to be encoded."""
-        store = EmbeddingStore(self.folder / kind, self.workspace.reporter)
-        encoded = 0
-        while True:
-            if store.missing(keys):
-                with store.writing():
-                    missing = store.missing(keys)
-                    encode(store, missing)
-                    encoded += len(missing)
-            absent = set(store.missing(keys))
-            kept = [i for i, key in enumerate(keys) if key not in absent]
-            try:
-                rows = store.read([keys[i] for i in kept]) if kept else torch.empty(0, 0)
-            except DamagedShardError:  # it is set aside now, and its rows are missing
-                continue
-            require_finite(f"the {kind[:-1]} embeddings of {self.name}", rows)
-            return rows, kept, encoded
+    @cached_property
+    def images(self) -> EmbeddingStore:
+        """The store of images."""
+        return EmbeddingStore(self.folder / "images", self.workspace.reporter)
 
-    def _encode_images(
-        self, store: EmbeddingStore, keys: list[str], records: Sequence[ImageRecord], missing: set[str]
-    ) -> list[Skipped]:
-        """Encode what is missing, a shard at a time; whatever was encoded is kept, also when this fails."""
-        first = {key: i for i, key in reversed([*enumerate(keys)])}
-        wanted = [key in missing and first[key] == i for i, key in enumerate(keys)]
-        batches = plan_batches(wanted, self.workspace.batch_size)
-        done_keys: list[str] = []
-        done_rows: list[Tensor] = []
-        skipped: list[Skipped] = []
+    @cached_property
+    def texts(self) -> EmbeddingStore:
+        """The store of prompts."""
+        return EmbeddingStore(self.folder / "texts", self.workspace.reporter)
 
-        def flush() -> None:
-            if done_keys:
-                store.append(done_keys, torch.cat(done_rows))
-                done_keys.clear()
-                done_rows.clear()
-
+    @contextmanager
+    def _progress(self, total: int) -> Generator[Callable[[int], None]]:
         with self.workspace.reporter.progress(f"Encoding images with {self.name}") as advance:
-            try:
-                seen, flushed = 0, time.monotonic()
-                for batch in decode_batches(records, batches, self.encoder.preprocess):
-                    if batch.images is not None:
-                        done_rows.append(self.encoder.encode_images(batch.images))
-                        done_keys += [keys[i] for i in batch.positions]
-                    skipped += batch.skipped
-                    seen += len(batch.positions) + len(batch.skipped)
-                    advance(seen, len(missing))
-                    if len(done_keys) >= SHARD_ROWS or time.monotonic() - flushed > SHARD_SECONDS:
-                        flush()
-                        flushed = time.monotonic()
-            finally:
-                flush()
-        return skipped
+            yield lambda done: advance(done, total)
 
-    def _encode_texts(self, store: EmbeddingStore, prompts: list[str]) -> None:
-        with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:
-            for start in range(0, len(prompts), TEXT_BATCH):
-                batch = prompts[start : start + TEXT_BATCH]
-                store.append(batch, self.encoder.encode_texts(batch))
-                advance(start + len(batch), len(prompts))
-
-    def _report(self, images: int, decoded: int, skipped: Sequence[Skipped]) -> None:
+    def _report(self, asked: int, kept: int, encoded: int, skipped: Sequence[Skipped]) -> None:
+        """Say how many images there are and which were skipped; fail if those cannot be done without."""
         reporter = self.workspace.reporter
-        source = "all from the cache, none decoded" if not decoded else f"{decoded:,} decoded and encoded"
-        reporter.note(f"{self.name}: {images:,} images, {source}.")
+        source = f"{encoded:,} decoded and encoded" if encoded else "all from the cache, none decoded"
+        reporter.note(f"{self.name}: {kept:,} images, {source}.")
         for image in skipped[:LISTED]:
             reporter.warn(f"Skipped {image.name}: {image.reason}.")
         if len(skipped) > LISTED:
             reporter.warn(f"Skipped {len(skipped) - LISTED} more images that cannot be decoded.")
+        if skipped and (self.workspace.strict or not kept):
+            first = f"{skipped[0].name}: {skipped[0].reason}"
+            error = TransmiterError if kept else NoImagesError
+            raise error(f"{len(skipped)} of {asked} images cannot be decoded; the first is {first}.")
 
+    def _embed(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> ImageEmbeddings:
+        """The images' rows, all of them at once."""
+        while True:
+            found = self._store(files, advance)
+            kept = np.flatnonzero(self.images.has(found.keys))
+            try:
+                rows = self.images.read(found.keys[kept]) if len(kept) else torch.empty(0, 0)
+            except DamagedShardError:  # it is set aside now, and its rows are missing
+                continue
+            return ImageEmbeddings(rows, kept.tolist(), found.skipped, found.encoded)
 
-def image_key(record: ImageRecord) -> str | Skipped:
-    """What the store knows an image by, or why it is not there."""
-    try:
-        return record.key()
-    except OSError as error:
-        return Skipped(record.name, error.strerror or str(error))
+    def _store(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> StoredImages:
+        """Encode those of the images that the store lacks."""
+        keys, skipped = self.image_keys(files)
+        encoded = 0
+        if self._missing(keys).any():
+            with self.images.writing():
+                missing = self._missing(keys)
+                undecoded = self._encode_images(files, keys, missing, advance)
+                encoded = int(missing.sum()) - len(undecoded)
+                skipped += undecoded
+        return StoredImages(keys, encoded, skipped)
+
+    def image_keys(self, files: Sequence[ImageRecord]) -> tuple[Digests, list[Skipped]]:
+        """Digests of what the store knows images by, and the images that are not there."""
+        keys = [self.image_key(file) for file in files]
+        gone = [key for key in keys if isinstance(key, Skipped)]
+        return key_digests(key if isinstance(key, str) else None for key in keys), gone
+
+    def image_key(self, record: ImageRecord) -> str | Skipped:
+        """What the store knows an image by, or why it is not there."""
+        try:
+            key = record.key()
+        except OSError as error:
+            return Skipped(record.name, error.strerror or str(error))
+        return key if self.decoding == "full" else f"{key}|{self.decoding} {SPARE}"
+
+    @property
+    def decoding(self) -> Decoding:
+        """How files are decoded."""
+        return self.workspace.decoding or "full"
+
+    def _missing(self, keys: Digests) -> Bool[np.ndarray, " keys"]:
+        """Which of the keys must be encoded: the first of each that has no row, and is one."""
+        missing = np.zeros(len(keys), dtype=bool)
+        missing[np.unique(keys, return_index=True)[1]] = True
+        return missing & (keys != b"") & ~self.images.has(keys)
+
+    def _encode_images(
+        self,
+        files: Sequence[ImageRecord],
+        keys: Digests,
+        missing: Bool[np.ndarray, " keys"],
+        advance: Callable[[int], None],
+    ) -> list[Skipped]:
+        """Encode what is missing, a shard at a time; whatever was encoded is kept, also when this fails."""
+        decoder = Decoder(self.encoder.preprocess, self.encoder.side, self.decoding)
+        batches = plan_batches(missing.tolist(), self.workspace.batch_size)
+        done = len(keys) - int(missing.sum())
+        skipped: list[Skipped] = []
+        with self.images.gathering(SHARD_ROWS, SHARD_SECONDS) as add:
+            for batch in decode_batches(files, batches, decoder, self.workspace.workers):
+                if batch.images is not None:
+                    rows = self.encoder.encode_images(batch.images)
+                    require_finite(f"the image embeddings of {self.name}", rows)
+                    names = [self._unchanged(files[i], keys[i]) for i in batch.positions]
+                    add([name for name in names if name], rows[[name is not None for name in names]])
+                    changed = compress(batch.positions, [name is None for name in names])
+                    skipped += [Skipped(files[i].name, CHANGED) for i in changed]
+                skipped += batch.skipped
+                done += len(batch.positions) + len(batch.skipped)
+                advance(done)
+        return skipped
+
+    def _unchanged(self, file: ImageRecord, key: np.bytes_) -> str | None:
+        """What the store knows an image by; None if it is no longer the one that had this key."""
+        name = self.image_key(file)
+        return name if isinstance(name, str) and key_digests([name])[0] == key else None
+
+    def _encode_texts(self, prompts: Sequence[str]) -> None:
+        with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:
+            for start in range(0, len(prompts), TEXT_BATCH):
+                batch = prompts[start : start + TEXT_BATCH]
+                rows = self.encoder.encode_texts(batch)
+                require_finite(f"the text embeddings of {self.name}", rows)
+                self.texts.append(batch, rows)
+                advance(start + len(batch), len(prompts))

@@ -22,6 +22,7 @@ from transmiter_cli.embedding.pickles import load_tensors
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.sources.text import read_utf8
+from transmiter_cli.embedding.views import View
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import require_finite
@@ -92,7 +93,9 @@ class LogitsTeacher:
     own_data: bool = True
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
-        """See Teacher; raises TransmiterError if an image has no logits."""
+        """See Teacher; raises TransmiterError if an image has no logits, and views never have any."""
+        if any(isinstance(file, View) for file in files):
+            raise TransmiterError(f"{self.source} has logits of whole images, and none of views.", "leave --views out")
         places = [self.index.get(file.name, self.index.get(file.id, -1) if self.own_data else -1) for file in files]
         absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
         if absent:

@@ -27,6 +27,12 @@ class EncodedImages:
     images: ImageSet
     embeddings: Embeddings
 
+    def part(self, rows: Sequence[int]) -> EncodedImages:
+        """Some of the images."""
+        files = tuple(self.images.files[i] for i in rows)
+        embeddings = replace(self.embeddings, images=self.embeddings.images[list(rows)])
+        return EncodedImages(replace(self.images, files=files), embeddings)
+
 
 @dataclass(frozen=True)
 class DataFlags:

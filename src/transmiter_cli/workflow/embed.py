@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save
+import numpy as np
 
+from transmiter_cli.embedding.export import StoredRows, write_rows
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, open_images
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.files import canonical_json, write_atomically
+from transmiter_cli.files import canonical_json
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,22 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
         workspace: cache and device.
     """
     images = open_images(data, "train")
-    found = {name: workspace.open(resolve_model(name)) for name in models}
-    rows = {name: encoder.image_embeddings(images.files) for name, encoder in found.items()}
+    encoders = {name: workspace.open(resolve_model(name)) for name in models}
+    stored = {name: encoder.store_images(images.files) for name, encoder in encoders.items()}
+    has = {name: encoders[name].images.has(found.keys) for name, found in stored.items()}
+    rows = {name: StoredRows(encoders[name].images, found.keys[has[name]]) for name, found in stored.items()}
     if out is not None:
-        common = sorted(set.intersection(*(set(embedded.kept) for embedded in rows.values())))
-        tensors = {name: embedded.rows[[embedded.kept.index(i) for i in common]] for name, embedded in rows.items()}
-        ids = canonical_json([images.files[i].id for i in common])
-        write_atomically(out, save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"ids": ids}))
+        common = np.logical_and.reduce([*has.values()])
+        ids = canonical_json([images.files[i].id for i in np.flatnonzero(common)])
+        chosen = {name: StoredRows(encoders[name].images, found.keys[common]) for name, found in stored.items()}
+        write_rows(out, chosen, {"ids": ids})
     return [
         EmbedResult(
-            name, len(embedded.rows), len(embedded.skipped), embedded.rows.shape[1], found[name].facts.logit_scale
+            name,
+            len(rows[name].keys),
+            len(found.skipped),
+            rows[name].first.shape[1],
+            encoders[name].facts.logit_scale,
         )
-        for name, embedded in rows.items()
+        for name, found in stored.items()
     ]

@@ -56,6 +56,7 @@ def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0) ->
         TransmiterError: if the images have no labels, or are those that fit saw.
     """
     task, strong_name = run.task(), run.strong()
+    workspace = workspace.like_fit(task.decoding)
     fitted = load_fitted(run, workspace)
     transferred = load_transferred(run, workspace)
     weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, strong_name))

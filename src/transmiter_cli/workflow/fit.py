@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, open_images
 from transmiter_cli.embedding.sources.opening import lasting
+from transmiter_cli.embedding.views import View, with_views
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.files import write_atomically
@@ -40,6 +41,7 @@ class FitOptions:
         templates: a file or a name of more of them.
         aux_words: an auxiliary word list's name or file.
         vocabulary_size: M.
+        views: random crops of each image that the adapter is trained on, besides the image as it is.
         force: replace a run of other classes.
     """
 
@@ -52,6 +54,7 @@ class FitOptions:
     aux_words: str = "nouns"
     vocabulary_size: int = 1024
     settings: FitSettings = field(default_factory=FitSettings)
+    views: int = 0
     force: bool = False
 
 
@@ -60,6 +63,7 @@ class FitResult:
     """What fit made.
 
     Attributes:
+        images: images it learned from, their views not counted.
         agreement: on how many of the images the adapted weak model and the fine-tuned one agree, a fraction.
         agreement_before: the same for the zero-shot weak model.
     """
@@ -88,12 +92,14 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
     spec = resolve_model(options.weak)
     data, finetuned = lasting(options.data), tuple(map(teachers.lasting_name, options.finetuned))
-    origin = (data.data, images.split, spec.name, finetuned, data.root, data.limit)
+    origin = (data.data, images.split, spec.name, finetuned, data.root, data.limit, workspace.decoding or "full")
     task = Task(names, labels, templates, *origin)
     run.claim(task, options.force)
     encoder = workspace.open(spec)
-    weak = encode(encoder, images, vocabulary, templates)
-    probe = make_probe(weak, task, options.settings.seed) if teachers.PROBE in finetuned else None
+    files = with_views(images.files, options.views, options.settings.seed)
+    weak = encode(encoder, replace(images, files=files), vocabulary, templates)
+    plain = [i for i, file in enumerate(weak.images.files) if not isinstance(file, View)]
+    probe = make_probe(weak.part(plain), task, options.settings.seed) if teachers.PROBE in finetuned else None
     teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings, probe)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
@@ -103,16 +109,17 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     artefact.save(run.path / FITTED)
     run.begin(task)
     run.add(command, {encoder.name: encoder.fingerprint})
+    seen = weak.part(plain).embeddings
     after, before = (
-        hits(logits, teacher.argmax(-1)).double().mean().item()
-        for logits in (artefact.adapt(weak.embeddings), class_logits(weak.embeddings, len(names)))
+        hits(logits, teacher[plain].argmax(-1)).double().mean().item()
+        for logits in (artefact.adapt(seen), class_logits(seen, len(names)))
     )
     if after <= before:
         workspace.reporter.warn(
             "The adapter agrees with the fine-tuned model no more than the zero-shot model did: nothing was learned. "
             "Few images, few epochs, or a model that was not fine-tuned?"
         )
-    return FitResult(artefact, run.path / FITTED, len(teacher), after, before)
+    return FitResult(artefact, run.path / FITTED, len(plain), after, before)
 
 
 def make_probe(weak: EncodedImages, task: Task, seed: int) -> teachers.HeadTeacher:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from transmiter_cli.artefact import load
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import ImageRecord
-from transmiter_cli.embedding.workspace import NoImagesError, Workspace
+from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.workflow.common import check_artefact
 
-CHUNK = 2048
-"""Images between two outputs; what is held in memory does not grow beyond."""
 PREFERENCE = ("refined", "transferred", "ridge")
 """Which correction is taken where none is named: the one that saw labels, then the default method's."""
 
@@ -51,6 +49,7 @@ def predict_images(
         TransmiterError: if it is of another task or model, or no image can be decoded.
     """
     task = run.task()
+    workspace = workspace.like_fit(task.decoding)
     encoder = workspace.open(resolve_model(run.strong()))
     there = [name for name in PREFERENCE if (run.path / ARTEFACTS[name]).is_file()]
     chosen = row or next(iter(there), "transferred")
@@ -60,16 +59,11 @@ def predict_images(
         )
     artefact = load(run.path / ARTEFACTS[chosen], workspace.method_device)
     check_artefact(artefact, task, encoder)
-    for start in range(0, len(files), CHUNK):
-        chunk = files[start : start + CHUNK]
-        try:
-            found = encoder.image_embeddings(chunk)
-        except NoImagesError:
-            if len(chunk) == len(files):
-                raise
+    for start, found in encoder.image_chunks(files):
+        if not found.kept:
             continue
         probabilities = artefact.class_logits(found.rows.to(workspace.method_device)).softmax(-1)
         best = probabilities.topk(min(top, len(task.classes)))
         for position, values, indices in zip(found.kept, best.values.tolist(), best.indices.tolist(), strict=True):
             names = tuple(task.classes[index] for index in indices)
-            yield Prediction(chunk[position].id, names, tuple(values))
+            yield Prediction(files[start + position].id, names, tuple(values))

@@ -53,6 +53,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         TransmiterError: if the labelled images cannot be used.
     """
     task = run.task()
+    workspace = workspace.like_fit(task.decoding)
     strong = run.strong()
     source = run.path / ARTEFACTS[ROWS[options.method]]
     if not source.is_file():

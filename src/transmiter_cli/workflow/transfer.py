@@ -62,6 +62,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         TransmiterError: if data or weights cannot be used.
     """
     task = run.task()
+    workspace = workspace.like_fit(task.decoding)
     fitted = load_fitted(run, workspace)
     weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, options.strong))
     check_artefact(fitted, task, weak_encoder)

@@ -88,7 +88,7 @@ class CoopReader:
     def read(self, part: str | None) -> ImageSet:
         """See Reader."""
         items = self.items[part or ""]
-        files = tuple(ImageFile(self.root / item.path, item.path, item.class_name) for item in items)
+        files = tuple(ImageFile(self.root, item.path, item.class_name) for item in items)
         require_root(files, self.path, self.root)
         return ImageSet(files, self.class_names(), part)
 

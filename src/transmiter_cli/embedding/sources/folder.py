@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -45,10 +46,10 @@ class FolderReader:
     def read(self, part: str | None) -> ImageSet:
         """See Reader; raises TransmiterError, too, if a class folder is empty."""
         folder = self.root if part is None else split_folders(self.root)[part]
-        files, label_names = scan(folder, self.data)
         # An id says which split it is of: the same name in another split is another image.
         prefix = "" if part is None else f"{folder.name}/"
-        return ImageSet(tuple(replace(file, id=prefix + file.id) for file in files), label_names, part)
+        files, label_names = scan(folder, self.data)
+        return ImageSet(tuple(ImageFile(self.root, prefix + name, label) for name, label in files), label_names, part)
 
 
 def split_folders(root: Path) -> Mapping[str, Path]:
@@ -59,38 +60,49 @@ def split_folders(root: Path) -> Mapping[str, Path]:
     names = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
     found = {split: names[name] for split, spellings in SPLITS.items() for name in spellings if name in names}
     others = set(names.values()) - set(found.values())
-    if not {"train", "test"} & set(found) or any(image_paths(other) for other in others):
+    if not {"train", "test"} & set(found) or any(next(image_names(other), None) for other in others):
         return {}
     return found
 
 
-def scan(root: Path, data: str) -> tuple[tuple[ImageFile, ...], tuple[str, ...]]:
-    """The images below `root` and its class folders; a folder without class folders is flat."""
-    subfolders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    by_folder = {name: image_paths(root / name) for name in subfolders}
-    if any(by_folder.values()):
-        empty = [name for name, paths in by_folder.items() if not paths]
+def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[str, ...]]:
+    """The images below a folder, each with its class, and its class folders; without class folders it is flat."""
+    subfolders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    by_class = {name: [*image_names(folder / name, f"{name}/")] for name in subfolders}
+    if any(by_class.values()):
+        empty = [name for name, images in by_class.items() if not images]
         if empty:
             raise TransmiterError(
-                f"The class folder {empty[0]!r} in {root} holds no images.", "put images into it, or take it away"
+                f"The class folder {empty[0]!r} in {folder} holds no images.", "put images into it, or take it away"
             )
-        files = [ImageFile(p, p.relative_to(root).as_posix(), name) for name, paths in by_folder.items() for p in paths]
-        return tuple(sorted(files, key=lambda file: file.id)), tuple(subfolders)
-    paths = [path for path in sorted(root.iterdir()) if is_image(path)]
-    if not paths:
+        return sorted((image, name) for name, images in by_class.items() for image in images), tuple(subfolders)
+    flat = sorted(entry.name for entry in os.scandir(folder) if is_image(entry))
+    if not flat:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise TransmiterError(f"{data} holds no images: nothing in {root} ends in {suffixes}.")
-    return tuple(ImageFile(path, path.name) for path in paths), ()
+        raise TransmiterError(f"{data} holds no images: nothing in {folder} ends in {suffixes}.")
+    return [(name, None) for name in flat], ()
 
 
-def image_paths(folder: Path) -> list[Path]:
-    """All image files below a folder, hidden folders left out."""
-    if folder.name.startswith("."):
-        return []
-    found = (path for path in folder.rglob("*") if is_image(path))
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+def image_names(folder: Path | str, prefix: str = "") -> Iterator[str]:
+    """Paths of all image files below a folder, in any order, with a prefix in place of the folder's own.
+
+    Hidden files and folders are left out, and what cannot be listed; links to folders are not followed.
+    """
+    with suppress(PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith("."):
+                    yield from image_names(entry.path, f"{prefix}{entry.name}/")
+            elif is_image(entry):
+                yield prefix + entry.name
 
 
-def is_image(path: Path) -> bool:
-    """Whether a path is a file that its name calls an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder's entry is a file that its name calls an image."""
+    _, dot, suffix = entry.name.rpartition(".")
+    if dot + suffix.lower() not in IMAGE_SUFFIXES or entry.name.startswith("."):
+        return False
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False

@@ -88,7 +88,7 @@ class ManifestReader:
         """See Reader; the classes are those of all splits."""
         rows = [row for row in self.rows if row.split == part]
         require_all_or_none([f"line {row.line}" for row in rows if row.label is None], len(rows), str(self.path))
-        files = tuple(ImageFile(self.root / row.path, row.path, row.label) for row in rows)
+        files = tuple(ImageFile(self.root, row.path, row.label) for row in rows)
         require_root(files, self.path, self.root)
         return ImageSet(files, tuple(sorted({row.label for row in self.rows if row.label is not None})), part)
 

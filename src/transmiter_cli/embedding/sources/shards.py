@@ -66,10 +66,9 @@ def accepts(path: Path) -> bool:
     if not path.is_dir():
         return path.suffix == SUFFIX
     places = list(split_folders(path).values()) or [path]
-    entries = [entry for place in places for entry in place.iterdir()]
-    return any(entry.suffix == SUFFIX for entry in entries) and not any(
-        entry.is_dir() or is_image(entry) for entry in entries
-    )
+    if not any(name.endswith(SUFFIX) for place in places for name in os.listdir(place)):  # noqa: PTH208
+        return False
+    return not any(entry.is_dir() or is_image(entry) for place in places for entry in os.scandir(place))
 
 
 class ShardReader:

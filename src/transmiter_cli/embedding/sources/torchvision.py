@@ -132,7 +132,7 @@ class TorchvisionReader:
         if self.entry.paths is None:
             return ImageSet(tuple(self.rows(dataset, names, part)), names, part)
         files = [
-            ImageFile(path, path.relative_to(self.root).as_posix(), names[label])
+            ImageFile(self.root, path.relative_to(self.root).as_posix(), names[label])
             for path, label in image_files(dataset, self.entry)
         ]
         return ImageSet(tuple(sorted(files, key=lambda file: file.id)), names, part)

@@ -27,7 +27,7 @@ def embed(encoder: CachedEncoder, folder: Path):
 
 def test_the_second_time_nothing_is_decoded(weak: CachedEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch):
     first = embed(weak, folder)
-    monkeypatch.setattr(module, "decode_batches", None)
+    monkeypatch.setattr(module, "map_batches", None)
     again = embed(weak.workspace.open(weak.encoder.spec), folder)
     assert torch.equal(first.rows, again.rows)
     assert weak.workspace.reporter.notes == [
@@ -70,16 +70,16 @@ def test_a_strict_workspace_fails_but_keeps_what_it_encoded(weak: CachedEncoder,
 
 
 def test_what_was_encoded_before_a_crash_is_kept(weak: CachedEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    real = module.decode_batches
+    real = module.map_batches
 
     def dies_after_one_batch(*args: object):
         yield next(iter(real(*args)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "decode_batches", dies_after_one_batch)
+    monkeypatch.setattr(module, "map_batches", dies_after_one_batch)
     with pytest.raises(KeyboardInterrupt):
         embed(weak, folder)
-    monkeypatch.setattr(module, "decode_batches", real)
+    monkeypatch.setattr(module, "map_batches", real)
     embed(weak, folder)
     assert weak.workspace.reporter.notes == ["demo-weak: 6 images, 2 decoded and encoded."]
 

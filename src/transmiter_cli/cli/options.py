@@ -23,7 +23,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Fail on an image that cannot be decoded; do not skip it.")
 ]
-BatchOption = Annotated[int, typer.Option("--encode-batch", min=1, help="Images that a model encodes at a time.")]
+BatchOption = Annotated[int, typer.Option("--encode-batch", min=1, help="Most images that a model encodes at a time.")]
 DecodeOption = Annotated[
     Literal["full", "scaled"] | None,
     typer.Option(

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -21,9 +21,10 @@ from torch import Tensor
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.views import View, picture_of
 
+Result = TypeVar("Result")
 BATCHES_AHEAD = 2
+"""Batches that are worked on before they are asked for; per thread where each thread has its own."""
 Decoding = Literal["full", "scaled"]
-DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 SPARE = 2
 """How many times finer than the model's input a scaled picture must still be."""
 SIDEWAYS = (5, 6, 7, 8)
@@ -176,36 +177,70 @@ def plan_batches(missing: Sequence[bool], size: int) -> Iterator[list[int]]:
 
 
 def decode_batches(
-    records: Sequence[ImageRecord], batches: Iterable[Sequence[int]], decoder: Decoder, workers: int | None = None
+    records: Sequence[ImageRecord], batches: Iterable[Sequence[int]], decoder: Decoder, workers: int
 ) -> Iterator[Batch]:
-    """Decode the records at the batches' positions, BATCHES_AHEAD batches ahead of whoever iterates.
+    """Decode the records at the batches' positions, a picture per thread, ahead of whoever iterates.
 
     Args:
         records: images; the views of one picture that follow each other are decoded at once.
         batches: positions of records.
         decoder: makes a model's input of them.
-        workers: threads; as many as there are processors if None.
+        workers: threads.
     """
-    workers = workers or usable_processors()
-    with warnings.catch_warnings(), cached_blocks(workers), ThreadPoolExecutor(workers) as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with decoding_threads(workers) as pool:
         pending: deque[tuple[Sequence[int], list[Future[list[Tensor | Skipped]]]]] = deque()
         for positions in batches:
-            pictures = groupby((records[i] for i in positions), key=picture_of)
-            pending.append((positions, [pool.submit(decoder, list(views)) for _, views in pictures]))
+            pending.append((positions, [pool.submit(decoder, views) for views in pictures(records, positions)]))
             if len(pending) > BATCHES_AHEAD:
-                yield collect(*pending.popleft())
+                positions, futures = pending.popleft()
+                yield collect(positions, [future.result() for future in futures])
+        for positions, futures in pending:
+            yield collect(positions, [future.result() for future in futures])
+
+
+def map_batches(
+    work: Callable[[Sequence[int]], Result], batches: Iterable[Sequence[int]], workers: int
+) -> Iterator[Result]:
+    """Do something with every batch in threads of one processor each; the results come in order.
+
+    For an encoder on the CPU: where each thread decodes and encodes batches of its own, none waits for another, as
+    the threads within one matrix product do whenever a decoder holds their processor.
+    """
+    with decoding_threads(workers, lambda: torch.set_num_threads(1)) as pool:
+        pending: deque[Future[Result]] = deque()
+        for positions in batches:
+            pending.append(pool.submit(work, positions))
+            if len(pending) > BATCHES_AHEAD * workers:
+                yield pending.popleft().result()
         while pending:
-            yield collect(*pending.popleft())
+            yield pending.popleft().result()
 
 
-def collect(positions: Sequence[int], futures: Sequence[Future[list[Tensor | Skipped]]]) -> Batch:
-    """Wait for one batch."""
-    results = [result for future in futures for result in future.result()]
+def decode_batch(records: Sequence[ImageRecord], positions: Sequence[int], decoder: Decoder) -> Batch:
+    """Decode the records at some positions, in this thread."""
+    return collect(positions, [decoder(views) for views in pictures(records, positions)])
+
+
+def pictures(records: Sequence[ImageRecord], positions: Sequence[int]) -> list[list[ImageRecord]]:
+    """The records at some positions, those together that show the same picture."""
+    return [list(views) for _, views in groupby((records[i] for i in positions), key=picture_of)]
+
+
+def collect(positions: Sequence[int], decoded: Sequence[Sequence[Tensor | Skipped]]) -> Batch:
+    """One batch of what decoders made."""
+    results = [result for views in decoded for result in views]
     good = [(i, result) for i, result in zip(positions, results, strict=True) if isinstance(result, Tensor)]
     skipped = [result for result in results if isinstance(result, Skipped)]
     images = torch.stack([image for _, image in good]) if good else None
     return Batch(images, [i for i, _ in good], skipped)
+
+
+@contextmanager
+def decoding_threads(workers: int, initializer: Callable[[], None] | None = None) -> Generator[ThreadPoolExecutor]:
+    """Threads in which decompression bombs are errors, and Pillow keeps memory for the next picture."""
+    with warnings.catch_warnings(), cached_blocks(workers), ThreadPoolExecutor(workers, "decode", initializer) as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield pool
 
 
 def usable_processors() -> int:

@@ -17,7 +17,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from transmiter_cli.embedding.cache import default_cache
-from transmiter_cli.embedding.decoding import SPARE, Decoder, Decoding, Skipped, decode_batches, plan_batches
+from transmiter_cli.embedding.decoding import (
+    SPARE,
+    Batch,
+    Decoder,
+    Decoding,
+    Skipped,
+    decode_batch,
+    decode_batches,
+    map_batches,
+    plan_batches,
+    usable_processors,
+)
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
 from transmiter_cli.embedding.index import Digests, key_digests
 from transmiter_cli.embedding.models import ModelSpec
@@ -32,9 +43,9 @@ from transmiter_cli.reporter import Reporter
 SHARD_ROWS = 4096
 SHARD_SECONDS = 60.0
 """Images and seconds between two writes: what a killed run can lose."""
-CHUNK = 4096
-"""Images whose embeddings are in memory at a time where there may be any number of them."""
 TEXT_BATCH = 256
+CPU_BATCH_PIXELS = 8 * 224 * 224
+"""Pixels that a processor encodes at a time; the activations of larger batches fall out of its cache."""
 CHANGED = "changed while it was read"
 LISTED = 20
 """Skipped images that are named one by one."""
@@ -183,7 +194,7 @@ class CachedEncoder:
         self._report(len(files), len(found.kept), found.encoded, found.skipped)
         return found
 
-    def image_chunks(self, files: Sequence[ImageRecord], size: int = CHUNK) -> Iterator[tuple[int, ImageEmbeddings]]:
+    def image_chunks(self, files: Sequence[ImageRecord], size: int) -> Iterator[tuple[int, ImageEmbeddings]]:
         """The same for any number of images in bounded memory: `size` of them at a time, in their order.
 
         Each chunk comes with the position of its first image.
@@ -324,14 +335,11 @@ class CachedEncoder:
         advance: Callable[[int], None],
     ) -> list[Skipped]:
         """Encode what is missing, a shard at a time; whatever was encoded is kept, also when this fails."""
-        decoder = Decoder(self.encoder.preprocess, self.encoder.side, self.decoding)
-        batches = plan_batches(missing.tolist(), self.workspace.batch_size)
         done = len(keys) - int(missing.sum())
         skipped: list[Skipped] = []
         with self.images.gathering(SHARD_ROWS, SHARD_SECONDS) as add:
-            for batch in decode_batches(files, batches, decoder, self.workspace.workers):
-                if batch.images is not None:
-                    rows = self.encoder.encode_images(batch.images)
+            for batch, rows in self._encoded_batches(files, missing.tolist()):
+                if rows is not None:
                     require_finite(f"the image embeddings of {self.name}", rows)
                     names = [self._unchanged(files[i], keys[i]) for i in batch.positions]
                     add([name for name in names if name], rows[[name is not None for name in names]])
@@ -341,6 +349,23 @@ class CachedEncoder:
                 done += len(batch.positions) + len(batch.skipped)
                 advance(done)
         return skipped
+
+    def _encoded_batches(
+        self, files: Sequence[ImageRecord], missing: Sequence[bool]
+    ) -> Iterator[tuple[Batch, Tensor | None]]:
+        """The missing images in batches, with their embeddings; None for a batch that cannot be decoded at all."""
+        encoder, size = self.encoder, self.workspace.batch_size
+        decoder = Decoder(encoder.preprocess, encoder.side, self.decoding)
+        workers = self.workspace.workers or usable_processors()
+
+        def encoded(batch: Batch) -> tuple[Batch, Tensor | None]:
+            return batch, None if batch.images is None else encoder.encode_images(batch.images)
+
+        if encoder.device.type == "cpu":
+            batches = plan_batches(missing, min(size, max(1, CPU_BATCH_PIXELS // encoder.side**2)))
+            yield from map_batches(lambda positions: encoded(decode_batch(files, positions, decoder)), batches, workers)
+        else:
+            yield from map(encoded, decode_batches(files, plan_batches(missing, size), decoder, workers))
 
     def _unchanged(self, file: ImageRecord, key: np.bytes_) -> str | None:
         """What the store knows an image by; None if it is no longer the one that had this key."""

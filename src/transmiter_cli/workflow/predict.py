@@ -13,6 +13,8 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.workflow.common import check_artefact
 
+CHUNK = 4096
+"""Images between two outputs; what is held in memory does not grow beyond."""
 PREFERENCE = ("refined", "transferred", "ridge")
 """Which correction is taken where none is named: the one that saw labels, then the default method's."""
 
@@ -59,7 +61,7 @@ def predict_images(
         )
     artefact = load(run.path / ARTEFACTS[chosen], workspace.method_device)
     check_artefact(artefact, task, encoder)
-    for start, found in encoder.image_chunks(files):
+    for start, found in encoder.image_chunks(files, CHUNK):
         if not found.kept:
             continue
         probabilities = artefact.class_logits(found.rows.to(workspace.method_device)).softmax(-1)

@@ -9,7 +9,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tests.cli.conftest import Cli
 from tests.cli.test_errors import failed
@@ -136,3 +138,50 @@ def test_a_probe_needs_labels(cli: Cli, digits: Path):
     (digits / "pool/names.txt").write_text("a\nb\n")
     line = ("fit", "--weak", "demo-weak", "--finetuned", "probe", "--data", "pool", "--classes", "pool/names.txt")
     failed(cli(*line), 2, "needs labelled images")
+
+
+def test_views_are_learned_from_and_stored_but_not_counted(cli: Cli, digits: Path):
+    line = (*FIT, "--data", "list.csv", "--root", "pool", "--limit", 20, "--json")
+    plain, artefact = cli(*line), digits / "transmiter-run/weak.safetensors"
+    before = artefact.read_bytes()
+    viewed = cli(*line, "--views", 2)
+    learned = artefact.read_bytes()
+    assert learned != before
+    assert "20 images, 20 decoded and encoded" in plain.err
+    assert "60 images, 40 decoded and encoded" in viewed.err
+    assert json.loads(viewed.out)["images"] == 20
+    assert json.loads(viewed.out)["agreement_before"] == json.loads(plain.out)["agreement_before"]
+    again = cli(*line, "--views", 2)
+    assert "60 images, all from the cache" in again.err
+    assert artefact.read_bytes() == learned
+    assert "40 decoded" in cli(*line, "--views", 2, "--seed", 1).err
+    moved = cli("transfer", "--strong", "demo-strong", "--json")
+    assert json.loads(moved.out)["methods"]["adapter"]["images"] == 20
+
+
+def test_logits_from_a_file_have_no_views(cli: Cli, digits: Path):
+    ids = [line.split(",")[0] for line in (digits / "list.csv").read_text().splitlines()[1:] if ",train" in line]
+    save_file({"logits": torch.randn(len(ids), 10)}, digits / "logits.safetensors", {"ids": json.dumps(ids)})
+    line = ("fit", "--weak", "demo-weak", "--finetuned", "logits.safetensors", "--data", "list.csv", "--root", "pool")
+    assert cli(*line, "--epochs", 1).code == 0
+    refused = cli(*line, "--views", 1)
+    assert refused.code == 1
+    assert "logits of whole images" in refused.err
+    assert "leave --views out" in refused.err
+
+
+def test_later_commands_decode_as_fit_did(cli: Cli, digits: Path):
+    line = (*FIT, "--data", "list.csv", "--root", "pool")
+    assert cli(*line).code == 0
+    assert "decoded and encoded" in cli(*line, "--decode", "scaled").err
+    assert task(digits)["decoding"] == "scaled"
+    assert cli("embed", "--model", "demo-strong", "--data", "list.csv", "--root", "pool").code == 0
+    assert "decoded and encoded" in cli("transfer", "--strong", "demo-strong").err
+    assert "none decoded" in cli("transfer", "--strong", "demo-strong", "--decode", "full").err
+
+
+def test_a_model_that_is_no_fine_tuned_twin_is_named(cli: Cli, digits: Path):
+    line = ("fit", "--weak", "demo-weak", "--data", "list.csv", "--root", "pool", "--epochs", 1, "--finetuned")
+    assert "the very weights of demo-weak" in cli(*line, "demo-weak").err
+    assert "another architecture than demo-weak" in cli(*line, "demo-strong").err
+    assert "architecture" not in cli(*line, "demo-finetuned").err

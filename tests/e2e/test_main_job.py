@@ -17,7 +17,7 @@ from tests.e2e.conftest import COMMAND, Transmiter
 from transmiter_cli.embedding.sources import open_images
 
 ROWS = ["weak", "weak_finetuned", "strong", "eft", "direct", "transferred", "ridge", "refined"]
-COMMANDS = ("demo", "fit", "transfer", "refine", "eval", "embed", "inspect")
+COMMANDS = ("demo", "fit", "transfer", "refine", "eval", "predict", "embed", "models", "cache", "inspect")
 
 
 def test_the_demo_shows_what_it_claims_over_three_seeds(transmiter: Transmiter):
@@ -63,7 +63,7 @@ def test_the_example_in_each_help_runs(transmiter: Transmiter, command: str):
     text = " ".join(transmiter(command, "--help").stdout.split())
     example = re.search(r"Example: (transmiter .*)$", text)
     assert example, text
-    if command in ("transfer", "refine", "eval", "inspect"):
+    if command in ("transfer", "refine", "eval", "predict", "inspect"):
         transmiter("demo", "--run", "transmiter-run", "-q")
     _, *arguments = shlex.split(example[1])
     assert transmiter(*arguments).stdout.strip()

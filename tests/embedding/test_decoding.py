@@ -1,11 +1,23 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
-from transmiter_cli.embedding.decoding import as_rgb, plan_batches
+from transmiter_cli.embedding.decoding import (
+    Decoder,
+    Skipped,
+    as_rgb,
+    decode_batch,
+    decode_batches,
+    map_batches,
+    plan_batches,
+)
+from transmiter_cli.embedding.sources import ImageFile
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 9))
@@ -54,3 +66,65 @@ def test_cmyk_and_animations_give_one_rgb_picture(tmp_path: Path):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     found = saved(frames[0], tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     assert found.getpixel((0, 0)) == (255, 0, 0)
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    """What a model might be given: the picture, shrunk to 16 pixels."""
+    return pil_to_tensor(image.resize((16, 16), Image.Resampling.BICUBIC)).float()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_scaled_decoding_changes_little_of_a_jpeg_file(tmp_path: Path, mode: str):
+    scene = Image.radial_gradient("L").resize((1000, 700)).convert(mode)
+    scene.save(tmp_path / "a.jpg", quality=95)
+    record = ImageFile(tmp_path, "a.jpg")
+    (full,), (scaled,) = Decoder(pixels, 16)([record]), Decoder(pixels, 16, "scaled")([record])
+    assert (full - scaled).abs().max() <= 3
+
+
+def test_scaled_decoding_computes_fewer_pixels_but_never_too_few(tmp_path: Path):
+    seen: list[tuple[int, int]] = []
+
+    def preprocess(image: Image.Image) -> torch.Tensor:
+        seen.append(image.size)
+        return torch.zeros(1)
+
+    for width, height in ((4000, 3000), (900, 1200), (440, 500), (100, 80)):
+        Image.new("RGB", (width, height)).save(tmp_path / "a.jpg")
+        Decoder(preprocess, 224, "scaled")([ImageFile(tmp_path, "a.jpg")])
+    assert seen == [(1000, 750), (450, 600), (440, 500), (100, 80)]
+
+
+def test_floating_point_pixels_are_brightness_or_refused(tmp_path: Path):
+    for scale in (1.0, 255.0):
+        ramp = np.linspace(0, scale, 64, dtype=np.float32).reshape(8, 8)
+        found = np.asarray(saved(Image.fromarray(ramp), tmp_path / "x.tif"))[..., 0]
+        assert np.abs(found - ramp * 255 / scale).max() <= 1
+    Image.fromarray(np.full((8, 8), 3000.0, dtype=np.float32)).save(tmp_path / "x.tif")
+    (skipped,) = Decoder(pixels, 16)([ImageFile(tmp_path, "x.tif")])
+    assert isinstance(skipped, Skipped)
+    assert "from 3000 to 3000" in skipped.reason
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_both_ways_through_threads_give_the_batches_in_order(tmp_path: Path, workers: int):
+    for number in range(9):
+        Image.new("L", (20, 20), 25 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "4.png").write_bytes(b"")
+    records = [ImageFile(tmp_path, f"{number}.png") for number in range(9)]
+    batches = [[0, 1, 2, 3], [4], [5, 6, 7, 8]]
+    decoder = Decoder(pixels, 16)
+    ahead = list(decode_batches(records, batches, decoder, workers))
+    mapped = list(map_batches(lambda positions: decode_batch(records, positions, decoder), batches, workers))
+    for found in (ahead, mapped):
+        assert [batch.positions for batch in found] == [[0, 1, 2, 3], [], [5, 6, 7, 8]]
+        assert [skipped.reason for batch in found for skipped in batch.skipped] == ["empty file"]
+        assert found[1].images is None
+    assert all(torch.equal(ahead[i].images, mapped[i].images) for i in (0, 2))
+
+
+def test_threads_of_the_encoder_leave_the_callers_threads_alone():
+    before = torch.get_num_threads()
+    inside = list(map_batches(lambda positions: torch.get_num_threads(), [[0], [1], [2]], 2))
+    assert inside == [1, 1, 1]
+    assert torch.get_num_threads() == before

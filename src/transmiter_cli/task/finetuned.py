@@ -156,7 +156,7 @@ def open_teacher(
         TransmiterError: if it cannot be read, or is of another model or task.
     """
     if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
-        return CheckpointTeacher(workspace.open(resolve_model(given)), class_names, templates)
+        return checkpoint_teacher(resolve_model(given), weak, workspace, class_names, templates)
     path = bundled_path(given) if given in BUNDLED else Path(lasting_name(given))
     if path.suffix == ".npy":
         return npy_teacher(path, len(class_names))
@@ -170,7 +170,22 @@ def open_teacher(
         workspace.reporter.note(
             f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name} ({weak.activation})."
         )
-    return CheckpointTeacher(workspace.open(with_weights(weak, path, given)), class_names, templates)
+    return checkpoint_teacher(with_weights(weak, path, given), weak, workspace, class_names, templates)
+
+
+def checkpoint_teacher(
+    spec: ModelSpec, weak: ModelSpec, workspace: Workspace, class_names: Sequence[str], templates: Templates
+) -> CheckpointTeacher:
+    """A whole model; it is said where it is no fine-tuned twin of the weak one."""
+    encoder = workspace.open(spec)
+    if encoder.fingerprint == workspace.open(weak).fingerprint:
+        workspace.reporter.warn(f"{spec.name} has the very weights of {weak.name}: there is no fine-tuning to learn.")
+    elif spec.config() != weak.config():
+        workspace.reporter.warn(
+            f"{spec.name} has another architecture than {weak.name}: the adapter learns that difference, too, "
+            "not only what fine-tuning changed."
+        )
+    return CheckpointTeacher(encoder, class_names, templates)
 
 
 def lasting_name(given: str) -> str:

@@ -1,0 +1,114 @@
+"""What a run costs when nothing is left to encode, and the memory of embed and predict, at 10,000 and 100,000 images.
+
+    python benchmarks/scale.py [--images 100000] [--json FILE]
+
+Small generated images in ten class folders, the bundled models, an empty cache. "Second fit" is the time from the
+start of the process until training starts, when all embeddings are in the cache; memory is the peak resident size of
+the whole process, as the operating system counts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+COMMAND = str(Path(sys.executable).parent / "transmiter")
+CLASSES = [f"{number}" for number in range(10)]
+SECOND_FIT = """
+import sys, time
+from contextlib import contextmanager
+from pathlib import Path
+from transmiter_cli.embedding.sources import DataSpec
+from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.reporter import Reporter
+from transmiter_cli.run import Run
+from transmiter_cli.workflow.fit import FitOptions, fit_run
+
+class TrainingStarts(Exception): pass
+
+class Stopwatch(Reporter):
+    @contextmanager
+    def progress(self, label):
+        if label == "Fitting the adapter":
+            raise TrainingStarts
+        yield lambda done, total: None
+
+options = FitOptions("demo-weak", ["demo-finetuned"], DataSpec(sys.argv[1]), aux_words="characters")
+try:
+    fit_run(options, Run(Path(sys.argv[2])), Workspace(reporter=Stopwatch()), ["transmiter", "fit"])
+except TrainingStarts:
+    print(time.time())
+"""
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Images of 32 x 32 pixels, no two the same, in class folders."""
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+    chance = np.random.default_rng(0)
+    for number in range(count):
+        pixels = chance.integers(0, 256, (8, 8), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+        Image.fromarray(pixels).save(folder / CLASSES[number % len(CLASSES)] / f"photograph-{number:07d}.png")
+
+
+def call(*command: object) -> float:
+    """Run a command that must succeed; its peak resident size in MB."""
+    words = [str(word) for word in command]
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        raise RuntimeError(f"{' '.join(words)} failed: {child.stderr.read().decode() if child.stderr else ''}")
+    return usage.ru_maxrss / 1024
+
+
+def measure(folder: Path, count: int) -> dict[str, Any]:
+    """Peak memory of each command, and the second fit's start."""
+    data, run = folder / f"{count}", folder / f"run-{count}"
+    write_images(data, count)
+    os.environ["TRANSMITER_CACHE"] = str(folder / f"cache-{count}")
+    peak = {
+        "embed": call(COMMAND, "embed", "--model", "demo-strong", "--data", data),
+        "embed --out": call(
+            COMMAND, "embed", "--model", "demo-strong", "--data", data, "--out", folder / "rows.safetensors"
+        ),
+    }
+    task = ["--aux-words", "characters", "--run", run]
+    call(COMMAND, "fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--data", data, "--epochs", 1, *task)
+    call(COMMAND, "transfer", "--strong", "demo-strong", "--method", "ridge", "--run", run)
+    peak["predict"] = call(COMMAND, "predict", "--data", data, "--run", run)
+    start = time.time()
+    shown = subprocess.run(
+        [sys.executable, "-c", SECOND_FIT, str(data), str(run)], check=True, capture_output=True, text=True
+    )
+    return {"images": count, "peak_mb": peak, "second_fit_starts_after_s": float(shown.stdout) - start}
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        small, large = (measure(Path(folder), count) for count in (options.images // 10, options.images))
+    print(f"| | {small['images']:,} images | {large['images']:,} images | ratio |\n|---|---|---|---|")
+    pairs = {f"peak memory of {name}, MB": (peak, large["peak_mb"][name]) for name, peak in small["peak_mb"].items()}
+    pairs["second fit: training starts after, s"] = tuple(one["second_fit_starts_after_s"] for one in (small, large))
+    for name, (few, many) in pairs.items():
+        print(f"| {name} | {few:.1f} | {many:.1f} | {many / few:.2f} |")
+    if options.json:
+        options.json.write_text(json.dumps([small, large], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

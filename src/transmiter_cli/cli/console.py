@@ -80,6 +80,11 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
+def print_text(text: str) -> None:
+    """Print text as it is: Markdown or CSV, which no terminal may wrap."""
+    sys.stdout.write(text)
+
+
 def print_result(lines: list[tuple[str, str]]) -> None:
     """Print a result as aligned names and values."""
     width = max(len(name) for name, _ in lines)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 NAME = "eval"
 EXAMPLE = "transmiter eval"
+WIDE = 240
+"""Characters that --wide may take, whatever the terminal has."""
 UNMET = 3
 """The exit code where a --require gate is not met."""
 
@@ -159,7 +161,7 @@ def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdic
         console.print_text("\n".join(table.evaluation_markdown(result) for result in results))
     else:
         for result in results:
-            console.results.print(table.evaluation_table(result, wide))
+            console.results.print(table.evaluation_table(result, wide), width=WIDE if wide else None)
         if means:
             console.results.print(table.means_table(means))
     for verdict in verdicts:

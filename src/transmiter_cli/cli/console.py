@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 results = Console(soft_wrap=True, highlight=False)
+wide_results = Console(soft_wrap=True, highlight=False, width=240)
+"""For tables with all their columns, whatever the terminal has."""
 
 
 class ConsoleReporter(Reporter):

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 NAME = "eval"
 EXAMPLE = "transmiter eval"
-WIDE = 240
-"""Characters that --wide may take, whatever the terminal has."""
 UNMET = 3
 """The exit code where a --require gate is not met."""
 
@@ -125,7 +123,7 @@ def command(
     if report is not None:
         from transmiter_cli.report.html import write_report
 
-        write_report(results[0], report)
+        write_report(results[0], report, Run(run).commands())
         workspace.reporter.note(f"The report is in {console.shown(report)}.")
     show(results, means, verdicts, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
     if not all(verdict.met for verdict in verdicts):
@@ -161,7 +159,7 @@ def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdic
         console.print_text("\n".join(table.evaluation_markdown(result) for result in results))
     else:
         for result in results:
-            console.results.print(table.evaluation_table(result, wide), width=WIDE if wide else None)
+            (console.wide_results if wide else console.results).print(table.evaluation_table(result, wide))
         if means:
             console.results.print(table.means_table(means))
     for verdict in verdicts:

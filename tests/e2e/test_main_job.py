@@ -17,7 +17,7 @@ from tests.e2e.conftest import COMMAND, Transmiter
 from transmiter_cli.embedding.sources import open_images
 
 ROWS = ["weak", "weak_finetuned", "strong", "eft_0.5", "eft", "eft_1.5", "direct", "transferred", "ridge", "refined"]
-COMMANDS = ("demo", "fit", "transfer", "refine", "eval", "embed", "inspect")
+COMMANDS = ("demo", "fit", "transfer", "refine", "eval", "bench", "embed", "inspect")
 
 
 def test_the_demo_shows_what_it_claims_over_three_seeds(transmiter: Transmiter):

@@ -133,6 +133,13 @@ class SceneKey:
         return f"{self.data.name}, {self.teacher.name}, {self.weak} > {self.strong}{shots}, seed {self.seed}"
 
 
+def bundled(path: Path) -> Path:
+    """The bench that comes with the package, for the name "demo"; any other path is its own."""
+    from importlib import resources
+
+    return Path(str(resources.files("transmiter_cli"))) / "demo" / "bench.toml" if str(path) == "demo" else path
+
+
 def read_spec(path: Path) -> BenchSpec:
     """A bench file.
 
@@ -140,6 +147,7 @@ def read_spec(path: Path) -> BenchSpec:
         UsageError: if there is no such file.
         TransmiterError: if it is no TOML, or lacks or has an entry that it must not.
     """
+    path = bundled(path)
     if not path.is_file():
         raise UsageError(f"There is no bench file {str(path)!r}.", f"ls {path.absolute().parent}")
     try:

@@ -19,11 +19,11 @@ from transmiter_cli.cli.options import (
 )
 
 NAME = "bench"
-EXAMPLE = "transmiter bench docs/reproduce/demo.toml"
+EXAMPLE = "transmiter bench demo"
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="The grid: a TOML file; docs/evaluation.md describes it.")],
+    file: Annotated[Path, typer.Argument(help="The grid: a TOML file, or `demo` for the bundled one.")],
     results: Annotated[
         Path | None,
         typer.Option(

@@ -98,6 +98,11 @@ def test_answers_among_some_classes_only(world: World, parts):
             tm.evaluate(world.labels[chosen], **given, among=among)
 
 
+def test_base_classes_and_answers_among_others_exclude_each_other(world: World):
+    with pytest.raises(InvalidTensorError, match="drop one"):
+        tm.evaluate(world.labels, finetuned_logits=world.finetuned_logits, base=[0, 1, 2], among=range(6))
+
+
 def test_without_labels_agreement_and_moves_are_known(world: World, parts):
     rows = tm.evaluate_unlabelled(**parts)
     models = candidates(**parts)

@@ -73,36 +73,56 @@ def candidates(
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
     classes = count_classes([weak, strong], given, [*artefacts.values(), *([fitted] if fitted else [])])
     found: dict[str, Candidate] = {}
-
-    def add(name: str, logits: Callable[[], Tensor], **cost: Any) -> None:
-        started = time.perf_counter()
-        result = logits()
-        require_finite(f"the logits of {name}", result)
-        found[name] = Candidate(result, Cost(seconds=time.perf_counter() - started, **cost))
-
     if weak is not None:
-        add("weak", lambda: class_logits(weak, classes))
+        found["weak"] = timed("weak", lambda: class_logits(weak, classes))
     if finetuned_logits is not None:
-        add("weak_finetuned", lambda: finetuned_logits, labels=True, gradients=True)
+        found["weak_finetuned"] = timed("weak_finetuned", lambda: finetuned_logits, labels=True, gradients=True)
     if strong is None:
         return found
-    add("strong", lambda: class_logits(strong, classes))
+    found["strong"] = timed("strong", lambda: class_logits(strong, classes))
     if weak is not None and finetuned_logits is not None:
-        beside = {"parameters": twice(weak_parameters), "flops": twice(weak_flops), "models": 2}
-        before, low = found["strong"].logits, found["weak"].logits
-        for strength in eft:
-            add(eft_name(strength), lambda a=strength: eft_logits(before, low, finetuned_logits, a), **beside)
+        both = {"parameters": twice(weak_parameters), "flops": twice(weak_flops), "models": 2}
+        zero_shot = (found["strong"].logits, found["weak"].logits)
+        found |= eft_candidates(*zero_shot, finetuned_logits, eft, **both)
     if fitted is not None:
         own = (fitted.correction, strong.texts)
-        add("direct", lambda: fitted.adapt(strong), parameters=parameters_added(*own), flops=flops_added(*own))
+        cost = {"parameters": parameters_added(*own), "flops": flops_added(*own)}
+        found["direct"] = timed("direct", lambda: fitted.adapt(strong), **cost)
     for name, artefact in artefacts.items():
         trained = artefact.stage == "refined"
-        beside = {"parameters": artefact.parameters_added, "flops": artefact.flops_added}
-        add(name, lambda one=artefact: one.adapt(strong), **beside, labels=trained, gradients=trained)
+        cost = {"parameters": artefact.parameters_added, "flops": artefact.flops_added}
+        found[name] = timed(name, lambda one=artefact: one.adapt(strong), **cost, labels=trained, gradients=trained)
     if strong_finetuned_logits is not None:
-        add("strong_finetuned", lambda: strong_finetuned_logits, labels=True, gradients=True)
+        name = "strong_finetuned"
+        found[name] = timed(name, lambda: strong_finetuned_logits, labels=True, gradients=True)
     require_same_images({name: one.logits for name, one in found.items()})
     return found
+
+
+def timed(name: str, logits: Callable[[], Tensor], **cost: Any) -> Candidate:
+    """A candidate, and how long its logits took.
+
+    Raises:
+        InvalidTensorError: if they are not finite.
+    """
+    started = time.perf_counter()
+    result = logits()
+    seconds = time.perf_counter() - started
+    require_finite(f"the logits of {name}", result)
+    return Candidate(result, Cost(seconds=seconds, **cost))
+
+
+def eft_candidates(
+    strong: Float[Tensor, "images classes"],
+    weak: Float[Tensor, "images classes"],
+    finetuned: Float[Tensor, "images classes"],
+    strengths: Sequence[float],
+    **cost: Any,
+) -> dict[str, Candidate]:
+    """EFT at each strength."""
+    return {
+        eft_name(a): timed(eft_name(a), lambda a=a: eft_logits(strong, weak, finetuned, a), **cost) for a in strengths
+    }
 
 
 def eft_name(strength: float) -> str:

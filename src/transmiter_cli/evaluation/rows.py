@@ -110,6 +110,8 @@ def measure(
     if len(labels) != images:
         raise InvalidTensorError(f"{len(labels)} labels for a model on {images} images.")
     check_labels(labels, images, classes)
+    if base is not None and among is not None:
+        raise InvalidTensorError("base and novel classes are answered among their own, not among others: drop one.")
     parts = None if base is None else base_to_novel(labels, base, classes)
     if among is not None:
         labels = positions_among(labels, among, classes)

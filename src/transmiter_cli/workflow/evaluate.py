@@ -17,7 +17,7 @@ from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, candidates
-from transmiter_cli.evaluation.rows import Row, measure
+from transmiter_cli.evaluation.rows import Row, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import Run, Task
@@ -70,14 +70,12 @@ class Evidence:
     Attributes:
         models: logits among `class_names`, by row.
         labels: positions in `class_names`; None without labels.
-        base: the base classes' positions, in a base-to-novel evaluation.
     """
 
     models: Mapping[str, Candidate]
     labels: Int[Tensor, " images"] | None
     files: Sequence[ImageRecord]
     class_names: Sequence[str]
-    base: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,26 +133,28 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace) -> EvalResult
     notes = overlap_notes(images.files, scene, options.allow_overlap)
     weak = encode(scene.weak, images, scene.fitted.vocabulary, task.templates)
     models = make_candidates(options, scene, weak.images, weak.embeddings, lasting(spec).data == task.data)
-    files, device = weak.images.files, workspace.method_device
-    about = (spec.data, images.split, len(files))
-    after = (task.weak, scene.strong.name)
+    about = (spec.data, images.split, len(weak.images.files))
+    names = (task.weak, scene.strong.name)
     if not labelled:
         notes += ("Without labels nothing here says which model is right.",)
-        rows = describe(models)
-        evidence = Evidence(models, None, files, task.classes)
-        return EvalResult(rows, *about, len(task.classes), *after, labelled, notes, evidence)
+        evidence = Evidence(models, None, weak.images.files, task.classes)
+        return EvalResult(describe(models), *about, len(task.classes), *names, False, notes, evidence)
+    labels = torch.tensor(mapping.indices(weak.images.files), device=workspace.method_device)
     among = mapping.among(images)
-    labels = torch.tensor(mapping.indices(files), device=device)
-    measured = measure(models, labels, base=base, among=among, seed=options.seed)
+    rows = measure(models, labels, base=base, among=among, seed=options.seed)
     if base is not None:
         notes += novel_notes(base, task)
-    if among is not None:
-        models = {name: model.among(among) for name, model in models.items()}
-        place = {label: i for i, label in enumerate(among)}
-        labels = torch.tensor([place[label] for label in labels.tolist()], device=device)
-    names = [task.classes[i] for i in (range(len(task.classes)) if among is None else among)]
-    evidence = Evidence(models, labels, files, names, base if among is None else None)
-    return EvalResult(measured, *about, len(names), *after, labelled, notes, evidence)
+    evidence = Evidence(models, labels, weak.images.files, task.classes)
+    evidence = evidence if among is None else narrowed(evidence, among)
+    return EvalResult(rows, *about, len(evidence.class_names), *names, True, notes, evidence)
+
+
+def narrowed(evidence: Evidence, among: Sequence[int]) -> Evidence:
+    """The same evidence, with the classes that may be answered as its only ones."""
+    assert evidence.labels is not None
+    models = {name: model.among(among) for name, model in evidence.models.items()}
+    labels = positions_among(evidence.labels, among, len(evidence.class_names))
+    return Evidence(models, labels, evidence.files, [evidence.class_names[i] for i in among])
 
 
 def require_labels_for(options: EvalOptions, labelled: bool) -> None:

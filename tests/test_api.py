@@ -37,7 +37,18 @@ def test_the_whole_job_on_tensors(world: World, fitted: tm.Artefact):
         transferred={"transferred": transferred, "ridge": ridge, "refined": refined},
         weak_parameters=1000,
     )
-    assert list(rows) == ["weak", "weak_finetuned", "strong", "eft", "direct", "transferred", "ridge", "refined"]
+    assert list(rows) == [
+        "weak",
+        "weak_finetuned",
+        "strong",
+        "eft_0.5",
+        "eft",
+        "eft_1.5",
+        "direct",
+        "transferred",
+        "ridge",
+        "refined",
+    ]
     assert rows["weak_finetuned"].top1 > rows["strong"].top1
     assert rows["transferred"].top1 > rows["strong"].top1 + 0.1
     assert rows["ridge"].top1 > rows["strong"].top1 + 0.1

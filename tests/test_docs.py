@@ -62,3 +62,17 @@ def test_a_lora_checkpoint_merges_into_an_ordinary_one(examples: dict[str, objec
     texts = ["a photo of a seven."]
     found = Encoder(spec, torch.device("cpu")).encode_texts(texts)
     assert not torch.allclose(found, Encoder(weak, torch.device("cpu")).encode_texts(texts), atol=1e-3)
+
+
+def test_the_evaluation_example_runs(capsys: pytest.CaptureFixture[str]):
+    rows = run_examples("evaluation.md")["rows"]
+    assert rows["eft"].hm is not None  # type: ignore[index]
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_the_bench_example_is_of_the_grammar(tmp_path: Path):
+    from transmiter_cli.bench.spec import read_spec
+
+    (example,) = re.findall(r"```toml\n(.*?)```", (DOCS / "evaluation.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "bench.toml").write_text(example)
+    assert len(list(read_spec(tmp_path / "bench.toml").scenes())) == 15

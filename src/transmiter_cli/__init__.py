@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transmiter_cli.artefact import Artefact as Artefact
     from transmiter_cli.artefact import load as load
     from transmiter_cli.evaluation import evaluate as evaluate
+    from transmiter_cli.evaluation import evaluate_unlabelled as evaluate_unlabelled
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
     from transmiter_cli.method.logits import zero_shot_logits as zero_shot_logits
 
@@ -30,6 +31,7 @@ _HOME = {
     "Artefact": "artefact",
     "Embeddings": "method.embeddings",
     "evaluate": "evaluation",
+    "evaluate_unlabelled": "evaluation",
     "fit": "api",
     "load": "artefact",
     "refine": "api",
@@ -37,7 +39,17 @@ _HOME = {
     "zero_shot_logits": "method.logits",
 }
 
-__all__ = ["Artefact", "Embeddings", "evaluate", "fit", "load", "refine", "transfer", "zero_shot_logits"]
+__all__ = [
+    "Artefact",
+    "Embeddings",
+    "evaluate",
+    "evaluate_unlabelled",
+    "fit",
+    "load",
+    "refine",
+    "transfer",
+    "zero_shot_logits",
+]
 
 
 def __getattr__(name: str) -> Any:

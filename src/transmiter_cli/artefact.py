@@ -57,6 +57,11 @@ class Artefact:
         """Numbers that inference needs beside the model."""
         return parameters_added(self.correction, self.texts)
 
+    @property
+    def flops_added(self) -> int:
+        """Floating-point operations per image that inference needs beside the model's."""
+        return flops_added(self.correction, self.texts)
+
     @torch.no_grad()
     def __call__(
         self, logits: Float[Tensor, "images vocabulary"], images: Float[Tensor, "images width"] | None = None
@@ -112,6 +117,19 @@ def parameters_added(correction: Adapter | LinearCorrection, texts: Float[Tensor
     if isinstance(correction, LinearCorrection):
         return 0
     return texts[correction.classes :].numel() + sum(parameter.numel() for parameter in correction.parameters())
+
+
+def flops_added(correction: Adapter | LinearCorrection, texts: Float[Tensor, "vocabulary width"]) -> int:
+    """Operations per image that a correction adds: the auxiliary words' logits, and the adapter's matrix products.
+
+    A multiplication and an addition are two; what is linear in M, as the standardisation, is left out. 0 for ridge,
+    which folds into the text classifier.
+    """
+    if isinstance(correction, LinearCorrection):
+        return 0
+    size, vocabulary = correction.basis.shape
+    words = (vocabulary - correction.classes) * texts.shape[1]
+    return 2 * (words + size * vocabulary + 8 * size * size + size * correction.classes)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:

@@ -133,6 +133,12 @@ class Run:
             )
         return name
 
+    def commands(self) -> list[str]:
+        """The command lines that made what is there, the last fit's first."""
+        lines = [[str(part) for part in entry["command"]] for entry in self.record().get("history", [])]
+        fits = [i for i, line in enumerate(lines) if line[1:2] == ["fit"]]
+        return [shlex.join(line) for line in lines[fits[-1] if fits else 0 :]]
+
     def claim(self, task: Task, force: bool) -> None:
         """Refuse to overwrite a run of other classes, or to compute what could not be written.
 

@@ -62,7 +62,9 @@ def test_what_fit_saw_is_not_evaluated_on_unless_it_is_named(cli: Cli, digits: P
     assert cli("transfer", "--strong", "demo-strong").code == 0
     failed(cli("eval"), 1, "Fit saw the test part of", "Try: transmiter eval")
     assert cli("eval", "--split", "train").code == 0
-    assert cli("eval", "--data", "list.csv", "--root", "pool", "--split", "test").code == 0
+    named = ("eval", "--data", "list.csv", "--root", "pool", "--split", "test")
+    failed(cli(*named), 1, "fit used 20 of these 20 images", "--allow-overlap")
+    assert "OVERLAP" in cli(*named, "--allow-overlap").out
 
 
 def test_split_and_limit_of_embed(cli: Cli, tmp_path: Path):

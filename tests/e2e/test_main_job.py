@@ -16,8 +16,8 @@ import pytest
 from tests.e2e.conftest import COMMAND, Transmiter
 from transmiter_cli.embedding.sources import open_images
 
-ROWS = ["weak", "weak_finetuned", "strong", "eft", "direct", "transferred", "ridge", "refined"]
-COMMANDS = ("demo", "fit", "transfer", "refine", "eval", "predict", "embed", "models", "cache", "inspect")
+ROWS = ["weak", "weak_finetuned", "strong", "eft_0.5", "eft", "eft_1.5", "direct", "transferred", "ridge", "refined"]
+COMMANDS = ("demo", "fit", "transfer", "refine", "eval", "predict", "bench", "embed", "models", "cache", "inspect")
 
 
 def test_the_demo_shows_what_it_claims_over_three_seeds(transmiter: Transmiter):
@@ -38,7 +38,7 @@ def test_the_demo_prints_a_table_of_80_columns_and_a_sentence(transmiter: Transm
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in done.stdout
-    assert re.search(r"^ transferred\W+9\d\.\d ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ +transferred\W+9\d\.\d ", done.stdout, re.MULTILINE)
     assert re.search(r"You saw a strong model go from \d\d\.\d % to \d\d\.\d %", " ".join(lines))
     assert "$ transmiter fit --weak demo-weak" in done.stderr
 

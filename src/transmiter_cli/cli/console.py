@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 results = Console(soft_wrap=True, highlight=False)
+wide_results = Console(soft_wrap=True, highlight=False, width=240)
+"""For tables with all their columns, whatever the terminal has."""
 
 
 class ConsoleReporter(Reporter):
@@ -91,6 +93,11 @@ def command_line() -> list[str]:
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object, fractions unrounded."""
     sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Print text as it is: Markdown or CSV, which no terminal may wrap."""
+    sys.stdout.write(text)
 
 
 def print_result(lines: list[tuple[str, str]]) -> None:

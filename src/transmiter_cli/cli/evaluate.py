@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
     BatchOption,
+    CsvOption,
     DecodeOption,
     DeviceOption,
     JsonOption,
     LimitOption,
+    MarkdownOption,
     QuietOption,
     RootOption,
     RunOption,
@@ -20,20 +24,68 @@ from transmiter_cli.cli.options import (
     SplitOption,
     StrictOption,
     WorkersOption,
+    require_one_format,
 )
+from transmiter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from transmiter_cli.evaluation.require import Verdict
+    from transmiter_cli.workflow.evaluate import EvalResult
 
 NAME = "eval"
 EXAMPLE = "transmiter eval"
+UNMET = 3
+"""The exit code where a --require gate is not met."""
 
 
 def command(
     run: RunOption,
     data: Annotated[
-        str | None, typer.Option(help="Labelled images, as fit takes them; the test part of fit's data if left out.")
+        list[str] | None,
+        typer.Option(
+            help="Test images, as fit takes them; the test part of fit's data if left out. Repeat it for several sets.",
+            show_default=False,
+        ),
     ] = None,
     root: RootOption = None,
     split: SplitOption = None,
     limit: LimitOption = None,
+    map_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--map", help="JSON from the data's labels to the run's classes, null for one to leave out.", metavar="FILE"
+        ),
+    ] = None,
+    base_to_novel: Annotated[
+        bool, typer.Option("--base-to-novel", help="Also base and novel classes, each answered among its own, and HM.")
+    ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="Base classes, one a line or JSON; else CoOp's rule, the first half.", metavar="FILE"),
+    ] = None,
+    strong_finetuned: Annotated[
+        str | None, typer.Option(help="A fine-tuned strong model, as --finetuned takes it, for a row of its own.")
+    ] = None,
+    eft: Annotated[
+        list[float] | None, typer.Option(help="A strength a of EFT; may be repeated.", show_default="0.5, 1, 1.5")
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A gate, 'transferred.top1 >= strong.top1 + 0.02': exit 3 if it is not met. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Measure on images that fit or refine used, too, and say so.")
+    ] = False,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="Use no labels: agreement, confidence and moves only.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write an HTML report with pictures here.", metavar="FILE")
+    ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="All columns.")] = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
@@ -41,17 +93,82 @@ def command(
     decode: DecodeOption = None,
     workers: WorkersOption = None,
     json: JsonOption = False,
+    csv: CsvOption = False,
+    markdown: MarkdownOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure every model of the run on labelled test images."""
-    from transmiter_cli.report.table import evaluation_json, evaluation_table
+    """Measure every model of the run on test images, and refuse those that it learned from."""
+    from transmiter_cli.evaluation.candidates import EFT_STRENGTHS
+    from transmiter_cli.evaluation.require import judge, parse_gate
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.common import DataFlags
-    from transmiter_cli.workflow.evaluate import eval_run
+    from transmiter_cli.workflow.evaluate import EvalOptions, eval_run
 
+    require_one_format(json, csv, markdown)
+    if report is not None and data is not None and len(data) > 1:
+        raise UsageError("--report is about one data set.", "give one --data")
+    gates = [parse_gate(text) for text in require or []]
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
-    result = eval_run(DataFlags(data, root, split, limit), Run(run), workspace, seed)
-    if json:
-        console.print_json(evaluation_json(result))
+    options = EvalOptions(
+        DataFlags(None, root, split, limit),
+        map_file,
+        base_to_novel or base is not None,
+        base,
+        allow_overlap,
+        not no_labels,
+        strong_finetuned,
+        tuple(eft) if eft else EFT_STRENGTHS,
+        seed,
+    )
+    each = [replace(options, data=replace(options.data, data=one)) for one in data or [None]]
+    results = [eval_run(one, Run(run), workspace) for one in each]
+    means = mean_of(results)
+    verdicts = [judge(gate, means or results[0].rows) for gate in gates]
+    if report is not None:
+        from transmiter_cli.report.html import write_report
+
+        write_report(results[0], report, Run(run).commands())
+        workspace.reporter.note(f"The report is in {console.shown(report)}.")
+    show(results, means, verdicts, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
+    if not all(verdict.met for verdict in verdicts):
+        raise typer.Exit(UNMET)
+
+
+def mean_of(results: list[EvalResult]) -> dict[str, Any]:
+    """Means by row over several labelled data sets; empty for one.
+
+    Raises:
+        UsageError: if only some of several sets have labels.
+    """
+    from transmiter_cli.evaluation.rows import mean_rows
+
+    if len(results) == 1:
+        return {}
+    if not all(result.labelled for result in results):
+        raise UsageError("Several data sets must all have labels.", "give one --data at a time")
+    return mean_rows([result.rows for result in results])  # type: ignore[misc]
+
+
+def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdict], form: str, wide: bool) -> None:
+    """Print an evaluation; unmet gates also on stderr."""
+    from transmiter_cli.report import table
+
+    if form == "json":
+        sets = [table.evaluation_json(result) for result in results]
+        whole = sets[0] if len(sets) == 1 else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
+        console.print_json({**whole, "requirements": [vars(verdict) for verdict in verdicts]})
+    elif form == "csv":
+        console.print_text(table.evaluation_csv(results))
+    elif form == "markdown":
+        console.print_text("\n".join(table.evaluation_markdown(result) for result in results))
     else:
-        console.results.print(evaluation_table(result))
+        for result in results:
+            (console.wide_results if wide else console.results).print(table.evaluation_table(result, wide))
+        if means:
+            console.results.print(table.means_table(means))
+    for verdict in verdicts:
+        said = f"{verdict.gate}: {verdict.left:.4f} against {verdict.right:.4f}"
+        if verdict.met and not form:
+            console.results.print(f"Met: {said}", markup=False)
+        elif not verdict.met:
+            console.errors.print(f"Not met: {said}", markup=False)

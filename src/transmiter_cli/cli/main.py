@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from transmiter_cli import __version__
-from transmiter_cli.cli import cache, demo, embed, errors, evaluate, fit, inspect, models, predict, refine, transfer
+from transmiter_cli.cli import (
+    bench,
+    cache,
+    demo,
+    embed,
+    errors,
+    evaluate,
+    fit,
+    inspect,
+    models,
+    predict,
+    refine,
+    transfer,
+)
 
 app = typer.Typer(
     name="transmiter",
@@ -37,7 +50,7 @@ def root(
     """Options before the command."""
 
 
-for module in (demo, fit, transfer, refine, evaluate, predict, embed, models, inspect):
+for module in (demo, fit, transfer, refine, evaluate, predict, bench, embed, models, inspect):
     app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.command)
 
 app.add_typer(cache.app, name=cache.NAME)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from transmiter_cli.errors import UsageError
 from transmiter_cli.run import RUN_VARIABLE, default_run
 
 RunOption = Annotated[
@@ -48,3 +49,11 @@ LimitOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides everything that is random.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with all columns instead of text.")]
+MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead of text.")]
+
+
+def require_one_format(*formats: bool) -> None:
+    """Raise UsageError if more than one form of output is asked for."""
+    if sum(formats) > 1:
+        raise UsageError("Output takes one form at a time.", "one of --json, --csv and --markdown")

@@ -310,11 +310,8 @@ class CachedEncoder:
 
     def image_key(self, record: ImageRecord) -> str | Skipped:
         """What the store knows an image by, or why it is not there."""
-        try:
-            key = record.key()
-        except OSError as error:
-            return Skipped(record.name, error.strerror or str(error))
-        return key if self.decoding == "full" else f"{key}|{self.decoding} {SPARE}"
+        key = image_key(record)
+        return key if isinstance(key, Skipped) or self.decoding == "full" else f"{key}|{self.decoding} {SPARE}"
 
     @property
     def decoding(self) -> Decoding:
@@ -380,3 +377,11 @@ class CachedEncoder:
                 require_finite(f"the text embeddings of {self.name}", rows)
                 self.texts.append(batch, rows)
                 advance(start + len(batch), len(prompts))
+
+
+def image_key(record: ImageRecord) -> str | Skipped:
+    """A record's own key, or why it is not there."""
+    try:
+        return record.key()
+    except OSError as error:
+        return Skipped(record.name, error.strerror or str(error))

@@ -1,42 +1,72 @@
-"""The evaluation as a table, as JSON, and the demo's in a sentence."""
+"""The evaluation as a table, JSON, CSV and Markdown, and the demo's in a sentence."""
 
 from __future__ import annotations
 
+import csv
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from io import StringIO
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from transmiter_cli.evaluation import Row
+from transmiter_cli.evaluation.rows import MeanRow
+from transmiter_cli.report.columns import MEAN_PARTS, MEANS, Column, columns, is_ours, title
 from transmiter_cli.workflow.evaluate import EvalResult
 
-TITLES = {
-    "weak": "weak, zero-shot",
-    "weak_finetuned": "weak, fine-tuned",
-    "strong": "strong, zero-shot",
-    "eft": "EFT, 3 models",
-    "direct": "direct",
-    "transferred": "transferred",
-    "ridge": "ridge",
-    "refined": "refined",
-}
+WIDTH = 80
+MARK = "*"
+LEGEND = f"{MARK} best of the rows that run one strong model. vs strong: paired difference, in points."
 
 
-def evaluation_table(result: EvalResult) -> Table:
-    """All rows at 80 columns; the best of the strong model's is marked with a star, not by colour alone."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title=Text(heading(result)), title_justify="left", title_style="", pad_edge=False
+def evaluation_table(result: EvalResult, wide: bool = False) -> Table:
+    """All rows at 80 columns, or with all columns; the best of ours is marked by a star, not by style alone."""
+    return table(heading(result), result.rows, shown_columns(result, wide), best_row(result), caption(result))
+
+
+def table(
+    name: str, rows: Mapping[str, Any], shown: Sequence[Column], best: str | None, below: str | None = None
+) -> Table:
+    """Rows under aligned columns."""
+    found = Table(
+        box=box.SIMPLE_HEAD,
+        title=Text(wrapped(name)),
+        title_justify="left",
+        title_style="",
+        caption=Text(wrapped(below)) if below else None,
+        caption_justify="left",
+        caption_style="",
+        padding=(0, 1, 0, 0),
+        show_edge=False,
     )
-    table.add_column("model", no_wrap=True)
-    for header in ("top-1 %", "95 % interval", "parameters", "labels", "gradients"):
-        table.add_column(header, justify="right", no_wrap=True)
-    ours = {name: row for name, row in result.rows.items() if name not in ("weak", "weak_finetuned", "strong", "eft")}
-    best = max(ours, key=lambda name: ours[name].top1, default=None)
-    for name, row in result.rows.items():
-        table.add_row(*cells(name, row, name == best), style="bold" if name == best else "")
-    return table
+    found.add_column("  model", no_wrap=True)
+    for column in shown:
+        found.add_column(column.header, justify="right", no_wrap=True)
+    for row_name, row in rows.items():
+        marked = f"{MARK if row_name == best else ' '} {title(row_name)}"
+        found.add_row(marked, *(column.cell(row) for column in shown), style="bold" if row_name == best else "")
+    return found
+
+
+def wrapped(text: str) -> str:
+    """Lines of at most 80 characters; the console itself wraps nothing."""
+    return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH) or [""])
+
+
+def shown_columns(result: EvalResult, wide: bool) -> tuple[Column, ...]:
+    """The columns for a result."""
+    parts = result.labelled and any(getattr(row, "hm", None) is not None for row in result.rows.values())
+    return columns(result.labelled, parts, wide)
+
+
+def best_row(result: EvalResult) -> str | None:
+    """The most accurate of the strong model's rows; None without labels or such rows."""
+    ours: dict[str, Any] = {name: row for name, row in result.rows.items() if is_ours(name)}
+    return max(ours, key=lambda name: ours[name].top1, default=None) if result.labelled else None
 
 
 def heading(result: EvalResult) -> str:
@@ -46,28 +76,79 @@ def heading(result: EvalResult) -> str:
     return f"{result.data}{part}: {result.images:,} images, {result.classes} classes; {models}"
 
 
-def cells(name: str, row: Row, best: bool) -> tuple[str, ...]:
-    """One row's texts."""
-    cost = "?" if row.parameters is None else f"+{row.parameters:,}" if row.parameters else "0"
-    return (
-        f"{TITLES.get(name, name)}{' *' if best else ''}",
-        f"{100 * row.top1:.1f}",
-        f"{100 * row.low:.1f}-{100 * row.high:.1f}",
-        cost,
-        "yes" if row.labels else "no",
-        "yes" if row.gradients else "no",
-    )
+def caption(result: EvalResult) -> str:
+    """What the reader must know beside the numbers."""
+    lines = list(result.notes)
+    if result.labelled and best_row(result) is not None:
+        lines.append(LEGEND)
+    if not result.labelled:
+        lines += moves(result)
+    return "\n".join(lines)
+
+
+def moves(result: EvalResult) -> list[str]:
+    """For each of our rows without labels, which classes move."""
+    names = result.evidence.class_names if result.evidence is not None else ()
+    lines: list[str] = []
+    for name, row in result.rows.items():
+        if is_ours(name) and getattr(row, "moves", ()):
+            told = ", ".join(f"{names[m.before]} > {names[m.after]} {m.images}" for m in row.moves[:3])  # type: ignore[union-attr]
+            lines.append(f"{title(name)} moves {told}")
+    return lines
+
+
+def means_table(means: Mapping[str, MeanRow]) -> Table:
+    """The means over several data sets."""
+    parts = MEAN_PARTS if any(row.hm is not None for row in means.values()) else ()
+    sets = next(iter(means.values())).sets
+    note = "HM: the mean of the data sets' HMs; HM of means: that of mean base and mean novel" if parts else None
+    return table(f"mean over {sets} data sets", means, (*MEANS, *parts), None, note)
+
+
+def markdown(name: str, rows: Mapping[str, Any], shown: Sequence[Column], below: str = "") -> str:
+    """A Markdown table with a line of text above, and lines below."""
+    lines = [name, "", f"| model | {' | '.join(column.header for column in shown)} |", f"|---|{'---:|' * len(shown)}"]
+    lines += [f"| {title(one)} | {' | '.join(column.cell(row) for column in shown)} |" for one, row in rows.items()]
+    return "\n".join([*lines, *(["", *below.split("\n")] if below else [])]) + "\n"
+
+
+def evaluation_markdown(result: EvalResult) -> str:
+    """All rows and columns as Markdown."""
+    return markdown(heading(result), result.rows, shown_columns(result, wide=True), "\n".join(result.notes))
+
+
+def evaluation_csv(results: Sequence[EvalResult]) -> str:
+    """One line per data set and row, fractions unrounded; columns as in JSON."""
+    lines: list[dict[str, Any]] = [
+        {"data": result.data, "row": name, **asdict(row), "notes": " ".join(result.notes)}
+        for result in results
+        for name, row in result.rows.items()
+    ]
+    for line in lines:
+        if "moves" in line:
+            line["moves"] = json.dumps([[move["before"], move["after"], move["images"]] for move in line["moves"]])
+    out = StringIO()
+    writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
 
 
 def evaluation_json(result: EvalResult) -> dict[str, Any]:
-    """All rows; accuracies are fractions."""
-    about = {name: value for name, value in vars(result).items() if name != "rows"}
-    return {**about, "rows": {name: asdict(row) for name, row in result.rows.items()}}
+    """All rows; accuracies are fractions, moved classes names."""
+    about = {name: value for name, value in vars(result).items() if name not in ("rows", "evidence")}
+    rows = {name: asdict(row) for name, row in result.rows.items()}
+    if result.evidence is not None and not result.labelled:
+        names = result.evidence.class_names
+        for row in rows.values():
+            for move in row["moves"]:
+                move |= {"before": names[move["before"]], "after": names[move["after"]]}
+    return {**about, "rows": rows}
 
 
 def demo_sentence(result: EvalResult) -> str:
     """What the user just saw."""
-    rows = {name: 100 * row.top1 for name, row in result.rows.items()}
+    rows = {name: 100 * row.top1 for name, row in result.rows.items()}  # type: ignore[union-attr]
     return (
         f"You saw a strong model go from {rows['strong']:.1f} % to {rows['transferred']:.1f} % on handwriting, with "
         f"no label and no gradient in it, by taking over what a weaker model ({rows['weak']:.1f} %) had "

@@ -9,8 +9,7 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import Run
-from transmiter_cli.workflow.common import DataFlags
-from transmiter_cli.workflow.evaluate import EvalResult, eval_run
+from transmiter_cli.workflow.evaluate import EvalOptions, EvalResult, eval_run
 from transmiter_cli.workflow.fit import FitOptions, fit_run
 from transmiter_cli.workflow.refine import RefineOptions, refine_run
 from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
@@ -43,4 +42,4 @@ def demo_run(run: Run, workspace: Workspace, seed: int) -> EvalResult:
     fit_run(options, run, workspace, lines["fit"])
     transfer_run(TransferOptions("demo-strong", ("adapter", "ridge")), run, workspace, lines["transfer"])
     refine_run(RefineOptions(shots=SHOTS, settings=RefineSettings(seed=seed)), run, workspace, lines["refine"])
-    return eval_run(DataFlags(), run, workspace)
+    return eval_run(EvalOptions(), run, workspace)

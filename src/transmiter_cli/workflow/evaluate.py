@@ -1,97 +1,261 @@
-"""transmiter eval: every model of a run on labelled test images."""
+"""transmiter eval: every model of a run, on labelled test images or on images without labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import DataSpec, ImageRecord, open_images
+from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting
-from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.evaluation import Row, evaluate
+from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, candidates
+from transmiter_cli.evaluation.rows import Row, measure, positions_among
+from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import Run, Task
-from transmiter_cli.task.finetuned import MissingLogitsError
+from transmiter_cli.task.finetuned import MissingLogitsError, open_teacher
+from transmiter_cli.workflow.class_lists import ClassMap, base_classes, read_map
 from transmiter_cli.workflow.common import (
     DataFlags,
     check_artefact,
     encode,
     finetuned_logits,
+    fit_data,
     load_fitted,
     load_transferred,
 )
+from transmiter_cli.workflow.cost import image_flops
+from transmiter_cli.workflow.overlap import overlap
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What to measure, and how.
+
+    Attributes:
+        data: test images, their test part where they have one; the data of fit, without its limit, if none are given.
+        mapping: a file from the data's labels to the run's classes.
+        base_to_novel: also measure base and novel classes, each answered among its own.
+        base: a file of base classes; CoOp's rule if None.
+        allow_overlap: measure on images that fit or refine used, too.
+        labels: whether labels are used where there are any.
+        strong_finetuned: a fine-tuned twin of the strong model, for a row of its own.
+        eft: strengths a of EFT.
+        seed: decides the bootstrap intervals.
+    """
+
+    data: DataFlags = field(default_factory=DataFlags)
+    mapping: Path | None = None
+    base_to_novel: bool = False
+    base: Path | None = None
+    allow_overlap: bool = False
+    labels: bool = True
+    strong_finetuned: str | None = None
+    eft: tuple[float, ...] = EFT_STRENGTHS
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rows were measured on, for those who want to look at images and classes.
+
+    Attributes:
+        models: logits among `class_names`, by row.
+        labels: positions in `class_names`; None without labels.
+    """
+
+    models: Mapping[str, Candidate]
+    labels: Int[Tensor, " images"] | None
+    files: Sequence[ImageRecord]
+    class_names: Sequence[str]
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Rows of the evaluation by name, and what they were measured on."""
+    """Rows of the evaluation by name, and what they were measured on.
 
-    rows: dict[str, Row]
+    Attributes:
+        labelled: whether rows are `Row`s; `Unlabelled` otherwise.
+        notes: what a reader of the numbers must know.
+    """
+
+    rows: Mapping[str, Row] | Mapping[str, Unlabelled]
     data: str
     split: str | None
     images: int
     classes: int
     weak: str
     strong: str
+    labelled: bool = True
+    notes: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
 
-def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0) -> EvalResult:
+@dataclass(frozen=True)
+class Scene:
+    """A run's models, ready to look at images."""
+
+    task: Task
+    run: Run
+    workspace: Workspace
+    weak: CachedEncoder
+    strong: CachedEncoder
+    fitted: Artefact
+    transferred: Mapping[str, Artefact]
+
+
+def eval_run(options: EvalOptions, run: Run, workspace: Workspace) -> EvalResult:
     """Measure a run's models.
-
-    Args:
-        flags: labelled images, their test part where they have one; the data of fit, without its limit, if none
-            are given.
-        run: the run directory.
-        workspace: cache and device.
-        seed: decides the bootstrap intervals.
 
     Raises:
         UsageError: if nothing was fitted or transferred.
-        TransmiterError: if the images have no labels, or are those that fit saw.
+        TransmiterError: if the images' labels are none of the run's classes, or fit or refine used the images.
+    """
+    scene = open_scene(run, workspace)
+    task, spec = scene.task, options.data.spec(scene.task)
+    images = open_images(spec, "test")
+    if options.data.data is None and images.split == task.split and not options.allow_overlap:
+        raise seen_by_fit(spec, images.split, run)
+    labelled = options.labels and images.labelled
+    mapping = ClassMap(task.classes, task.labels, {}) if options.mapping is None else read_map(options.mapping, task)
+    base = base_classes(options.base, task) if options.base_to_novel or options.base else None
+    require_labels_for(options, labelled)
+    if labelled:
+        images = mapping.known_only(images)  # fails on a strange label before anything is encoded
+    notes = overlap_notes(images.files, scene, options.allow_overlap)
+    weak = encode(scene.weak, images, scene.fitted.vocabulary, task.templates)
+    models = make_candidates(options, scene, weak.images, weak.embeddings, lasting(spec).data == task.data)
+    about = (spec.data, images.split, len(weak.images.files))
+    names = (task.weak, scene.strong.name)
+    if not labelled:
+        notes += ("Without labels nothing here says which model is right.",)
+        evidence = Evidence(models, None, weak.images.files, task.classes)
+        return EvalResult(describe(models), *about, len(task.classes), *names, False, notes, evidence)
+    labels = torch.tensor(mapping.indices(weak.images.files), device=workspace.method_device)
+    among = mapping.among(images)
+    rows = measure(models, labels, base=base, among=among, seed=options.seed)
+    if base is not None:
+        notes += novel_notes(base, task)
+    evidence = Evidence(models, labels, weak.images.files, task.classes)
+    evidence = evidence if among is None else narrowed(evidence, among)
+    return EvalResult(rows, *about, len(evidence.class_names), *names, True, notes, evidence)
+
+
+def narrowed(evidence: Evidence, among: Sequence[int]) -> Evidence:
+    """The same evidence, with the classes that may be answered as its only ones."""
+    assert evidence.labels is not None
+    models = {name: model.among(among) for name, model in evidence.models.items()}
+    labels = positions_among(evidence.labels, among, len(evidence.class_names))
+    return Evidence(models, labels, evidence.files, [evidence.class_names[i] for i in among])
+
+
+def require_labels_for(options: EvalOptions, labelled: bool) -> None:
+    """Raise TransmiterError if what is asked for needs labels that are not there."""
+    if not labelled and (options.base_to_novel or options.base or options.mapping):
+        raise TransmiterError("Base-to-novel and --map need labels, but these images have none.", "leave them out")
+
+
+def open_scene(run: Run, workspace: Workspace) -> Scene:
+    """A run's models, checked to be of its task.
+
+    Raises:
+        UsageError: if nothing was fitted or transferred.
+        TransmiterError: if an artefact is of another task or model.
     """
     task, strong_name = run.task(), run.strong()
     workspace = workspace.like_fit(task.decoding)
     fitted = load_fitted(run, workspace)
     transferred = load_transferred(run, workspace)
-    weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, strong_name))
-    check_artefact(fitted, task, weak_encoder)
+    weak, strong = (workspace.open(resolve_model(name)) for name in (task.weak, strong_name))
+    check_artefact(fitted, task, weak)
     for artefact in transferred.values():
-        check_artefact(artefact, task, strong_encoder)
-    spec = flags.spec(task)
-    images = open_images(spec, "test")
-    if flags.data is None and images.split == task.split:
-        raise seen_by_fit(spec, images.split, run)
-    images.labels(task.labels)  # fails before anything is encoded
-    weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
-    strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
-    rows = evaluate(
-        torch.tensor(weak.images.labels(task.labels), device=workspace.method_device),
-        weak=weak.embeddings,
-        finetuned_logits=optional_logits(
-            task, run, workspace, weak.images.files, weak.embeddings, lasting(spec).data == task.data
-        ),
+        check_artefact(artefact, task, strong)
+    return Scene(task, run, workspace, weak, strong, fitted, transferred)
+
+
+def make_candidates(
+    options: EvalOptions, scene: Scene, images: ImageSet, weak: Embeddings, own_data: bool
+) -> dict[str, Candidate]:
+    """Every model of a run on images that the weak model saw."""
+    task, files = scene.task, images.files
+    strong = encode(scene.strong, images, scene.fitted.vocabulary, task.templates)
+    if strong.images.files != files:
+        raise TransmiterError("Images changed while they were read; run the command again.")
+    teacher = optional_logits(task, scene.run, scene.workspace, files, weak, own_data)
+    return candidates(
+        weak=weak,
+        finetuned_logits=teacher,
         strong=strong.embeddings,
-        fitted=fitted,
-        transferred=transferred,
-        weak_parameters=weak_encoder.facts.parameters,
-        seed=seed,
+        strong_finetuned_logits=strong_finetuned(options.strong_finetuned, scene, files, strong.embeddings),
+        fitted=scene.fitted,
+        transferred=scene.transferred,
+        weak_parameters=scene.weak.facts.parameters,
+        weak_flops=None if teacher is None else image_flops(scene.weak),
+        eft=options.eft,
     )
-    return EvalResult(rows, spec.data, images.split, len(weak.images.files), len(task.classes), task.weak, strong_name)
+
+
+def strong_finetuned(
+    given: str | None, scene: Scene, files: Sequence[ImageRecord], strong: Embeddings
+) -> Float[Tensor, "images classes"] | None:
+    """The logits of a fine-tuned strong model, in any form that --finetuned takes; None where none is given."""
+    if given is None:
+        return None
+    task = scene.task
+    about = (resolve_model(scene.strong.name), strong.images.shape[1], strong.logit_scale, task.classes, task.templates)
+    found = open_teacher(given, scene.workspace, *about).logits(files, strong.images.cpu())
+    return found.to(strong.images.device)
 
 
 def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
-    """The error for images that fit saw; whoever names them with --data may measure on them all the same."""
+    """The error for the very data that fit was given."""
     if split is None:
         message = f"{spec.data} has no test part: fit saw all of it."
     else:
         message = f"Fit saw the {split} part of {spec.data}, so nothing can be measured there."
     return TransmiterError(message, f"transmiter eval --data FOLDER{run.flag}")
+
+
+def overlap_notes(files: Sequence[ImageRecord], scene: Scene, allowed: bool) -> tuple[str, ...]:
+    """What to say of images that fit or refine used.
+
+    Raises:
+        TransmiterError: if there are any and they are not allowed.
+    """
+    used = overlap(files, scene.run, scene.workspace)
+    if used is None:
+        return ("The run does not say which images fit used, so nobody knows whether it used these.",)
+    told = [f"{use} used {count:,} of these {len(files):,} images" for use, count in used.items() if count]
+    if not told:
+        return ()
+    what = " and ".join(told)
+    if not allowed:
+        raise TransmiterError(
+            f"In this run {what} (by their content), so nothing can be measured on them.",
+            "pass other images, or --allow-overlap, which says so in the table",
+        )
+    return (f"OVERLAP: in this run {what}. These numbers are too good.",)
+
+
+def novel_notes(base: Sequence[int], task: Task) -> tuple[str, ...]:
+    """What to say where fit saw images of novel classes, as far as the labels of its images tell."""
+    try:
+        images = open_images(fit_data(task), task.split)
+    except TransmiterError:
+        return ()
+    novel = {label for i, label in enumerate(task.labels) if i not in set(base)}
+    count = sum(file.label in novel for file in images.files)
+    if not count:
+        return ()
+    return (f"fit saw {count:,} images of novel classes, which is not the published base-to-novel protocol.",)
 
 
 def optional_logits(

@@ -26,6 +26,7 @@ from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits, signed
+from transmiter_cli.workflow.overlap import remember
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     artefact.save(run.path / FITTED)
     run.begin(task)
     run.add(command, {encoder.name: encoder.fingerprint})
+    remember("fit", weak.part(plain).images.files, run, workspace)
     seen = weak.part(plain).embeddings
     after, before = (
         hits(logits, teacher[plain].argmax(-1)).double().mean().item()

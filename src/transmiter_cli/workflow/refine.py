@@ -17,6 +17,7 @@ from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, check_artefact
+from transmiter_cli.workflow.overlap import remember
 from transmiter_cli.workflow.transfer import ROWS
 
 
@@ -79,4 +80,5 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     if not artefact.details["refine"]["epochs_taken"]:
         workspace.reporter.warn("No epoch helped on held-out labels: refined is what was transferred.")
     run.add(command, {strong: encoder.fingerprint})
+    remember("refine", files, run, workspace)
     return RefineResult(artefact, path, len(kept))

@@ -1,0 +1,1 @@
+"""A grid of data sets, teachers, models, seeds and methods, run to one table as papers print it."""

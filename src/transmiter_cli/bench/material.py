@@ -1,0 +1,209 @@
+"""Embeddings, logits and labels of one scene of a bench, from images or from the authors' feature files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
+from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
+from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
+from transmiter_cli.embedding.sources.record import file_identity
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace, image_key
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.evaluation.protocols import coop_base
+from transmiter_cli.files import digest
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.probe import linear_probe
+from transmiter_cli.task.finetuned import PROBE, HeadTeacher, lasting_name, open_teacher
+from transmiter_cli.task.shots import choose_shots
+from transmiter_cli.task.templates import choose_templates
+from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
+from transmiter_cli.workflow.common import EncodedImages, encode
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split: both zero-shot models, the fine-tuned weak model's logits, and labels."""
+
+    weak: Embeddings
+    strong: Embeddings
+    finetuned: Float[Tensor, "images classes"]
+    labels: Int[Tensor, " images"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A scene's tensors.
+
+    Attributes:
+        base: the base classes; None in the plain protocol.
+    """
+
+    vocabulary: Sequence[str]
+    train: Part
+    test: Part
+    base: Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a scene's material comes from.
+
+    Attributes:
+        identity: changes whenever an input does: images, files, weights.
+    """
+
+    spec: BenchSpec
+    key: SceneKey
+    workspace: Workspace
+    weak: CachedEncoder
+    strong: CachedEncoder
+    identity: str
+
+    def load(self) -> Material:
+        """The tensors.
+
+        Raises:
+            TransmiterError: if the data cannot be used.
+        """
+        return from_features(self) if self.key.teacher.features is not None else from_images(self)
+
+
+def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
+    """A scene's source; nothing is computed yet.
+
+    Raises:
+        UsageError: if a file, folder or model does not exist.
+    """
+    inputs: list[str] = []  # files before models, which may have to be downloaded
+    if key.teacher.features is not None:
+        inputs += [existing_identity(feature_path(key, part)) for part in ("train", "test")]
+    else:
+        for part in ("train", "test"):
+            inputs += [str(image_key(file)) for file in images_of(key, part).files]
+        given = lasting_name(key.fill(key.teacher.finetuned or ""))
+        inputs.append(file_identity(Path(given)) if Path(given).is_file() else given)
+    weak, strong = (workspace.open(resolve_model(name)) for name in (key.weak, key.strong))
+    return Source(spec, key, workspace, weak, strong, digest(weak.fingerprint, strong.fingerprint, *inputs))
+
+
+def feature_path(key: SceneKey, part: str) -> Path:
+    """A feature file of a scene."""
+    return Path(key.fill(key.teacher.features or "", part=part)).expanduser()
+
+
+def existing_identity(path: Path) -> str:
+    """A file's identity.
+
+    Raises:
+        UsageError: if there is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.", f"ls {path.absolute().parent}")
+    return file_identity(path)
+
+
+def images_of(key: SceneKey, part: str) -> ImageSet:
+    """The train or test images of a scene."""
+    data = key.data
+    limit = data.limit if part == "train" else None
+    return open_images(DataSpec(data.images or "", data.root, None, limit), part)
+
+
+def vocabulary_of(source: Source, names: Sequence[str]) -> list[str]:
+    """Classes and auxiliary words."""
+    words = auxiliary_words(source.spec.aux_words)
+    return list(build_vocabulary(names, words, source.spec.vocabulary_size, source.key.seed))
+
+
+def templates_of(key: SceneKey, names: Sequence[str], labels: Sequence[str]) -> Templates:
+    """The prompts of a scene's data set."""
+    return choose_templates([key.data.template] if key.data.template else [], key.data.templates, names, labels)
+
+
+def from_features(source: Source) -> Material:
+    """Material from the authors' feature files; all views of train images, the plain view of test images."""
+    files = {part: read_feature_file(feature_path(source.key, part)) for part in ("train", "test")}
+    names = list(files["train"].classes)
+    if list(files["test"].classes) != names:
+        raise TransmiterError(f"The feature files of {source.key} have different classes.")
+    device = source.workspace.method_device
+    vocabulary = vocabulary_of(source, names)
+    templates = templates_of(source.key, names, names)
+    texts = [encoder.text_embeddings(vocabulary, templates).to(device) for encoder in (source.weak, source.strong)]
+    scales = [encoder.facts.logit_scale for encoder in (source.weak, source.strong)]
+    weak, strong = (
+        source.spec.names.get(name, name.replace("/", "-")) for name in (source.key.weak, source.key.strong)
+    )
+
+    def part(name: str, views: bool) -> Part:
+        file = files[name]
+        rows = {key: feature(file, key, views).to(device) for key in (f"{weak}/images", f"{strong}/images")}
+        logits = feature(file, f"{weak}/finetuned_logits", views)[:, : len(names)].float().to(device)
+        repeated = len(logits) // len(file.tensors["labels"])
+        low, high = (Embeddings(rows[f"{one}/images"], texts[i], scales[i]) for i, one in enumerate((weak, strong)))
+        return Part(low, high, logits, file.tensors["labels"].repeat(repeated).to(device))
+
+    wanted = source.spec.protocol == BASE_TO_NOVEL
+    base = (files["test"].base or coop_base(len(names))) if wanted else None
+    return Material(vocabulary, part("train", True), part("test", False), base)
+
+
+def feature(file: FeatureFile, name: str, views: bool) -> Tensor:
+    """A tensor of a feature file; with all its views one after the other, where they are asked for and there.
+
+    Raises:
+        TransmiterError: if the file lacks it.
+    """
+    if name not in file.tensors:
+        has = ", ".join(sorted(one for one in file.tensors if not one.endswith(".views")))
+        raise TransmiterError(f"The feature file has no {name!r}, only {has}.", "name the model in [names]")
+    if views and f"{name}.views" in file.tensors:
+        return file.tensors[f"{name}.views"].flatten(0, 1)
+    return file.tensors[name]
+
+
+def from_images(source: Source) -> Material:
+    """Material from images; in base-to-novel, train images of novel classes are left out by their labels."""
+    key, workspace = source.key, source.workspace
+    train, test = (images_of(key, part) for part in ("train", "test"))
+    names, labels = class_names(train.label_names, None)
+    vocabulary, templates = vocabulary_of(source, names), templates_of(key, names, labels)
+    base = coop_base(len(names)) if source.spec.protocol == BASE_TO_NOVEL else None
+    if base is not None:
+        seen = {labels[i] for i in base}
+        train = ImageSet(tuple(file for file in train.files if file.label in seen), train.label_names, train.split)
+    both = [(encode(source.weak, one, vocabulary, templates)) for one in (train, test)]
+    device = workspace.method_device
+    numbers = [torch.tensor(one.images.labels(labels), device=device) for one in both]
+    if key.teacher.finetuned == PROBE:
+        teacher = probe(both[0], numbers[0], len(names), key)
+    else:
+        about = (resolve_model(key.weak), both[0].embeddings.images.shape[1], both[0].embeddings.logit_scale)
+        teacher = open_teacher(key.fill(key.teacher.finetuned or ""), workspace, *about, names, templates)
+
+    def part(seen: EncodedImages, labelled: Tensor) -> Part:
+        strong = encode(source.strong, seen.images, vocabulary, templates)
+        if strong.images.files != seen.images.files:
+            raise TransmiterError("Images changed while they were read; run the command again.")
+        logits = teacher.logits(seen.images.files, seen.embeddings.images.cpu()).float().to(device)
+        return Part(seen.embeddings, strong.embeddings, logits, labelled)
+
+    parts = [part(seen, labelled) for seen, labelled in zip(both, numbers, strict=True)]
+    return Material(vocabulary, parts[0], parts[1], base)
+
+
+def probe(weak: EncodedImages, labels: Tensor, classes: int, key: SceneKey) -> HeadTeacher:
+    """A linear probe on some or all labelled train images."""
+    chosen = choose_shots(labels.tolist(), key.shots, key.seed)
+    some = weak.embeddings
+    shown = Embeddings(some.images[chosen], some.texts, some.logit_scale)
+    return HeadTeacher(linear_probe(shown, labels[chosen], classes, key.seed).cpu())

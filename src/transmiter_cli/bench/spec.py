@@ -1,0 +1,221 @@
+"""What a bench file asks for."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from transmiter_cli.errors import TransmiterError, UsageError
+
+REFERENCES = ("weak", "weak_finetuned", "strong", "direct")
+PLAIN, BASE_TO_NOVEL = "plain", "base-to-novel"
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """A data set.
+
+    Attributes:
+        name: how the table and the placeholder {data} call it.
+        images: a --data value; not needed where the teachers have feature files.
+        root: its --root.
+        template: a prompt with {} for the class.
+        templates: a name or file of more prompts, as --templates.
+        limit: the most train images.
+    """
+
+    name: str
+    images: str | None = None
+    root: str | None = None
+    template: str | None = None
+    templates: str | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class TeacherEntry:
+    """A fine-tuned weak model. Either of its two kinds may have the placeholders {data}, {seed}, {shots} and {weak}.
+
+    Attributes:
+        finetuned: a --finetuned value, for data of images; "probe" is made from `shots` labels per class, or all.
+        features: the path of the authors' feature files, {part} standing for train and test.
+    """
+
+    name: str
+    finetuned: str | None = None
+    features: str | None = None
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A way to transfer.
+
+    Attributes:
+        transfer: the method of `tm.transfer`.
+        options: its other arguments: reg, rho, ...; `paper_lambda` is the paper's absolute one, reg times images.
+        fit: fields of FitSettings.
+        refine: fields of RefineSettings; refines with `shots` labels per class, or all. None for not at all.
+    """
+
+    name: str
+    transfer: str = "adapter"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    refine: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class BenchSpec:
+    """A whole bench file.
+
+    Attributes:
+        protocol: "plain" or "base-to-novel" (only base classes in the train images; CoOp's rule).
+        shots: labelled images per class, for the teacher "probe", for refine, and for {shots}; empty for no such axis.
+        names: what feature files call a model, by our name of it; "/" becomes "-" otherwise.
+    """
+
+    data: Sequence[DataEntry]
+    teacher: Sequence[TeacherEntry]
+    method: Sequence[MethodEntry]
+    weak: Sequence[str]
+    strong: Sequence[str]
+    seeds: Sequence[int] = (0,)
+    shots: Sequence[int] = ()
+    protocol: str = PLAIN
+    aux_words: str = "nouns"
+    vocabulary_size: int = 1024
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def scenes(self) -> Iterator[SceneKey]:
+        """Everything but the methods, in the file's order."""
+        axes = (self.data, self.teacher, self.weak, self.strong, self.shots or (None,), self.seeds)
+        for data, teacher, weak, strong, shots, seed in itertools.product(*axes):
+            yield SceneKey(data, teacher, weak, strong, shots, seed)
+
+
+@dataclass(frozen=True)
+class SceneKey:
+    """One combination of all axes but the method."""
+
+    data: DataEntry
+    teacher: TeacherEntry
+    weak: str
+    strong: str
+    shots: int | None
+    seed: int
+
+    def fill(self, pattern: str, **more: str) -> str:
+        """A value with its placeholders filled.
+
+        Raises:
+            UsageError: if it has another one, or {shots} without an axis of shots.
+        """
+        values: dict[str, Any] = {
+            "data": self.data.name,
+            "seed": self.seed,
+            "weak": self.weak.replace("/", "-"),
+            **more,
+        }
+        if self.shots is not None:
+            values["shots"] = self.shots
+        try:
+            return pattern.format(**values)
+        except (KeyError, IndexError, ValueError) as error:
+            known = ", ".join(f"{{{name}}}" for name in values)
+            raise UsageError(f"{pattern!r} has a placeholder that nothing fills; there are {known}.") from error
+
+    def __str__(self) -> str:
+        shots = "" if self.shots is None else f", {self.shots} shots"
+        return f"{self.data.name}, {self.teacher.name}, {self.weak} > {self.strong}{shots}, seed {self.seed}"
+
+
+def bundled(path: Path) -> Path:
+    """The bench that comes with the package, for the name "demo"; any other path is its own."""
+    from importlib import resources
+
+    return Path(str(resources.files("transmiter_cli"))) / "demo" / "bench.toml" if str(path) == "demo" else path
+
+
+def read_spec(path: Path) -> BenchSpec:
+    """A bench file.
+
+    Raises:
+        UsageError: if there is no such file.
+        TransmiterError: if it is no TOML, or lacks or has an entry that it must not.
+    """
+    path = bundled(path)
+    if not path.is_file():
+        raise UsageError(f"There is no bench file {str(path)!r}.", f"ls {path.absolute().parent}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TransmiterError(f"{path} is no valid TOML: {error}.") from error
+    kinds = {"data": DataEntry, "teacher": TeacherEntry, "method": MethodEntry}
+    for name, kind in kinds.items():
+        rows = content.get(name, [])
+        if not isinstance(rows, list) or not rows:
+            raise TransmiterError(f"{path} needs at least one [[{name}]].")
+        content[name] = tuple(entry(kind, row, f"[[{name}]] of {path.name}") for row in rows)
+    spec: BenchSpec = entry(BenchSpec, content, path.name)
+    check(spec, path)
+    return spec
+
+
+def entry(kind: type[Any], row: object, where: str) -> Any:
+    """A dataclass from a table of the file.
+
+    Raises:
+        TransmiterError: if a key is unknown or missing, or has a value of another type.
+    """
+    known = {one.name: one for one in fields(kind)}
+    if not isinstance(row, dict):
+        raise TransmiterError(f"{where} must be a table.")
+    unknown = [name for name in row if name not in known]
+    if unknown:
+        raise TransmiterError(f"{where} has {unknown[0]!r}, which is none of {', '.join(known)}.")
+    required = [name for name, one in known.items() if one.default is MISSING and one.default_factory is MISSING]
+    missing = [name for name in required if name not in row]
+    if missing:
+        raise TransmiterError(f"{where} lacks {missing[0]!r}.")
+    for name, value in row.items():
+        if not fits(str(known[name].type), value):
+            raise TransmiterError(f"{where}: {name} cannot be {value!r}.")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+
+
+def fits(declared: str, value: object) -> bool:
+    """Whether a value is of a field's declared type."""
+    if declared.startswith("Sequence["):
+        inner = declared[9:-1]
+        return isinstance(value, list | tuple) and (
+            inner not in ("str", "int") or all(fits(inner, one) for one in value)
+        )
+    if declared.startswith("Mapping["):
+        return isinstance(value, dict)
+    return type(value) is int if declared.startswith("int") else isinstance(value, str)
+
+
+def check(spec: BenchSpec, path: Path) -> None:
+    """Raise TransmiterError if entries contradict each other."""
+    if spec.protocol not in (PLAIN, BASE_TO_NOVEL):
+        raise TransmiterError(f"{path}: protocol is {PLAIN!r} or {BASE_TO_NOVEL!r}, not {spec.protocol!r}.")
+    for axis in ("weak", "strong", "seeds"):
+        if not getattr(spec, axis):
+            raise TransmiterError(f"{path}: {axis} is empty.")
+    for kind in ("data", "teacher", "method"):
+        names = [one.name for one in getattr(spec, kind)]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise TransmiterError(f"{path} has two [[{kind}]] with the name {twice[0]!r}.")
+    taken = [one.name for one in spec.method if one.name in REFERENCES or one.name.startswith("eft")]
+    if taken:
+        raise TransmiterError(f"{path}: no method can be called {taken[0]!r}, the name of a row that is there anyway.")
+    for teacher in spec.teacher:
+        if (teacher.finetuned is None) == (teacher.features is None):
+            raise TransmiterError(f"{path}: the teacher {teacher.name!r} needs either finetuned or features.")
+        if teacher.finetuned is not None and any(one.images is None for one in spec.data):
+            raise TransmiterError(f"{path}: the teacher {teacher.name!r} needs data with images.")

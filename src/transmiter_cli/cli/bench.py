@@ -1,0 +1,62 @@
+"""transmiter bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transmiter_cli.cli import console
+from transmiter_cli.cli.options import (
+    BatchOption,
+    CsvOption,
+    DeviceOption,
+    JsonOption,
+    MarkdownOption,
+    QuietOption,
+    require_one_format,
+)
+
+NAME = "bench"
+EXAMPLE = "transmiter bench demo"
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="The grid: a TOML file, or `demo` for the bundled one.")],
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where finished cells are kept.", show_default="the file's name, with -results", metavar="DIR"
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    encode_batch: BatchOption = 64,
+    json: JsonOption = False,
+    csv: CsvOption = False,
+    markdown: MarkdownOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a grid of data sets, teachers, models, seeds and methods to one table; go on where it stopped."""
+    from transmiter_cli.bench.grid import run_bench
+    from transmiter_cli.bench.spec import read_spec
+    from transmiter_cli.bench.summary import summarize
+    from transmiter_cli.report import bench
+
+    require_one_format(json, csv, markdown)
+    spec = read_spec(file)
+    workspace = console.workspace(device, strict=False, batch_size=encode_batch, quiet=quiet)
+    found = run_bench(spec, results or Path(f"{file.stem}-results"), workspace)
+    lines = summarize(found.cells)
+    if json:
+        console.print_json(bench.bench_json(found, lines))
+    elif csv:
+        console.print_text(bench.bench_csv(lines))
+    elif markdown:
+        console.print_text(bench.bench_markdown(lines))
+    else:
+        for table in bench.bench_tables(lines):
+            console.results.print(table)
+    if found.failures:
+        console.errors.print(f"{len(found.failures)} of {sum(1 for _ in spec.scenes())} scenes failed.", style="bold")
+        raise typer.Exit(1)

@@ -1,0 +1,156 @@
+"""The models that an evaluation compares: their logits, and what each costs at inference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from transmiter_cli.artefact import Artefact, flops_added, parameters_added
+from transmiter_cli.method.baselines import eft_logits
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
+from transmiter_cli.method.logits import class_logits
+
+EFT_STRENGTHS = (0.5, 1.0, 1.5)
+"""The strengths a of EFT that are shown: fixed, so that none is chosen on what is evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a row needs beside the model itself, and what went into it.
+
+    Attributes:
+        parameters: numbers needed at inference; None where it is not known.
+        flops: floating-point operations per image, a multiplication and an addition being two; None if not known.
+        models: further models that each image must go through.
+        seconds: wall time from the embeddings of all images to the row's logits.
+        labels: whether labelled images went into it, the weak model's fine-tuning apart in all rows but its own.
+        gradients: whether gradient descent went into it, the fit of the adapter on the weak model apart, too.
+    """
+
+    parameters: int | None = 0
+    flops: int | None = 0
+    models: int = 0
+    seconds: float = 0.0
+    labels: bool = False
+    gradients: bool = False
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model's logits of the task classes, and its cost."""
+
+    logits: Float[Tensor, "images classes"]
+    cost: Cost
+
+    def among(self, classes: Sequence[int]) -> Candidate:
+        """The same model answering among some of the classes only."""
+        return replace(self, logits=self.logits[:, list(classes)])
+
+
+def candidates(
+    *,
+    weak: Embeddings | None = None,
+    finetuned_logits: Float[Tensor, "images classes"] | None = None,
+    strong: Embeddings | None = None,
+    strong_finetuned_logits: Float[Tensor, "images classes"] | None = None,
+    fitted: Artefact | None = None,
+    transferred: Mapping[str, Artefact] | None = None,
+    weak_parameters: int | None = None,
+    weak_flops: int | None = None,
+    eft: Sequence[float] = EFT_STRENGTHS,
+) -> dict[str, Candidate]:
+    """Every model that the given parts allow, by the name of its row; see `evaluate` for the arguments.
+
+    Raises:
+        InvalidTensorError: if shapes do not match, or logits are not finite.
+    """
+    artefacts = dict(transferred or {})
+    given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
+    classes = count_classes([weak, strong], given, [*artefacts.values(), *([fitted] if fitted else [])])
+    found: dict[str, Candidate] = {}
+    if weak is not None:
+        found["weak"] = timed("weak", lambda: class_logits(weak, classes))
+    if finetuned_logits is not None:
+        found["weak_finetuned"] = timed("weak_finetuned", lambda: finetuned_logits, labels=True, gradients=True)
+    if strong is None:
+        return found
+    found["strong"] = timed("strong", lambda: class_logits(strong, classes))
+    if weak is not None and finetuned_logits is not None:
+        both = {"parameters": twice(weak_parameters), "flops": twice(weak_flops), "models": 2}
+        zero_shot = (found["strong"].logits, found["weak"].logits)
+        found |= eft_candidates(*zero_shot, finetuned_logits, eft, **both)
+    if fitted is not None:
+        own = (fitted.correction, strong.texts)
+        cost = {"parameters": parameters_added(*own), "flops": flops_added(*own)}
+        found["direct"] = timed("direct", lambda: fitted.adapt(strong), **cost)
+    for name, artefact in artefacts.items():
+        trained = artefact.stage == "refined"
+        cost = {"parameters": artefact.parameters_added, "flops": artefact.flops_added}
+        found[name] = timed(name, lambda one=artefact: one.adapt(strong), **cost, labels=trained, gradients=trained)
+    if strong_finetuned_logits is not None:
+        name = "strong_finetuned"
+        found[name] = timed(name, lambda: strong_finetuned_logits, labels=True, gradients=True)
+    require_same_images({name: one.logits for name, one in found.items()})
+    return found
+
+
+def timed(name: str, logits: Callable[[], Tensor], **cost: Any) -> Candidate:
+    """A candidate, and how long its logits took.
+
+    Raises:
+        InvalidTensorError: if they are not finite.
+    """
+    started = time.perf_counter()
+    result = logits()
+    seconds = time.perf_counter() - started
+    require_finite(f"the logits of {name}", result)
+    return Candidate(result, Cost(seconds=seconds, **cost))
+
+
+def eft_candidates(
+    strong: Float[Tensor, "images classes"],
+    weak: Float[Tensor, "images classes"],
+    finetuned: Float[Tensor, "images classes"],
+    strengths: Sequence[float],
+    **cost: Any,
+) -> dict[str, Candidate]:
+    """EFT at each strength."""
+    return {
+        eft_name(a): timed(eft_name(a), lambda a=a: eft_logits(strong, weak, finetuned, a), **cost) for a in strengths
+    }
+
+
+def eft_name(strength: float) -> str:
+    """The row of one strength of EFT: "eft" for a = 1, else "eft_0.5" and so on."""
+    return "eft" if strength == 1 else f"eft_{strength:g}"
+
+
+def twice(cost: int | None) -> int | None:
+    """Of a weak model and its fine-tuned twin together; unknown if one's is."""
+    return None if cost is None else 2 * cost
+
+
+def require_same_images(logits: Mapping[str, Tensor]) -> None:
+    """Raise InvalidTensorError unless all models saw the same number of images."""
+    counts = {len(rows) for rows in logits.values()}
+    if len(counts) > 1:
+        raise InvalidTensorError(f"the models were given {sorted(counts)} images; they must be the same.")
+
+
+def count_classes(models: Sequence[Embeddings | None], logits: Sequence[Tensor], artefacts: Sequence[Artefact]) -> int:
+    """C, on which the artefacts and the given logits must agree; all texts are classes where there are neither.
+
+    Raises:
+        InvalidTensorError: if they do not agree, or nothing was given.
+    """
+    counts = {artefact.correction.classes for artefact in artefacts} | {rows.shape[1] for rows in logits}
+    if not counts:
+        counts = {len(model.texts) for model in models if model is not None}
+    if len(counts) != 1:
+        raise InvalidTensorError(f"the parts have {sorted(counts)} classes; they must have the same.")
+    return counts.pop()

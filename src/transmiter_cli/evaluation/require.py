@@ -1,0 +1,132 @@
+"""Gates on an evaluation: 'transferred.top1 >= strong.top1 + 0.02'.
+
+    gate  = sum COMPARE sum          COMPARE: >=  <=  >  <
+    sum   = term {("+" | "-") term}
+    term  = NUMBER | ROW "." COLUMN | NUMBER "*" ROW "." COLUMN
+
+ROW and COLUMN are those of --json; put spaces around + and -, which may occur in a row's name.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transmiter_cli.errors import UsageError
+
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+TOKEN = re.compile(
+    r"\s*(?:(?P<name>[A-Za-z_][\w@/:.\-]*\.[a-z]\w*)|(?P<number>\d+\.?\d*(?:e-?\d+)?|\.\d+)|(?P<sign>[-+*]|[<>]=?))\s*"
+)
+EXAMPLE = "--require 'transferred.top1 >= strong.top1 + 0.02'"
+
+
+@dataclass(frozen=True)
+class Term:
+    """A factor times a row's column; the factor alone where `row` is empty."""
+
+    factor: float
+    row: str = ""
+    column: str = ""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A comparison of two sums, and how it was written."""
+
+    text: str
+    left: tuple[Term, ...]
+    comparison: str
+    right: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A gate, what both of its sides were measured to be, and whether it is met."""
+
+    gate: str
+    left: float
+    right: float
+    met: bool
+
+
+def parse_gate(text: str) -> Gate:
+    """A gate as it was written.
+
+    Raises:
+        UsageError: if it is not of the grammar.
+    """
+    tokens: list[tuple[str, str]] = []
+    position = 0
+    while position < len(text.rstrip()):
+        match = TOKEN.match(text, position)
+        if match is None:
+            raise malformed(text, f"{text[position:].strip()!r} is neither ROW.COLUMN nor a number nor a sign")
+        tokens.append((str(match.lastgroup), str(match[str(match.lastgroup)])))
+        position = match.end()
+    places = [i for i, (_, token) in enumerate(tokens) if token in COMPARISONS]
+    if len(places) != 1:
+        raise malformed(text, "it needs one of >=, <=, >, <")
+    (place,) = places
+    sides = (parse_sum(tokens[:place], text), parse_sum(tokens[place + 1 :], text))
+    return Gate(text, sides[0], tokens[place][1], sides[1])
+
+
+def parse_sum(tokens: list[tuple[str, str]], text: str) -> tuple[Term, ...]:
+    """Terms of one side; a minus goes into the factor."""
+    terms: list[Term] = []
+    rest = tokens if tokens and tokens[0][1] in "+-" else [("sign", "+"), *tokens]
+    while rest:
+        match rest:
+            case [("sign", "+" | "-" as sign), ("number", number), ("sign", "*"), ("name", name), *rest]:
+                terms.append(term(sign, float(number), name))
+            case [("sign", "+" | "-" as sign), ("number", number), *rest]:
+                terms.append(term(sign, float(number), ""))
+            case [("sign", "+" | "-" as sign), ("name", name), *rest]:
+                terms.append(term(sign, 1.0, name))
+            case _:
+                raise malformed(text, "a side is ROW.COLUMN or a number, or several joined by + or -")
+    return tuple(terms)
+
+
+def term(sign: str, factor: float, name: str) -> Term:
+    """One term; the column is what follows the name's last point."""
+    row, _, column = name.rpartition(".")
+    return Term(-factor if sign == "-" else factor, row, column)
+
+
+def malformed(text: str, why: str) -> UsageError:
+    """The error for a gate that is not of the grammar."""
+    return UsageError(f"--require {text!r} cannot be read: {why}.", EXAMPLE)
+
+
+def judge(gate: Gate, rows: Mapping[str, Any]) -> Verdict:
+    """Measure a gate on rows of an evaluation.
+
+    Raises:
+        UsageError: if it names a row or column that there is not, or whose value is not known; all are listed.
+    """
+    left, right = (sum(value(one, gate, rows) for one in side) for side in (gate.left, gate.right))
+    return Verdict(gate.text, left, right, COMPARISONS[gate.comparison](left, right))
+
+
+def value(one: Term, gate: Gate, rows: Mapping[str, Any]) -> float:
+    """What a term amounts to."""
+    if not one.row:
+        return one.factor
+    if one.row not in rows:
+        raise UsageError(f"--require {gate.text!r}: there is no row {one.row!r}, only {', '.join(rows)}.", EXAMPLE)
+    known = {name: found for name, found in vars(rows[one.row]).items() if isinstance(found, int | float)}
+    if one.column not in known:
+        raise UsageError(
+            f"--require {gate.text!r}: {one.row} has no number {one.column!r}, only {', '.join(known)}.", EXAMPLE
+        )
+    return one.factor * known[one.column]

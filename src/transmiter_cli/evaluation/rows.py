@@ -1,0 +1,204 @@
+"""Numbers on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from transmiter_cli.evaluation.candidates import Candidate, Cost, candidates
+from transmiter_cli.evaluation.protocols import BaseToNovel, MeanRates, Rates, base_to_novel, mean_rates
+from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.metrics import (
+    accuracy,
+    calibration,
+    check_labels,
+    compare,
+    hits,
+    mean_per_class,
+    negative_log_likelihood,
+    top_k,
+)
+
+REFERENCE = "strong"
+"""The row that the others are compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Cost):
+    """One model's line in an evaluation; rates are fractions.
+
+    Attributes:
+        top1: accuracy.
+        low, high: its 95 % bootstrap interval.
+        top5: how often the label is among the five likeliest.
+        per_class: the mean of the classes' accuracies.
+        ece: expected calibration error in 15 bins.
+        nll: mean negative log-likelihood of the labels, in nats.
+        gain: top1 minus that of the zero-shot strong model; None where there is none.
+        gain_low, gain_high: its 95 % interval from the paired bootstrap.
+        fixed: images that went from wrong to right against the zero-shot strong model.
+        broken: images that went from right to wrong.
+        base, novel, hm: accuracy on base and on novel classes, each answered among its own, and their harmonic mean.
+    """
+
+    top1: float
+    low: float
+    high: float
+    top5: float
+    per_class: float
+    ece: float
+    nll: float
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    fixed: int | None = None
+    broken: int | None = None
+    base: float | None = None
+    novel: float | None = None
+    hm: float | None = None
+
+
+def evaluate(
+    labels: Int[Tensor, " images"],
+    *,
+    base: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
+    seed: int = 0,
+    **parts: Any,
+) -> dict[str, Row]:
+    """Every model that the given parts allow, on labelled test images.
+
+    Args:
+        labels: class indices of the test images.
+        base: the base classes of a base-to-novel evaluation; all others are novel. None for none.
+        among: the classes that may be answered; labels must be of these. None for all.
+        seed: decides the bootstrap.
+        **parts: weak, strong: zero-shot models on the test images and the vocabulary (`Embeddings`);
+            finetuned_logits, strong_finetuned_logits: their fine-tuned twins on the test images;
+            fitted: what `fit` returned, for "direct", the adapter on the strong model without a change of basis;
+            transferred: artefacts by the name of their row: "transferred", "ridge", "refined", ...;
+            weak_parameters, weak_flops: the weak model's size and cost per image, for that of "eft";
+            eft: strengths a of EFT, 0.5, 1 and 1.5 if left out.
+
+    Returns:
+        Rows named "weak", "weak_finetuned", "strong", "eft" (a = 1; others "eft_0.5", ...), "direct", those of
+        `transferred`, and "strong_finetuned".
+
+    Raises:
+        InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
+    """
+    return measure(candidates(**parts), labels, base=base, among=among, seed=seed)
+
+
+def measure(
+    models: Mapping[str, Candidate],
+    labels: Int[Tensor, " images"],
+    *,
+    base: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
+    seed: int = 0,
+) -> dict[str, Row]:
+    """Rows of models whose logits are there; arguments and errors as in `evaluate`."""
+    if not models:
+        raise InvalidTensorError("there is no model to evaluate.")
+    images, classes = next(iter(models.values())).logits.shape
+    if len(labels) != images:
+        raise InvalidTensorError(f"{len(labels)} labels for a model on {images} images.")
+    check_labels(labels, images, classes)
+    if base is not None and among is not None:
+        raise InvalidTensorError("base and novel classes are answered among their own, not among others: drop one.")
+    parts = None if base is None else base_to_novel(labels, base, classes)
+    if among is not None:
+        labels = positions_among(labels, among, classes)
+        models = {name: model.among(among) for name, model in models.items()}
+    reference = hits(models[REFERENCE].logits, labels) if REFERENCE in models else None
+    return {name: measure_one(model, labels, reference, parts, seed) for name, model in models.items()}
+
+
+def measure_one(
+    model: Candidate,
+    labels: Int[Tensor, " images"],
+    reference: Bool[Tensor, " images"] | None,
+    parts: BaseToNovel | None,
+    seed: int,
+) -> Row:
+    """One row; `reference` is where the zero-shot strong model is right."""
+    logits = model.logits
+    right = hits(logits, labels)
+    found: dict[str, Any] = accuracy(right, seed)._asdict()
+    if reference is not None:
+        gain = compare(right, reference, seed)
+        found |= {"gain": gain.gain, "gain_low": gain.low, "gain_high": gain.high}
+        found |= {"fixed": gain.fixed, "broken": gain.broken}
+    if parts is not None:
+        found |= parts.rates(logits)._asdict()
+    return Row(
+        **found,
+        top5=top_k(logits, labels),
+        per_class=mean_per_class(right, labels),
+        ece=calibration(logits, labels).error,
+        nll=negative_log_likelihood(logits, labels),
+        **vars(model.cost),
+    )
+
+
+def positions_among(labels: Int[Tensor, " images"], among: Sequence[int], classes: int) -> Int[Tensor, " images"]:
+    """Labels as positions in `among`.
+
+    Raises:
+        InvalidTensorError: if `among` repeats a class or names none, or a label is not among them.
+    """
+    if len(set(among)) != len(among) or not among or min(among) < 0 or max(among) >= classes:
+        raise InvalidTensorError(f"the classes to answer among must be distinct numbers from 0 to {classes - 1}.")
+    place = torch.full((classes,), -1, device=labels.device)
+    place[list(among)] = torch.arange(len(among), device=labels.device)
+    found = place[labels.long()]
+    if bool((found < 0).any()):
+        raise InvalidTensorError("a label is none of the classes to answer among.")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanRow:
+    """One model's means over several data sets, each counting once.
+
+    Attributes:
+        top1: mean accuracy.
+        gain: mean difference to the zero-shot strong model.
+        base, novel: mean accuracies on base and novel classes.
+        hm: the mean of the data sets' harmonic means.
+        hm_of_means: the harmonic mean of `base` and `novel`.
+        sets: the number of data sets.
+    """
+
+    top1: float
+    gain: float | None
+    base: float | None
+    novel: float | None
+    hm: float | None
+    hm_of_means: float | None
+    sets: int
+
+
+def mean_rows(tables: Sequence[Mapping[str, Row]]) -> dict[str, MeanRow]:
+    """Means of the rows that all tables have."""
+    names = [name for name in tables[0] if all(name in table for table in tables)]
+    return {name: mean_row([table[name] for table in tables]) for name in names}
+
+
+def mean_row(rows: Sequence[Row]) -> MeanRow:
+    """The means of one model's rows."""
+
+    def mean(column: str) -> float | None:
+        values = [getattr(row, column) for row in rows]
+        return None if None in values else sum(values) / len(values)
+
+    parts = [Rates(row.base, row.novel, row.hm) for row in rows if None not in (row.base, row.novel, row.hm)]  # type: ignore[arg-type]
+    both = mean_rates(parts)._asdict() if len(parts) == len(rows) else dict.fromkeys(MeanRates._fields)
+    top1 = sum(row.top1 for row in rows) / len(rows)
+    return MeanRow(top1=top1, gain=mean("gain"), sets=len(rows), **both)

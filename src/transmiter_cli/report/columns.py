@@ -1,0 +1,127 @@
+"""The wording of rows and columns, in one place for the terminal, Markdown and the HTML report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+TITLES = {
+    "weak": "weak, zero-shot",
+    "weak_finetuned": "weak, fine-tuned",
+    "strong": "strong, zero-shot",
+    "eft": "EFT, a = 1",
+    "direct": "direct",
+    "transferred": "transferred",
+    "ridge": "ridge",
+    "blend": "blend",
+    "refined": "refined",
+    "strong_finetuned": "strong, fine-tuned",
+}
+BASELINES = ("weak", "weak_finetuned", "strong", "strong_finetuned")
+
+
+def title(name: str) -> str:
+    """What a row is called; a row that is not known here goes by its own name."""
+    return TITLES.get(name) or (f"EFT, a = {name.removeprefix('eft_')}" if name.startswith("eft_") else name)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a row is a strong model that took over a skill and runs alone: those among which the best is marked."""
+    return name not in BASELINES and not name.startswith("eft")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its header, and its text for a row."""
+
+    header: str
+    cell: Callable[[Any], str]
+
+
+def percent(fraction: float | None) -> str:
+    """91.8; nothing where it is not known."""
+    return "" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def points(difference: float | None) -> str:
+    """+13.7, in percentage points."""
+    return "" if difference is None else f"{100 * difference:+.1f}"
+
+
+def number(count: float | None) -> str:
+    """83.2 k, 52.8 M; "?" where it is not known."""
+    if count is None:
+        return "?"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * size:
+            digits = 0 if count >= 99.95 * size else 1
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count:,.0f}"
+
+
+def gain(row: Any) -> str:
+    """+13.7 [11.0, 16.4]; nothing without a reference, a dash where no answer turned right or wrong."""
+    if row.gain is None:
+        return ""
+    if not row.fixed and not row.broken:
+        return "-"
+    return f"{100 * row.gain:+.1f} [{100 * row.gain_low:.1f}, {100 * row.gain_high:.1f}]"
+
+
+def adds(row: Any) -> str:
+    """What runs beside the model: further models, or numbers."""
+    if row.models:
+        return f"{row.models} models"
+    return number(row.parameters) if row.parameters != 0 else "0"
+
+
+def yes(flag: bool) -> str:
+    """Words, since a colour or a tick alone tells not everyone."""
+    return "yes" if flag else "no"
+
+
+TOP1 = Column("top-1", lambda row: percent(row.top1))
+INTERVAL = Column("95 %", lambda row: f"{percent(row.low)}-{percent(row.high)}")
+GAIN = Column("vs strong [95 %]", gain)
+ADDS = Column("adds", adds)
+LABELS = Column("labels", lambda row: yes(row.labels))
+PARTS = (
+    Column("base", lambda row: percent(row.base)),
+    Column("novel", lambda row: percent(row.novel)),
+    Column("HM", lambda row: percent(row.hm)),
+)
+REST = (
+    Column("top-5", lambda row: percent(row.top5)),
+    Column("per class", lambda row: percent(row.per_class)),
+    Column("ECE", lambda row: percent(row.ece)),
+    Column("NLL", lambda row: f"{row.nll:.3f}"),
+    Column("fixed", lambda row: "" if row.fixed is None else f"{row.fixed:,}"),
+    Column("broken", lambda row: "" if row.broken is None else f"{row.broken:,}"),
+    Column("+parameters", lambda row: number(row.parameters)),
+    Column("+FLOPs", lambda row: number(row.flops)),
+    Column("+models", lambda row: str(row.models)),
+    Column("seconds", lambda row: f"{row.seconds:.3f}"),
+    LABELS,
+    Column("gradients", lambda row: yes(row.gradients)),
+)
+UNLABELLED = (
+    Column("as strong", lambda row: percent(row.agrees_strong)),
+    Column("as tuned", lambda row: percent(row.agrees_finetuned)),
+    Column("changed", lambda row: "" if row.changed is None else f"{row.changed:,}"),
+    Column("confidence", lambda row: percent(row.confidence)),
+    Column("shift", lambda row: points(row.confidence_shift)),
+    ADDS,
+)
+MEANS = (TOP1, Column("vs strong", lambda row: points(row.gain)))
+MEAN_PARTS = (*PARTS, Column("HM of means", lambda row: percent(row.hm_of_means)))
+
+
+def columns(labelled: bool, base_to_novel: bool, wide: bool) -> tuple[Column, ...]:
+    """The columns of an evaluation: at 80 characters, or all."""
+    if not labelled:
+        return UNLABELLED
+    parts = PARTS if base_to_novel else ()
+    if wide:
+        return (TOP1, INTERVAL, *parts, GAIN, *REST)
+    return (TOP1, *(parts or (INTERVAL,)), GAIN, *(() if parts else (ADDS,)), LABELS)

@@ -1,0 +1,150 @@
+"""The report: one HTML file that needs nothing else, neither a network nor a script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from torch import Tensor
+
+from transmiter_cli import __version__
+from transmiter_cli.errors import TransmiterError
+from transmiter_cli.files import write_atomically
+from transmiter_cli.method.metrics import calibration, hits
+from transmiter_cli.report import figures
+from transmiter_cli.report.columns import columns, gain, is_ours, number, percent, points, title
+from transmiter_cli.report.gallery import Shot, shots
+from transmiter_cli.report.table import best_row, heading
+from transmiter_cli.workflow.evaluate import EvalResult, Evidence
+from transmiter_cli.workflow.predict import PREFERENCE
+
+REFERENCE = "strong"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One card of the report."""
+
+    title: str
+    figure: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images under a heading, and how many such images there are in all."""
+
+    title: str
+    kind: str
+    total: int
+    shots: Sequence[Shot] = field(default_factory=list)
+
+
+def write_report(result: EvalResult, path: Path, commands: Sequence[str] = ()) -> None:
+    """Write the report of an evaluation.
+
+    Args:
+        result: what eval_run returned, its evidence included.
+        path: the HTML file.
+        commands: the command lines that led to it.
+
+    Raises:
+        TransmiterError: if there is no adapted strong model to report on, or the file cannot be written.
+    """
+    text = render(result, commands)
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise TransmiterError(f"{path} cannot be written: {error.strerror}.", "pass another --report") from error
+
+
+def render(result: EvalResult, commands: Sequence[str]) -> str:
+    """The report's text."""
+    name, evidence = subject(result), result.evidence
+    if name is None or evidence is None or REFERENCE not in result.rows:
+        raise TransmiterError("There is no adapted strong model to report on.", "transmiter transfer --strong MODEL")
+    labelled = evidence.labels is not None
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": percent, "points": points, "number": number, "gain": gain}
+    source = (resources.files("transmiter_cli") / "report" / "report.html.j2").read_text(encoding="utf-8")
+    shown = columns(result.labelled, any(getattr(row, "hm", None) is not None for row in result.rows.values()), True)
+    table = [
+        (title(one), one == best_row(result), [column.cell(row) for column in shown])
+        for one, row in result.rows.items()
+    ]
+    return environment.from_string(source).render(
+        result=result,
+        heading=heading(result),
+        name=title(name),
+        before=result.rows[REFERENCE],
+        after=result.rows[name],
+        sections=labelled_sections(result, evidence, name) if labelled else unlabelled_sections(result, evidence, name),
+        galleries=galleries(evidence, name),
+        headers=[column.header for column in shown],
+        table=table,
+        commands=commands,
+        version=__version__,
+    )
+
+
+def subject(result: EvalResult) -> str | None:
+    """The row that the report is about: what `transmiter predict` takes, so that no test label chooses it."""
+    ours = [name for name in result.rows if is_ours(name) and name != "direct"]
+    return next((name for name in (*PREFERENCE, *ours) if name in ours), None)
+
+
+def labelled_sections(result: EvalResult, evidence: Evidence, name: str) -> list[Section]:
+    """The figures of an evaluation with labels."""
+    labels, before, after = on_cpu(evidence, name)
+    assert labels is not None
+    right = (hits(before, labels), hits(after, labels))
+    found = [
+        Section("Accuracy", figures.accuracy_figure(result.rows), "Top-1 in %; the dark line is the 95 % interval.")
+    ]
+    if any(getattr(row, "hm", None) is not None for row in result.rows.values()):
+        text = "Each part is answered among its own classes, in %."
+        found.append(Section("Base and novel classes", figures.parts_figure(result.rows), text))
+    curves = (calibration(before, labels), calibration(after, labels))
+    text = "On the dashed line, confidence is what it claims to be. Larger dots hold more images."
+    found.append(Section("Calibration", figures.reliability_figure(*curves, title(name)), text))
+    text = "Change in accuracy against the zero-shot strong model, in points."
+    found.append(Section("Class by class", figures.classes_figure(evidence.class_names, labels, *right), text))
+    text = "Answers more or fewer than before, for the classes that changed most. The diagonal is right."
+    figure = figures.confusion_figure(evidence.class_names, labels, before.argmax(-1), after.argmax(-1))
+    return [*found, Section("Where answers went", figure, text)]
+
+
+def unlabelled_sections(result: EvalResult, evidence: Evidence, name: str) -> list[Section]:
+    """The figures of an evaluation without labels."""
+    rows: Any = result.rows
+    text = "How often each model answers as the zero-shot strong model does, in %."
+    moved = figures.moves_figure(evidence.class_names, rows[name])
+    return [
+        Section("Agreement", figures.agreement_figure(rows), text),
+        Section("Where answers went", moved, "Images that moved from one answer to another."),
+    ]
+
+
+def galleries(evidence: Evidence, name: str) -> list[Gallery]:
+    """Images that were fixed and broken; without labels, images whose answer changed."""
+    labels, before, after = on_cpu(evidence, name)
+    about = (evidence.files, evidence.class_names, labels, before, after)
+    if labels is None:
+        changed = before.argmax(-1) != after.argmax(-1)
+        return [Gallery("Answered otherwise", "moved", int(changed.sum()), shots(*about, changed))]
+    earlier, later = hits(before, labels), hits(after, labels)
+    fixed, broken = later & ~earlier, earlier & ~later
+    return [
+        Gallery("Fixed", "fixed", int(fixed.sum()), shots(*about, fixed)),
+        Gallery("Broken", "broken", int(broken.sum()), shots(*about, broken)),
+    ]
+
+
+def on_cpu(evidence: Evidence, name: str) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Labels, and the logits of the zero-shot and of the adapted strong model."""
+    labels = None if evidence.labels is None else evidence.labels.cpu()
+    return labels, evidence.models[REFERENCE].logits.cpu(), evidence.models[name].logits.cpu()

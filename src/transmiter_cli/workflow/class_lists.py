@@ -1,0 +1,142 @@
+"""Which classes an evaluation is about: labels of other data mapped to a run's classes, and base classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transmiter_cli.embedding.sources import ImageRecord, ImageSet
+from transmiter_cli.embedding.sources.text import read_utf8
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.evaluation.protocols import coop_base
+from transmiter_cli.run import Task
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """From labels of the data to the run's classes.
+
+    Attributes:
+        classes: the run's class names.
+        labels: what fit's data call them.
+        targets: class index by label, for the labels that a map file names; None for one to leave out.
+    """
+
+    classes: Sequence[str]
+    labels: Sequence[str]
+    targets: Mapping[str, int | None]
+
+    def index(self, label: str | None) -> int | None:
+        """The class of a label; None if its images are left out.
+
+        Raises:
+            TransmiterError: if the label is neither in the map nor a class of the run.
+        """
+        if label is not None and label in self.targets:
+            return self.targets[label]
+        if label in self.labels:
+            return self.labels.index(label)
+        raise TransmiterError(
+            f"The data have the class {label!r}, which is none of the run's {len(self.labels)} classes "
+            f"({', '.join(self.labels[:5])}{', ...' if len(self.labels) > 5 else ''}).",
+            'name it in --map FILE, a JSON object {"the data\'s label": "the run\'s class"}',
+        )
+
+    def known_only(self, images: ImageSet) -> ImageSet:
+        """The images whose label is not left out.
+
+        Raises:
+            TransmiterError: if a label is unknown, or no image remains.
+        """
+        index = {label: self.index(label) for label in dict.fromkeys(file.label for file in images.files)}
+        kept = tuple(file for file in images.files if index[file.label] is not None)
+        if not kept:
+            raise TransmiterError("The map leaves out all images.")
+        return replace(images, files=kept)
+
+    def indices(self, files: Sequence[ImageRecord]) -> list[int]:
+        """The class of each image, of which none is left out."""
+        found = {label: self.index(label) for label in dict.fromkeys(file.label for file in files)}
+        return [index for file in files if (index := found[file.label]) is not None]
+
+    def among(self, images: ImageSet) -> list[int] | None:
+        """The classes that may be answered: those that the data's labels are mapped to; None, for all, without a map.
+
+        They are fixed by the data's own class list, not by which of them have images in this split.
+        """
+        if not self.targets:
+            return None
+        names = set(images.label_names) | {file.label for file in images.files}
+        found = {self.index(label) for label in names if label is not None}
+        return sorted(index for index in found if index is not None)
+
+
+def read_map(path: Path, task: Task) -> ClassMap:
+    """A map file: a JSON object from the data's labels to the run's classes, null for one to leave out.
+
+    Raises:
+        UsageError: if there is no such file.
+        TransmiterError: if it is no such object, or names a class that the run does not have.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(name, str | None) for name in content.values()):
+        raise TransmiterError(f'{path} is no class map: it must be {{"the data\'s label": "the run\'s class"}}.')
+    index = class_index(task)
+    unknown = [name for name in content.values() if name is not None and name not in index]
+    if unknown:
+        raise TransmiterError(f"{path} maps to {unknown[0]!r}, which is none of the run's {len(task.classes)} classes.")
+    targets = {str(label): None if name is None else index[name] for label, name in content.items()}
+    return ClassMap(task.classes, task.labels, targets)
+
+
+def base_classes(path: Path | None, task: Task) -> list[int]:
+    """The base classes: those of a file (one a line, or a JSON list), or CoOp's if there is none.
+
+    Raises:
+        UsageError: if there is no such file.
+        TransmiterError: if it names a class that the run does not have.
+    """
+    if path is None:
+        return coop_base(len(task.classes))
+    if path.suffix.lower() == ".json":
+        names = read_json(path)
+    else:
+        names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not isinstance(names, list):
+        raise TransmiterError(f"{path} is no list of classes.")
+    index = class_index(task)
+    unknown = [name for name in names if name not in index]
+    if unknown:
+        raise TransmiterError(f"{path} has {unknown[0]!r}, which is none of the run's {len(task.classes)} classes.")
+    return sorted({index[name] for name in names})
+
+
+def class_index(task: Task) -> dict[str, int]:
+    """A class by its name or by its label."""
+    return {name: i for names in (task.labels, task.classes) for i, name in enumerate(names)}
+
+
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        UsageError: if there is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r}.", f"ls {path.absolute().parent}")
+    return read_utf8(path)
+
+
+def read_json(path: Path) -> object:
+    """A file's JSON.
+
+    Raises:
+        UsageError: if there is no such file.
+        TransmiterError: if it is no JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise TransmiterError(f"{path} is no valid JSON: {error}.") from error

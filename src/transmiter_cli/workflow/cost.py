@@ -1,0 +1,37 @@
+"""What an encoder costs per image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from transmiter_cli.embedding.workspace import CachedEncoder
+from transmiter_cli.files import canonical_json, write_if_possible
+
+
+def image_flops(encoder: CachedEncoder) -> int:
+    """Floating-point operations of one image through the encoder; the model is loaded for it once.
+
+    A multiplication and an addition are two.
+    """
+    path = encoder.folder / "flops.json"
+    if path.is_file():
+        return json.loads(path.read_text())["flops"]
+    model = encoder.encoder.model
+    image = encoder.encoder.preprocess(Image.new("RGB", (64, 64)))[None].to(encoder.encoder.device)
+    found = count_flops(model.encode_image, image)
+    write_if_possible(path, canonical_json({"flops": found}).encode())
+    return found
+
+
+def count_flops(encode: Callable[[Tensor], Tensor], batch: Tensor) -> int:
+    """Operations of matrix products and convolutions in one call."""
+    counter = FlopCounterMode(display=False)
+    with torch.enable_grad(), counter:  # without gradients, attention takes a fused path that is not counted
+        encode(batch)
+    return counter.get_total_flops()

@@ -1,0 +1,200 @@
+"""transmiter eval: protocols, gates, formats, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.cli.test_errors import failed
+from transmiter_cli.cli.main import main
+from transmiter_cli.embedding.sources import open_images
+
+FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "2")
+DIGITS = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero"]
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    """A run on every second train digit, made once."""
+    run = tmp_path_factory.mktemp("fitted") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRANSMITER_CACHE", str(shared_cache))
+        for line in (
+            (*FIT, "--data", "demo-digits", "--limit", "600"),
+            ("transfer", "--strong", "demo-strong", "--method", "adapter", "--method", "ridge"),
+            ("refine", "--shots", "2"),
+        ):
+            patch.setattr("sys.argv", ["transmiter", *line, "--run", str(run), "-q"])
+            with pytest.raises(SystemExit) as stop:
+                main()
+            assert not stop.value.code
+    return run
+
+
+@pytest.fixture
+def run(fitted: Path, tmp_path: Path) -> Path:
+    shutil.copytree(fitted, tmp_path / "transmiter-run")
+    return tmp_path / "transmiter-run"
+
+
+def copies(part: str, folder: Path, classes: list[str], each: int = 8) -> Path:
+    """Some digits of one part in class folders of one's own."""
+    for file in open_images("demo-digits", part).files:
+        target = folder / str(file.label)
+        if file.label in classes and (not target.is_dir() or len(list(target.iterdir())) < each):
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file.path, target / f"copy-{file.path.name}")
+    return folder
+
+
+def rows(cli: Cli, *flags: object) -> dict:
+    outcome = cli("eval", "--json", *flags)
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)["rows"]
+
+
+def test_copies_of_images_that_fit_saw_are_refused_under_any_name(cli: Cli, run: Path, tmp_path: Path):
+    mixed = copies("test", tmp_path / "mixed", DIGITS)
+    copies("train", mixed, ["one"], each=12)
+    outcome = cli("eval", "--data", "mixed")
+    failed(outcome, 1, "of these 84 images", "by their content", "--allow-overlap")
+    allowed = json.loads(cli("eval", "--data", "mixed", "--allow-overlap", "--json").out)
+    assert "These numbers are too good" in allowed["notes"][0]
+    assert "OVERLAP" in cli("eval", "--data", "mixed", "--allow-overlap").out
+    assert rows(cli, "--data", copies("test", tmp_path / "clean", DIGITS))["strong"]["top1"] > 0.5
+
+
+def test_images_that_refine_used_are_refused_too(cli: Cli, run: Path, tmp_path: Path):
+    labelled = copies("test", tmp_path / "labelled", DIGITS)
+    assert cli("refine", "--data", "labelled").code == 0
+    failed(cli("eval", "--data", labelled), 1, "refine used 80 of these 80 images")
+    failed(cli("eval"), 1, "refine used 80 of these 599 images")
+
+
+def test_a_run_that_does_not_know_its_images_says_so(cli: Cli, run: Path):
+    (run / "seen-by-fit.txt").unlink()
+    assert "nobody knows" in cli("eval").out
+
+
+def test_gates_decide_the_exit_code(cli: Cli, run: Path):
+    met, unmet = "transferred.top1 >= strong.top1", "transferred.top1 >= strong.top1 + 0.9"
+    passed = cli("eval", "--require", met)
+    assert passed.code == 0
+    assert f"Met: {met}" in passed.out
+    outcome = cli("eval", "--require", met, "--require", unmet)
+    assert outcome.code == 3
+    assert f"Not met: {unmet}: 0." in outcome.err
+    outcome = cli("eval", "--require", unmet, "--json")
+    assert outcome.code == 3
+    (verdict,) = json.loads(outcome.out)["requirements"]
+    assert (verdict["gate"], verdict["met"]) == (unmet, False)
+    assert verdict["right"] == pytest.approx(json.loads(outcome.out)["rows"]["strong"]["top1"] + 0.9)
+
+
+def test_gates_with_wrong_names_list_the_right_ones(cli: Cli, run: Path):
+    failed(cli("eval", "--require", "lasso.top1 > 0"), 2, "no row 'lasso', only weak, weak_finetuned, strong")
+    failed(cli("eval", "--require", "strong.top9 > 0"), 2, "no number 'top9'", "top1, low, high")
+    failed(cli("eval", "--require", "strong.top1"), 2, "cannot be read")
+
+
+def test_every_format_has_the_same_numbers(cli: Cli, run: Path):
+    shown = rows(cli)
+    lines = {line["row"]: line for line in csv.DictReader(io.StringIO(cli("eval", "--csv").out))}
+    table = cli("eval", "--markdown").out
+    assert list(lines) == list(shown)
+    for name, row in shown.items():
+        assert float(lines[name]["top1"]) == row["top1"]
+        assert f"| {100 * row['top1']:.1f} | {100 * row['low']:.1f}-{100 * row['high']:.1f} |" in table
+    failed(cli("eval", "--csv", "--json"), 2, "one form at a time")
+
+
+def test_wide_has_all_columns_and_the_usual_table_fits_a_terminal(cli: Cli, run: Path):
+    wide, usual = cli("eval", "--wide").out, cli("eval").out
+    assert all(header in wide for header in ("ECE", "NLL", "fixed", "broken", "+FLOPs", "seconds", "gradients"))
+    assert max(map(len, usual.splitlines())) <= 80
+
+
+def test_base_to_novel_by_coops_rule_and_by_a_file(cli: Cli, run: Path, tmp_path: Path):
+    usual = rows(cli, "--base-to-novel")
+    (tmp_path / "base.txt").write_text("\n".join(DIGITS[:5]) + "\n")
+    (tmp_path / "base.json").write_text(json.dumps(DIGITS[5:]))
+    named, swapped = rows(cli, "--base", "base.txt"), rows(cli, "--base", "base.json")
+    for name, row in usual.items():
+        assert (row["base"], row["novel"]) == (named[name]["base"], named[name]["novel"])
+        assert (row["novel"], row["base"]) == (swapped[name]["base"], swapped[name]["novel"])
+    assert "of novel classes, which is not the published" in cli("eval", "--base-to-novel").out
+    gate = cli("eval", "--base-to-novel", "--require", "transferred.hm > 0.5")
+    assert gate.code == 0
+    (tmp_path / "base.txt").write_text("eleven\n")
+    failed(cli("eval", "--base", "base.txt"), 1, "'eleven', which is none of the run's 10 classes")
+    failed(cli("eval", "--base", "absent.txt"), 2, "no file 'absent.txt'")
+
+
+def test_other_data_with_a_mapped_class_list(cli: Cli, run: Path, tmp_path: Path):
+    other = copies("test", tmp_path / "other", ["one", "two", "six"])
+    for name in ("one", "two", "six"):
+        (other / name).rename(other / f"n-{name}")
+    failed(cli("eval", "--data", "other"), 1, "class 'n-one'", "--map FILE")
+    mapping: dict[str, str | None] = {"n-one": "one", "n-two": "two", "n-six": "six"}
+    (tmp_path / "map.json").write_text(json.dumps(mapping))
+    shown = json.loads(cli("eval", "--data", "other", "--map", "map.json", "--json").out)
+    assert (shown["images"], shown["classes"]) == (24, 3)
+    assert all(row["top5"] == 1 for row in shown["rows"].values())
+    (tmp_path / "map.json").write_text(json.dumps({**mapping, "n-six": None}))
+    shown = json.loads(cli("eval", "--data", "other", "--map", "map.json", "--json").out)
+    assert (shown["images"], shown["classes"]) == (16, 2)
+    (tmp_path / "map.json").write_text(json.dumps({**mapping, "n-six": "eleven"}))
+    failed(cli("eval", "--data", "other", "--map", "map.json"), 1, "maps to 'eleven'")
+    (tmp_path / "map.json").write_text("[]")
+    failed(cli("eval", "--data", "other", "--map", "map.json"), 1, "no class map")
+
+
+def test_several_sets_have_means(cli: Cli, run: Path, tmp_path: Path):
+    sets = [copies("test", tmp_path / "a", DIGITS, 5), copies("test", tmp_path / "b", DIGITS, 9)]
+    flags = ("--data", sets[0], "--data", sets[1], "--base-to-novel")
+    shown = json.loads(cli("eval", *flags, "--json", "--require", "strong.hm_of_means > 0").out)
+    assert [one["images"] for one in shown["sets"]] == [50, 90]
+    tops = [one["rows"]["strong"]["top1"] for one in shown["sets"]]
+    assert shown["mean"]["strong"]["top1"] == pytest.approx(sum(tops) / 2)
+    text = cli("eval", *flags).out
+    assert "mean over 2 data sets" in text
+    assert "HM of means" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_labels_can_be_left_alone(cli: Cli, run: Path):
+    outcome = cli("eval", "--no-labels", "--json")
+    shown = json.loads(outcome.out)
+    assert shown["labelled"] is False
+    assert "top1" not in shown["rows"]["transferred"]
+    assert shown["rows"]["transferred"]["moves"][0]["before"] in DIGITS
+    assert cli("eval", "--no-labels", "--require", "transferred.agrees_finetuned > strong.agrees_finetuned").code == 0
+
+
+def test_eft_strengths_and_a_fine_tuned_strong_model_are_rows(cli: Cli, run: Path):
+    shown = rows(cli, "--eft", 0.3, "--strong-finetuned", "local-dir:" + str(demo_strong()))
+    assert [name for name in shown if name.startswith("eft")] == ["eft_0.3"]
+    assert shown["strong_finetuned"]["top1"] == shown["strong"]["top1"]
+    assert shown["eft_0.3"]["models"] == 2
+
+
+def demo_strong() -> Path:
+    from transmiter_cli.embedding.models import resolve_model
+
+    return resolve_model("demo-strong").weights.parent
+
+
+def test_the_bootstrap_goes_by_the_seed_and_nothing_else_moves(cli: Cli, run: Path):
+    first, second, other = rows(cli), rows(cli), rows(cli, "--seed", 5)
+    for one in (first, second, other):
+        for row in one.values():
+            del row["seconds"]
+    assert first == second
+    assert any(first[name]["gain_low"] != other[name]["gain_low"] for name in first)
+    assert first["strong"]["top1"] == other["strong"]["top1"]

@@ -1,0 +1,131 @@
+import pytest
+import torch
+
+import transmiter_cli as tm
+from tests.conftest import World
+from transmiter_cli.evaluation.candidates import candidates
+from transmiter_cli.evaluation.protocols import Rates, accuracy_among, coop_base, mean_rates
+from transmiter_cli.evaluation.rows import measure
+from transmiter_cli.evaluation.unlabelled import Move
+from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.metrics import harmonic_mean
+
+
+@pytest.fixture(scope="module")
+def parts(world: World) -> dict[str, object]:
+    fitted = tm.fit(world.weak, world.finetuned_logits, epochs=2)
+    moved = tm.transfer(fitted, world.weak, world.strong)
+    models = {"weak": world.weak, "strong": world.strong, "finetuned_logits": world.finetuned_logits}
+    return {**models, "fitted": fitted, "transferred": {"transferred": moved}}
+
+
+def test_every_row_has_all_numbers(world: World, parts):
+    rows = tm.evaluate(world.labels, **parts, weak_parameters=10, weak_flops=7, eft=(0.3, 1.0))
+    assert list(rows) == ["weak", "weak_finetuned", "strong", "eft_0.3", "eft", "direct", "transferred"]
+    for row in rows.values():
+        assert row.low <= row.top1 <= row.high
+        assert row.top1 <= row.top5 <= 1
+        assert 0 <= row.ece <= 1
+        assert row.nll > 0
+        assert row.gain_low <= row.gain <= row.gain_high
+        assert row.gain == pytest.approx(row.top1 - rows["strong"].top1)
+        assert (row.fixed - row.broken) / len(world.labels) == pytest.approx(row.gain)
+        assert (row.base, row.novel, row.hm) == (None, None, None)
+    eft, moved = rows["eft"], rows["transferred"]
+    assert (eft.models, eft.parameters, eft.flops) == (2, 20, 14)
+    classes, words, basis, width = 6, 60, len(parts["fitted"].correction.basis), 48
+    assert moved.models == 0
+    assert moved.flops == 2 * (words * width + basis * 66 + basis * 4 * basis * 2 + basis * classes)
+    assert moved.seconds > 0
+
+
+def test_no_reference_no_comparison(world: World):
+    (row,) = tm.evaluate(world.labels, finetuned_logits=world.finetuned_logits).values()
+    assert (row.gain, row.fixed) == (None, None)
+
+
+def test_a_fine_tuned_strong_model_is_a_row(world: World):
+    rows = tm.evaluate(world.labels, strong=world.strong, strong_finetuned_logits=world.finetuned_logits)
+    assert list(rows) == ["strong", "strong_finetuned"]
+    assert rows["strong_finetuned"].labels
+    assert rows["strong_finetuned"].gain > 0
+
+
+def test_base_and_novel_are_answered_among_their_own(world: World, parts):
+    rows = tm.evaluate(world.labels, **parts, base=[0, 1, 2])
+    logits = candidates(**parts)["transferred"].logits
+    for name, among in (("base", [0, 1, 2]), ("novel", [3, 4, 5])):
+        images = [i for i, label in enumerate(world.labels.tolist()) if label in among]
+        right = [among[int(logits[i, among].argmax())] == world.labels[i] for i in images]
+        assert getattr(rows["transferred"], name) == pytest.approx(sum(map(float, right)) / len(right))
+    row = rows["transferred"]
+    assert row.hm == pytest.approx(harmonic_mean(row.base, row.novel))
+    assert row.top1 <= max(row.base, row.novel)
+
+
+@pytest.mark.parametrize("base", [[], [0, 1, 2, 3, 4, 5], [7], [-1]])
+def test_a_base_that_is_no_part_of_the_classes_is_refused(world: World, base):
+    with pytest.raises(InvalidTensorError, match="base classes"):
+        tm.evaluate(world.labels, strong=world.strong, finetuned_logits=world.finetuned_logits, base=base)
+
+
+def test_a_part_without_images_is_refused():
+    with pytest.raises(InvalidTensorError, match="no images of the novel"):
+        tm.evaluate(torch.tensor([0, 0]), finetuned_logits=torch.randn(2, 3), base=[0])
+
+
+def test_coop_takes_the_first_half_rounded_up():
+    assert coop_base(5) == [0, 1, 2]
+    assert coop_base(2) == [0]
+
+
+def test_both_harmonic_means_are_given():
+    found = mean_rates([Rates(0.9, 0.1, 0.18), Rates(0.5, 0.5, 0.5)])
+    assert found.hm == pytest.approx(0.34)
+    assert found.hm_of_means == pytest.approx(harmonic_mean(0.7, 0.3))
+
+
+def test_answers_among_some_classes_only(world: World, parts):
+    chosen = world.labels % 2 == 0
+    models = {name: tm.Embeddings(parts[name].images[chosen], parts[name].texts, 20.0) for name in ("weak", "strong")}
+    given = {**models, "transferred": parts["transferred"]}
+    rows = tm.evaluate(world.labels[chosen], **given, among=[4, 0, 2])
+    logits = candidates(**given)["transferred"].logits
+    assert rows["transferred"].top1 == pytest.approx(accuracy_among(logits, world.labels[chosen], [0, 2, 4]))
+    assert rows["transferred"].top5 == 1
+    for among in ([0, 0], [], [9], [1, 3, 5]):
+        with pytest.raises(InvalidTensorError):
+            tm.evaluate(world.labels[chosen], **given, among=among)
+
+
+def test_base_classes_and_answers_among_others_exclude_each_other(world: World):
+    with pytest.raises(InvalidTensorError, match="drop one"):
+        tm.evaluate(world.labels, finetuned_logits=world.finetuned_logits, base=[0, 1, 2], among=range(6))
+
+
+def test_without_labels_agreement_and_moves_are_known(world: World, parts):
+    rows = tm.evaluate_unlabelled(**parts)
+    models = candidates(**parts)
+    before, after = (models[name].logits.argmax(-1) for name in ("strong", "transferred"))
+    moved = rows["transferred"]
+    assert rows["strong"].agrees_strong == 1
+    assert rows["strong"].moves == ()
+    assert moved.changed == int((before != after).sum())
+    assert moved.agrees_strong == pytest.approx(1 - moved.changed / 400)
+    assert moved.agrees_finetuned > rows["strong"].agrees_finetuned
+    assert moved.confidence_shift == pytest.approx(moved.confidence - rows["strong"].confidence)
+    first = moved.moves[0]
+    assert first == Move(first.before, first.after, int(((before == first.before) & (after == first.after)).sum()))
+    assert sorted(moved.moves, key=lambda move: -move.images) == list(moved.moves)
+    assert not hasattr(moved, "top1")
+
+
+def test_models_on_different_images_are_refused(world: World):
+    some = world.part(world.weak, slice(0, 10))
+    with pytest.raises(InvalidTensorError, match=r"\[10, 400\] images"):
+        tm.evaluate_unlabelled(weak=some, strong=world.strong)
+
+
+def test_nothing_to_evaluate_is_refused(world: World):
+    with pytest.raises(InvalidTensorError, match="no model"):
+        measure({}, world.labels)

@@ -1,0 +1,68 @@
+from types import SimpleNamespace
+
+import pytest
+
+from transmiter_cli.errors import UsageError
+from transmiter_cli.evaluation.require import judge, parse_gate
+
+ROWS = {
+    "strong": SimpleNamespace(top1=0.7, low=0.6, base=None, moves=()),
+    "transferred": SimpleNamespace(top1=0.75, low=0.68, base=None, moves=()),
+    "eft_0.5": SimpleNamespace(top1=0.8),
+    "transferred@ViT-L/14": SimpleNamespace(top1=0.9),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [
+        ("transferred.top1 >= strong.top1 + 0.02", True),
+        ("transferred.top1>=strong.top1", True),
+        ("transferred.top1 >= strong.top1 + 0.1", False),
+        ("transferred.top1 - strong.top1 > .04", True),
+        ("0.5 * transferred.top1 < 2 * strong.top1 - 1e-1", True),
+        ("eft_0.5.top1 <= 0.8", True),
+        ("transferred@ViT-L/14.top1 > transferred.top1", True),
+        ("-1 < - strong.low", True),
+        ("transferred.low > strong.top1", False),
+    ],
+)
+def test_gates_are_measured(text: str, met: bool):
+    assert judge(parse_gate(text), ROWS).met is met
+
+
+def test_both_sides_are_told():
+    verdict = judge(parse_gate("transferred.top1 >= strong.top1 + 0.1"), ROWS)
+    assert (verdict.left, verdict.right) == (0.75, pytest.approx(0.8))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "transferred.top1",
+        "a.top1 >= b.top1 >= 0",
+        "a.top1 = 1",
+        ">= 1",
+        "a.top1 >= 1 2",
+        "a.top1 >= 2 *",
+        "top1 > 1",
+    ],
+)
+def test_what_is_not_of_the_grammar_is_a_usage_error(text: str):
+    with pytest.raises(UsageError, match="cannot be read"):
+        parse_gate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ridge.top1 > 0", "no row 'ridge', only strong, transferred, eft_0.5"),
+        ("strong.top2 > 0", "no number 'top2', only top1, low"),
+        ("strong.base > 0", "no number 'base'"),
+        ("strong.moves > 0", "no number 'moves'"),
+    ],
+)
+def test_wrong_names_list_the_right_ones(text: str, said: str):
+    with pytest.raises(UsageError, match=said):
+        judge(parse_gate(text), ROWS)

@@ -131,7 +131,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     if description["method"] == "adapter":
         correction = Adapter(state["basis"], description["classes"])
     else:
-        correction = LinearCorrection(state["weight"])
+        correction = LinearCorrection(state["weight"], state["bias"])
     correction.load_state_dict(state)
     return Artefact(
         stage=description["stage"],

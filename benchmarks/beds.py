@@ -96,7 +96,9 @@ class Data:
 
     def model(self, name: str, aux: Tensor) -> Embeddings:
         texts = torch.cat([self.tensors[f"{name}.text"], self.tensors[f"{name}.aux"][aux]])
-        return Embeddings(F.normalize(self.tensors[f"{name}.images"], dim=-1), F.normalize(texts, dim=-1), self.scales[name])
+        return Embeddings(
+            F.normalize(self.tensors[f"{name}.images"], dim=-1), F.normalize(texts, dim=-1), self.scales[name]
+        )
 
 
 def find_real() -> Path | None:
@@ -111,7 +113,8 @@ def real_data() -> Data | None:
     if path is None:
         return None
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name).float() for name in file.keys() if name not in ("labels", "train", "test")}  # noqa: SIM118
+        kept = [name for name in file.keys() if name not in ("labels", "train", "test")]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).float() for name in kept}
         labels = file.get_tensor("labels").long()
         scale = float(json.loads(file.metadata()["bed"])["logit_scale"])
     return Data(tensors, dict.fromkeys(("weak", "strong", "finetuned"), scale), labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,11 +52,15 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """ "helps", "unsure" or "useless teacher"."""
+        """The verdict: "helps", "unsure" or "useless teacher"."""
         best = max(self.teachers)
         if best < HALF * self.strong:
             return "useless teacher"
         return "helps" if self.gain > 0 and best >= (1 - QUARTER) * self.strong else "unsure"
+
+    def as_json(self) -> dict[str, Any]:
+        """What an artefact keeps of it."""
+        return {"verdict": self.word, "strong": self.strong, "teachers": list(self.teachers), "gain": self.gain}
 
 
 def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
@@ -79,7 +84,7 @@ def reliabilities(
     strong: Embeddings,
     zero_shot: Float[Tensor, "images classes"],
     teachers: Sequence[Teacher],
-    parts: Sequence[Int[Tensor, " rows"]],
+    parts: Sequence[Int[Tensor, " _"]],
     gram: Sequence[Float[Tensor, "width width"]],
 ) -> tuple[float, tuple[float, ...]]:
     """How far the strong model and each teacher can be trusted, 0 to 1: the smaller of two label-free rates.
@@ -105,10 +110,8 @@ def reliabilities(
     return min(own[0], max(own[1:])), tuple(found)
 
 
-def fallback(
-    strong: Embeddings, teachers: Sequence[Teacher], trust: Sequence[float], classes: int
-) -> Linear:
-    """z + sum_k r_k ridge(L_k) / 2K as a linear classifier: for classes that no unlabelled image shows."""
+def fallback(strong: Embeddings, teachers: Sequence[Teacher], trust: Sequence[float], classes: int) -> Linear:
+    """Z + sum_k r_k ridge(L_k) / 2K as a linear classifier: for classes that no unlabelled image shows."""
     weight = strong.logit_scale * strong.unit_texts()[:classes].double()
     bias = weight.new_zeros(classes)
     for teacher, own in zip(teachers, trust, strict=True):

@@ -63,16 +63,17 @@ class Linear:
     bias: Float[Tensor, " classes"]
 
     def __call__(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:
+        """Scores of unit-norm rows."""
         return images.double() @ self.weight.T + self.bias
 
 
-def fold_rows(images: int, folds: int = FOLDS, seed: int = 0) -> list[Int[Tensor, " rows"]]:
+def fold_rows(images: int, folds: int = FOLDS, seed: int = 0) -> list[Int[Tensor, " _"]]:
     """Random disjoint parts of all rows, sorted; as many parts as there are images where those are fewer."""
     order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
     return [order[start::folds].sort().values for start in range(min(folds, images))]
 
 
-def grams(model: Embeddings, parts: Sequence[Int[Tensor, " rows"]]) -> list[Float[Tensor, "width width"]]:
+def grams(model: Embeddings, parts: Sequence[Int[Tensor, " _"]]) -> list[Float[Tensor, "width width"]]:
     """X'X of each part, float64."""
     result: list[Tensor] = []
     for part in parts:
@@ -87,7 +88,7 @@ def grams(model: Embeddings, parts: Sequence[Int[Tensor, " rows"]]) -> list[Floa
 def fold_moments(
     model: Embeddings,
     posterior: Float[Tensor, "images classes"],
-    parts: Sequence[Int[Tensor, " rows"]],
+    parts: Sequence[Int[Tensor, " _"]],
     gram: Sequence[Float[Tensor, "width width"]],
 ) -> list[Moments]:
     """The moments of each part, given its X'X, which all posteriors share."""
@@ -125,9 +126,7 @@ def class_means(
     return (worth * expected + moments.sums) / (worth + mass), within
 
 
-def discriminants(
-    moments: Moments, texts: Float[Tensor, "classes width"], shrinkages: Sequence[float]
-) -> list[Linear]:
+def discriminants(moments: Moments, texts: Float[Tensor, "classes width"], shrinkages: Sequence[float]) -> list[Linear]:
     """The classifier for each shrinkage, from one eigendecomposition of the covariance."""
     means, within = class_means(moments, texts)
     values, vectors = torch.linalg.eigh(within)
@@ -145,7 +144,7 @@ def held_out_scores(
     model: Embeddings,
     moments: Sequence[Moments],
     texts: Float[Tensor, "classes width"],
-    parts: Sequence[Int[Tensor, " rows"]],
+    parts: Sequence[Int[Tensor, " _"]],
     shrinkages: Sequence[float],
 ) -> list[Float[Tensor, "rows classes"]]:
     """For each shrinkage, the scores of every part's rows by the classifier of the other parts, in the parts' order."""
@@ -207,7 +206,7 @@ def choose_discriminant(
     model: Embeddings,
     posterior: Float[Tensor, "images classes"],
     texts: Float[Tensor, "classes width"],
-    parts: Sequence[Int[Tensor, " rows"]],
+    parts: Sequence[Int[Tensor, " _"]],
     moments: Sequence[Moments],
     shrinkages: Sequence[float] = SHRINKAGES,
 ) -> Chosen:

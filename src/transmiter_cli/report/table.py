@@ -20,6 +20,7 @@ TITLES = {
     "direct": "direct",
     "transferred": "transferred",
     "ridge": "ridge",
+    "discriminant": "discriminant",
     "refined": "refined",
 }
 

@@ -2,7 +2,7 @@
 
     python benchmarks/research.py TABLE ... [--seeds 10]
 
-TABLE is one of rules, beds, bad, adapters, teachers, shots; all of them if none is named. Each number is the mean over
+TABLE is one of rules, beds, bad, adapters, auto, teachers, shots; all of them if none is named. Each number is the mean over
 seeds of random halves (and, for base-to-novel, random base classes), ± the standard deviation. The real embeddings are
 named by $TRANSMITER_REAL_EMBEDDINGS; without them the rows that need them are left out. The bundled task's test digits
 are never read.
@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import torch
 
 from beds import BAD, BEDS, SETTINGS, Bed, Trial, find_real
-from rules import ADAPTERS, MAIN, RULES, Rule, discriminant, zero_shot
+from curves import svg_curves
+from few_shot import SHOTS, few_shot_scores
+from rules import ADAPTERS, AUTO, MAIN, RULES, Rule, discriminant, zero_shot
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
 
@@ -132,6 +135,20 @@ def several(seeds: Iterable[int]) -> None:
         print_table(f"Several teachers: {score}", ["the first alone", "the second alone", "both"], cells)
 
 
+def shots(seeds: Iterable[int], plot: Path | None) -> None:
+    """Few labels, and perhaps the curves as SVG."""
+    curves: dict[str, dict[str, list[float]]] = {}
+    for name in (*CHOSEN[:2], "RN50 probe, 1 shot", *CHOSEN[3:]):
+        if name not in usable(BEDS):
+            continue
+        found = [few_shot_scores(BEDS[name].trial(seed, "all")) for seed in seeds]
+        cells = {way: [cell([one[way][place] for one in found]) for place in range(len(SHOTS))] for way in found[0]}
+        curves[name] = {way: [float(one.split()[0]) for one in row] for way, row in cells.items()}
+        print_table(f"Few labels: {name}", [f"{count} per class" for count in SHOTS], cells)
+    if plot:
+        plot.write_text(svg_curves(curves, SHOTS))
+
+
 def main() -> None:
     """Print the tables that were asked for."""
     main_rules = {name: RULES[name] for name in MAIN} | {"discriminant": discriminant}
@@ -147,11 +164,16 @@ def main() -> None:
         "adapters": lambda seeds: rules_by_bed(
             "Adapters", ADAPTERS, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
         ),
+        "auto": lambda seeds: rules_by_bed(
+            "Strengths", AUTO, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
+        ),
         "teachers": several,
+        "shots": lambda seeds: shots(seeds, options.plot),
     }
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(tables))
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--plot", type=Path, help="where the few-label curves go, as SVG")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.tables or tables:

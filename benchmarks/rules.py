@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor
 import transmiter_cli as tm
 from beds import Trial
 from transmiter_cli.method.baselines import eft_logits
+from transmiter_cli.method.choice import choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import (
     choose_discriminant,
@@ -50,6 +52,12 @@ def solve(x: Tensor, y: Tensor, rho: float, weights: Tensor | None = None) -> Te
     gram = weighted.T @ x
     gram.diagonal().add_(rho * gram.diagonal().mean())
     return torch.linalg.solve(gram, weighted.T @ y)
+
+
+def ridge_auto(trial: Trial) -> Tensor:
+    """Ridge transfer with `--rho auto`."""
+    logits = trial.teacher.logits(trial.unlabelled)
+    return ridge(trial, choose_rho(trial.model("strong", trial.unlabelled), logits))
 
 
 def finetuned(trial: Trial) -> Tensor:
@@ -189,7 +197,7 @@ def discriminant(trial: Trial) -> Tensor:
         return correction(zero_shot(trial).float(), trial.strong.images[trial.test])
 
 
-def adapter(trial: Trial, reg: float = 1.0, strength: float = 1.0, **settings: float) -> Tensor:
+def adapter(trial: Trial, reg: float | Literal["auto"] = 1.0, strength: float = 1.0, **settings: float) -> Tensor:
     """The paper's: fit on the weak model, rotate; `strength` < 1 averages it with the strong model's own logits."""
     weak, strong = trial.model("weak", trial.unlabelled), trial.model("strong", trial.unlabelled)
     fitted = tm.fit(weak, trial.teacher.logits(trial.unlabelled), **settings)
@@ -208,6 +216,7 @@ RULES: dict[str, Rule] = {
     "ridge, rho 0.1": ridge,
     "ridge, rho 0.03": partial(ridge, rho=0.03),
     "ridge, rho 1": partial(ridge, rho=1.0),
+    "ridge, rho auto": ridge_auto,
     "ridge, centred": partial(ridge, centre=True),
     "ridge, half strength": partial(ridge, rho=1.0, strength=0.5, centre=True),
     "ridge of the residual": partial(ridge, prior=1.0),
@@ -239,8 +248,16 @@ ADAPTERS: dict[str, Rule] = {
     "adapter, reg 0.1": partial(adapter, reg=0.1),
     "adapter, reg 10": partial(adapter, reg=10.0),
     "adapter, reg 100": partial(adapter, reg=100.0),
+    "adapter, reg auto": partial(adapter, reg="auto"),
     "adapter, half strength": partial(adapter, strength=0.5),
 }
+AUTO: dict[str, Rule] = {
+    **{f"ridge, rho {rho:g}": partial(ridge, rho=rho) for rho in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
+    "ridge, rho auto": ridge_auto,
+    **{f"adapter, reg {reg:g}": partial(adapter, reg=reg) for reg in (0.01, 0.1, 1.0, 10.0, 100.0)},
+    "adapter, reg auto": partial(adapter, reg="auto"),
+}
+"""Strengths: fixed ones, and those chosen without labels."""
 MAIN = (
     "strong zero-shot",
     "fine-tuned weak",

@@ -2,10 +2,10 @@
 
     python benchmarks/research.py TABLE ... [--seeds 10]
 
-TABLE is one of rules, beds, bad, adapters, auto, teachers, shots; all of them if none is named. Each number is the mean over
-seeds of random halves (and, for base-to-novel, random base classes), ± the standard deviation. The real embeddings are
-named by $TRANSMITER_REAL_EMBEDDINGS; without them the rows that need them are left out. The bundled task's test digits
-are never read.
+TABLE is one of rules, beds, bad, adapters, auto, teachers, shots; all of them if none is named. Each number is the
+mean over seeds of random halves (and, for base-to-novel, random base classes), ± the standard deviation. The real
+embeddings are named by $TRANSMITER_REAL_EMBEDDINGS; without them the rows that need them are left out. The bundled
+task's test digits are never read.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def strength(given: str) -> float | Literal["auto"]:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise typer.BadParameter("a strength is a positive, finite number or `auto`.")
+        raise typer.BadParameter("a strength must be positive and finite, or `auto`.")
     return value
 
 

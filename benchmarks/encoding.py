@@ -22,12 +22,12 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from photographs import write_photographs
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
+from photographs import write_photographs
 from transmiter_cli.embedding.decoding import Decoding
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images

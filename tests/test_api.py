@@ -68,7 +68,7 @@ def test_eft_is_the_combination_of_the_three_models(world: World):
     assert rows["eft"].top1 == pytest.approx((expected.argmax(-1) == world.labels[TEST]).double().mean().item())
 
 
-@pytest.mark.parametrize("method", ["adapter", "ridge"])
+@pytest.mark.parametrize("method", ["adapter", "ridge", "discriminant"])
 def test_an_artefact_survives_the_disk_byte_for_byte(world: World, fitted: tm.Artefact, method, tmp_path):
     artefact = transfer(world, fitted, method)
     artefact.save(tmp_path / "a.safetensors")

@@ -16,7 +16,7 @@ def on(device: str, model: tm.Embeddings) -> tm.Embeddings:
     return tm.Embeddings(model.images.to(device), model.texts.to(device), model.logit_scale)
 
 
-@pytest.mark.parametrize("method", ["adapter", "ridge"])
+@pytest.mark.parametrize("method", ["adapter", "ridge", "discriminant"])
 def test_fit_transfer_and_refine_agree_with_the_cpu(world: World, method):
     answers = {}
     for device in ("cpu", "cuda"):

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from transmiter_cli.artefact import Artefact, Method
 from transmiter_cli.method.adapter import Adapter
+from transmiter_cli.method.choice import choose_reg, choose_rho
+from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.logits import class_logits, zero_shot_logits
 from transmiter_cli.method.metrics import check_labels
+from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_correction
-from transmiter_cli.method.ridge import ridge_transfer
+from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
 from transmiter_cli.method.transfer import transfer_adapter
 
 
@@ -48,14 +52,18 @@ def fit(
     return Artefact("weak", "adapter", adapter, weak.unit_texts(), weak.logit_scale, names, {"fit": asdict(recipe)})
 
 
+Auto = Literal["auto"]
+
+
 def transfer(
     fitted: Artefact,
     weak: Embeddings,
     strong: Embeddings,
     method: Method = "adapter",
-    reg: float = 1.0,
-    rho: float = 0.1,
+    reg: float | Auto = 1.0,
+    rho: float | Auto = 0.1,
     finetuned_logits: Float[Tensor, "images classes"] | None = None,
+    teachers: Sequence[Teacher] = (),
 ) -> Artefact:
     """Carry a fitted adapter to the strong model without labels and without gradients (paper Sec. 3.3).
 
@@ -63,42 +71,50 @@ def transfer(
         fitted: what `fit` returned.
         weak: the weak model on unlabelled images.
         strong: the strong model on the same images and vocabulary.
-        method: "adapter" (the paper's) or "ridge" (regress the fine-tuned answers on the strong embeddings).
-        reg: the paper's lambda divided by the number of images; "adapter" only.
-        rho: ridge strength; "ridge" only.
-        finetuned_logits: the fine-tuned weak model on the same images; "ridge" only.
+        method: "adapter" (the paper's), "ridge" (regress the fine-tuned answers on the strong embeddings) or
+            "discriminant" (a linear classifier from what strong and fine-tuned answers say together).
+        reg: the paper's lambda divided by the number of images, or "auto"; "adapter" only.
+        rho: ridge strength, or "auto"; "ridge" only.
+        finetuned_logits: the fine-tuned weak model on the same images; not for "adapter".
+        teachers: further fine-tuned models with weak models of their own; "discriminant" only.
 
     Raises:
         InvalidTensorError: if shapes do not match or values are not finite.
-        ValueError: if `fitted` is no fitted adapter, a strength is not positive, or "ridge" lacks its logits.
+        ValueError: if `fitted` is no fitted adapter, a strength is not positive, or the fine-tuned logits are missing.
     """
     if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
         raise ValueError("transfer starts from a fitted adapter, as fit returns it.")
-    if not (0 < reg < math.inf and 0 < rho < math.inf):
-        raise ValueError(f"reg and rho must be positive and finite, not {reg} and {rho}.")
-    if method not in ("adapter", "ridge"):
-        raise ValueError(f"the method is 'adapter' or 'ridge', not {method!r}.")
+    if not all(strength == "auto" or 0 < strength < math.inf for strength in (reg, rho)):
+        raise ValueError(f"reg and rho must be positive and finite, or 'auto', not {reg} and {rho}.")
+    if method not in get_args(Method):
+        raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {method!r}.")
     for model in (weak, strong):
         if len(model.texts) != len(fitted.vocabulary):
             sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"
             raise InvalidTensorError(f"there are {sizes}.")
+    moved: Adapter | LinearCorrection
+    chosen: dict[str, Any]
     if method == "adapter":
-        moved: Adapter | nn.Module = transfer_adapter(fitted.correction, weak, strong, reg)
-        chosen = {"reg": reg}
+        strength = choose_reg(strong, weak, fitted.correction.basis) if reg == "auto" else reg
+        moved, chosen = transfer_adapter(fitted.correction, weak, strong, strength), {"reg": strength}
     elif finetuned_logits is None:
-        raise ValueError("method 'ridge' needs finetuned_logits, the fine-tuned weak model on the same images.")
+        raise ValueError(f"method {method!r} needs finetuned_logits, the fine-tuned weak model on the same images.")
+    elif finetuned_logits.shape[-1] != fitted.correction.classes:
+        counts = f"{finetuned_logits.shape[-1]} classes, the fitted adapter {fitted.correction.classes}"
+        raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
+    elif method == "ridge":
+        strength = choose_rho(strong, finetuned_logits) if rho == "auto" else rho
+        moved, chosen = ridge_transfer(strong, finetuned_logits, strength), {"rho": strength}
     else:
-        if finetuned_logits.shape[-1] != fitted.correction.classes:
-            counts = f"{finetuned_logits.shape[-1]} classes, the fitted adapter {fitted.correction.classes}"
-            raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
-        moved = ridge_transfer(strong, finetuned_logits, rho)
-        chosen = {"rho": rho}
+        first = Teacher(finetuned_logits, class_logits(weak, fitted.correction.classes))
+        moved, verdict = discriminant_transfer(strong, [first, *teachers])
+        chosen = {"verdict": verdict.as_json()}
     details = {**fitted.details, "transfer": {"images": len(strong), **chosen}}
     return replace(
         fitted,
         stage="strong",
         method=method,
-        correction=moved.eval(),  # type: ignore[arg-type]
+        correction=moved.eval(),
         texts=strong.unit_texts(),
         logit_scale=strong.logit_scale,
         details=details,
@@ -114,12 +130,17 @@ def refine(
 ) -> Artefact:
     """Improve a transferred correction with a few labelled images, the strong model frozen (paper Sec. 3.4).
 
+    An adapter is trained further; "ridge" and "discriminant" are linear classifiers, and get a logistic regression
+    with a penalty on the distance from what was transferred. Cross-validation on the labelled images decides how
+    far either goes, and leaves it as it is where nothing helps.
+
     Args:
         transferred: what `transfer` returned.
         images: the strong model's embeddings of labelled images.
         labels: their class indices.
         progress: called with (epochs done, epochs in all).
-        **options: fields of `RefineSettings`: epochs, learning_rate, folds, seed, ...
+        **options: fields of `RefineSettings`: epochs, learning_rate, folds, seed, ...; a linear classifier heeds
+            folds and seed alone.
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
@@ -128,12 +149,24 @@ def refine(
     check_labels(labels, len(images), transferred.correction.classes)
     labels = labels.long()
     embeddings = Embeddings(images, transferred.texts.to(images.device), transferred.logit_scale)
+    correction = transferred.correction
+    settings: dict[str, Any]
+    if isinstance(correction, LinearCorrection):
+        weight, bias = correction.fold(embeddings.unit_texts(), embeddings.logit_scale)
+        start = (weight.detach().float(), bias.detach().float())
+        about = (embeddings.logit_scale, recipe.seed, recipe.folds)
+        weight, bias, penalty = refine_linear(embeddings.unit_images(), labels, *start, *about)
+        change = (weight - embeddings.logit_scale * embeddings.unit_texts()[: len(weight)]).T
+        module: Adapter | LinearCorrection = LinearCorrection(change, bias).eval()
+        kept = math.isinf(penalty)
+        settings = {"penalty": None if kept else penalty, "folds": recipe.folds, "seed": recipe.seed}
+    else:
 
-    def forward(module: nn.Module, rows: Tensor) -> Tensor:
-        logits = zero_shot_logits(embeddings, rows)
-        return module(logits) if isinstance(module, Adapter) else module(logits, images[rows])
+        def forward(module: Adapter, rows: Tensor) -> Tensor:
+            return module(zero_shot_logits(embeddings, rows))
 
-    module, epochs = refine_correction(transferred.correction, forward, labels, recipe, progress)
-    settings = {"images": len(images), "epochs_taken": epochs, **asdict(recipe)}
-    details = {**transferred.details, "refine": settings}
+        module, epochs = refine_correction(correction, forward, labels, recipe, progress)
+        kept = not epochs
+        settings = {"epochs_taken": epochs, **asdict(recipe)}
+    details = {**transferred.details, "refine": {"images": len(images), "unchanged": kept, **settings}}
     return replace(transferred, stage="refined", correction=module, details=details)

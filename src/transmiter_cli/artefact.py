@@ -22,7 +22,7 @@ from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.ridge import LinearCorrection
 
 Stage = Literal["weak", "strong", "refined"]
-Method = Literal["adapter", "ridge"]
+Method = Literal["adapter", "ridge", "discriminant"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Artefact:
 
     Attributes:
         stage: "weak" after fit, "strong" after transfer, "refined" after refine.
-        method: "adapter" (works on logits) or "ridge" (works on image embeddings, too).
+        method: "adapter" (works on logits), "ridge" or "discriminant" (linear in the image embeddings).
         correction: the module that does it.
         texts: the model's unit-norm text embeddings T.
         logit_scale: the model's s.
@@ -70,10 +70,10 @@ class Artefact:
 
         Args:
             logits: the model's zero-shot logits of the whole vocabulary, s X T'.
-            images: the model's image embeddings X; only method "ridge" needs them.
+            images: the model's image embeddings X; all methods but "adapter" need them.
 
         Raises:
-            ValueError: if "ridge" is called without `images`, or the logits have another vocabulary's size.
+            ValueError: if a linear method is called without `images`, or the logits have another vocabulary's size.
         """
         if logits.shape[-1] != len(self.vocabulary):
             sizes = f"{logits.shape[-1]} columns for a vocabulary of {len(self.vocabulary)} entries"
@@ -81,7 +81,9 @@ class Artefact:
         if isinstance(self.correction, Adapter):
             return self.correction(logits.float())
         if images is None:
-            raise ValueError("method 'ridge' corrects logits from image embeddings: call it with (logits, images).")
+            raise ValueError(
+                f"method {self.method!r} corrects logits from image embeddings: call it with (logits, images)."
+            )
         return self.correction(logits.float(), images)
 
     def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
@@ -112,7 +114,7 @@ class Artefact:
 def parameters_added(correction: Adapter | LinearCorrection, texts: Float[Tensor, "vocabulary width"]) -> int:
     """Numbers that a correction of a model with these texts needs: the adapter, its basis, the auxiliary words.
 
-    0 for ridge, which folds into the text classifier.
+    0 for ridge and discriminant, which fold into the text classifier.
     """
     if isinstance(correction, LinearCorrection):
         return 0
@@ -149,7 +151,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     if description["method"] == "adapter":
         correction = Adapter(state["basis"], description["classes"])
     else:
-        correction = LinearCorrection(state["weight"])
+        correction = LinearCorrection(state["weight"], state["bias"])
     correction.load_state_dict(state)
     return Artefact(
         stage=description["stage"],

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 RUN_VARIABLE = "TRANSMITER_RUN"
 DEFAULT_RUN = "transmiter-run"
-ARTEFACTS = {"transferred": "strong.safetensors", "ridge": "strong-ridge.safetensors", "refined": "refined.safetensors"}
+ARTEFACTS = {
+    "transferred": "strong.safetensors",
+    "ridge": "strong-ridge.safetensors",
+    "discriminant": "strong-discriminant.safetensors",
+    "refined": "refined.safetensors",
+}
 """File names of what transfer and refine make, by the row of the evaluation they give."""
 FITTED = "weak.safetensors"
 PROBE = "probe.safetensors"

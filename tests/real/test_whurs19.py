@@ -79,7 +79,8 @@ def compact(beds: list[Bed]) -> dict[str, float]:
         weak, strong = bed.model("weak", "train"), bed.model("strong", "train")
         moved = tm.transfer(fitted, weak, strong)
         ridge = tm.transfer(fitted, weak, strong, "ridge", finetuned_logits=bed.teacher("train"))
-        measured.append(bed.rates(fitted, {"transferred": moved, "ridge": ridge}))
+        found = tm.transfer(fitted, weak, strong, "discriminant", finetuned_logits=bed.teacher("train"))
+        measured.append(bed.rates(fitted, {"transferred": moved, "ridge": ridge, "discriminant": found}))
     means = {name: sum(rates[name] for rates in measured) / len(measured) for name in measured[0]}
     print({name: round(100 * rate, 1) for name, rate in means.items()})
     return means
@@ -95,6 +96,25 @@ def test_transfer_reaches_what_the_fine_tuned_weak_model_knows(compact: dict[str
     assert compact["transferred"] >= 0.93
     assert compact["transferred"] > compact["direct"]
     assert compact["ridge"] >= 0.93
+
+
+def test_the_discriminant_passes_three_models_and_its_teacher(compact: dict[str, float]):
+    assert compact["discriminant"] >= compact["eft"] + 0.01
+    assert compact["discriminant"] >= compact["weak_finetuned"] + 0.01
+
+
+def test_a_permuted_teacher_is_found_out_and_does_no_harm(beds: list[Bed]):
+    for bed in beds:
+        weak, strong, teacher = (
+            bed.model("weak", "train"),
+            bed.model("strong", "train"),
+            bed.teacher("train").roll(1, -1),
+        )
+        fitted = tm.fit(weak, teacher, epochs=1)
+        found = tm.transfer(fitted, weak, strong, "discriminant", finetuned_logits=teacher)
+        rates = bed.rates(fitted, {"discriminant": found})
+        assert rates["discriminant"] >= rates["strong"] - 0.01
+        assert found.details["transfer"]["verdict"]["verdict"] == "useless teacher"
 
 
 def test_the_compact_basis_is_no_worse_than_the_papers(compact: dict[str, float], beds: list[Bed]):

@@ -55,8 +55,8 @@ def command(
     split: SplitOption = None,
     limit: LimitOption = None,
     use: Annotated[
-        Literal["refined", "transferred", "ridge"] | None,
-        typer.Option(help="Which correction; refined if there is one, else transferred, else ridge."),
+        Literal["refined", "discriminant", "transferred", "ridge"] | None,
+        typer.Option(help="Which correction; the first there is of refined, discriminant, transferred, ridge."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes per image.")] = 1,
     form: Annotated[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,7 +37,7 @@ def command(
     limit: LimitOption = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Labelled images per class; all if left out.")] = None,
     method: Annotated[
-        Literal["adapter", "ridge"], typer.Option(help="Which transferred correction to refine.")
+        Literal["adapter", "ridge", "discriminant"], typer.Option(help="Which transferred correction to refine.")
     ] = "adapter",
     epochs: Annotated[
         int, typer.Option(min=1, help="Most passes over the labelled images; cross-validation stops earlier.")
@@ -68,7 +69,14 @@ def command(
         [
             ("refined", console.shown(result.path)),
             ("learned from", f"{result.images:,} labelled images"),
-            ("epochs", f"{result.artefact.details['refine']['epochs_taken']} of {epochs}"),
+            chosen(result.artefact.details["refine"]),
             ("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}"),
         ]
     )
+
+
+def chosen(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """How far the refinement went."""
+    if "epochs_taken" in settings:
+        return "epochs", f"{settings['epochs_taken']} of {settings['epochs']}"
+    return "penalty", "none was better than no change" if settings["unchanged"] else f"{settings['penalty']:g}"

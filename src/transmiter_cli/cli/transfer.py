@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +30,20 @@ class MethodName(StrEnum):
 
     adapter = "adapter"
     ridge = "ridge"
+    discriminant = "discriminant"
+
+
+def strength(given: str) -> float | Literal["auto"]:
+    """A strength's value: "auto", or a positive number."""
+    if given == "auto":
+        return "auto"
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise typer.BadParameter("a strength must be positive and finite, or `auto`.")
+    return value
 
 
 def command(
@@ -39,13 +54,21 @@ def command(
     method: Annotated[
         list[MethodName] | None,
         typer.Option(
-            help="`adapter` (the paper's, the default) or `ridge` (folds into the classifier); may be repeated."
+            help="`adapter` (the paper's, the default), `ridge` or `discriminant` (these fold into the classifier); "
+            "may be repeated."
         ),
     ] = None,
     reg: Annotated[
-        float, typer.Option(help="Pull of the rotation to the identity: the paper's lambda / images.")
-    ] = 1.0,
-    rho: Annotated[float, typer.Option(help="Relative strength of the ridge.")] = 0.1,
+        str, typer.Option(help="Pull of the rotation to the identity: the paper's lambda / images; or `auto`.")
+    ] = "1",
+    rho: Annotated[str, typer.Option(help="Relative strength of the ridge, or `auto`.")] = "0.1",
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Another run of the same classes, fitted with other weak and fine-tuned models: `discriminant` "
+            "combines them; may be repeated."
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
@@ -55,18 +78,24 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Carry the fitted adapter to a stronger model: no labels, no gradients, seconds."""
-    if not (0 < reg < math.inf and 0 < rho < math.inf):
-        raise typer.BadParameter("--reg and --rho must be positive and finite.")
+    strengths = strength(reg), strength(rho)
+    if also and MethodName.discriminant not in (method or ()):
+        raise typer.BadParameter("--also needs --method discriminant.")
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 
     options = TransferOptions(
-        strong, tuple(dict.fromkeys(name.value for name in method or [MethodName.adapter])), reg, rho
+        strong,
+        tuple(dict.fromkeys(name.value for name in method or [MethodName.adapter])),
+        *strengths,
+        tuple(map(Run, also or ())),
     )
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     results = transfer_run(options, Run(run), workspace, console.command_line())
     if json:
-        made = {r.method: {"artefact": str(r.path), "images": r.images, "changed": r.changed} for r in results}
+        made = {
+            r.method: {"artefact": str(r.path), "images": r.images, "changed": r.changed} | r.settings for r in results
+        }
         console.print_json({"strong": strong, "methods": made})
         return
     for result in results:
@@ -75,6 +104,18 @@ def command(
                 (result.method, console.shown(result.path)),
                 ("seen", f"{result.images:,} unlabelled images"),
                 ("effect", f"{console.percent(result.changed)} of {strong}'s answers change"),
+                *[(name, said(value)) for name, value in result.settings.items() if name != "images"],
             ]
         )
     console.print_result([("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}")])
+
+
+def said(value: float | dict[str, Any]) -> str:
+    """A chosen strength, or the verdict in words."""
+    if not isinstance(value, dict):
+        return f"{value:g}"
+    trust = ", ".join(f"{one:.2f}" for one in value["teachers"])
+    return (
+        f"{value['verdict']} (expected gain {100 * value['gain']:+.1f} points; "
+        f"trust in the fine-tuned model {trust}, in the strong one {value['strong']:.2f})"
+    )

@@ -13,17 +13,19 @@ from transmiter_cli.method.moments import ridge_moments
 
 
 class LinearCorrection(nn.Module):
-    """z_hat = z[:C] + x W: a linear correction of the class logits from the image embedding.
+    """z_hat = z[:C] + x W + b: a linear correction of the class logits from the image embedding.
 
-    It folds into the strong model's own text classifier, T + W'/s, and then costs nothing.
+    It folds into the strong model's own text classifier, and then costs nothing.
 
     Args:
         weight: W.
+        bias: b; zero if left out.
     """
 
-    def __init__(self, weight: Float[Tensor, "width classes"]) -> None:
+    def __init__(self, weight: Float[Tensor, "width classes"], bias: Float[Tensor, " classes"] | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.clone())
+        self.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
+        self.bias = nn.Parameter(weight.new_zeros(weight.shape[1]) if bias is None else bias.clone())
 
     @property
     def classes(self) -> int:
@@ -34,7 +36,16 @@ class LinearCorrection(nn.Module):
         self, logits: Float[Tensor, "rows vocabulary"], images: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "rows classes"]:
         """Corrected logits of the task classes."""
-        return logits[:, : self.classes] + F.normalize(images.float(), dim=-1) @ self.weight
+        return logits[:, : self.classes] + F.normalize(images.float(), dim=-1) @ self.weight + self.bias
+
+    def fold(
+        self, texts: Float[Tensor, "vocabulary width"], logit_scale: float
+    ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
+        """The classifier (weight, bias) with x weight' + bias = z_hat for unit-norm x: s T[:C] + W' and b.
+
+        `texts` are the strong model's, unit-norm.
+        """
+        return logit_scale * texts[: self.classes] + self.weight.T, self.bias
 
 
 def ridge_transfer(

@@ -14,7 +14,7 @@ TITLES = {
     "direct": "direct",
     "transferred": "transferred",
     "ridge": "ridge",
-    "blend": "blend",
+    "discriminant": "discriminant",
     "refined": "refined",
     "strong_finetuned": "strong, fine-tuned",
 }

@@ -15,7 +15,7 @@ from transmiter_cli.workflow.common import check_artefact
 
 CHUNK = 4096
 """Images between two outputs; what is held in memory does not grow beyond."""
-PREFERENCE = ("refined", "transferred", "ridge")
+PREFERENCE = ("refined", "discriminant", "transferred", "ridge")
 """Which correction is taken where none is named: the one that saw labels, then the default method's."""
 
 
@@ -41,7 +41,7 @@ def predict_images(
 
     Args:
         files: the images.
-        row: "transferred", "ridge" or "refined"; the best there is if None.
+        row: "transferred", "ridge", "discriminant" or "refined"; the best there is if None.
         top: classes per image.
         run: a run in which something was transferred.
         workspace: cache and device.

@@ -77,8 +77,8 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         )
     path = run.path / ARTEFACTS["refined"]
     artefact.save(path)
-    if not artefact.details["refine"]["epochs_taken"]:
-        workspace.reporter.warn("No epoch helped on held-out labels: refined is what was transferred.")
+    if artefact.details["refine"]["unchanged"]:
+        workspace.reporter.warn("Nothing helped on held-out labels: refined is what was transferred.")
     run.add(command, {strong: encoder.fingerprint})
     remember("refine", files, run, workspace)
     return RefineResult(artefact, path, len(kept))

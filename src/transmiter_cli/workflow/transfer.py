@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, Method
@@ -12,13 +13,22 @@ from transmiter_cli.description import read_description
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.metrics import hits
-from transmiter_cli.run import ARTEFACTS, Run
-from transmiter_cli.workflow.common import check_artefact, encode, finetuned_logits, fit_data, load_fitted, signed
+from transmiter_cli.run import ARTEFACTS, Run, Task
+from transmiter_cli.workflow.common import (
+    EncodedImages,
+    check_artefact,
+    encode,
+    finetuned_logits,
+    fit_data,
+    load_fitted,
+    signed,
+)
 
-ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge"}
+ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge", "discriminant": "discriminant"}
 """The row of the evaluation that each method gives."""
 
 
@@ -29,14 +39,16 @@ class TransferOptions:
     Attributes:
         strong: the strong model's name.
         methods: each makes an artefact of its own.
-        reg: the paper's lambda divided by the number of images ("adapter").
-        rho: relative ridge strength ("ridge").
+        reg: the paper's lambda divided by the number of images, or "auto" ("adapter").
+        rho: relative ridge strength, or "auto" ("ridge").
+        others: runs of the same classes with other weak and fine-tuned models, to be combined ("discriminant").
     """
 
     strong: str
     methods: Sequence[Method] = ("adapter",)
-    reg: float = 1.0
-    rho: float = 0.1
+    reg: float | api.Auto = 1.0
+    rho: float | api.Auto = 0.1
+    others: Sequence[Run] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,11 @@ class TransferResult:
     path: Path
     images: int
     changed: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was chosen, and the verdict of "discriminant"."""
+        return self.artefact.details["transfer"]
 
 
 def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, command: list[str]) -> list[TransferResult]:
@@ -72,12 +89,15 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     if strong.images.files != weak.images.files:
         raise TransmiterError("Images changed while they were read; run the command again.")
     teacher = None
-    if "ridge" in options.methods:
+    if set(options.methods) != {"adapter"}:
         teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
+    teachers = [teacher_of(other, task, workspace, weak) for other in options.others]
     before = class_logits(strong.embeddings, len(task.classes)).argmax(-1)
     results: list[TransferResult] = []
     for method in options.methods:
-        artefact = api.transfer(fitted, weak.embeddings, strong.embeddings, method, options.reg, options.rho, teacher)
+        more = teachers if method == "discriminant" else ()
+        about = (method, options.reg, options.rho, teacher, more)
+        artefact = api.transfer(fitted, weak.embeddings, strong.embeddings, *about)
         kept = hits(artefact.adapt(strong.embeddings), before).double().mean().item()
         path = run.path / ARTEFACTS[ROWS[method]]
         results.append(
@@ -89,6 +109,24 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, strong_encoder)}
     run.add(command, fingerprints, strong=strong_encoder.name)
     return results
+
+
+def teacher_of(run: Run, task: Task, workspace: Workspace, seen: EncodedImages) -> Teacher:
+    """The fine-tuned model of another run, with its own weak model, on the images of this one.
+
+    Raises:
+        UsageError: if the other run has other classes.
+        TransmiterError: if its models cannot be used on these images.
+    """
+    other = run.task()
+    if other.classes != task.classes:
+        raise UsageError(f"The run {run.path} has other classes than this one.", "fit both with the same --classes")
+    weak = encode(workspace.open(resolve_model(other.weak)), seen.images, other.classes, other.templates)
+    if weak.images.files != seen.images.files:
+        raise TransmiterError("Images changed while they were read; run the command again.")
+    own_data = other.data == task.data
+    logits = finetuned_logits(other, run, workspace, seen.images.files, weak.embeddings, own_data=own_data)
+    return Teacher(logits, class_logits(weak.embeddings, len(other.classes)))
 
 
 def forget_stale(run: Run, methods: Sequence[Method], fingerprint: str) -> None:

@@ -1,0 +1,268 @@
+"""The tasks that benchmarks/research.py measures on: a real one, the bundled one, and variations of both.
+
+A trial never shows labels to a method: they serve to make teachers (which had labels in real life, too) and to score.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.probe import linear_probe
+
+VARIABLE = "TRANSMITER_REAL_EMBEDDINGS"
+FILE = "whurs19-rn50-to-b32.safetensors"
+WORDS = 1005
+SETTINGS = ("all", "novel")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The fine-tuned weak model: logits of any images as s x_f t_f', in its own embedding space.
+
+    Attributes:
+        images: embeddings of all images, unit-norm.
+        heads: what they are multiplied with, C x width, the scale included.
+        texts: its text embeddings of the vocabulary, where it has a text tower; the weak model's for a head.
+        open: whether a method may look at `images`, `heads` and `texts`; logits alone otherwise.
+    """
+
+    images: Tensor
+    heads: Tensor
+    texts: Tensor | None
+    open: bool = True
+
+    def logits(self, rows: Tensor) -> Tensor:
+        return self.images[rows] @ self.heads.T
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One seed of one bed in one setting.
+
+    Attributes:
+        weak, strong: embeddings of all images and the vocabulary, the C classes first.
+        unlabelled, test: rows of the images.
+        labels: of all images.
+        base: whether a class has unlabelled images; all true in the all-class setting.
+    """
+
+    weak: Embeddings
+    strong: Embeddings
+    teacher: Teacher
+    unlabelled: Tensor
+    test: Tensor
+    labels: Tensor
+    base: Tensor
+
+    @property
+    def classes(self) -> int:
+        return len(self.base)
+
+    def model(self, name: str, rows: Tensor) -> Embeddings:
+        model: Embeddings = getattr(self, name)
+        return Embeddings(model.images[rows], model.texts, model.logit_scale)
+
+    def score(self, logits: Tensor) -> dict[str, float]:
+        """Top-1 in percent on the test images: `all`; or base, novel (each among its own classes) and their mean HM."""
+        labels = self.labels[self.test]
+        if bool(self.base.all()):
+            return {"all": 100 * (logits.argmax(-1) == labels).double().mean().item()}
+        parts = {}
+        for name, classes in (("base", self.base), ("novel", ~self.base)):
+            rows = classes[labels]
+            kept = logits[rows].masked_fill(~classes, -torch.inf)
+            parts[name] = 100 * (kept.argmax(-1) == labels[rows]).double().mean().item()
+        return parts | {"HM": 2 * parts["base"] * parts["novel"] / max(parts["base"] + parts["novel"], 1e-9)}
+
+
+@dataclass(frozen=True)
+class Data:
+    """All tensors of a data set: name.images, name.text, name.aux for weak, strong and (without aux) finetuned."""
+
+    tensors: dict[str, Tensor]
+    scales: dict[str, float]
+    labels: Tensor
+
+    def model(self, name: str, aux: Tensor) -> Embeddings:
+        texts = torch.cat([self.tensors[f"{name}.text"], self.tensors[f"{name}.aux"][aux]])
+        return Embeddings(
+            F.normalize(self.tensors[f"{name}.images"], dim=-1), F.normalize(texts, dim=-1), self.scales[name]
+        )
+
+
+def find_real() -> Path | None:
+    named = os.environ.get(VARIABLE)
+    candidates = [Path(named)] if named else sorted(Path(__file__).parents[2].glob(f"*/data/{FILE}"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+@cache
+def real_data() -> Data | None:
+    path = find_real()
+    if path is None:
+        return None
+    with safe_open(path, framework="pt") as file:
+        kept = [name for name in file.keys() if name not in ("labels", "train", "test")]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).float() for name in kept}
+        labels = file.get_tensor("labels").long()
+        scale = float(json.loads(file.metadata()["bed"])["logit_scale"])
+    return Data(tensors, dict.fromkeys(("weak", "strong", "finetuned"), scale), labels)
+
+
+@cache
+def demo_data() -> Data:
+    """The bundled digits, the train part alone."""
+    from transmiter_cli.embedding.models import resolve_model, with_weights
+    from transmiter_cli.embedding.sources import DataSpec, open_images
+    from transmiter_cli.embedding.workspace import Workspace
+    from transmiter_cli.task.finetuned import bundled_path
+    from transmiter_cli.task.templates import choose_templates
+    from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
+
+    workspace = Workspace()
+    images = open_images(DataSpec("demo-digits"), "train")
+    names, labels = class_names(images.label_names, None)
+    templates = choose_templates((), None, names, labels)
+    vocabulary = build_vocabulary(names, auxiliary_words("characters"), 1024, 0)
+    weak = resolve_model("demo-weak")
+    specs = {
+        "weak": weak,
+        "strong": resolve_model("demo-strong"),
+        "finetuned": with_weights(weak, bundled_path("demo-finetuned"), "demo-finetuned"),
+    }
+    tensors, scales = {}, {}
+    for name, spec in specs.items():
+        encoder = workspace.open(spec)
+        texts = encoder.text_embeddings(vocabulary, templates).float()
+        tensors[f"{name}.images"] = encoder.image_embeddings(images.files).rows.float()
+        tensors[f"{name}.text"], tensors[f"{name}.aux"] = texts[: len(names)], texts[len(names) :]
+        scales[name] = encoder.facts.logit_scale
+    return Data(tensors, scales, torch.tensor(images.labels(labels)))
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A recipe for trials.
+
+    Attributes:
+        source: "real" or "demo".
+        weak, strong: which of the data's models play these roles.
+        teacher: "finetuned", or "probe": a linear probe of the weak model.
+        shots: labels per class that the probe gets (None: all of the unlabelled images').
+        wrong: the share of those labels that are drawn at random.
+        permuted: whether the classes are mixed up in the probe's labels.
+        novel_labels: whether a probe has seen the novel classes, too.
+        images: most unlabelled images.
+        subset: classes drawn from the data's, all of them if None.
+        open: whether methods may see the teacher's embeddings.
+    """
+
+    source: str
+    weak: str = "weak"
+    strong: str = "strong"
+    teacher: str = "finetuned"
+    shots: int | None = None
+    wrong: float = 0.0
+    permuted: bool = False
+    images: int | None = None
+    subset: int | None = None
+    open: bool = True
+
+    def trial(self, seed: int, setting: str) -> Trial:
+        data = real_data() if self.source == "real" else demo_data()
+        assert data is not None
+        generator = torch.Generator().manual_seed(seed)
+        data = choose_classes(data, self.subset, generator)
+        order = torch.randperm(len(data.labels), generator=generator)
+        half = len(order) // 2
+        unlabelled, test = order[:half], order[half:]
+        classes = int(data.labels.max()) + 1
+        base = torch.ones(classes, dtype=torch.bool)
+        if setting == "novel":
+            base[torch.randperm(classes, generator=generator)[(classes + 1) // 2 :]] = False
+        words = torch.randperm(len(data.tensors["weak.aux"]), generator=generator)[:WORDS]
+        weak, strong = (data.model(self.role(name), words) for name in (self.weak, self.strong))
+        unlabelled = unlabelled[base[data.labels[unlabelled]]]
+        teacher = self.make_teacher(data, weak, unlabelled, seed, words)
+        return Trial(weak, strong, teacher, unlabelled[: self.images], test, data.labels, base)
+
+    def role(self, name: str) -> str:
+        return name
+
+    def make_teacher(self, data: Data, weak: Embeddings, rows: Tensor, seed: int, words: Tensor) -> Teacher:
+        if self.teacher == "finetuned":
+            tensors, scale = data.tensors, data.scales["finetuned"]
+            aux = tensors.get("finetuned.aux")
+            text = F.normalize(tensors["finetuned.text"], dim=-1)
+            texts = text if aux is None else torch.cat([text, F.normalize(aux[words], dim=-1)])
+            return Teacher(F.normalize(tensors["finetuned.images"], dim=-1), scale * text, texts, self.open)
+        generator = torch.Generator().manual_seed(1000 + seed)
+        labels = data.labels.clone()
+        present = labels[rows].unique()
+        classes = int(labels.max()) + 1
+        if self.permuted:
+            mixed = torch.arange(classes)
+            mixed[present] = present.roll(1)
+            labels = mixed[labels]
+        noise = torch.rand(len(labels), generator=generator) < self.wrong
+        labels[noise] = present[torch.randint(len(present), (int(noise.sum()),), generator=generator)]
+        if self.shots is not None:
+            true = data.labels[rows]
+            rows = torch.cat([rows[true == c][: self.shots] for c in present])
+        labelled = Embeddings(weak.images[rows], weak.texts, weak.logit_scale)
+        heads = linear_probe(labelled, labels[rows], classes, seed)
+        return Teacher(weak.unit_images(), heads, weak.unit_texts(), self.open)
+
+
+def choose_classes(data: Data, subset: int | None, generator: torch.Generator) -> Data:
+    """A random part of the classes; the others are no part of the task, nor of the vocabulary."""
+    if subset is None:
+        return data
+    classes = int(data.labels.max()) + 1
+    chosen = torch.randperm(classes, generator=generator)[:subset]
+    place = torch.full((classes,), -1)
+    place[chosen] = torch.arange(subset)
+    rows = place[data.labels] >= 0
+    tensors = {
+        name: value[rows] if name.endswith("images") else value[chosen] if name.endswith("text") else value
+        for name, value in data.tensors.items()
+    }
+    return Data(tensors, data.scales, place[data.labels][rows])
+
+
+BEDS: dict[str, Bed] = {
+    "real": Bed("real"),
+    "real, 8 classes": Bed("real", subset=8),
+    "real, 100 images": Bed("real", images=100),
+    "real, 40 images": Bed("real", images=40),
+    "RN50 probe, all labels": Bed("real", teacher="probe"),
+    "RN50 probe, 16 shots": Bed("real", teacher="probe", shots=16),
+    "RN50 probe, 4 shots": Bed("real", teacher="probe", shots=4),
+    "RN50 probe, 1 shot": Bed("real", teacher="probe", shots=1),
+    "B/32 probe to RN50": Bed("real", weak="strong", strong="weak", teacher="probe", shots=16),
+    "demo": Bed("demo"),
+    "demo probe, 16 shots": Bed("demo", teacher="probe", shots=16),
+    "demo probe, 4 shots": Bed("demo", teacher="probe", shots=4),
+}
+BAD: dict[str, Bed] = {
+    "half the labels wrong": Bed("real", teacher="probe", wrong=0.5),
+    "all labels random": Bed("real", teacher="probe", wrong=1.0),
+    "classes permuted": Bed("real", teacher="probe", permuted=True),
+    "1 shot, half wrong": Bed("real", teacher="probe", shots=1, wrong=0.5),
+    "1 shot, random": Bed("real", teacher="probe", shots=1, wrong=1.0),
+    "demo, all labels random": Bed("demo", teacher="probe", wrong=1.0),
+    "demo, classes permuted": Bed("demo", teacher="probe", permuted=True),
+}
+"""Teachers that are no good."""
+Method = Callable[[Trial], Tensor]

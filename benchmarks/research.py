@@ -1,0 +1,184 @@
+"""What was tried for label-free transfer, and what each rule gave: the tables of docs/research.md.
+
+    python benchmarks/research.py TABLE ... [--seeds 10]
+
+TABLE is one of rules, beds, bad, adapters, auto, teachers, shots; all of them if none is named. Each number is the
+mean over seeds of random halves (and, for base-to-novel, random base classes), ± the standard deviation. The real
+embeddings are named by $TRANSMITER_REAL_EMBEDDINGS; without them the rows that need them are left out. The bundled
+task's test digits are never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from beds import BAD, BEDS, SETTINGS, Bed, Trial, find_real
+from curves import svg_curves
+from few_shot import SHOTS, few_shot_scores
+from rules import ADAPTERS, AUTO, MAIN, RULES, Rule, discriminant, zero_shot
+from transmiter_cli.method.consensus import discriminant_transfer
+from transmiter_cli.method.experts import Teacher
+
+Row = dict[str, list[float]]
+CHOSEN = ("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots")
+
+
+def usable(beds: Mapping[str, Bed]) -> dict[str, Bed]:
+    return {name: bed for name, bed in beds.items() if bed.source != "real" or find_real() is not None}
+
+
+def measure(rules: Mapping[str, Rule], bed: Bed, seeds: Iterable[int], setting: str) -> dict[str, Row]:
+    """For each rule, the list over seeds of each score."""
+    rows: dict[str, Row] = {name: {} for name in rules}
+    for seed in seeds:
+        trial = bed.trial(seed, setting)
+        for name, rule in rules.items():
+            for score, value in trial.score(rule(trial)).items():
+                rows[name].setdefault(score, []).append(value)
+    return rows
+
+
+def cell(values: list[float]) -> str:
+    found = torch.tensor(values)
+    return f"{found.mean():.1f} ± {found.std(unbiased=False):.1f}"
+
+
+def print_table(title: str, columns: list[str], rows: Mapping[str, list[str]]) -> None:
+    print(f"\n### {title}\n\n| | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
+    for name, cells in rows.items():
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def rules_by_bed(title: str, rules: Mapping[str, Rule], beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
+    """A row per rule, two columns per bed: top-1 with images of all classes, HM with images of the base classes."""
+    cells: dict[str, list[str]] = {name: [] for name in rules}
+    columns: list[str] = []
+    for name, bed in beds.items():
+        for setting in SETTINGS:
+            scores = ["all"] if setting == "all" else ["novel", "HM"]
+            columns += [f"{name}: {score}" for score in scores]
+            for rule, row in measure(rules, bed, seeds, setting).items():
+                cells[rule] += [cell(row[score]) for score in scores]
+    print_table(title, columns, cells)
+
+
+def beds_by_rule(title: str, rules: Mapping[str, Rule], beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
+    """A row per bed and setting, a column per rule."""
+    for setting, score in (("all", "all"), ("novel", "HM")):
+        rows = {name: measure(rules, bed, seeds, setting) for name, bed in beds.items()}
+        cells = {name: [cell(found[rule][score]) for rule in rules] for name, found in rows.items()}
+        print_table(f"{title}: {'top-1, all classes' if setting == 'all' else 'base-to-novel HM'}", list(rules), cells)
+
+
+def verdicts(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
+    """What the verdict says without labels, and what is true of the test images."""
+    cells: dict[str, list[str]] = {}
+    for name, bed in beds.items():
+        for setting, score in (("all", "all"), ("novel", "HM")):
+            words: Counter[str] = Counter()
+            numbers: Row = {"trust": [], "expected": [], "true": [], "reliable": []}
+            for seed in seeds:
+                trial = bed.trial(seed, setting)
+                correction, verdict = discriminant_transfer(
+                    trial.model("strong", trial.unlabelled), [teacher_of(trial)]
+                )
+                with torch.no_grad():
+                    after = correction(zero_shot(trial).float(), trial.strong.images[trial.test])
+                gain = trial.score(after)[score] - trial.score(zero_shot(trial))[score]
+                words[verdict.word] += 1
+                for key, value in zip(
+                    numbers, (100 * verdict.strong, 100 * verdict.gain, gain, 100 * verdict.teachers[0]), strict=True
+                ):
+                    numbers[key].append(value)
+            said = ", ".join(f"{word} {count}" for word, count in words.most_common())
+            keys = ("trust", "reliable", "expected", "true")
+            cells[f"{name} ({score})"] = [said, *(cell(numbers[key]) for key in keys)]
+    print_table("The verdict", ["said", "trust in strong", "trust in teacher", "expected gain", "true gain"], cells)
+
+
+def teacher_of(trial: Trial, rows: torch.Tensor | None = None) -> Teacher:
+    rows = trial.unlabelled if rows is None else rows
+    return Teacher(trial.teacher.logits(rows), zero_shot(trial, "weak", rows).float())
+
+
+def several(seeds: Iterable[int]) -> None:
+    """Two teachers with weak models of their own, together and alone; the strong model is the third of the bed."""
+    pairs = {
+        "RemoteCLIP RN50 and an RN50 probe (4 shots)": ("real", "RN50 probe, 4 shots"),
+        "RN50 probes, 1 and 4 shots": ("RN50 probe, 1 shot", "RN50 probe, 4 shots"),
+        "RemoteCLIP RN50 and a permuted probe": ("real", "classes permuted"),
+        "demo checkpoint and a demo probe (4 shots)": ("demo", "demo probe, 4 shots"),
+        "demo probe (16 shots) and random labels": ("demo probe, 16 shots", "demo, all labels random"),
+    }
+    for setting, score in (("all", "all"), ("novel", "HM")):
+        cells: dict[str, list[str]] = {}
+        for name, pair in pairs.items():
+            beds = [(BEDS | BAD)[one] for one in pair]
+            if find_real() is None and beds[0].source == "real":
+                continue
+            scores: list[list[float]] = [[], [], []]
+            for seed in seeds:
+                trials = [bed.trial(seed, setting) for bed in beds]
+                teachers = [teacher_of(trial) for trial in trials]
+                for found, chosen in zip(scores, (teachers[:1], teachers[1:], teachers), strict=True):
+                    first = trials[0]
+                    correction, _ = discriminant_transfer(first.model("strong", first.unlabelled), chosen)
+                    with torch.no_grad():
+                        logits = correction(zero_shot(first).float(), first.strong.images[first.test])
+                    found.append(first.score(logits)[score])
+            cells[name] = [cell(found) for found in scores]
+        print_table(f"Several teachers: {score}", ["the first alone", "the second alone", "both"], cells)
+
+
+def shots(seeds: Iterable[int], plot: Path | None) -> None:
+    """Few labels, and perhaps the curves as SVG."""
+    curves: dict[str, dict[str, list[float]]] = {}
+    for name in (*CHOSEN[:2], "RN50 probe, 1 shot", *CHOSEN[3:]):
+        if name not in usable(BEDS):
+            continue
+        found = [few_shot_scores(BEDS[name].trial(seed, "all")) for seed in seeds]
+        cells = {way: [cell([one[way][place] for one in found]) for place in range(len(SHOTS))] for way in found[0]}
+        curves[name] = {way: [float(one.split()[0]) for one in row] for way, row in cells.items()}
+        print_table(f"Few labels: {name}", [f"{count} per class" for count in SHOTS], cells)
+    if plot:
+        plot.write_text(svg_curves(curves, SHOTS))
+
+
+def main() -> None:
+    """Print the tables that were asked for."""
+    main_rules = {name: RULES[name] for name in MAIN} | {"discriminant": discriminant}
+    tables: dict[str, Callable[[range], None]] = {
+        "rules": lambda seeds: rules_by_bed(
+            "Rules", RULES, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
+        ),
+        "beds": lambda seeds: beds_by_rule("Beds", main_rules, usable(BEDS), seeds),
+        "bad": lambda seeds: (
+            beds_by_rule("Bad teachers", main_rules, usable(BAD), seeds),
+            verdicts(usable(BEDS | BAD), seeds),
+        )[0],
+        "adapters": lambda seeds: rules_by_bed(
+            "Adapters", ADAPTERS, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
+        ),
+        "auto": lambda seeds: rules_by_bed(
+            "Strengths", AUTO, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
+        ),
+        "teachers": several,
+        "shots": lambda seeds: shots(seeds, options.plot),
+    }
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(tables))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--plot", type=Path, help="where the few-label curves go, as SVG")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in options.tables or tables:
+        tables[name](range(options.seeds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Discriminant transfer: what strong and fine-tuned models agree on, as one linear classifier of strong embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transmiter_cli.method.discriminant import (
+    SHRINKAGE,
+    Chosen,
+    Linear,
+    choose_discriminant,
+    fold_moments,
+    fold_rows,
+    grams,
+    held_out_scores,
+)
+from transmiter_cli.method.distillation import check_teacher
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
+from transmiter_cli.method.experts import Teacher, agreement, class_counts, pooled_log_posterior, third_party
+from transmiter_cli.method.logits import class_logits
+from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
+
+HALF = 0.5
+"""The strength of the fine-tuned answers, as ridge regression carries them, in classes without images."""
+RHO = 1.0
+"""The strength of that regression."""
+QUARTER = 0.25
+"""A class with this share of its even share of the images weighs its own statistics and the rest alike."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a transfer is expected to help, from unlabelled images alone.
+
+    Attributes:
+        strong: how far the strong model's zero-shot answers are trusted, 0 (as good as chance) to 1.
+        teachers: the same for each fine-tuned model.
+        gain: by how much the transferred model is expected to be right more often than the strong model, a
+            fraction: the posterior of all models together, averaged over held-out images.
+    """
+
+    strong: float
+    teachers: tuple[float, ...]
+    gain: float
+
+    @property
+    def word(self) -> str:
+        """The verdict: "helps", "unsure" or "useless teacher"."""
+        best = max(self.teachers)
+        if best < HALF * self.strong:
+            return "useless teacher"
+        return "helps" if self.gain > 0 and best >= (1 - QUARTER) * self.strong else "unsure"
+
+    def as_json(self) -> dict[str, Any]:
+        """What an artefact keeps of it."""
+        return {"verdict": self.word, "strong": self.strong, "teachers": list(self.teachers), "gain": self.gain}
+
+
+def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
+    """The number of classes, on which all teachers must agree.
+
+    Raises:
+        InvalidTensorError: if rows or classes do not match, values are not finite, or there is no teacher.
+    """
+    if not teachers:
+        raise InvalidTensorError("there is no fine-tuned model to transfer from.")
+    for teacher in teachers:
+        check_teacher(strong, teacher.finetuned)
+        check_teacher(strong, teacher.weak)
+    counts = sorted({logits.shape[1] for teacher in teachers for logits in (teacher.finetuned, teacher.weak)})
+    if len(counts) > 1:
+        raise InvalidTensorError(f"the weak and fine-tuned logits have {counts} classes; they must have the same.")
+    return counts[0]
+
+
+def reliabilities(
+    strong: Embeddings,
+    zero_shot: Float[Tensor, "images classes"],
+    teachers: Sequence[Teacher],
+    parts: Sequence[Int[Tensor, " _"]],
+    gram: Sequence[Float[Tensor, "width width"]],
+) -> tuple[float, tuple[float, ...]]:
+    """How far the strong model and each teacher can be trusted, 0 to 1: the smaller of two label-free rates.
+
+    The first is `third_party`, among the strong model, the teacher and its weak twin: contradiction lowers it. The
+    second is how often a discriminant of strong embeddings foretells the model's answer on held-out images:
+    answers that the images do not determine lower it.
+    """
+    texts = strong.unit_texts()[: zero_shot.shape[1]].double()
+    rows = torch.cat(list(parts)).to(zero_shot.device)
+
+    def predictability(logits: Tensor) -> float:
+        moments = fold_moments(strong, F.softmax(logits.double(), -1), parts, gram)
+        scores = held_out_scores(strong, moments, texts, parts, [SHRINKAGE])[0]
+        return (scores.argmax(-1) == logits[rows].argmax(-1)).double().mean().item()
+
+    own, found = [predictability(zero_shot)], list[float]()
+    for teacher in teachers:
+        with_teacher, with_weak = agreement(zero_shot, teacher.finetuned), agreement(zero_shot, teacher.weak)
+        between = agreement(teacher.finetuned, teacher.weak)
+        own.append(third_party(with_teacher, with_weak, between))
+        found.append(min(third_party(with_teacher, between, with_weak), predictability(teacher.finetuned)))
+    return min(own[0], max(own[1:])), tuple(found)
+
+
+def fallback(strong: Embeddings, teachers: Sequence[Teacher], trust: Sequence[float], classes: int) -> Linear:
+    """Z + sum_k r_k ridge(L_k) / 2K as a linear classifier: for classes that no unlabelled image shows."""
+    weight = strong.logit_scale * strong.unit_texts()[:classes].double()
+    bias = weight.new_zeros(classes)
+    for teacher, own in zip(teachers, trust, strict=True):
+        correction = ridge_transfer(strong, F.log_softmax(teacher.finetuned.float(), -1), RHO)
+        weight = weight + HALF * own / len(teachers) * correction.weight.detach().double().T
+    return Linear(weight, bias)
+
+
+def blend(first: Linear, second: Linear, share: Float[Tensor, " classes"]) -> Linear:
+    """Among classes with a share of 1, the scores of the second; among those with 0, those of the first.
+
+    Each is centred over the classes by these shares, so that the two scales meet at the mean score.
+    """
+
+    def centred(values: Tensor) -> Tensor:
+        weights = share if values.ndim == 1 else share[:, None]
+        return values - (weights * values).sum(0) / share.sum().clamp_min(1e-12)
+
+    weight = first.weight + share[:, None] * (centred(second.weight) - centred(first.weight))
+    return Linear(weight, first.bias + share * (centred(second.bias) - centred(first.bias)))
+
+
+def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tuple[LinearCorrection, Verdict]:
+    """One linear classifier of the strong model's embeddings from what all models say of unlabelled images.
+
+    1. Each model's answers get a reliability without labels (`reliabilities`).
+    2. Strong and fine-tuned answers, tempered by it, are multiplied into a posterior (`pooled_log_posterior`).
+    3. The posterior is the soft label of a linear discriminant analysis of the strong embeddings; its covariance
+       shrinkage and temperature are chosen by held-out cross-entropy (`choose_discriminant`).
+    4. Among classes that hardly any image belongs to, the strong model's own scores stay, with a ridge regression of
+       the fine-tuned answers at half strength (`fallback`, `blend`).
+
+    Args:
+        strong: the strong model on the unlabelled images.
+        teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
+
+    Raises:
+        InvalidTensorError: if rows or classes do not match or values are not finite.
+    """
+    classes = check_teachers(strong, teachers)
+    zero_shot = class_logits(strong, classes)
+    parts = fold_rows(len(strong))
+    gram = grams(strong, parts)
+    own, trust = reliabilities(strong, zero_shot, teachers, parts, gram)
+    log_posterior = pooled_log_posterior([zero_shot, *(one.finetuned for one in teachers)], [own, *trust])
+    posterior = F.softmax(log_posterior, -1)
+    texts = strong.unit_texts()[:classes].double()
+    chosen = choose_discriminant(strong, posterior, texts, parts, fold_moments(strong, posterior, parts, gram))
+    counts = class_counts(log_posterior)
+    share = counts.square() / (counts.square() + (QUARTER * len(strong) / classes) ** 2)
+    merged = blend(fallback(strong, teachers, trust, classes), chosen.classifier, share)
+    weight = merged.weight - strong.logit_scale * texts
+    verdict = Verdict(own, trust, expected_gain(chosen, posterior, zero_shot))
+    return LinearCorrection(weight.T.float(), merged.bias.float()), verdict
+
+
+def expected_gain(
+    chosen: Chosen, posterior: Float[Tensor, "images classes"], zero_shot: Float[Tensor, "images classes"]
+) -> float:
+    """The posterior of the held-out answers less that of the strong model's own, the mean over images."""
+    rows = posterior[chosen.rows]
+    answers = [scores.argmax(-1, keepdim=True) for scores in (chosen.held_out, zero_shot[chosen.rows])]
+    after, before = (rows.gather(1, answer).mean().item() for answer in answers)
+    return after - before

@@ -1,0 +1,65 @@
+"""Refinement of a transferred linear classifier: a convex problem of a few labelled images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transmiter_cli.method.probe import logistic_regression
+from transmiter_cli.method.refinement import stratified_folds
+
+PENALTIES = (math.inf, 10.0, 1.0, 0.1, 0.01, 0.001)
+"""Candidate penalties on the distance from the transferred classifier; the first leaves it as it is."""
+
+
+def refine_linear(
+    images: Float[Tensor, "images width"],
+    labels: Int[Tensor, " images"],
+    weight: Float[Tensor, "classes width"],
+    bias: Float[Tensor, " classes"],
+    scale: float,
+    seed: int,
+    folds: int = 5,
+) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"], float]:
+    """Logistic regression with the penalty |V|^2 on its distance V from the transferred linear classifier.
+
+    Minimises cross-entropy(x (W + s V)' + b + s v) + penalty |(V, v)|^2, a convex problem of a few labelled images.
+    The penalty is the largest whose cross-validated cross-entropy is within a standard error of the least, so that
+    few labels change little; infinity, no change at all, is among the candidates.
+
+    Args:
+        images: unit-norm embeddings of labelled images.
+        labels: their class indices.
+        weight, bias: the transferred classifier.
+        scale: s, the strong model's logit scale.
+        seed: decides the folds.
+        folds: of the cross-validation.
+
+    Returns:
+        The weight and bias after it, and the penalty taken.
+    """
+    with_one = torch.cat([images, torch.ones_like(images[:, :1])], -1)
+    start = torch.cat([weight, bias[:, None]], -1) / scale
+    everything = torch.arange(len(labels), device=labels.device)
+
+    def refined(rows: Tensor, penalty: float) -> Tensor:
+        if math.isinf(penalty):
+            return start
+        return logistic_regression(with_one[rows], labels[rows], start, scale, penalty)
+
+    losses = torch.zeros(len(PENALTIES), len(labels), device=labels.device)
+    for held_out in stratified_folds(labels, folds, seed):
+        rows = everything[~torch.isin(everything, held_out)]
+        for place, penalty in enumerate(PENALTIES):
+            if len(rows):
+                scores = scale * with_one[held_out] @ refined(rows, penalty).T
+                losses[place, held_out] = F.cross_entropy(scores, labels[held_out], reduction="none")
+    excess = losses - losses[losses.mean(-1).argmin()]
+    error = excess.std(-1, unbiased=False) / len(labels) ** 0.5
+    best = int((excess.mean(-1) <= error).nonzero()[0, 0])
+    final = scale * refined(everything, PENALTIES[best])
+    return final[:, :-1], final[:, -1], PENALTIES[best]

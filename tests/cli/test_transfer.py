@@ -1,0 +1,61 @@
+"""transfer's methods, strengths and verdict on the bundled task."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from transmiter_cli.artefact import load
+
+FIT = ["fit", "--weak", "demo-weak", "--data", "demo-digits", "--aux-words", "characters", "--epochs", "1"]
+TRANSFER = ["transfer", "--strong", "demo-strong"]
+
+
+@pytest.fixture
+def run(cli: Cli) -> Cli:
+    assert cli(*FIT, "--finetuned", "demo-finetuned").code == 0
+    return cli
+
+
+def test_the_verdict_is_printed_and_kept(run: Cli, tmp_path: Path):
+    printed = json.loads(run(*TRANSFER, "--method", "discriminant", "--json").out)["methods"]["discriminant"]
+    assert printed["verdict"]["verdict"] == "helps"
+    assert 0 < printed["verdict"]["gain"] < 1
+    kept = load(tmp_path / "transmiter-run/strong-discriminant.safetensors")
+    assert kept.details["transfer"]["verdict"] == printed["verdict"]
+    assert kept.parameters_added == 0
+    assert "helps (expected gain +" in run(*TRANSFER, "--method", "discriminant").out
+
+
+def test_strengths_can_be_chosen_without_labels(run: Cli):
+    methods = ["--method", "adapter", "--method", "ridge", "--reg", "auto", "--rho", "auto", "--json"]
+    made = json.loads(run(*TRANSFER, *methods).out)["methods"]
+    assert made["adapter"]["reg"] > 0
+    assert made["ridge"]["rho"] > 0
+    refused = run(*TRANSFER, "--rho", "-1")
+    assert refused.code == 2
+    assert "positive" in refused.err
+
+
+def test_the_fine_tuned_models_of_several_runs_are_combined(run: Cli, tmp_path: Path):
+    assert run(*FIT, "--finetuned", "probe", "--run", "other").code == 0
+    outcome = run(*TRANSFER, "--method", "discriminant", "--also", "other", "--json")
+    assert len(json.loads(outcome.out)["methods"]["discriminant"]["verdict"]["teachers"]) == 2
+    assert run(*TRANSFER, "--also", "other").code == 2
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
+    assert run(*FIT, "--finetuned", "demo-finetuned", "--classes", names, "--run", "reordered").code == 0
+    refused = run(*TRANSFER, "--method", "discriminant", "--also", "reordered")
+    assert refused.code == 2
+    assert "other classes" in refused.err
+
+
+def test_refine_starts_from_the_discriminant(run: Cli, tmp_path: Path):
+    assert run(*TRANSFER, "--method", "discriminant").code == 0
+    outcome = run("refine", "--method", "discriminant", "--shots", 8)
+    assert outcome.code == 0
+    assert "penalty" in outcome.out
+    refined = load(tmp_path / "transmiter-run/refined.safetensors")
+    assert refined.stage == "refined"
+    assert refined.method == "discriminant"

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from tests.conftest import World
+from transmiter_cli.method.basis import compact_basis
+from transmiter_cli.method.choice import RHOS, choose_reg, choose_rho
+from transmiter_cli.method.discriminant import fold_rows
+from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.logits import standardize, zero_shot_logits
+from transmiter_cli.method.ridge import ridge_transfer
+from transmiter_cli.method.transfer import polar_factor
+
+
+def residual(world: World, rho: float) -> float:
+    """On images that the regression has not seen."""
+    train, test = slice(0, 200), slice(200, None)
+    weight = ridge_transfer(world.part(world.strong, train), world.finetuned_logits[train], rho).weight
+    logs = world.finetuned_logits[test].log_softmax(-1)
+    return (world.strong.unit_images(test) @ weight - logs + logs.mean(-1, keepdim=True)).square().sum().item()
+
+
+def test_the_chosen_rho_is_near_the_best_on_other_images(world: World):
+    train = slice(0, 200)
+    chosen = choose_rho(world.part(world.strong, train), world.finetuned_logits[train])
+    assert residual(world, chosen) <= 1.05 * min(residual(world, rho) for rho in RHOS)
+
+
+def test_noise_asks_for_more_regularisation(world: World):
+    noise = 5 * torch.randn(world.finetuned_logits.shape, generator=torch.Generator().manual_seed(0))
+    assert choose_rho(world.strong, noise) > choose_rho(world.strong, world.finetuned_logits)
+
+
+def test_the_chosen_reg_has_the_least_residual_on_held_out_images(world: World):
+    basis, candidates = compact_basis(world.weak.texts), (0.01, 1.0, 100.0)
+    features = [standardize(zero_shot_logits(m)).logits.double() @ basis.T.double() for m in (world.strong, world.weak)]
+
+    def held_out(reg: float) -> float:
+        residual = 0.0
+        for part in fold_rows(len(world.labels)):
+            rest = torch.ones(len(world.labels), dtype=torch.bool)
+            rest[part] = False
+            target, source = (one[rest] for one in features)
+            rotation = polar_factor(target.T @ source + reg * int(rest.sum()) * torch.eye(len(basis)).double())
+            residual += (features[0][part] @ rotation - features[1][part]).square().sum().item()
+        return residual
+
+    assert choose_reg(world.strong, world.weak, basis, candidates) == min(candidates, key=held_out)
+
+
+def test_models_must_share_their_images(world: World):
+    with pytest.raises(InvalidTensorError):
+        choose_reg(world.part(world.strong, slice(0, 10)), world.weak, compact_basis(world.weak.texts))

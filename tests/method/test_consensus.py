@@ -1,0 +1,107 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.conftest import World, random_embeddings
+from transmiter_cli.method.consensus import Verdict, blend, discriminant_transfer
+from transmiter_cli.method.discriminant import Linear
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
+from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.logits import class_logits, zero_shot_logits
+
+TRAIN, TEST = slice(0, 300), slice(300, None)
+
+
+def teacher(world: World, logits: torch.Tensor, rows: slice = TRAIN) -> Teacher:
+    return Teacher(logits[rows], class_logits(world.part(world.weak, rows), world.classes))
+
+
+def rates(world: World, teachers: list[Teacher]) -> tuple[float, float, Verdict]:
+    """Top-1 on test images before and after, and the verdict."""
+    correction, verdict = discriminant_transfer(world.part(world.strong, TRAIN), teachers)
+    test = world.part(world.strong, TEST)
+    logits = zero_shot_logits(test)
+    before, after = logits[:, : world.classes], correction(logits, test.images)
+    return *((one.argmax(-1) == world.labels[TEST]).float().mean().item() for one in (before, after)), verdict
+
+
+def test_it_helps_on_images_it_has_not_seen(world: World):
+    before, after, verdict = rates(world, [teacher(world, world.finetuned_logits)])
+    assert after > before + 0.1
+    assert verdict.word != "useless teacher"
+    assert verdict.gain > 0
+
+
+@pytest.mark.parametrize("kind", ["random", "permuted", "constant"])
+def test_a_useless_teacher_is_found_out_and_does_no_harm(world: World, kind: str):
+    generator = torch.Generator().manual_seed(0)
+    logits = {
+        "random": 5 * torch.randn(world.finetuned_logits.shape, generator=generator),
+        "permuted": world.finetuned_logits.roll(1, -1),
+        "constant": torch.zeros_like(world.finetuned_logits),
+    }[kind]
+    before, after, verdict = rates(world, [teacher(world, logits)])
+    assert after >= before - 0.03
+    assert verdict.word == "useless teacher"
+
+
+def test_a_good_teacher_outweighs_a_bad_one(world: World):
+    good, bad = teacher(world, world.finetuned_logits), teacher(world, world.finetuned_logits.roll(1, -1))
+    _, alone, _ = rates(world, [good])
+    _, together, verdict = rates(world, [bad, good])
+    assert together >= alone - 0.03
+    assert verdict.teachers[1] > verdict.teachers[0] + 0.5
+
+
+def test_classes_without_images_keep_the_order_of_the_fallback():
+    generator = torch.Generator().manual_seed(0)
+    first, second = (
+        Linear(torch.randn(5, 8, generator=generator).double(), torch.randn(5, generator=generator).double())
+        for _ in range(2)
+    )
+    share = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]).double()
+    images = torch.randn(20, 8, generator=generator)
+    mixed = blend(first, second, share)(images)
+    for classes, source in ((slice(0, 2), second), (slice(2, 5), first)):
+        differences = (one[:, classes] - one[:, classes].mean(-1, keepdim=True) for one in (mixed, source(images)))
+        torch.testing.assert_close(*differences)
+
+
+def test_unseen_classes_are_told_apart_no_worse_than_zero_shot(world: World):
+    seen = (world.labels < 3).nonzero()[:, 0]
+    part = Embeddings(world.strong.images[seen], world.strong.texts, world.strong.logit_scale)
+    weak = Embeddings(world.weak.images[seen], world.weak.texts, world.weak.logit_scale)
+    correction, _ = discriminant_transfer(part, [Teacher(world.finetuned_logits[seen], class_logits(weak, 6))])
+    rows = (world.labels >= 3).nonzero()[:, 0]
+    logits = zero_shot_logits(world.strong)[rows]
+    answers = correction(logits, world.strong.images[rows])
+    after, before = ((one[:, 3:6].argmax(-1) + 3 == world.labels[rows]).float().mean() for one in (answers, logits))
+    assert after >= before - 0.05
+
+
+@pytest.mark.parametrize("images", [2, 3, 7])
+def test_few_images_and_extreme_answers_give_finite_classifiers(images: int):
+    strong = random_embeddings(images, 12, 8, images)
+    logits = 1e4 * F.one_hot(torch.zeros(images, dtype=torch.long), 5).float()
+    correction, verdict = discriminant_transfer(strong, [Teacher(logits, -logits)])
+    assert torch.isfinite(correction.weight).all()
+    assert torch.isfinite(correction.bias).all()
+    assert verdict.word in ("helps", "unsure", "useless teacher")
+
+
+def test_the_same_inputs_give_the_same_classifier(world: World):
+    one, two = (
+        discriminant_transfer(world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)])[0]
+        for _ in range(2)
+    )
+    assert torch.equal(one.weight, two.weight)
+
+
+def test_teachers_must_match(world: World):
+    good = teacher(world, world.finetuned_logits)
+    with pytest.raises(InvalidTensorError, match="no fine-tuned model"):
+        discriminant_transfer(world.strong, [])
+    with pytest.raises(InvalidTensorError, match="400 images"):
+        discriminant_transfer(world.strong, [good])
+    with pytest.raises(InvalidTensorError, match="classes"):
+        discriminant_transfer(world.part(world.strong, TRAIN), [good, Teacher(good.finetuned[:, :4], good.weak[:, :4])])

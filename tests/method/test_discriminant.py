@@ -1,0 +1,113 @@
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import random_embeddings
+from transmiter_cli.method.discriminant import (
+    best_temperature,
+    choose_discriminant,
+    class_means,
+    discriminants,
+    fold_moments,
+    fold_rows,
+    grams,
+    held_out_scores,
+    total,
+)
+
+
+def problem(seed: int, images: int = 60, classes: int = 4, width: int = 8):
+    model = random_embeddings(images, 12, width, seed)
+    generator = torch.Generator().manual_seed(seed)
+    posterior = F.softmax(3 * torch.randn(images, classes, generator=generator), -1).double()
+    return model, posterior, model.unit_texts()[:classes].double()
+
+
+@given(st.integers(1, 40), st.integers(2, 6))
+def test_folds_are_disjoint_and_complete(images: int, folds: int):
+    parts = fold_rows(images, folds)
+    assert sorted(torch.cat(parts).tolist()) == list(range(images))
+    assert len(parts) == min(images, folds)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000))
+def test_hard_labels_and_a_worthless_text_give_fishers_discriminant(seed: int):
+    model, _, texts = problem(seed)
+    labels = torch.randint(4, (60,), generator=torch.Generator().manual_seed(seed))
+    posterior = F.one_hot(labels, 4).double()
+    parts = fold_rows(60)
+    moments = total(fold_moments(model, posterior, parts, grams(model, parts)))
+    means, within = class_means(moments, texts)
+    images = model.unit_images().double()
+    plain = torch.stack([images[labels == c].mean(0) for c in range(4)])
+    expected = sum((images[labels == c] - plain[c]).T @ (images[labels == c] - plain[c]) for c in range(4)) / 60
+    torch.testing.assert_close(within, expected)
+    mass = posterior.sum(0)
+    away = (means - plain).norm(dim=-1)
+    assert (away <= (plain - images.mean(0)).norm(dim=-1) + (texts - texts.mean(0)).norm(dim=-1) + 1).all()
+    share = 0.3
+    covariance = (1 - share) * within + share * within.diagonal().mean() * torch.eye(8)
+    found = discriminants(moments, texts, [share])[0]
+    torch.testing.assert_close(found.weight @ covariance, means, atol=1e-8, rtol=1e-6)
+    torch.testing.assert_close(found.bias, -0.5 * (found.weight * means).sum(-1))
+    assert mass.sum() == 60
+
+
+def test_a_class_without_mass_stands_where_its_text_says():
+    model, posterior, texts = problem(0)
+    posterior[:, 3] = 0
+    posterior = posterior / posterior.sum(-1, keepdim=True)
+    parts = fold_rows(60)
+    moments = total(fold_moments(model, posterior, parts, grams(model, parts)))
+    means, _ = class_means(moments, texts)
+    directions = texts - (moments.mass[:, None] * texts).sum(0) / 60
+    offset = means[3] - model.unit_images().double().mean(0)
+    assert offset.norm() < 1e-9 or abs(F.cosine_similarity(offset, directions[3], dim=0) - 1) < 1e-6
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000))
+def test_the_temperature_is_the_least_of_a_grid(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(50, 4, generator=generator).double()
+    posterior = F.softmax(2 * scores + torch.randn(50, 4, generator=generator), -1)
+    factor, loss = best_temperature(scores, posterior)
+
+    def at(value: float) -> float:
+        return -(posterior * F.log_softmax(value * scores, -1)).sum(-1).mean().item()
+
+    assert abs(at(factor) - loss) < 1e-6
+    assert loss <= min(at(value) for value in torch.linspace(0, 5, 101).tolist()) + 1e-6
+
+
+def test_scores_that_contradict_get_no_weight():
+    scores = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double()
+    assert best_temperature(scores, F.softmax(-scores, -1))[0] == 0
+
+
+def test_held_out_scores_do_not_see_their_own_labels():
+    model, posterior, texts = problem(1)
+    parts = fold_rows(60)
+    gram = grams(model, parts)
+    changed = posterior.clone()
+    changed[parts[0]] = changed[parts[0]].roll(1, -1)
+    before, after = (
+        held_out_scores(model, fold_moments(model, one, parts, gram), texts, parts, [0.3])[0]
+        for one in (posterior, changed)
+    )
+    size = len(parts[0])
+    torch.testing.assert_close(before[:size], after[:size])
+    assert not torch.allclose(before[size:], after[size:])
+
+
+def test_the_chosen_classifier_is_the_best_of_the_candidates():
+    model, posterior, texts = problem(2)
+    parts = fold_rows(60)
+    moments = fold_moments(model, posterior, parts, grams(model, parts))
+    chosen = choose_discriminant(model, posterior, texts, parts, moments)
+    own = -(posterior[chosen.rows] * F.log_softmax(chosen.held_out, -1)).sum(-1).mean()
+    for share in (0.02, 0.3, 0.9):
+        scores = held_out_scores(model, moments, texts, parts, [share])[0]
+        assert own <= best_temperature(scores, posterior[chosen.rows])[1] + 1e-9

@@ -1,0 +1,52 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from transmiter_cli.method.experts import agreement, class_counts, pooled_log_posterior, third_party
+
+
+def answers(labels: torch.Tensor, rate: float, classes: int, seed: int) -> torch.Tensor:
+    """Logits that are right at `rate` beyond chance."""
+    generator = torch.Generator().manual_seed(seed)
+    wrong = torch.randint(classes, labels.shape, generator=generator)
+    given = torch.where(torch.rand(labels.shape, generator=generator) < rate, labels, wrong)
+    return 5.0 * F.one_hot(given, classes).float()
+
+
+def test_agreement_is_one_with_oneself_and_zero_by_chance():
+    labels = torch.randint(5, (20_000,), generator=torch.Generator().manual_seed(0))
+    model = answers(labels, 0.7, 5, 1)
+    assert agreement(model, model) == 1
+    assert agreement(model, answers(labels, 0.0, 5, 2)) < 0.02
+    assert agreement(model, model.roll(1, -1)) == 0
+
+
+def test_three_independent_models_tell_how_good_each_is():
+    labels = torch.randint(5, (50_000,), generator=torch.Generator().manual_seed(0))
+    rates = (0.9, 0.6, 0.4)
+    models = [answers(labels, rate, 5, seed) for seed, rate in enumerate(rates, 1)]
+    pair = {(i, j): agreement(models[i], models[j]) for i in range(3) for j in range(3)}
+    for i, rate in enumerate(rates):
+        j, k = (other for other in range(3) if other != i)
+        assert third_party(pair[i, j], pair[i, k], pair[j, k]) == pytest.approx(rate, abs=0.02)
+
+
+def test_models_that_have_nothing_in_common_are_no_witnesses():
+    assert third_party(0.64, 0.0, 0.0) == pytest.approx(0.8)
+    assert third_party(0.0, 0.0, 0.7) == 0
+
+
+def test_a_model_without_reliability_has_no_say():
+    generator = torch.Generator().manual_seed(0)
+    good, bad = (torch.randn(10, 4, generator=generator) for _ in range(2))
+    pooled = F.softmax(pooled_log_posterior([good, bad], [1.0, 0.0]), -1)
+    torch.testing.assert_close(pooled.float(), F.softmax(good, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_class_counts_are_all_images_and_empty_an_absent_class():
+    labels = torch.randint(3, (300,), generator=torch.Generator().manual_seed(0))
+    posterior = 0.9 * F.one_hot(labels, 4) + 0.025
+    counts = class_counts(posterior.double().log())
+    assert counts.sum() == pytest.approx(300)
+    assert counts[3] < 0.5 < posterior.sum(0)[3]
+    assert (counts[:3] - torch.bincount(labels)).abs().max() < 5

@@ -159,3 +159,16 @@ def test_all_texts_are_classes_where_nothing_says_otherwise(world: World):
 def test_unknown_names_of_the_package_are_attribute_errors():
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = tm.nothing_such
+
+
+def test_ridge_is_a_linear_classifier_and_the_adapter_is_none(world: World, fitted: tm.Artefact):
+    ridge = transfer(world, fitted, "ridge")
+    weight, bias = ridge.classifier()
+    images = world.strong.unit_images()
+    assert (weight.shape, bias.shape) == ((world.classes, images.shape[1]), (world.classes,))
+    torch.testing.assert_close(
+        images @ weight.T + bias, ridge(zero_shot_logits(world.strong), images), atol=1e-4, rtol=0
+    )
+    assert ridge.parameters_added == 0
+    with pytest.raises(ValueError, match="folds into a linear classifier"):
+        fitted.classifier()

@@ -18,7 +18,6 @@ from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.ridge import LinearCorrection
 
 Stage = Literal["weak", "strong", "refined"]
@@ -79,10 +78,28 @@ class Artefact:
             raise ValueError("method 'ridge' corrects logits from image embeddings: call it with (logits, images).")
         return self.correction(logits.float(), images)
 
+    @torch.no_grad()
     def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
         """Adapted logits of all images, a block at a time: no N x M matrix is formed."""
-        parts = [self(zero_shot_logits(embeddings, rows), embeddings.images[rows]) for rows in embeddings.blocks()]
+        if isinstance(self.correction, LinearCorrection):
+            weight, bias = self.correction.fold(embeddings.unit_texts(), embeddings.logit_scale)
+            parts = [embeddings.unit_images(rows) @ weight.T + bias for rows in embeddings.blocks(len(weight))]
+        else:
+            classifier = embeddings.logit_scale * embeddings.unit_texts().T
+            blocks = embeddings.blocks(len(embeddings.texts))
+            parts = [self.correction(embeddings.unit_images(rows) @ classifier) for rows in blocks]
         return torch.cat(parts)
+
+    def classifier(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
+        """Weight and bias of the linear classifier of unit-norm image embeddings that a "ridge" artefact is.
+
+        Raises:
+            ValueError: if it is an adapter, which is no linear classifier.
+        """
+        if isinstance(self.correction, Adapter):
+            raise ValueError("only method 'ridge' folds into a linear classifier.")
+        weight, bias = self.correction.fold(self.texts, self.logit_scale)
+        return weight.detach(), bias.detach()
 
     def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
         """Adapted logits of the task classes, straight from the model's image embeddings."""
@@ -131,7 +148,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     if description["method"] == "adapter":
         correction = Adapter(state["basis"], description["classes"])
     else:
-        correction = LinearCorrection(state["weight"])
+        correction = LinearCorrection(state["weight"], state["bias"])
     correction.load_state_dict(state)
     return Artefact(
         stage=description["stage"],

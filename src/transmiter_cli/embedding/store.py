@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,6 +109,16 @@ class EmbeddingStore:
         ordered = torch.empty_like(gathered)
         ordered[positions] = gathered
         return ordered
+
+    def stream(self, keys: Sequence[str], rows: int) -> Iterator[Float[Tensor, "rows width"]]:
+        """The same a block of at most `rows` at a time, so that no more than a block and a shard are in memory.
+
+        Raises:
+            KeyError: if a key has no row.
+            DamagedShardError: if a shard does not hold what was written; it is set aside, its rows are now missing.
+        """
+        for start in range(0, len(keys), rows):
+            yield self.read(keys[start : start + rows])
 
     def append(self, keys: Sequence[str], rows: Float[Tensor, "rows width"]) -> None:
         """Add rows; returns when they are safely on the disk, or in memory where that is not possible."""

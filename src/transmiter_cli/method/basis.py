@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -15,37 +13,10 @@ TOLERANCE = 1e-4
 """Singular values below this fraction of the largest carry no direction."""
 
 
-class Spectrum(NamedTuple):
-    """Singular values and right singular vectors of the centred texts Tc = T - mean row of T, the largest first.
-
-    Attributes:
-        centred: Tc, of unit-norm texts, float64.
-        singular: those above TOLERANCE of the largest.
-        right: the columns V, so that U = Tc V / singular.
-    """
-
-    centred: Float[Tensor, "vocabulary width"]
-    singular: Float[Tensor, " basis"]
-    right: Float[Tensor, "width basis"]
-
-
-def text_spectrum(texts: Float[Tensor, "vocabulary width"]) -> Spectrum:
-    """The spectrum of an encoder's centred texts, from the eigenvectors of the d x d matrix Tc'Tc.
-
-    Its condition is the square of Tc's, but singular values below TOLERANCE are cut, so float64 leaves at least
-    eight digits, at a small part of the cost of a singular value decomposition of an M x d matrix.
-
-    Raises:
-        InvalidTensorError: if all texts have the same embedding.
-    """
+def centred_texts(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "vocabulary width"]:
+    """Tc: unit-norm texts minus the mean of their rows, float64."""
     unit = F.normalize(texts.double(), dim=-1)
-    centred = unit - unit.mean(0)
-    squares, vectors = torch.linalg.eigh(centred.T @ centred)
-    singular = squares.clamp_min(0).sqrt().flip(0)
-    if singular[0] < torch.finfo(torch.float32).eps:
-        raise InvalidTensorError("all text embeddings are the same, so they span no basis.")
-    kept = singular > TOLERANCE * singular[0]
-    return Spectrum(centred, singular[kept], vectors.flip(1)[:, kept])
+    return unit - unit.mean(0)
 
 
 def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "basis vocabulary"]:
@@ -56,8 +27,17 @@ def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "ba
     among them is absorbed by the adapter's first and last linear layers. The rows are orthogonal to the
     all-ones vector.
 
+    With Tc = U S V', V and S come from the d x d matrix Tc'Tc, and U = Tc V / S. The condition of Tc'Tc is the square
+    of Tc's, but singular values below TOLERANCE are cut, so float64 leaves at least eight digits, at a small part of
+    the cost of decomposing an M x d matrix.
+
     Raises:
         InvalidTensorError: if all texts have the same embedding.
     """
-    centred, singular, right = text_spectrum(texts)
-    return (centred @ (right / singular)).T.float().contiguous()
+    centred = centred_texts(texts)
+    squares, vectors = torch.linalg.eigh(centred.T @ centred)
+    singular = squares.clamp_min(0).sqrt().flip(0)
+    if singular[0] < torch.finfo(torch.float32).eps:
+        raise InvalidTensorError("all text embeddings are the same, so they span no basis.")
+    kept = singular > TOLERANCE * singular[0]
+    return (centred @ (vectors.flip(1)[:, kept] / singular[kept])).T.float().contiguous()

@@ -7,36 +7,43 @@ product, about 1e-6 of the moment's norm.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.basis import text_spectrum
+from transmiter_cli.method.basis import centred_texts
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.logits import EPSILON
+
+STRIPS = 4
+"""Parts of a triangular matrix that are multiplied one by one: 5/8 of the operations of the whole."""
 
 
 class Standardizer:
     """The scalar of each image that standardises its row of logits, from the d x d geometry of the texts.
 
     With Tc the texts minus their mean row and x a unit-norm image, a row of centred logits is s Tc x, so that
-    std(z)^2 = s^2 |Tc x|^2 / (M - 1) = s^2 |S V'x|^2 / (M - 1) with Tc = U S V': no logit is needed. A sum of
-    squares, it loses no digits to cancellation, as x'(Tc'Tc)x would.
+    std(z)^2 = s^2 |Tc x|^2 / (M - 1) = s^2 |R x|^2 / (M - 1) with Tc = Q R: no logit is needed. A sum of squares, it
+    loses no digits to cancellation, as x'(Tc'Tc)x would. R is triangular, and its zeros are mostly skipped.
 
     Args:
         model: its texts and logit scale are used; its images are not looked at.
     """
 
     def __init__(self, model: Embeddings) -> None:
-        centred, singular, right = text_spectrum(model.texts)
-        self.centred = centred
+        self.centred = centred_texts(model.texts)
         self.scale = model.logit_scale
-        self.root = (right * singular / (len(centred) - 1) ** 0.5).float()
+        root = torch.linalg.qr(self.centred / (len(self.centred) - 1) ** 0.5, mode="r").R.float()
+        starts = range(0, len(root), max(1, math.ceil(len(root) / STRIPS)))
+        self.strips = [(start, root[start : start + starts.step, start:].T.contiguous()) for start in starts]
 
     def weights(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, " rows"]:
         """The w with z~ = w Tc x, for float32 images that need not be unit-norm: s / (std(z) + EPSILON) / |x|."""
         length = torch.linalg.vector_norm(images, dim=-1).clamp_min(1e-12)
-        deviation = torch.linalg.vector_norm(images @ self.root, dim=-1) / length
+        parts = [torch.linalg.vector_norm(images[:, start:] @ strip, dim=-1) for start, strip in self.strips]
+        deviation = torch.linalg.vector_norm(torch.stack(parts), dim=0) / length
         return self.scale / (self.scale * deviation + EPSILON) / length
 
 

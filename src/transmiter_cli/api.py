@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from transmiter_cli.artefact import Artefact, Method
+from transmiter_cli.artefact import Artefact, Correction, Method
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
@@ -18,7 +18,7 @@ from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.refinement import RefineSettings, refine_correction
 from transmiter_cli.method.ridge import ridge_transfer
-from transmiter_cli.method.transfer import transfer_adapter
+from transmiter_cli.method.transfer import transfer_adapters
 
 
 def fit(
@@ -72,36 +72,79 @@ def transfer(
         InvalidTensorError: if shapes do not match or values are not finite.
         ValueError: if `fitted` is no fitted adapter, a strength is not positive, or "ridge" lacks its logits.
     """
+    if method == "adapter":
+        return transfer_all(fitted, weak, [strong], [reg])[0][0]
+    classes = check_transfer(fitted, [weak, strong], [rho]).classes
+    if method != "ridge":
+        raise ValueError(f"the method is 'adapter' or 'ridge', not {method!r}.")
+    if finetuned_logits is None:
+        raise ValueError("method 'ridge' needs finetuned_logits, the fine-tuned weak model on the same images.")
+    if finetuned_logits.shape[-1] != classes:
+        counts = f"{finetuned_logits.shape[-1]} classes, the fitted adapter {classes}"
+        raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
+    return on_strong(fitted, strong, method, ridge_transfer(strong, finetuned_logits, rho), {"rho": rho})
+
+
+def transfer_all(
+    fitted: Artefact, weak: Embeddings, strong: Sequence[Embeddings], regs: Sequence[float]
+) -> list[list[Artefact]]:
+    """Carry a fitted adapter to several strong models with several strengths, in one batched solve.
+
+    Args:
+        fitted: what `fit` returned.
+        weak: the weak model on unlabelled images.
+        strong: the strong models on the same images and vocabulary.
+        regs: values of `transfer`'s `reg`.
+
+    Returns:
+        For each strong model, an artefact for each strength.
+
+    Raises:
+        InvalidTensorError: if shapes do not match or values are not finite.
+        ValueError: if `fitted` is no fitted adapter, or a strength is not positive.
+    """
+    adapter = check_transfer(fitted, [weak, *strong], regs)
+    moved = transfer_adapters(adapter, weak, strong, regs)
+    return [
+        [on_strong(fitted, model, "adapter", one, {"reg": reg}) for one, reg in zip(of_model, regs, strict=True)]
+        for model, of_model in zip(strong, moved, strict=True)
+    ]
+
+
+def check_transfer(fitted: Artefact, models: Sequence[Embeddings], strengths: Sequence[float]) -> Adapter:
+    """The fitted adapter, if it can be transferred between these models.
+
+    Raises:
+        InvalidTensorError: if a model has another vocabulary.
+        ValueError: if `fitted` is no fitted adapter, or a strength is not positive.
+    """
     if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
         raise ValueError("transfer starts from a fitted adapter, as fit returns it.")
-    if not (0 < reg < math.inf and 0 < rho < math.inf):
-        raise ValueError(f"reg and rho must be positive and finite, not {reg} and {rho}.")
-    if method not in ("adapter", "ridge"):
-        raise ValueError(f"the method is 'adapter' or 'ridge', not {method!r}.")
-    for model in (weak, strong):
+    if not all(0 < strength < math.inf for strength in strengths):
+        raise ValueError(f"reg and rho must be positive and finite, not {', '.join(map(str, strengths))}.")
+    for model in models:
         if len(model.texts) != len(fitted.vocabulary):
             sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"
             raise InvalidTensorError(f"there are {sizes}.")
-    if method == "adapter":
-        moved: Adapter | nn.Module = transfer_adapter(fitted.correction, weak, strong, reg)
-        chosen = {"reg": reg}
-    elif finetuned_logits is None:
-        raise ValueError("method 'ridge' needs finetuned_logits, the fine-tuned weak model on the same images.")
-    else:
-        if finetuned_logits.shape[-1] != fitted.correction.classes:
-            counts = f"{finetuned_logits.shape[-1]} classes, the fitted adapter {fitted.correction.classes}"
-            raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
-        moved = ridge_transfer(strong, finetuned_logits, rho)
-        chosen = {"rho": rho}
-    details = {**fitted.details, "transfer": {"images": len(strong), **chosen}}
+    return fitted.correction
+
+
+def on_strong(
+    fitted: Artefact,
+    strong: Embeddings,
+    method: Method,
+    correction: Correction,
+    chosen: dict[str, float],
+) -> Artefact:
+    """What was fitted, as it is on the strong model."""
     return replace(
         fitted,
         stage="strong",
         method=method,
-        correction=moved.eval(),  # type: ignore[arg-type]
+        correction=correction.eval(),
         texts=strong.unit_texts(),
         logit_scale=strong.logit_scale,
-        details=details,
+        details={**fitted.details, "transfer": {"images": len(strong), **chosen}},
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,11 +17,12 @@ from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
-from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.embeddings import Embeddings, require_finite
 from transmiter_cli.method.ridge import LinearCorrection
 
 Stage = Literal["weak", "strong", "refined"]
 Method = Literal["adapter", "ridge"]
+Correction = Adapter | LinearCorrection
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Artefact:
 
     stage: Stage
     method: Method
-    correction: Adapter | LinearCorrection
+    correction: Correction
     texts: Float[Tensor, "vocabulary width"]
     logit_scale: float
     vocabulary: tuple[str, ...]
@@ -80,15 +81,32 @@ class Artefact:
 
     @torch.no_grad()
     def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
-        """Adapted logits of all images, a block at a time: no N x M matrix is formed."""
+        """Adapted logits of all images; no N x M matrix is formed."""
+        return torch.cat(list(self.adapt_blocks(embeddings)))
+
+    @torch.no_grad()
+    def answers(self, embeddings: Embeddings) -> Int[Tensor, " images"]:
+        """The likeliest class of each image, without the N x C logits of all images at once.
+
+        Raises:
+            InvalidTensorError: if a logit is not finite: the highest of such a row means nothing.
+        """
+        found: list[Tensor] = []
+        for logits in self.adapt_blocks(embeddings):
+            require_finite("adapted logits", logits)
+            found.append(logits.argmax(-1))
+        return torch.cat(found)
+
+    def adapt_blocks(self, embeddings: Embeddings) -> Iterator[Float[Tensor, "rows classes"]]:
+        """Adapted logits a block of images at a time."""
         if isinstance(self.correction, LinearCorrection):
             weight, bias = self.correction.fold(embeddings.unit_texts(), embeddings.logit_scale)
-            parts = [embeddings.unit_images(rows) @ weight.T + bias for rows in embeddings.blocks(len(weight))]
+            for rows in embeddings.blocks(len(weight)):
+                yield embeddings.unit_images(rows) @ weight.T + bias
         else:
             classifier = embeddings.logit_scale * embeddings.unit_texts().T
-            blocks = embeddings.blocks(len(embeddings.texts))
-            parts = [self.correction(embeddings.unit_images(rows) @ classifier) for rows in blocks]
-        return torch.cat(parts)
+            for rows in embeddings.blocks(len(embeddings.texts)):
+                yield self.correction(embeddings.unit_images(rows) @ classifier)
 
     def classifier(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
         """Weight and bias of the linear classifier of unit-norm image embeddings that a "ridge" artefact is.
@@ -121,7 +139,7 @@ class Artefact:
         write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}))
 
 
-def parameters_added(correction: Adapter | LinearCorrection, texts: Float[Tensor, "vocabulary width"]) -> int:
+def parameters_added(correction: Correction, texts: Float[Tensor, "vocabulary width"]) -> int:
     """Numbers that a correction of a model with these texts needs: the adapter, its basis, the auxiliary words.
 
     0 for ridge, which folds into the text classifier.
@@ -144,7 +162,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     texts = tensors.pop("texts")
     state = {name.removeprefix("correction."): value for name, value in tensors.items()}
-    correction: Adapter | LinearCorrection
+    correction: Correction
     if description["method"] == "adapter":
         correction = Adapter(state["basis"], description["classes"])
     else:

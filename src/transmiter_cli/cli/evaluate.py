@@ -18,6 +18,7 @@ from transmiter_cli.cli.options import (
     SeedOption,
     SplitOption,
     StrictOption,
+    StrongOption,
 )
 
 NAME = "eval"
@@ -26,6 +27,7 @@ EXAMPLE = "transmiter eval"
 
 def command(
     run: RunOption,
+    strong: StrongOption = None,
     data: Annotated[
         str | None, typer.Option(help="Labelled images, as fit takes them; the test part of fit's data if left out.")
     ] = None,
@@ -46,7 +48,7 @@ def command(
     from transmiter_cli.workflow.evaluate import eval_run
 
     workspace = console.workspace(device, strict, encode_batch, quiet)
-    result = eval_run(DataFlags(data, root, split, limit), Run(run), workspace, seed)
+    result = eval_run(DataFlags(data, root, split, limit), Run(run), workspace, seed, strong)
     if json:
         console.print_json(evaluation_json(result))
     else:

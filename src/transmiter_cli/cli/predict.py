@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from transmiter_cli.cli.options import (
     RunOption,
     SplitOption,
     StrictOption,
+    StrongOption,
 )
 from transmiter_cli.errors import UsageError
 
@@ -52,9 +53,13 @@ def command(
     root: RootOption = None,
     split: SplitOption = None,
     limit: LimitOption = None,
+    strong: StrongOption = None,
     use: Annotated[
-        Literal["refined", "transferred", "ridge"] | None,
-        typer.Option(help="Which correction; refined if there is one, else transferred, else ridge."),
+        str | None,
+        typer.Option(
+            help="Which correction, by its row of eval: `refined`, `transferred`, `ridge`, `reg=10`, ...; "
+            "refined if there is one, else transferred, else ridge."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes per image.")] = 1,
     form: Annotated[
@@ -79,7 +84,7 @@ def command(
         else [ImageFile(path, str(path)) for path in images or ()]
     )
     workspace = console.workspace(device, strict, encode_batch, quiet)
-    predictions = predict_images(files, use, top, Run(run), workspace)
+    predictions = predict_images(files, use, top, Run(run), workspace, strong)
     WRITERS[form or (Format.table if sys.stdout.isatty() else Format.jsonl)](predictions)
 
 

@@ -41,7 +41,7 @@ class EvalResult:
     strong: str
 
 
-def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0) -> EvalResult:
+def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0, strong: str | None = None) -> EvalResult:
     """Measure a run's models.
 
     Args:
@@ -50,14 +50,15 @@ def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0) ->
         run: the run directory.
         workspace: cache and device.
         seed: decides the bootstrap intervals.
+        strong: which strong model, where the run has several; the last one transferred to if None.
 
     Raises:
         UsageError: if nothing was fitted or transferred.
         TransmiterError: if the images have no labels, or are those that fit saw.
     """
-    task, strong_name = run.task(), run.strong()
+    task, strong_name = run.task(), run.strong(strong)
     fitted = load_fitted(run, workspace)
-    transferred = load_transferred(run, workspace)
+    transferred = load_transferred(run, strong_name, workspace)
     weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, strong_name))
     check_artefact(fitted, task, weak_encoder)
     for artefact in transferred.values():
@@ -68,14 +69,14 @@ def eval_run(flags: DataFlags, run: Run, workspace: Workspace, seed: int = 0) ->
         raise seen_by_fit(spec, images.split, run)
     images.labels(task.labels)  # fails before anything is encoded
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
-    strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
+    strong_images = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
     rows = evaluate(
         torch.tensor(weak.images.labels(task.labels), device=workspace.method_device),
         weak=weak.embeddings,
         finetuned_logits=optional_logits(
             task, run, workspace, weak.images.files, weak.embeddings, lasting(spec).data == task.data
         ),
-        strong=strong.embeddings,
+        strong=strong_images.embeddings,
         fitted=fitted,
         transferred=transferred,
         weak_parameters=weak_encoder.facts.parameters,

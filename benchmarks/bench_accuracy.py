@@ -119,7 +119,7 @@ def summary(name: str, way: str, measured: list[list[float]]) -> Row:
     return {**about, "base": base, "novel": novel}
 
 
-def bench(quick: bool, rate: float) -> list[Row]:
+def bench(quick: bool) -> list[Row]:
     """Every way on every task, the same seeds for all."""
     named = os.environ.get(VARIABLE)
     beside = sorted(Path(__file__).parents[2].glob(f"*/data/{FILE}"))

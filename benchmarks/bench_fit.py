@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from benchmarks.measure import Row, peak, peak_memory, random_rows, side_by_side
+from benchmarks.measure import PRODUCT, Row, peak, peak_memory, product, random_rows, side_by_side
 from benchmarks.published import BATCH, published_fit
 
 import transmiter_cli as tm
@@ -44,17 +44,18 @@ def operations(way: str) -> float:
     return network + logits + learned
 
 
-def bench(quick: bool, rate: float) -> list[Row]:
+def bench(quick: bool) -> list[Row]:
     """Seconds per epoch and per step, ratios, memory, and the share of the machine's matmul rate."""
     images = (4 if quick else 10) * BATCH
     weak, teacher = inputs(images)
     ways = ("published", "paper", "compact")
     tm.fit(weak, teacher, epochs=1)  # warms up threads and allocator
-    seconds = side_by_side({way: lambda way=way: train(way, weak, teacher) for way in ways}, 3)
+    jobs = {way: lambda way=way: train(way, weak, teacher) for way in ways}
+    seconds = side_by_side({**jobs, "product": product}, 3)
     steps = math.ceil(images / BATCH)
     rows: list[Row] = []
     for way in ways:
-        share = operations(way) * steps / seconds[way] / rate / 1e9 if way != "published" else None
+        share = operations(way) * steps / seconds[way] / (PRODUCT / seconds["product"]) if way != "published" else None
         rows.append(
             {
                 "way": way,

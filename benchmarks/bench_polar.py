@@ -19,7 +19,7 @@ def matrices(digits: int, batch: int) -> torch.Tensor:
     return sides[0] * values @ sides[1].mT
 
 
-def bench(quick: bool, rate: float) -> list[Row]:
+def bench(quick: bool) -> list[Row]:
     """Seconds for one and for a batch; orthogonality, and distance from LAPACK's answer, by condition."""
     batch = 4 if quick else 16
     one, many = matrices(3, 1), matrices(3, batch)

@@ -32,7 +32,7 @@ def slowest_imports(stderr: str) -> str:
     return ", ".join(f"{name} {seconds:.2f}" for seconds, name in packages[:4])
 
 
-def bench(quick: bool, rate: float) -> list[Row]:
+def bench(quick: bool) -> list[Row]:
     """The best of several runs; the limit is the project's own."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "TRANSMITER_CACHE": f"{folder}/cache", "HF_HUB_OFFLINE": "1"}

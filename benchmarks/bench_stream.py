@@ -64,7 +64,7 @@ def write(images: int, widths: tuple[int, int], folder: str) -> None:
             store.append([f"image {start + number}" for number in range(count)], rows[:count])
 
 
-def bench(quick: bool, rate: float) -> list[Row]:
+def bench(quick: bool) -> list[Row]:
     """Seconds, rows per second and peak memory at growing N."""
     large, small = (512, 768), (64, 96)
     sizes = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import torch
 from benchmarks.measure import Row, peak, peak_memory, random_rows
 
 import transmiter_cli as tm
@@ -39,7 +38,6 @@ def measure(vocabulary: int) -> Row:
     return row
 
 
-def bench(quick: bool, rate: float) -> list[Row]:
+def bench(quick: bool) -> list[Row]:
     """A row per vocabulary, each in a process of its own."""
-    torch.set_num_threads(torch.get_num_threads())
     return [peak_memory(measure, size) for size in ((1000, 2000) if quick else (1000, 5000, 21_000))]  # type: ignore[misc]

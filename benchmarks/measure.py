@@ -70,6 +70,17 @@ def matmul_rate(dtype: torch.dtype, size: int = 1024) -> float:
     return 2 * size**3 / min(seconds) / 1e9
 
 
+PRODUCT = 8 * 2 * 1024**3
+"""Operations of `product`."""
+
+
+def product() -> None:
+    """Eight float32 products: the machine's own rate, where it takes turns with what is compared with it."""
+    matrix = torch.ones(1024, 1024)
+    for _ in range(8):
+        matrix @ matrix
+
+
 def machine() -> Row:
     """What everything here was measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []

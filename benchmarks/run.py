@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from benchmarks.measure import Row, machine, matmul_rate
+from benchmarks.measure import Row, machine
 
 SUBJECTS = ("fit", "transfer", "polar", "stream", "vocabulary", "startup", "accuracy")
 
@@ -51,7 +51,7 @@ def main() -> None:
     for subject in options.subjects:
         module = import_module(f"benchmarks.bench_{subject}")
         began = time.perf_counter()
-        rows = module.bench(options.quick, matmul_rate(torch.float32))
+        rows = module.bench(options.quick)
         results[subject] = rows
         took = time.perf_counter() - began
         print(f"\n## {subject} ({took:.0f} s)\n\n{(module.__doc__ or '').splitlines()[0]}\n\n{table(rows)}", flush=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+import copy
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -40,7 +41,6 @@ class Adapter(nn.Module):
 
 def with_basis(adapter: Adapter, basis: Float[Tensor, "basis vocabulary"]) -> Adapter:
     """The same correction behind another basis; nothing is shared with the original."""
-    moved = Adapter(basis, adapter.classes).to(basis.device)
-    with torch.no_grad():
-        moved.correction.load_state_dict(adapter.correction.state_dict())
+    moved = copy.deepcopy(adapter)  # no initial weights are drawn
+    moved.basis = nn.Parameter(basis.clone(), requires_grad=False)
     return moved

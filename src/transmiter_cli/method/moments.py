@@ -17,8 +17,10 @@ from transmiter_cli.method.basis import centred_texts
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.logits import EPSILON
 
-STRIPS = 4
-"""Parts of a triangular matrix that are multiplied one by one: 5/8 of the operations of the whole."""
+STRIPS = 8
+"""Parts of a triangular matrix that are multiplied one by one: 9/16 of the operations of the whole."""
+CACHED = 4096
+"""A width for which blocks are small enough to stay in a processor's cache between two operations."""
 
 
 class Standardizer:
@@ -92,7 +94,7 @@ def cross_moment(target: Embeddings, source: Embeddings) -> CrossMoment:
     if len(target) != len(source):
         raise InvalidTensorError(f"the two models have {len(target)} and {len(source)} images; they must be the same.")
     moment = CrossMoment(target, source)
-    for rows in target.blocks():
+    for rows in target.blocks(CACHED):
         moment.add(target.images[rows], source.images[rows])
     return moment
 

@@ -1,8 +1,9 @@
-# make demo: the main job on the bundled models and images.  make test: all tests.  Both set up .venv first.
+# make demo: the main job on the bundled models and images.  make test: all tests.  make bench: all benchmarks, about
+# 15 minutes on 2 cores.  All set up .venv first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test bench lint setup clean
 .DEFAULT_GOAL := demo
 
 setup: .venv/installed
@@ -18,6 +19,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# QUICK=--quick for smaller sizes; SUBJECTS="fit transfer" for some of it.
+bench: setup
+	$(BIN)/python -m benchmarks.run $(SUBJECTS) $(QUICK)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,13 +1,17 @@
 """The tensor API, from fit to evaluate, and artefacts on disk."""
 
 import json
+from unittest.mock import patch
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 import transmiter_cli as tm
 from tests.conftest import World, random_embeddings
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.method import embeddings as embeddings_module
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.logits import zero_shot_logits
 
@@ -87,13 +91,44 @@ def test_an_artefact_survives_the_disk_byte_for_byte(world: World, fitted: tm.Ar
     assert loaded.details == json.loads(json.dumps(artefact.details))
 
 
-def test_fit_and_transfer_twice_give_the_same_bytes(world: World, tmp_path):
-    for name in "ab":
-        fitted = tm.fit(world.weak, world.finetuned_logits, epochs=2)
-        fitted.save(tmp_path / f"fit-{name}")
-        tm.transfer(fitted, world.weak, world.strong).save(tmp_path / f"transfer-{name}")
-    for stage in ("fit", "transfer"):
-        assert (tmp_path / f"{stage}-a").read_bytes() == (tmp_path / f"{stage}-b").read_bytes()
+@pytest.mark.parametrize("basis", ["compact", "paper"])
+def test_fit_transfer_and_refine_twice_give_the_same_bytes(world: World, basis, tmp_path):
+    written: list[dict[str, bytes]] = []
+    for number in range(2):
+        fitted = tm.fit(world.weak, world.finetuned_logits, basis=basis, epochs=2)
+        moved = tm.transfer(fitted, world.weak, world.strong)
+        ridge = tm.transfer(fitted, world.weak, world.strong, "ridge", finetuned_logits=world.finetuned_logits)
+        refined = tm.refine(moved, world.strong.images[:60], world.labels[:60], epochs=3)
+        for name, artefact in {"fit": fitted, "transfer": moved, "ridge": ridge, "refine": refined}.items():
+            artefact.save(tmp_path / str(number) / name)
+        written.append({path.name: path.read_bytes() for path in (tmp_path / str(number)).iterdir()})
+        torch.rand(5)  # a user's own draws in between change nothing
+    assert written[0] == written[1]
+    assert len(written[0]) == 4
+
+
+def test_no_step_holds_a_matrix_of_the_vocabulary_squared_or_of_all_logits(world: World):
+    """Every tensor that fit, transfer and the answers make is measured; none has N x M numbers, let alone M x M."""
+    images, words, classes = 300, 3000, 200
+    weak, strong = (random_embeddings(images, words, width, width) for width in (16, 24))
+    teacher = torch.randn(images, classes, generator=torch.Generator().manual_seed(0))
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            for tensor in tree_flatten(made)[0]:
+                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes():
+                    self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
+            return made
+
+    with Largest() as seen, patch.object(embeddings_module, "BLOCK", 8):
+        fitted = tm.fit(weak, teacher, batch_size=32, epochs=1)
+        tm.transfer(fitted, weak, strong).class_logits(strong.images[:100])
+        tm.transfer(fitted, weak, strong, "ridge", finetuned_logits=teacher).class_logits(strong.images[:100])
+    assert len(fitted.correction.basis) <= 16
+    assert 0 < seen.numbers <= images * words // 3
 
 
 def test_half_precision_embeddings_work(world: World, fitted: tm.Artefact):
@@ -171,3 +206,16 @@ def test_all_texts_are_classes_where_nothing_says_otherwise(world: World):
 def test_unknown_names_of_the_package_are_attribute_errors():
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = tm.nothing_such
+
+
+def test_ridge_is_a_linear_classifier_and_the_adapter_is_none(world: World, fitted: tm.Artefact):
+    ridge = transfer(world, fitted, "ridge")
+    weight, bias = ridge.classifier()
+    images = world.strong.unit_images()
+    assert (weight.shape, bias.shape) == ((world.classes, images.shape[1]), (world.classes,))
+    torch.testing.assert_close(
+        images @ weight.T + bias, ridge(zero_shot_logits(world.strong), images), atol=1e-4, rtol=0
+    )
+    assert ridge.parameters_added == 0
+    with pytest.raises(ValueError, match="folds into a linear classifier"):
+        fitted.classifier()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transmiter_cli.api import fit as fit
     from transmiter_cli.api import refine as refine
     from transmiter_cli.api import transfer as transfer
+    from transmiter_cli.api import transfer_all as transfer_all
     from transmiter_cli.artefact import Artefact as Artefact
     from transmiter_cli.artefact import load as load
     from transmiter_cli.evaluation import evaluate as evaluate
@@ -36,6 +37,7 @@ _HOME = {
     "load": "artefact",
     "refine": "api",
     "transfer": "api",
+    "transfer_all": "api",
     "zero_shot_logits": "method.logits",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "load",
     "refine",
     "transfer",
+    "transfer_all",
     "zero_shot_logits",
 ]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.artefact import Artefact, Method
+from transmiter_cli.artefact import Artefact, Correction, Method
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.choice import choose_reg, choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
@@ -22,7 +22,7 @@ from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_correction
 from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
-from transmiter_cli.method.transfer import transfer_adapter
+from transmiter_cli.method.transfer import transfer_adapters
 
 
 def fit(
@@ -82,42 +82,81 @@ def transfer(
         InvalidTensorError: if shapes do not match or values are not finite.
         ValueError: if `fitted` is no fitted adapter, a strength is not positive, or the fine-tuned logits are missing.
     """
-    if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
-        raise ValueError("transfer starts from a fitted adapter, as fit returns it.")
-    if not all(strength == "auto" or 0 < strength < math.inf for strength in (reg, rho)):
-        raise ValueError(f"reg and rho must be positive and finite, or 'auto', not {reg} and {rho}.")
     if method not in get_args(Method):
         raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {method!r}.")
-    for model in (weak, strong):
+    adapter = check_transfer(fitted, [weak, strong], [reg, rho])
+    if method == "adapter":
+        strength = choose_reg(strong, weak, adapter.basis) if reg == "auto" else reg
+        return transfer_all(fitted, weak, [strong], [strength])[0][0]
+    if finetuned_logits is None:
+        raise ValueError(f"method {method!r} needs finetuned_logits, the fine-tuned weak model on the same images.")
+    if finetuned_logits.shape[-1] != adapter.classes:
+        counts = f"{finetuned_logits.shape[-1]} classes, the fitted adapter {adapter.classes}"
+        raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
+    if method == "ridge":
+        strength = choose_rho(strong, finetuned_logits) if rho == "auto" else rho
+        return on_strong(fitted, strong, method, ridge_transfer(strong, finetuned_logits, strength), {"rho": strength})
+    first = Teacher(finetuned_logits, class_logits(weak, adapter.classes))
+    moved, verdict = discriminant_transfer(strong, [first, *teachers])
+    return on_strong(fitted, strong, method, moved, {"verdict": verdict.as_json()})
+
+
+def transfer_all(
+    fitted: Artefact, weak: Embeddings, strong: Sequence[Embeddings], regs: Sequence[float]
+) -> list[list[Artefact]]:
+    """Carry a fitted adapter to several strong models with several strengths, in one batched solve.
+
+    Args:
+        fitted: what `fit` returned.
+        weak: the weak model on unlabelled images.
+        strong: the strong models on the same images and vocabulary.
+        regs: values of `transfer`'s `reg`.
+
+    Returns:
+        For each strong model, an artefact for each strength.
+
+    Raises:
+        InvalidTensorError: if shapes do not match or values are not finite.
+        ValueError: if `fitted` is no fitted adapter, or a strength is not positive.
+    """
+    adapter = check_transfer(fitted, [weak, *strong], regs)
+    moved = transfer_adapters(adapter, weak, strong, regs)
+    return [
+        [on_strong(fitted, model, "adapter", one, {"reg": reg}) for one, reg in zip(of_model, regs, strict=True)]
+        for model, of_model in zip(strong, moved, strict=True)
+    ]
+
+
+def check_transfer(fitted: Artefact, models: Sequence[Embeddings], strengths: Sequence[float | Auto]) -> Adapter:
+    """The fitted adapter, if it can be transferred between these models.
+
+    Raises:
+        InvalidTensorError: if a model has another vocabulary.
+        ValueError: if `fitted` is no fitted adapter, or a strength is not positive.
+    """
+    if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
+        raise ValueError("transfer starts from a fitted adapter, as fit returns it.")
+    if not all(strength == "auto" or 0 < strength < math.inf for strength in strengths):
+        raise ValueError(f"reg and rho must be positive and finite, or 'auto', not {', '.join(map(str, strengths))}.")
+    for model in models:
         if len(model.texts) != len(fitted.vocabulary):
             sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"
             raise InvalidTensorError(f"there are {sizes}.")
-    moved: Adapter | LinearCorrection
-    chosen: dict[str, Any]
-    if method == "adapter":
-        strength = choose_reg(strong, weak, fitted.correction.basis) if reg == "auto" else reg
-        moved, chosen = transfer_adapter(fitted.correction, weak, strong, strength), {"reg": strength}
-    elif finetuned_logits is None:
-        raise ValueError(f"method {method!r} needs finetuned_logits, the fine-tuned weak model on the same images.")
-    elif finetuned_logits.shape[-1] != fitted.correction.classes:
-        counts = f"{finetuned_logits.shape[-1]} classes, the fitted adapter {fitted.correction.classes}"
-        raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
-    elif method == "ridge":
-        strength = choose_rho(strong, finetuned_logits) if rho == "auto" else rho
-        moved, chosen = ridge_transfer(strong, finetuned_logits, strength), {"rho": strength}
-    else:
-        first = Teacher(finetuned_logits, class_logits(weak, fitted.correction.classes))
-        moved, verdict = discriminant_transfer(strong, [first, *teachers])
-        chosen = {"verdict": verdict.as_json()}
-    details = {**fitted.details, "transfer": {"images": len(strong), **chosen}}
+    return fitted.correction
+
+
+def on_strong(
+    fitted: Artefact, strong: Embeddings, method: Method, correction: Correction, chosen: dict[str, Any]
+) -> Artefact:
+    """What was fitted, as it is on the strong model."""
     return replace(
         fitted,
         stage="strong",
         method=method,
-        correction=moved.eval(),
+        correction=correction.eval(),
         texts=strong.unit_texts(),
         logit_scale=strong.logit_scale,
-        details=details,
+        details={**fitted.details, "transfer": {"images": len(strong), **chosen}},
     )
 
 

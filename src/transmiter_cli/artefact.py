@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,12 +17,12 @@ from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
-from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.embeddings import Embeddings, require_finite
 from transmiter_cli.method.ridge import LinearCorrection
 
 Stage = Literal["weak", "strong", "refined"]
 Method = Literal["adapter", "ridge", "discriminant"]
+Correction = Adapter | LinearCorrection
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Artefact:
 
     stage: Stage
     method: Method
-    correction: Adapter | LinearCorrection
+    correction: Correction
     texts: Float[Tensor, "vocabulary width"]
     logit_scale: float
     vocabulary: tuple[str, ...]
@@ -86,10 +86,45 @@ class Artefact:
             )
         return self.correction(logits.float(), images)
 
+    @torch.no_grad()
     def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
-        """Adapted logits of all images, a block at a time: no N x M matrix is formed."""
-        parts = [self(zero_shot_logits(embeddings, rows), embeddings.images[rows]) for rows in embeddings.blocks()]
-        return torch.cat(parts)
+        """Adapted logits of all images; no N x M matrix is formed."""
+        return torch.cat(list(self.adapt_blocks(embeddings)))
+
+    @torch.no_grad()
+    def answers(self, embeddings: Embeddings) -> Int[Tensor, " images"]:
+        """The likeliest class of each image, without the N x C logits of all images at once.
+
+        Raises:
+            InvalidTensorError: if a logit is not finite: the highest of such a row means nothing.
+        """
+        found: list[Tensor] = []
+        for logits in self.adapt_blocks(embeddings):
+            require_finite("adapted logits", logits)
+            found.append(logits.argmax(-1))
+        return torch.cat(found)
+
+    def adapt_blocks(self, embeddings: Embeddings) -> Iterator[Float[Tensor, "rows classes"]]:
+        """Adapted logits a block of images at a time."""
+        if isinstance(self.correction, LinearCorrection):
+            weight, bias = self.correction.fold(embeddings.unit_texts(), embeddings.logit_scale)
+            for rows in embeddings.blocks(len(weight)):
+                yield embeddings.unit_images(rows) @ weight.T + bias
+        else:
+            classifier = embeddings.logit_scale * embeddings.unit_texts().T
+            for rows in embeddings.blocks(len(embeddings.texts)):
+                yield self.correction(embeddings.unit_images(rows) @ classifier)
+
+    def classifier(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
+        """Weight and bias of the linear classifier of unit-norm image embeddings that a "ridge" artefact is.
+
+        Raises:
+            ValueError: if it is an adapter, which is no linear classifier.
+        """
+        if isinstance(self.correction, Adapter):
+            raise ValueError("only method 'ridge' folds into a linear classifier.")
+        weight, bias = self.correction.fold(self.texts, self.logit_scale)
+        return weight.detach(), bias.detach()
 
     def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
         """Adapted logits of the task classes, straight from the model's image embeddings."""
@@ -111,7 +146,7 @@ class Artefact:
         write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}))
 
 
-def parameters_added(correction: Adapter | LinearCorrection, texts: Float[Tensor, "vocabulary width"]) -> int:
+def parameters_added(correction: Correction, texts: Float[Tensor, "vocabulary width"]) -> int:
     """Numbers that a correction of a model with these texts needs: the adapter, its basis, the auxiliary words.
 
     0 for ridge and discriminant, which fold into the text classifier.
@@ -147,7 +182,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     texts = tensors.pop("texts")
     state = {name.removeprefix("correction."): value for name, value in tensors.items()}
-    correction: Adapter | LinearCorrection
+    correction: Correction
     if description["method"] == "adapter":
         correction = Adapter(state["basis"], description["classes"])
     else:

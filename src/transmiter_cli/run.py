@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.files import write_atomically
+from transmiter_cli.files import digest, write_atomically
 
 if TYPE_CHECKING:
     from transmiter_cli.embedding.decoding import Decoding
@@ -28,6 +30,10 @@ ARTEFACTS = {
     "refined": "refined.safetensors",
 }
 """File names of what transfer and refine make, by the row of the evaluation they give."""
+SWEPT = "strong-reg="
+"""How the files begin of what transfer makes with other --reg values than the first."""
+STRONG_MODELS = "strong"
+"""The folder that has a folder for each strong model, in a run that was transferred to several at once."""
 FITTED = "weak.safetensors"
 PROBE = "probe.safetensors"
 
@@ -125,18 +131,57 @@ class Run:
             )
         return task_from_json(record["task"])
 
-    def strong(self) -> str:
-        """The strong model that was transferred to.
+    def strong(self, chosen: str | None = None) -> str:
+        """The strong model that was transferred to; of several the last, if none is chosen.
 
         Raises:
-            UsageError: if there is none yet.
+            UsageError: if there is none yet, or the chosen one is not among them.
         """
-        name = self.record().get("strong")
-        if name is None:
+        record = self.record()
+        last = record.get("strong")
+        if last is None:
             raise UsageError(
                 f"Nothing was transferred in {self.path} yet.", f"transmiter transfer --strong MODEL{self.flag}"
             )
-        return name
+        known = {last, *record.get("strong_folders", {})}
+        if chosen is not None and chosen not in known:
+            raise UsageError(
+                f"Nothing was transferred to {chosen!r} in {self.path}, only to {', '.join(sorted(known))}.",
+                f"transmiter transfer --strong {shlex.quote(chosen)}{self.flag}",
+            )
+        return chosen or last
+
+    def home(self, strong: str, folders: Mapping[str, str] | None = None) -> Path:
+        """Where a strong model's artefacts are: the run's own folder, unless the run has several strong models.
+
+        Args:
+            strong: the model's name.
+            folders: what `rehouse` returned, while run.json does not say so yet.
+        """
+        folder = (self.record().get("strong_folders", {}) if folders is None else folders).get(strong)
+        return self.path if folder is None else self.path / STRONG_MODELS / folder
+
+    def artefacts(self, strong: str) -> dict[str, Path]:
+        """What was transferred to a strong model and refined there: a file by the row of the evaluation it gives.
+
+        With several --reg values, the first gives the row "transferred", each other one a row "reg=VALUE".
+        """
+        home = self.home(strong)
+        files = {row: home / name for row, name in ARTEFACTS.items()}
+        swept = sorted((float(path.stem.removeprefix(SWEPT)), path) for path in home.glob(f"{SWEPT}*.safetensors"))
+        rows = {"transferred": files.pop("transferred"), **{swept_row(reg): path for reg, path in swept}, **files}
+        return {row: path for row, path in rows.items() if path.is_file()}
+
+    def rehouse(self, strong: Sequence[str]) -> dict[str, str]:
+        """The folder of each strong model after a transfer to these; empty if the run's own folder is the only one.
+
+        A run of one strong model has its artefacts in its own folder; once it has several, each has a folder, and keeps
+        it when one of them is transferred to again.
+        """
+        known = self.record().get("strong_folders", {})
+        if len(strong) == 1 and not known:
+            return {}
+        return {**known, **{name: folder_name(name) for name in strong}}
 
     def commands(self) -> list[str]:
         """The command lines that made what is there, the last fit's first."""
@@ -184,8 +229,9 @@ class Run:
 
     def forget(self) -> None:
         """Remove what transfer and refine made."""
-        for name in ARTEFACTS.values():
-            (self.path / name).unlink(missing_ok=True)
+        for path in [*(self.path / name for name in ARTEFACTS.values()), *self.path.glob(f"{SWEPT}*.safetensors")]:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.path / STRONG_MODELS, ignore_errors=True)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write run.json.
@@ -212,6 +258,16 @@ class Run:
         versions = {name: version(name) for name in ("transmiter", "torch", "open_clip_torch")}
         record.setdefault("history", []).append({"command": command, "models": dict(models), "versions": versions})
         self.write(record)
+
+
+def swept_row(reg: float) -> str:
+    """The row of a --reg value that is not the first of several."""
+    return f"reg={reg:g}"
+
+
+def folder_name(strong: str) -> str:
+    """A folder for a strong model: its name as far as a file system takes it, and a digest to tell names apart."""
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', strong).strip('-')[-60:]}-{digest(strong)[:8]}"
 
 
 def default_run() -> Path:

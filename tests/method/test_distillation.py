@@ -1,18 +1,27 @@
+from copy import copy
+from functools import partial
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import World, random_embeddings
+from transmiter_cli.method import distillation
 from transmiter_cli.method.distillation import (
     FitSettings,
     add_noise,
-    batches,
     cosine_with_warmup,
     distillation_loss,
     fit_adapter,
+    new_adapter,
+    schedule_batches,
+    train,
 )
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.rotation import LearnedBasis
 
 
 def test_the_loss_is_the_divergence_from_the_sharpened_teacher():
@@ -55,10 +64,101 @@ def test_fitting_leaves_the_global_random_state_alone(world: World):
 
 
 def test_each_epoch_visits_every_image_once():
-    rows = batches(10, FitSettings(epochs=2, batch_size=4), torch.Generator().manual_seed(0))
+    rows = [batch.rows for batch in schedule_batches(10, FitSettings(epochs=2, batch_size=4))]
     assert [len(part) for part in rows] == [4, 4, 2, 4, 4, 2]
     assert sorted(torch.cat(rows[:3]).tolist()) == list(range(10))
     assert torch.cat(rows[:3]).tolist() != torch.cat(rows[3:]).tolist()
+
+
+def test_noise_comes_at_its_rate():
+    def rate(**settings: float) -> float:
+        batches = schedule_batches(4000, FitSettings(batch_size=1, epochs=1, **settings))
+        return sum(batch.noisy for batch in batches) / len(batches)
+
+    assert rate(noise_rate=0.3) == pytest.approx(0.3, abs=0.03)
+    assert rate(noise=0.0) == 0
+
+
+def test_the_learned_basis_is_learned_and_orthogonal(world: World):
+    basis = fit_adapter(world.weak, world.finetuned_logits, FitSettings(basis="paper", batch_size=32)).basis
+    identity = torch.eye(len(basis))
+    assert (basis - identity).abs().max() > 1e-2
+    torch.testing.assert_close(basis @ basis.T, identity, atol=1e-5, rtol=0)
+
+
+class NothingReadBack(TorchDispatchMode):
+    """Fails on every operation whose result the host must wait for; `tolist` fails on the meta device, below."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name == "index" and any(one is not None and one.dtype == torch.bool for one in args[1])
+        if name in self.WAITING or by_mask:
+            raise AssertionError(f"{name} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_net_that_catches_host_syncs_has_no_hole():
+    values = torch.ones(3)
+    for wait in (
+        lambda: values.sum().item(),
+        lambda: bool(values.any()),
+        lambda: values[values > 0],
+        lambda: float(values[0]),
+    ):
+        with pytest.raises(AssertionError, match="waits for the device"), NothingReadBack():
+            wait()
+
+
+@pytest.mark.parametrize("basis", ["compact", "paper"])
+def test_the_training_loop_reads_nothing_back(world: World, basis):
+    settings = FitSettings(basis=basis, epochs=2, batch_size=64)
+    adapter = new_adapter(world.weak.texts, world.classes, settings)
+    batches = schedule_batches(len(world.weak), settings)
+    loop = partial(train, adapter, world.weak, world.finetuned_logits, settings, batches)
+    if basis == "paper":  # once, after the last step
+        with patch.object(LearnedBasis, "freeze"), NothingReadBack():
+            loop()
+    else:
+        with NothingReadBack():
+            loop()
+    assert any(batch.noisy for batch in batches)
+
+
+@pytest.mark.parametrize("basis", ["compact", "paper"])
+def test_the_training_loop_computes_where_its_inputs_are(world: World, basis, monkeypatch: pytest.MonkeyPatch):
+    """On the meta device, an operation with a tensor of the CPU fails, and so does any look at a value."""
+    own_generator = torch.Generator()  # there is none for meta
+    monkeypatch.setattr(torch, "Generator", lambda device="cpu": own_generator)
+    settings = FitSettings(basis=basis, epochs=1, batch_size=64)
+    adapter = new_adapter(world.weak.texts, world.classes, settings).to("meta")
+    weak = copy(world.weak)
+    for name in ("images", "texts"):
+        object.__setattr__(weak, name, getattr(weak, name).to("meta"))
+    batches = schedule_batches(len(weak), settings)
+    train(adapter, weak, world.finetuned_logits.to("meta"), settings, batches)
+    assert {parameter.device.type for parameter in adapter.parameters()} == {"meta"}
+    with pytest.raises(RuntimeError, match="device"):
+        train(adapter, weak, world.finetuned_logits, settings, batches)
+
+
+@pytest.mark.parametrize("basis", ["compact", "paper"])
+def test_bfloat16_products_learn_as_well(world: World, basis, monkeypatch: pytest.MonkeyPatch):
+    """What CUDA devices compute in, tried with the CPU's autocast."""
+
+    def rate(adapter: torch.nn.Module) -> float:
+        logits = zero_shot_logits(world.part(world.weak, slice(300, None)))
+        with torch.no_grad():
+            return (adapter(logits).argmax(-1) == world.labels[300:]).float().mean().item()
+
+    train_part = (world.part(world.weak, slice(0, 300)), world.finetuned_logits[:300])
+    settings = FitSettings(basis=basis, batch_size=32)
+    single = rate(fit_adapter(*train_part, settings))
+    monkeypatch.setattr(distillation, "mixed_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
+    half = fit_adapter(*train_part, settings)
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
+    assert rate(half) > single - 0.03
 
 
 def test_noise_has_each_rows_own_deviation():

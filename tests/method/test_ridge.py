@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.ridge import ridge_transfer
+from transmiter_cli.method.ridge import ridge_sweep, ridge_transfer
 
 
 @settings(max_examples=20)
@@ -23,12 +23,20 @@ def test_it_solves_the_normal_equations(rho: float, seed: int):
     assert residual.abs().max() < 1e-4
 
 
-def test_it_folds_into_the_text_classifier(world: World):
+def test_it_folds_into_a_classifier_of_weight_and_bias(world: World):
     correction = ridge_transfer(world.strong, world.finetuned_logits, 0.1)
+    torch.nn.init.normal_(correction.bias)
     corrected = correction(zero_shot_logits(world.strong), world.strong.images)
-    classifier = world.strong.unit_texts()[: world.classes] + correction.weight.T / world.strong.logit_scale
-    folded = world.strong.logit_scale * world.strong.unit_images() @ classifier.T
-    torch.testing.assert_close(corrected, folded, atol=1e-4, rtol=1e-4)
+    weight, bias = correction.fold(world.strong.unit_texts(), world.strong.logit_scale)
+    assert weight.shape == (world.classes, world.strong.images.shape[1])
+    torch.testing.assert_close(corrected, world.strong.unit_images() @ weight.T + bias, atol=1e-4, rtol=1e-4)
+
+
+def test_a_sweep_gives_what_each_strength_gives_alone(world: World):
+    rhos = [1e-3, 0.1, 10.0]
+    for rho, found in zip(rhos, ridge_sweep(world.strong, world.finetuned_logits, rhos), strict=True):
+        alone = ridge_transfer(world.strong, world.finetuned_logits, rho)
+        torch.testing.assert_close(found.weight, alone.weight, atol=1e-4, rtol=1e-4)
 
 
 def test_it_helps_on_images_it_has_not_seen(world: World):

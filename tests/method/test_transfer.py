@@ -1,6 +1,4 @@
-import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,22 +9,19 @@ from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.logits import standardize, zero_shot_logits
-from transmiter_cli.method.transfer import basis_rotation, polar_factor, transfer_adapter
+from transmiter_cli.method.moments import cross_moment
+from transmiter_cli.method.transfer import basis_rotations, transfer_adapter, transfer_adapters
 
 
-@settings(max_examples=20)
-@given(st.integers(1, 12), st.integers(0, 1000))
-def test_polar_factor_is_scipys(size: int, seed: int):
-    matrix = np.random.default_rng(seed).standard_normal((size, size))
-    expected, _ = scipy.linalg.polar(matrix)
-    np.testing.assert_allclose(polar_factor(torch.from_numpy(matrix)).numpy(), expected, atol=1e-8)
+def rotation_between(strong: Embeddings, weak: Embeddings, basis: torch.Tensor, reg: float) -> torch.Tensor:
+    return basis_rotations([cross_moment(strong, weak)], basis, [reg])[0, 0]
 
 
 @settings(max_examples=20)
 @given(st.integers(2, 40), st.integers(3, 40), st.floats(1e-3, 1e3), st.integers(0, 1000))
 def test_the_rotation_is_orthogonal(images: int, vocabulary: int, reg: float, seed: int):
     weak, strong = random_embeddings(images, vocabulary, 8, seed), random_embeddings(images, vocabulary, 12, seed + 1)
-    rotation = basis_rotation(strong, weak, compact_basis(weak.texts), reg)
+    rotation = rotation_between(strong, weak, compact_basis(weak.texts), reg)
     identity = torch.eye(len(rotation), dtype=torch.float64)
     torch.testing.assert_close(rotation.T @ rotation, identity, atol=1e-5, rtol=0)
 
@@ -36,7 +31,7 @@ def test_the_rotation_is_orthogonal(images: int, vocabulary: int, reg: float, se
 def test_transfer_to_the_same_model_changes_nothing(reg: float, seed: int):
     weak = random_embeddings(30, 25, 8, seed)
     adapter = trained_like(Adapter(compact_basis(weak.texts), classes=4))
-    rotation = basis_rotation(weak, weak, adapter.basis, reg)
+    rotation = rotation_between(weak, weak, adapter.basis, reg)
     torch.testing.assert_close(rotation, torch.eye(len(rotation), dtype=torch.float64), atol=1e-6, rtol=0)
     logits = zero_shot_logits(weak)
     moved = transfer_adapter(adapter, weak, weak, reg)
@@ -63,7 +58,7 @@ def test_an_orthogonal_change_of_the_basis_coordinates_is_recovered(reflect: boo
     torch.testing.assert_close(
         standardize(zero_shot_logits(strong)).logits, standardize(strong_logits).logits, atol=1e-4, rtol=1e-4
     )
-    rotation = basis_rotation(strong, weak, basis, reg=1e-9)
+    rotation = rotation_between(strong, weak, basis, 1e-9)
     torch.testing.assert_close(rotation.float(), turn.T, atol=1e-4, rtol=0)
     adapter = trained_like(Adapter(basis, classes=25))
     moved = transfer_adapter(adapter, weak, strong, reg=1e-9)
@@ -77,7 +72,19 @@ def test_more_regularisation_pulls_to_the_identity():
     weak, strong = random_embeddings(50, 25, 8, 0), random_embeddings(50, 25, 12, 1)
     basis = compact_basis(weak.texts)
     distances = [
-        (basis_rotation(strong, weak, basis, reg) - torch.eye(len(basis), dtype=torch.float64)).norm().item()
+        (rotation_between(strong, weak, basis, reg) - torch.eye(len(basis), dtype=torch.float64)).norm().item()
         for reg in (1e-3, 1.0, 1e3)
     ]
     assert distances[0] > distances[1] > distances[2]
+
+
+def test_many_strong_models_and_strengths_are_one_solve_and_the_same_answers():
+    weak = random_embeddings(50, 25, 8, 0)
+    strong = [random_embeddings(50, 25, width, width) for width in (12, 16)]
+    adapter = trained_like(Adapter(compact_basis(weak.texts), classes=4))
+    regs = [0.1, 1.0, 10.0]
+    together = transfer_adapters(adapter, weak, strong, regs)
+    for model, moved in zip(strong, together, strict=True):
+        for reg, one in zip(regs, moved, strict=True):
+            alone = transfer_adapter(adapter, weak, model, reg)
+            torch.testing.assert_close(one.basis, alone.basis, atol=1e-6, rtol=0)

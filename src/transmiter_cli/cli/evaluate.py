@@ -23,6 +23,7 @@ from transmiter_cli.cli.options import (
     SeedOption,
     SplitOption,
     StrictOption,
+    StrongOption,
     WorkersOption,
     require_one_format,
 )
@@ -40,6 +41,7 @@ UNMET = 3
 
 def command(
     run: RunOption,
+    strong: StrongOption = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,6 +113,7 @@ def command(
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     options = EvalOptions(
         DataFlags(None, root, split, limit),
+        strong,
         map_file,
         base_to_novel or base is not None,
         base,

@@ -19,6 +19,10 @@ RunOption = Annotated[
         show_default="./transmiter-run",
     ),
 ]
+StrongOption = Annotated[
+    str | None,
+    typer.Option("--strong", help="Which strong model, where the run has several; else the last transferred to."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 StrictOption = Annotated[

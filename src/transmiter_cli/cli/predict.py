@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from transmiter_cli.cli.options import (
     RunOption,
     SplitOption,
     StrictOption,
+    StrongOption,
     WorkersOption,
 )
 from transmiter_cli.errors import UsageError
@@ -54,9 +55,13 @@ def command(
     root: RootOption = None,
     split: SplitOption = None,
     limit: LimitOption = None,
+    strong: StrongOption = None,
     use: Annotated[
-        Literal["refined", "discriminant", "transferred", "ridge"] | None,
-        typer.Option(help="Which correction; the first there is of refined, discriminant, transferred, ridge."),
+        str | None,
+        typer.Option(
+            help="Which correction, by its row of eval: `refined`, `discriminant`, `transferred`, `ridge`, `reg=10`, "
+            "...; the first there is of these if left out."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes per image.")] = 1,
     form: Annotated[
@@ -84,7 +89,7 @@ def command(
     )
     on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
     workspace = console.workspace(device, strict, encode_batch, quiet or on_terminal, decode, workers)
-    predictions = predict_images(files, use, top, Run(run), workspace)
+    predictions = predict_images(files, use, top, Run(run), workspace, strong)
     WRITERS[form or (Format.table if on_terminal else Format.jsonl)](predictions)
 
 

@@ -20,6 +20,7 @@ from transmiter_cli.cli.options import (
     SeedOption,
     SplitOption,
     StrictOption,
+    StrongOption,
     WorkersOption,
 )
 
@@ -39,6 +40,7 @@ def command(
     method: Annotated[
         Literal["adapter", "ridge", "discriminant"], typer.Option(help="Which transferred correction to refine.")
     ] = "adapter",
+    strong: StrongOption = None,
     epochs: Annotated[
         int, typer.Option(min=1, help="Most passes over the labelled images; cross-validation stops earlier.")
     ] = 50,
@@ -59,7 +61,7 @@ def command(
     from transmiter_cli.workflow.refine import RefineOptions, refine_run
 
     flags = DataFlags(data, root, split, limit)
-    options = RefineOptions(flags, shots, method, RefineSettings(epochs=epochs, learning_rate=lr, seed=seed))
+    options = RefineOptions(flags, shots, method, strong, RefineSettings(epochs=epochs, learning_rate=lr, seed=seed))
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,10 @@ from transmiter_cli.cli.options import (
     StrictOption,
     WorkersOption,
 )
+from transmiter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from transmiter_cli.workflow.transfer import TransferResult
 
 NAME = "transfer"
 EXAMPLE = "transmiter transfer --strong demo-strong"
@@ -33,24 +37,16 @@ class MethodName(StrEnum):
     discriminant = "discriminant"
 
 
-def strength(given: str) -> float | Literal["auto"]:
-    """A strength's value: "auto", or a positive number."""
-    if given == "auto":
-        return "auto"
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise typer.BadParameter("a strength must be positive and finite, or `auto`.")
-    return value
-
-
 def command(
-    strong: Annotated[
-        str, typer.Option(help="The stronger model: ViT-L/14, ARCH:TAG, local-dir:PATH, hf-hub:ORG/REPO.")
-    ],
     run: RunOption,
+    strong: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The stronger model: ViT-L/14, ARCH:TAG, local-dir:PATH, hf-hub:ORG/REPO. "
+            "Repeat it for several; each gets artefacts of its own.",
+            show_default="required",
+        ),
+    ] = None,
     method: Annotated[
         list[MethodName] | None,
         typer.Option(
@@ -59,8 +55,12 @@ def command(
         ),
     ] = None,
     reg: Annotated[
-        str, typer.Option(help="Pull of the rotation to the identity: the paper's lambda / images; or `auto`.")
-    ] = "1",
+        str,
+        typer.Option(
+            help="Pull of the rotation to the identity: the paper's lambda / images; or `auto`. With several, "
+            "`0.1,1,10`, each gives a row of eval; refine and predict take the first."
+        ),
+    ] = "1.0",
     rho: Annotated[str, typer.Option(help="Relative strength of the ridge, or `auto`.")] = "0.1",
     also: Annotated[
         list[Path] | None,
@@ -77,37 +77,52 @@ def command(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Carry the fitted adapter to a stronger model: no labels, no gradients, seconds."""
-    strengths = strength(reg), strength(rho)
+    """Carry the fitted adapter to stronger models: no labels, no gradients, seconds."""
+    if not strong:
+        raise UsageError("No strong model was given, so there is nowhere to transfer to.", EXAMPLE)
     if also and MethodName.discriminant not in (method or ()):
         raise typer.BadParameter("--also needs --method discriminant.")
+    regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 
     options = TransferOptions(
-        strong,
+        tuple(dict.fromkeys(strong)),
         tuple(dict.fromkeys(name.value for name in method or [MethodName.adapter])),
-        *strengths,
+        regs,
+        "auto" if rho == "auto" else strength("--rho", rho),
         tuple(map(Run, also or ())),
     )
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     results = transfer_run(options, Run(run), workspace, console.command_line())
     if json:
-        made = {
-            r.method: {"artefact": str(r.path), "images": r.images, "changed": r.changed} | r.settings for r in results
-        }
-        console.print_json({"strong": strong, "methods": made})
+        console.print_json(as_json(results))
         return
     for result in results:
         console.print_result(
             [
-                (result.method, console.shown(result.path)),
+                (result.name, console.shown(result.path)),
                 ("seen", f"{result.images:,} unlabelled images"),
-                ("effect", f"{console.percent(result.changed)} of {strong}'s answers change"),
+                ("effect", f"{console.percent(result.changed)} of {result.strong}'s answers change"),
                 *[(name, said(value)) for name, value in result.settings.items() if name != "images"],
             ]
         )
     console.print_result([("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}")])
+
+
+def strength(flag: str, given: str) -> float:
+    """A value of --reg or --rho.
+
+    Raises:
+        typer.BadParameter: if it is no positive, finite number.
+    """
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{flag} must be a positive and finite number or auto, not {given!r}.")
+    return value
 
 
 def said(value: float | dict[str, Any]) -> str:
@@ -119,3 +134,14 @@ def said(value: float | dict[str, Any]) -> str:
         f"{value['verdict']} (expected gain {100 * value['gain']:+.1f} points; "
         f"trust in the fine-tuned model {trust}, in the strong one {value['strong']:.2f})"
     )
+
+
+def as_json(results: list[TransferResult]) -> dict[str, Any]:
+    """One strong model: its name and what each method made; several: the same under "models", by name."""
+    models: dict[str, dict[str, Any]] = {}
+    for result in results:
+        made = {"artefact": str(result.path), "images": result.images, "changed": result.changed}
+        models.setdefault(result.strong, {})[result.name] = made | result.settings
+    if len(models) > 1:
+        return {"models": models}
+    return {"strong": results[0].strong, "methods": models[results[0].strong]}

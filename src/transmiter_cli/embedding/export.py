@@ -45,8 +45,8 @@ class StoredRows:
 
     def content(self) -> Iterator[bytes]:
         """The bytes of all rows, CHUNK rows at a time."""
-        for start in range(0, len(self.keys), CHUNK):
-            yield self.store.read(self.keys[start : start + CHUNK]).view(torch.uint8).numpy().tobytes()
+        for rows in self.store.stream(self.keys, CHUNK):
+            yield rows.view(torch.uint8).numpy().tobytes()
 
 
 def write_rows(path: Path, tensors: Mapping[str, StoredRows], metadata: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,6 +118,16 @@ class EmbeddingStore:
         for shard in np.unique(self._index.find(keys)[:, 0]):
             if shard != ABSENT:
                 self._read_shard(int(shard))
+
+    def stream(self, keys: Digests, rows: int) -> Iterator[Float[Tensor, "rows width"]]:
+        """What `read` gives, at most `rows` rows at a time, so that no more than a block and a shard are in memory.
+
+        Raises:
+            KeyError: if a key has no row.
+            DamagedShardError: if a shard does not hold what was written; it is set aside, its rows are now missing.
+        """
+        for start in range(0, len(keys), rows):
+            yield self.read(keys[start : start + rows])
 
     def append(self, keys: Sequence[str], rows: Float[Tensor, "rows width"]) -> None:
         """Add rows; returns when they are safely on the disk, or in memory where that is not possible."""

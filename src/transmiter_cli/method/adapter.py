@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+import copy
+
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import orthogonal
 
 from transmiter_cli.method.logits import standardize
 
@@ -35,28 +34,13 @@ class Adapter(nn.Module):
 
     def forward(self, logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows classes"]:
         """Adapted logits of the task classes."""
-        basis = self.basis  # read once: the paper's learned basis is a matrix exponential behind this name
         standard, mean, std = standardize(logits)
-        change = self.correction(standard @ basis.T) @ basis[:, : self.classes]
+        change = self.correction(standard @ self.basis.T) @ self.basis[:, : self.classes]
         return std * (standard[:, : self.classes] + change) + mean
-
-
-def learn_basis(adapter: Adapter) -> None:
-    """Make the adapter's square basis a learned orthogonal matrix, as in the paper (Sec. 3.2, W)."""
-    adapter.basis.requires_grad_(True)
-    orthogonal(adapter, "basis", orthogonal_map="matrix_exp")
-
-
-def freeze_basis(adapter: Adapter) -> None:
-    """Turn a learned basis back into a plain matrix; do nothing to a fixed one."""
-    if parametrize.is_parametrized(adapter, "basis"):
-        parametrize.remove_parametrizations(adapter, "basis", leave_parametrized=True)
-    adapter.basis.requires_grad_(False)
 
 
 def with_basis(adapter: Adapter, basis: Float[Tensor, "basis vocabulary"]) -> Adapter:
     """The same correction behind another basis; nothing is shared with the original."""
-    moved = Adapter(basis, adapter.classes).to(basis.device)
-    with torch.no_grad():
-        moved.correction.load_state_dict(adapter.correction.state_dict())
+    moved = copy.deepcopy(adapter)  # no initial weights are drawn
+    moved.basis = nn.Parameter(basis.clone(), requires_grad=False)
     return moved

@@ -13,6 +13,12 @@ TOLERANCE = 1e-4
 """Singular values below this fraction of the largest carry no direction."""
 
 
+def centred_texts(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "vocabulary width"]:
+    """Tc: unit-norm texts minus the mean of their rows, float64."""
+    unit = F.normalize(texts.double(), dim=-1)
+    return unit - unit.mean(0)
+
+
 def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "basis vocabulary"]:
     """Orthonormal rows B that span the row-centred logits of an encoder with text embeddings T.
 
@@ -21,11 +27,17 @@ def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "ba
     among them is absorbed by the adapter's first and last linear layers. The rows are orthogonal to the
     all-ones vector.
 
+    With Tc = U S V', V and S come from the d x d matrix Tc'Tc, and U = Tc V / S. The condition of Tc'Tc is the square
+    of Tc's, but singular values below TOLERANCE are cut, so float64 leaves at least eight digits, at a small part of
+    the cost of decomposing an M x d matrix.
+
     Raises:
         InvalidTensorError: if all texts have the same embedding.
     """
-    unit = F.normalize(texts.double(), dim=-1)
-    left, singular, _ = torch.linalg.svd(unit - unit.mean(0), full_matrices=False)
+    centred = centred_texts(texts)
+    squares, vectors = torch.linalg.eigh(centred.T @ centred)
+    singular = squares.clamp_min(0).sqrt().flip(0)
     if singular[0] < torch.finfo(torch.float32).eps:
         raise InvalidTensorError("all text embeddings are the same, so they span no basis.")
-    return left[:, singular > TOLERANCE * singular[0]].T.float().contiguous()
+    kept = singular > TOLERANCE * singular[0]
+    return (centred @ (vectors.flip(1)[:, kept] / singular[kept])).T.float().contiguous()

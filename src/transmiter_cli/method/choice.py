@@ -12,7 +12,7 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import fold_moments, fold_rows, grams, total
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import cross_moment
-from transmiter_cli.method.transfer import polar_factor
+from transmiter_cli.method.polar import polar_factor
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
 RHOS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -35,18 +35,15 @@ def choose_reg(
     if len(target) != len(source):
         raise InvalidTensorError(f"the two models have {len(target)} and {len(source)} images; they must be the same.")
     parts = fold_rows(len(target))
-    moments = [cross_moment(of_rows(target, part), of_rows(source, part), basis) for part in parts]
+    moments = [cross_moment(of_rows(target, part), of_rows(source, part)).in_basis(basis) for part in parts]
     whole = torch.stack(moments).sum(0)
     identity = torch.eye(len(whole), dtype=whole.dtype, device=whole.device)
-
-    def explained(reg: float) -> float:
-        traces = [
-            (polar_factor(whole - own + reg * (len(target) - len(part)) * identity) * own).sum().item()
-            for part, own in zip(parts, moments, strict=True)
-        ]
-        return sum(traces)
-
-    return max(candidates, key=explained)
+    strengths = torch.tensor(candidates, dtype=whole.dtype, device=whole.device)[:, None, None]
+    explained = torch.zeros(len(candidates), dtype=whole.dtype, device=whole.device)
+    for part, own in zip(parts, moments, strict=True):
+        rotations = polar_factor(whole - own + strengths * (len(target) - len(part)) * identity)
+        explained += (rotations * own).sum((1, 2))
+    return candidates[int(explained.argmax())]
 
 
 def choose_rho(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from transmiter_cli.method.adapter import Adapter, freeze_basis, learn_basis
+from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
+from transmiter_cli.method.rotation import LearnedBasis
 
 Basis = Literal["compact", "paper"]
 Progress = Callable[[int, int], None]
@@ -58,12 +59,8 @@ def new_adapter(texts: Float[Tensor, "vocabulary width"], classes: int, settings
     """An adapter that changes nothing yet, its weights drawn from the seed and independent of the device."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)  # the CPU's alone: a user's CUDA generator is not ours
-        square = settings.basis == "paper"
-        basis = torch.eye(len(texts)) if square else compact_basis(texts).cpu()
-        adapter = Adapter(basis, classes).to(texts.device)
-    if square:
-        learn_basis(adapter)
-    return adapter
+        basis = torch.eye(len(texts)) if settings.basis == "paper" else compact_basis(texts).cpu()
+        return Adapter(basis, classes).to(texts.device)
 
 
 def fit_adapter(
@@ -90,30 +87,67 @@ def fit_adapter(
     if settings.basis not in ("compact", "paper"):
         raise ValueError(f"the basis is 'compact' or 'paper', not {settings.basis!r}.")
     adapter = new_adapter(weak.texts, finetuned_logits.shape[1], settings)
-    trained = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
-    steps = settings.epochs * math.ceil(len(weak) / settings.batch_size)
-    fused = weak.images.device.type in ("cpu", "cuda")
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_with_warmup(steps, settings.warmup))
-    chance = torch.Generator().manual_seed(settings.seed)
-    noise = torch.Generator(weak.images.device).manual_seed(settings.seed)
-    classifier = weak.logit_scale * weak.unit_texts().T
-    adapter.train()
-    for step, rows in enumerate(batches(len(weak), settings, chance)):
-        rows = rows.to(weak.images.device, non_blocking=True)
-        logits = weak.unit_images(rows) @ classifier
-        if settings.noise and torch.rand((), generator=chance) < settings.noise_rate:
-            logits = add_noise(logits, settings.noise, noise)
-        loss = distillation_loss(adapter(logits), finetuned_logits[rows].float(), settings.temperature)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if progress:
-            progress(step + 1, steps)
-    freeze_basis(adapter)
+    train(adapter, weak, finetuned_logits, settings, schedule_batches(len(weak), settings), progress)
     require_trained(adapter)
     return adapter.eval()
+
+
+def train(
+    adapter: Adapter,
+    weak: Embeddings,
+    finetuned_logits: Float[Tensor, "images classes"],
+    settings: FitSettings,
+    batches: Sequence[Batch],
+    progress: Progress | None = None,
+) -> None:
+    """Take one step per batch. Nothing is read back from the device, so the host runs ahead of it.
+
+    Logits are formed of a batch's embeddings and exist for that batch only.
+    """
+    device = weak.texts.device
+    learned = LearnedBasis(adapter.basis) if settings.basis == "paper" else None
+    optimizer = new_optimizer(adapter, learned, settings)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_with_warmup(len(batches), settings.warmup))
+    noise = torch.Generator(device).manual_seed(settings.seed)
+    classifier = weak.logit_scale * weak.unit_texts().T
+    for number, batch in enumerate(batches, 1):
+        rows = batch.rows.to(device, non_blocking=True)
+        logits = weak.unit_images(rows) @ classifier
+        if batch.noisy:
+            logits = add_noise(logits, settings.noise, noise)
+        with mixed_precision(device):
+            student = adapter(logits)
+        distillation_loss(student, finetuned_logits[rows].float(), settings.temperature).backward()
+        if learned:
+            learned.pull()
+        optimizer.step()
+        if learned:
+            learned.turn()
+        optimizer.zero_grad(set_to_none=True)
+        rate.step()
+        if progress:
+            progress(number, len(batches))
+    if learned:
+        learned.freeze()
+
+
+def new_optimizer(adapter: Adapter, learned: LearnedBasis | None, settings: FitSettings) -> torch.optim.AdamW:
+    """AdamW over the correction and, where it is learned, the basis, which weight decay would pull nowhere."""
+    groups: list[dict[str, Any]] = [{"params": list(adapter.correction.parameters())}]
+    if learned:
+        groups.append({"params": [learned.step], "weight_decay": 0.0})
+    fused = adapter.basis.device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Matrix products in bfloat16 on CUDA devices that have it; float32 elsewhere.
+
+    Logits and their row statistics are float32 everywhere: they are formed outside, or by operations that autocast
+    leaves alone.
+    """
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=able)
 
 
 def require_trained(module: nn.Module) -> None:
@@ -122,13 +156,26 @@ def require_trained(module: nn.Module) -> None:
         raise InvalidTensorError("the training diverged: its parameters are no longer finite.", "a smaller --lr")
 
 
-def batches(images: int, settings: FitSettings, generator: torch.Generator) -> list[Int[Tensor, " rows"]]:
-    """Row indices of every step: each epoch visits all images once, in an order of its own."""
-    return [
-        rows
+class Batch(NamedTuple):
+    """One step: which images, and whether their logits get noise."""
+
+    rows: Int[Tensor, " rows"]
+    noisy: bool
+
+
+def schedule_batches(images: int, settings: FitSettings) -> list[Batch]:
+    """Every step of the training: each epoch visits all images once, in an order of its own.
+
+    Drawn on the CPU, so that it does not depend on the device; the rows of an epoch share one tensor.
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    rows = [
+        part
         for _ in range(settings.epochs)
-        for rows in torch.randperm(images, generator=generator).split(settings.batch_size)
+        for part in torch.randperm(images, generator=generator).split(settings.batch_size)
     ]
+    noisy = torch.rand(len(rows), generator=generator) < settings.noise_rate
+    return [Batch(part, wanted and settings.noise > 0) for part, wanted in zip(rows, noisy.tolist(), strict=True)]
 
 
 def add_noise(

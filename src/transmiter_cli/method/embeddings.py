@@ -14,7 +14,11 @@ from torch import Tensor
 from transmiter_cli.errors import TransmiterError
 
 BLOCK = 8192
-"""Rows that are worked on at a time where all rows at once would need N x M memory."""
+"""Rows that are worked on at a time where all rows at once would need too much memory."""
+CHECKED = 65_536
+"""Rows that are searched for bad values at a time."""
+WIDEST = 1024
+"""Numbers per row up to which a block has BLOCK rows; with more, it has fewer."""
 
 
 class InvalidTensorError(TransmiterError, ValueError):
@@ -22,18 +26,24 @@ class InvalidTensorError(TransmiterError, ValueError):
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
-    """Raise InvalidTensorError, naming the first bad row, unless every value of `tensor` is finite."""
-    finite = torch.isfinite(tensor)
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0, 0]) if tensor.ndim else 0
-        raise InvalidTensorError(f"{name} hold NaN or infinite values (first in row {row}).")
+    """Raise InvalidTensorError, naming the first bad row, unless every value of `tensor` is finite.
+
+    A block at a time: a memory-mapped tensor may be larger than the memory.
+    """
+    for start in range(0, len(tensor) if tensor.ndim else 1, CHECKED):
+        block = tensor[start : start + CHECKED] if tensor.ndim else tensor
+        finite = torch.isfinite(block)
+        if not bool(finite.all()):
+            row = start + int((~finite).nonzero()[0, 0]) if tensor.ndim else 0
+            raise InvalidTensorError(f"{name} hold NaN or infinite values (first in row {row}).")
 
 
 @dataclass(frozen=True)
 class Embeddings:
     """Image and text embeddings of one encoder (X, T and s of the paper's Sec. 3.1).
 
-    Rows need not be unit-norm: they are normalised, in float32, where they are used.
+    Rows need not be unit-norm: they are normalised, in float32, where they are used. Images may be a memory-mapped
+    tensor larger than the memory: fit reads batches of them, all else reads blocks.
 
     Attributes:
         images: X, one row per image, in any floating type.
@@ -71,7 +81,8 @@ class Embeddings:
         """All text rows, unit-norm, float32."""
         return F.normalize(self.texts.float(), dim=-1)
 
-    def blocks(self) -> Iterator[slice]:
-        """Consecutive slices of at most BLOCK rows that together cover all images."""
-        for start in range(0, len(self), BLOCK):
-            yield slice(start, min(start + BLOCK, len(self)))
+    def blocks(self, width: int = WIDEST) -> Iterator[slice]:
+        """Consecutive slices that together cover all images, for work on `width` numbers per image."""
+        rows = max(1, BLOCK * WIDEST // max(width, WIDEST))
+        for start in range(0, len(self), rows):
+            yield slice(start, min(start + rows, len(self)))

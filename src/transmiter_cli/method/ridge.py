@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.moments import ridge_moments
+from transmiter_cli.method.moments import RidgeMoments
 
 
 class LinearCorrection(nn.Module):
@@ -51,7 +53,7 @@ class LinearCorrection(nn.Module):
 def ridge_transfer(
     strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], rho: float
 ) -> LinearCorrection:
-    """W = (X'X + rho mean(diag X'X) I)^-1 X'L on unlabelled images.
+    """W = (X'X + rho mean(diag X'X) I)^-1 X'L on unlabelled images, by one Cholesky factorisation.
 
     L are the fine-tuned weak model's log-probabilities, centred in each row. The result is the geometric
     ensemble of the strong and the fine-tuned weak model, distilled into the strong one.
@@ -64,12 +66,39 @@ def ridge_transfer(
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
-    check_teacher(strong, finetuned_logits)
-    centred = finetuned_logits.double() - finetuned_logits.double().mean(-1, keepdim=True)
-    gram, cross = ridge_moments(strong, centred)
+    moments = ridge_moments(strong, finetuned_logits)
+    gram = moments.gram
     gram.diagonal().add_(rho * gram.diagonal().mean())
     factor, failed = torch.linalg.cholesky_ex(gram)
     if bool(failed):
         raise InvalidTensorError(f"rho = {rho} is too small for these embeddings.", "a larger --rho")
-    weight = torch.cholesky_solve(cross, factor)
-    return LinearCorrection(weight.float())
+    return LinearCorrection(torch.cholesky_solve(moments.cross, factor).float())
+
+
+def ridge_sweep(
+    strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], rhos: Sequence[float]
+) -> list[LinearCorrection]:
+    """The same for several rho, from one eigendecomposition X'X = V E V': W = V (E + rho mean(diag X'X))^-1 V'X'L.
+
+    Raises:
+        InvalidTensorError: if rows do not match or values are not finite.
+    """
+    moments = ridge_moments(strong, finetuned_logits)
+    values, vectors = torch.linalg.eigh(moments.gram)
+    rotated = vectors.T @ moments.cross
+    shifts = [rho * values.mean() for rho in rhos]  # the mean of the diagonal is that of the eigenvalues
+    return [LinearCorrection((vectors @ (rotated / (values + shift)[:, None])).float()) for shift in shifts]
+
+
+def ridge_moments(strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> RidgeMoments:
+    """X'X and X'L on the strong model's images, with L centred in each row, a block at a time.
+
+    Raises:
+        InvalidTensorError: if rows do not match or values are not finite.
+    """
+    check_teacher(strong, finetuned_logits)
+    moments = RidgeMoments(strong.images.shape[1], finetuned_logits.shape[1], strong.images.device)
+    for rows in strong.blocks(finetuned_logits.shape[1]):
+        targets = finetuned_logits[rows].float()
+        moments.add(strong.unit_images(rows), targets - targets.mean(-1, keepdim=True))
+    return moments

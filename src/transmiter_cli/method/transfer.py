@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.adapter import Adapter, with_basis
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.moments import cross_moment
+from transmiter_cli.method.moments import CrossMoment, cross_moment
+from transmiter_cli.method.polar import polar_factor
 
 
-def polar_factor(matrix: Float[Tensor, "size size"]) -> Float[Tensor, "size size"]:
-    """The orthogonal matrix nearest to `matrix`: U V' of its singular value decomposition U S V'."""
-    left, _, right = torch.linalg.svd(matrix)
-    return left @ right
+def basis_rotations(
+    moments: Sequence[CrossMoment], basis: Float[Tensor, "basis vocabulary"], regs: Sequence[float]
+) -> Float[Tensor, "models regs basis basis"]:
+    """Omega = argmin over orthogonal Omega of |H_t Omega - H_s|^2 + reg N |Omega - I|^2 (paper Eq. 7), for all pairs.
 
+    It is the polar factor of H_t'H_s + reg N I, float64; one batched solve gives them all. The paper's lambda is an
+    absolute 500; `reg` is lambda / N, so that its strength does not depend on the number of images. Reflections are
+    allowed.
 
-def basis_rotation(
-    target: Embeddings, source: Embeddings, basis: Float[Tensor, "basis vocabulary"], reg: float
-) -> Float[Tensor, "basis basis"]:
-    """Omega = argmin over orthogonal Omega of |H_t Omega - H_s|^2 + reg N |Omega - I|^2 (paper Eq. 7).
-
-    It is the polar factor of H_t'H_s + reg N I, float64. The paper's lambda is an absolute 500; `reg` is
-    lambda / N, so that its strength does not depend on the number of images. Reflections are allowed.
+    Args:
+        moments: H_t'H_s of each strong model with the same weak one.
+        basis: B.
+        regs: strengths of the pull to the identity.
     """
-    moment = cross_moment(target, source, basis)
-    return polar_factor(moment + reg * len(target) * torch.eye(len(moment), dtype=moment.dtype, device=moment.device))
+    products = torch.stack([moment.in_basis(basis) for moment in moments])
+    images = products.new_tensor([moment.images for moment in moments])
+    shifts = images[:, None] * products.new_tensor(list(regs))
+    identity = torch.eye(len(basis), dtype=products.dtype, device=products.device)
+    return polar_factor(products[:, None] + shifts[..., None, None] * identity)
 
 
-def transfer_adapter(adapter: Adapter, weak: Embeddings, strong: Embeddings, reg: float) -> Adapter:
-    """The adapter on the strong model: its basis becomes Omega' B, its correction stays as it is.
+def transfer_adapters(
+    adapter: Adapter, weak: Embeddings, strong: Sequence[Embeddings], regs: Sequence[float]
+) -> list[list[Adapter]]:
+    """The adapter on each strong model with each strength: its basis becomes Omega' B, its correction stays as it is.
 
-    No label and no gradient is used: both models only look at the same unlabelled images.
+    No label and no gradient is used: the models only look at the same unlabelled images.
+
+    Returns:
+        For each strong model, an adapter for each strength.
 
     Raises:
         InvalidTensorError: if the models do not share images and vocabulary.
     """
-    rotation = basis_rotation(strong, weak, adapter.basis, reg)
-    return with_basis(adapter, (rotation.T @ adapter.basis.double()).float())
+    basis = adapter.basis.detach()
+    rotations = basis_rotations([cross_moment(model, weak) for model in strong], basis, regs)
+    return [
+        [with_basis(adapter, (rotation.T @ basis.double()).float()) for rotation in of_model] for of_model in rotations
+    ]
+
+
+def transfer_adapter(adapter: Adapter, weak: Embeddings, strong: Embeddings, reg: float) -> Adapter:
+    """The adapter on one strong model with one strength.
+
+    Raises:
+        InvalidTensorError: if the models do not share images and vocabulary.
+    """
+    return transfer_adapters(adapter, weak, [strong], [reg])[0][0]

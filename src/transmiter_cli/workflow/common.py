@@ -15,7 +15,7 @@ from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.run import ARTEFACTS, FITTED, PROBE, Run, Task
+from transmiter_cli.run import FITTED, PROBE, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
 from transmiter_cli.task.finetuned import HeadTeacher, LogitsTeacher, mean_teacher, open_teacher
 
@@ -111,13 +111,9 @@ def load_fitted(run: Run, workspace: Workspace) -> Artefact:
     return load(path, workspace.method_device)
 
 
-def load_transferred(run: Run, workspace: Workspace) -> dict[str, Artefact]:
-    """What was transferred and refined in a run, by the row of the evaluation it gives."""
-    return {
-        row: load(run.path / name, workspace.method_device)
-        for row, name in ARTEFACTS.items()
-        if (run.path / name).is_file()
-    }
+def load_transferred(run: Run, strong: str, workspace: Workspace) -> dict[str, Artefact]:
+    """What was transferred to a strong model and refined there, by the row of the evaluation it gives."""
+    return {row: load(path, workspace.method_device) for row, path in run.artefacts(strong).items()}
 
 
 def signed(artefact: Artefact, encoder: CachedEncoder) -> Artefact:

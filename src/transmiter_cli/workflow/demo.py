@@ -40,6 +40,6 @@ def demo_run(run: Run, workspace: Workspace, seed: int) -> EvalResult:
         settings=FitSettings(seed=seed),
     )
     fit_run(options, run, workspace, lines["fit"])
-    transfer_run(TransferOptions("demo-strong", ("adapter", "ridge")), run, workspace, lines["transfer"])
+    transfer_run(TransferOptions(("demo-strong",), ("adapter", "ridge")), run, workspace, lines["transfer"])
     refine_run(RefineOptions(shots=SHOTS, settings=RefineSettings(seed=seed)), run, workspace, lines["refine"])
     return eval_run(EvalOptions(), run, workspace)

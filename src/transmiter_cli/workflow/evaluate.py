@@ -42,6 +42,7 @@ class EvalOptions:
 
     Attributes:
         data: test images, their test part where they have one; the data of fit, without its limit, if none are given.
+        strong: which strong model, where the run has several; the last one transferred to if None.
         mapping: a file from the data's labels to the run's classes.
         base_to_novel: also measure base and novel classes, each answered among its own.
         base: a file of base classes; CoOp's rule if None.
@@ -53,6 +54,7 @@ class EvalOptions:
     """
 
     data: DataFlags = field(default_factory=DataFlags)
+    strong: str | None = None
     mapping: Path | None = None
     base_to_novel: bool = False
     base: Path | None = None
@@ -119,7 +121,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace) -> EvalResult
         UsageError: if nothing was fitted or transferred.
         TransmiterError: if the images' labels are none of the run's classes, or fit or refine used the images.
     """
-    scene = open_scene(run, workspace)
+    scene = open_scene(run, workspace, options.strong)
     task, spec = scene.task, options.data.spec(scene.task)
     images = open_images(spec, "test")
     if options.data.data is None and images.split == task.split and not options.allow_overlap:
@@ -163,18 +165,18 @@ def require_labels_for(options: EvalOptions, labelled: bool) -> None:
         raise TransmiterError("Base-to-novel and --map need labels, but these images have none.", "leave them out")
 
 
-def open_scene(run: Run, workspace: Workspace) -> Scene:
+def open_scene(run: Run, workspace: Workspace, strong_name: str | None) -> Scene:
     """A run's models, checked to be of its task.
 
     Raises:
         UsageError: if nothing was fitted or transferred.
         TransmiterError: if an artefact is of another task or model.
     """
-    task, strong_name = run.task(), run.strong()
+    task, name = run.task(), run.strong(strong_name)
     workspace = workspace.like_fit(task.decoding)
     fitted = load_fitted(run, workspace)
-    transferred = load_transferred(run, workspace)
-    weak, strong = (workspace.open(resolve_model(name)) for name in (task.weak, strong_name))
+    transferred = load_transferred(run, name, workspace)
+    weak, strong = (workspace.open(resolve_model(model)) for model in (task.weak, name))
     check_artefact(fitted, task, weak)
     for artefact in transferred.values():
         check_artefact(artefact, task, strong)

@@ -10,7 +10,7 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
-from transmiter_cli.run import ARTEFACTS, Run
+from transmiter_cli.run import Run
 from transmiter_cli.workflow.common import check_artefact
 
 CHUNK = 4096
@@ -35,7 +35,7 @@ class Prediction:
 
 
 def predict_images(
-    files: Sequence[ImageRecord], row: str | None, top: int, run: Run, workspace: Workspace
+    files: Sequence[ImageRecord], row: str | None, top: int, run: Run, workspace: Workspace, strong: str | None = None
 ) -> Iterator[Prediction]:
     """Predict images in their order; those that cannot be decoded are left out, with a warning.
 
@@ -45,6 +45,7 @@ def predict_images(
         top: classes per image.
         run: a run in which something was transferred.
         workspace: cache and device.
+        strong: which strong model, where the run has several; the last one transferred to if None.
 
     Raises:
         UsageError: if there is no such artefact.
@@ -52,14 +53,15 @@ def predict_images(
     """
     task = run.task()
     workspace = workspace.like_fit(task.decoding)
-    encoder = workspace.open(resolve_model(run.strong()))
-    there = [name for name in PREFERENCE if (run.path / ARTEFACTS[name]).is_file()]
-    chosen = row or next(iter(there), "transferred")
+    name = run.strong(strong)
+    encoder = workspace.open(resolve_model(name))
+    there = run.artefacts(name)
+    chosen = row or next((best for best in PREFERENCE if best in there), "transferred")
     if chosen not in there:
         raise UsageError(
             f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.", "transmiter transfer --help"
         )
-    artefact = load(run.path / ARTEFACTS[chosen], workspace.method_device)
+    artefact = load(there[chosen], workspace.method_device)
     check_artefact(artefact, task, encoder)
     for start, found in encoder.image_chunks(files, CHUNK):
         if not found.kept:

@@ -29,11 +29,13 @@ class RefineOptions:
         data: labelled images; those that fit saw if none are given.
         shots: labelled images per class; all of them if None.
         method: which transferred correction to start from.
+        strong: of which strong model, where the run has several; the last one transferred to if None.
     """
 
     data: DataFlags = field(default_factory=DataFlags)
     shots: int | None = None
     method: Method = "adapter"
+    strong: str | None = None
     settings: RefineSettings = field(default_factory=RefineSettings)
 
 
@@ -55,9 +57,9 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     """
     task = run.task()
     workspace = workspace.like_fit(task.decoding)
-    strong = run.strong()
-    source = run.path / ARTEFACTS[ROWS[options.method]]
-    if not source.is_file():
+    strong = run.strong(options.strong)
+    source = run.artefacts(strong).get(ROWS[options.method])
+    if source is None:
         raise UsageError(
             f"There is no {options.method} in {run.path} to refine.",
             f"transmiter transfer --strong {strong} --method {options.method}{run.flag}",
@@ -75,7 +77,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         artefact = api.refine(
             transferred, found.rows.float().to(workspace.method_device), kept, advance, **vars(options.settings)
         )
-    path = run.path / ARTEFACTS["refined"]
+    path = run.home(strong) / ARTEFACTS["refined"]
     artefact.save(path)
     if artefact.details["refine"]["unchanged"]:
         workspace.reporter.warn("Nothing helped on held-out labels: refined is what was transferred.")

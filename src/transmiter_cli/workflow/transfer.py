@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, Method
 from transmiter_cli.description import read_description
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
-from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import class_logits
-from transmiter_cli.method.metrics import hits
-from transmiter_cli.run import ARTEFACTS, Run, Task
+from transmiter_cli.method.logits import class_answers, class_logits
+from transmiter_cli.run import ARTEFACTS, SWEPT, Run, Task, swept_row
 from transmiter_cli.workflow.common import (
     EncodedImages,
     check_artefact,
@@ -37,33 +40,41 @@ class TransferOptions:
     """Where to transfer, and how.
 
     Attributes:
-        strong: the strong model's name.
+        strong: the strong models' names.
         methods: each makes an artefact of its own.
-        reg: the paper's lambda divided by the number of images, or "auto" ("adapter").
+        regs: the paper's lambda divided by the number of images ("adapter"): one or more values, of which each gives
+            an artefact, or "auto" for the one that explains held-out images best.
         rho: relative ridge strength, or "auto" ("ridge").
         others: runs of the same classes with other weak and fine-tuned models, to be combined ("discriminant").
     """
 
-    strong: str
+    strong: Sequence[str]
     methods: Sequence[Method] = ("adapter",)
-    reg: float | api.Auto = 1.0
+    regs: Sequence[float] | api.Auto = (1.0,)
     rho: float | api.Auto = 0.1
     others: Sequence[Run] = ()
 
 
 @dataclass(frozen=True)
 class TransferResult:
-    """What one method made.
+    """What was made for one strong model, by one method and strength.
 
     Attributes:
+        row: the row of the evaluation that it gives.
         changed: on how many of the images the strong model's answer changed, a fraction.
     """
 
-    method: Method
+    strong: str
+    row: str
     artefact: Artefact
     path: Path
     images: int
     changed: float
+
+    @property
+    def name(self) -> str:
+        """The method, or the row of a further strength."""
+        return self.artefact.method if self.row in ROWS.values() else self.row
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -72,7 +83,7 @@ class TransferResult:
 
 
 def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, command: list[str]) -> list[TransferResult]:
-    """Transfer a run's adapter with each method and write the artefacts to the run directory.
+    """Transfer a run's adapter to each strong model with each method, and write the artefacts to the run directory.
 
     Raises:
         UsageError: if nothing was fitted, or there is no such model.
@@ -81,34 +92,57 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     task = run.task()
     workspace = workspace.like_fit(task.decoding)
     fitted = load_fitted(run, workspace)
-    weak_encoder, strong_encoder = (workspace.open(resolve_model(name)) for name in (task.weak, options.strong))
+    weak_encoder, *encoders = (workspace.open(resolve_model(name)) for name in (task.weak, *options.strong))
     check_artefact(fitted, task, weak_encoder)
     images = open_images(fit_data(task), task.split)
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
-    strong = encode(strong_encoder, weak.images, fitted.vocabulary, task.templates)
-    if strong.images.files != weak.images.files:
+    strong = [encode(encoder, weak.images, fitted.vocabulary, task.templates) for encoder in encoders]
+    if any(encoded.images.files != weak.images.files for encoded in strong):
         raise TransmiterError("Images changed while they were read; run the command again.")
     teacher = None
     if set(options.methods) != {"adapter"}:
         teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
     teachers = [teacher_of(other, task, workspace, weak) for other in options.others]
-    before = class_logits(strong.embeddings, len(task.classes)).argmax(-1)
+    made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], teacher, teachers)
+    folders = run.rehouse([encoder.name for encoder in encoders])
     results: list[TransferResult] = []
-    for method in options.methods:
-        more = teachers if method == "discriminant" else ()
-        about = (method, options.reg, options.rho, teacher, more)
-        artefact = api.transfer(fitted, weak.embeddings, strong.embeddings, *about)
-        kept = hits(artefact.adapt(strong.embeddings), before).double().mean().item()
-        path = run.path / ARTEFACTS[ROWS[method]]
-        results.append(
-            TransferResult(method, signed(artefact, strong_encoder), path, len(strong.images.files), 1 - kept)
-        )
+    for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True):
+        before = class_answers(encoded.embeddings, len(task.classes))
+        for row, artefact in artefacts.items():
+            changed = (artefact.answers(encoded.embeddings) != before).double().mean().item()
+            path = run.home(encoder.name, folders) / file_name(row)
+            signature = (signed(artefact, encoder), path, len(before), changed)
+            results.append(TransferResult(encoder.name, row, *signature))
     for result in results:
         result.artefact.save(result.path)
-    forget_stale(run, options.methods, strong_encoder.fingerprint)
-    fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, strong_encoder)}
-    run.add(command, fingerprints, strong=strong_encoder.name)
+    fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
+    run.add(command, fingerprints, strong=encoders[-1].name, **({"strong_folders": folders} if folders else {}))
+    for encoder in encoders:
+        forget_stale(run, encoder, options.methods, [result.path for result in results])
     return results
+
+
+def solve(
+    options: TransferOptions,
+    fitted: Artefact,
+    weak: Embeddings,
+    strong: Sequence[Embeddings],
+    logits: Float[Tensor, "images classes"] | None,
+    teachers: Sequence[Teacher],
+) -> list[dict[str, Artefact]]:
+    """For each strong model, an artefact by the row of the evaluation that it gives; adapters in one batched solve."""
+    made: list[dict[str, Artefact]] = [{} for _ in strong]
+    for method in options.methods:
+        row = ROWS[method]
+        if method == "adapter" and options.regs != "auto":
+            rows = [row, *map(swept_row, options.regs[1:])]
+            solved = api.transfer_all(fitted, weak, strong, options.regs)
+            for of_model, artefacts in zip(made, solved, strict=True):
+                of_model.update(zip(rows, artefacts, strict=True))
+        else:
+            for of_model, model in zip(made, strong, strict=True):
+                of_model[row] = api.transfer(fitted, weak, model, method, "auto", options.rho, logits, teachers)
+    return made
 
 
 def teacher_of(run: Run, task: Task, workspace: Workspace, seen: EncodedImages) -> Teacher:
@@ -129,13 +163,23 @@ def teacher_of(run: Run, task: Task, workspace: Workspace, seen: EncodedImages) 
     return Teacher(logits, class_logits(weak.embeddings, len(other.classes)))
 
 
-def forget_stale(run: Run, methods: Sequence[Method], fingerprint: str) -> None:
-    """Remove what was transferred to another strong model, and what refined a correction that is replaced now."""
-    for name in ARTEFACTS.values():
-        path = run.path / name
-        if not path.is_file():
+def file_name(row: str) -> str:
+    """The artefact's file by the row of the evaluation it gives."""
+    return ARTEFACTS.get(row) or f"{SWEPT}{row.removeprefix('reg=')}.safetensors"
+
+
+def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:
+    """Remove what was transferred to another strong model, and what stems from a correction that is replaced now.
+
+    What the run's own folder holds of a strong model that now has a folder goes, too.
+    """
+    home = run.home(encoder.name)
+    for path in {*run.path.glob("*.safetensors"), *home.glob("*.safetensors")} - set(written):
+        if path.name not in ARTEFACTS.values() and not path.name.startswith(SWEPT):
             continue
         description = read_description(path)
-        replaced = description["stage"] == "refined" and description["method"] in methods
-        if replaced or description["details"]["model"]["fingerprint"] != fingerprint:
+        replaced = description["method"] in methods and (
+            description["stage"] == "refined" or path.name.startswith(SWEPT)
+        )
+        if replaced or path.parent != home or description["details"]["model"]["fingerprint"] != encoder.fingerprint:
             path.unlink()

@@ -1,0 +1,84 @@
+"""transfer: the published solve against ours, at N = 50,000, M = 1024, d = 512 (weak) and 768 (strong)."""
+
+from __future__ import annotations
+
+import torch
+from benchmarks.measure import PRODUCT, Row, peak, peak_memory, product, random_rows, side_by_side
+from benchmarks.published import published_solve
+
+import transmiter_cli as tm
+from transmiter_cli.method.adapter import Adapter
+from transmiter_cli.method.basis import compact_basis
+from transmiter_cli.method.moments import STRIPS
+from transmiter_cli.method.ridge import ridge_sweep, ridge_transfer
+from transmiter_cli.method.transfer import transfer_adapters
+
+VOCABULARY, WEAK, STRONG, SCALE, CLASSES = 1024, 512, 768, 100.0, 100
+REGS = [10 ** (-2 + 0.25 * power) for power in range(16)]
+
+
+def models(images: int) -> tuple[tm.Embeddings, tm.Embeddings]:
+    """A weak and a strong model on random images."""
+    return tuple(  # type: ignore[return-value]
+        tm.Embeddings(random_rows(images, width, width), random_rows(VOCABULARY, width, width + 1), SCALE)
+        for width in (WEAK, STRONG)
+    )
+
+
+def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter) -> None:
+    """One way to transfer."""
+    if way == "published":
+        published_solve((weak.images, weak.texts), (strong.images, strong.texts), SCALE, torch.eye(VOCABULARY))
+    elif way.endswith("lambdas"):
+        transfer_adapters(adapter, weak, [strong], REGS)
+    elif way.endswith("rho"):
+        ridge_sweep(strong, strong.images[:, :CLASSES], REGS)
+    elif way == "ridge":
+        ridge_transfer(strong, strong.images[:, :CLASSES], 0.1)
+    else:
+        transfer_adapters(adapter, weak, [strong], [1.0])
+
+
+def memory(way: str, images: int) -> float:
+    """MiB by which one way raises the peak memory, its inputs there already."""
+    weak, strong = models(images)
+    adapter = Adapter(compact_basis(weak.texts), CLASSES)
+    with peak() as found:
+        solve(way, weak, strong, adapter)
+    return found[0]
+
+
+def operations(images: int) -> float:
+    """Floating-point operations of our moments: two deviations and the product."""
+    return 2 * images * ((WEAK**2 + STRONG**2) * (STRIPS + 1) / (2 * STRIPS) + WEAK * STRONG)
+
+
+def bench(quick: bool) -> list[Row]:
+    """Seconds, ratios, peak memory, and the share of the machine's matmul rate."""
+    images = 10_000 if quick else 50_000
+    weak, strong = models(images)
+    adapter = Adapter(compact_basis(weak.texts), CLASSES)
+    ways = ("published", "ours", "ours, 16 lambdas", "ridge", "ridge, 16 rho")
+    jobs = {way: lambda way=way: solve(way, weak, strong, adapter) for way in ways}
+    seconds = side_by_side({**jobs, "product": product}, 3 if quick else 5)
+    share = operations(images) / seconds["ours"] / (PRODUCT / seconds["product"])
+    rows: list[Row] = []
+    for way in ways:
+        alone = {"ours, 16 lambdas": "ours", "ridge, 16 rho": "ridge"}.get(way)
+        rows.append(
+            {
+                "way": way,
+                "images": images,
+                "s": seconds[way],
+                "times faster": seconds["published"] / seconds[way],
+                "times one": seconds[way] / seconds[alone] if alone else None,
+                "peak MiB": memory_of(way, images),
+                "of matmul rate": share if way == "ours" else None,
+            }
+        )
+    return rows
+
+
+def memory_of(way: str, images: int) -> float:
+    """`memory`, in a process of its own."""
+    return peak_memory(memory, way, images)

@@ -1,0 +1,115 @@
+"""transmiter transfer to several strong models with several strengths, and what the later commands make of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.cli.test_predict import FIT
+from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.run import Run
+
+BOTH = ("--strong", "demo-strong", "--strong", "demo-weak")
+RUN = Path("transmiter-run")
+
+
+@pytest.fixture
+def fitted(cli: Cli) -> Cli:
+    assert cli(*FIT).code == 0
+    return cli
+
+
+def files() -> set[str]:
+    return {str(path.relative_to(RUN)) for path in RUN.rglob("*.safetensors")}
+
+
+def top1(cli: Cli, *flags: object) -> dict[str, float]:
+    return {name: row["top1"] for name, row in json.loads(cli("eval", "--json", *flags).out)["rows"].items()}
+
+
+def test_one_model_and_one_strength_lie_in_the_runs_own_folder(fitted: Cli):
+    assert fitted("transfer", "--strong", "demo-strong").code == 0
+    assert files() == {"weak.safetensors", "strong.safetensors"}
+    assert "strong_folders" not in json.loads((RUN / "run.json").read_text())
+
+
+def test_several_strengths_give_a_row_each_and_the_first_is_the_default(fitted: Cli):
+    assert fitted("transfer", "--strong", "demo-strong", "--reg", "0.01,1,100", "--method", "adapter").code == 0
+    assert files() == {"weak.safetensors", *(f"strong{end}.safetensors" for end in ("", "-reg=1", "-reg=100"))}
+    rows = top1(fitted)
+    assert [name for name in rows if name not in ("weak", "weak_finetuned", "strong", "eft", "direct")] == [
+        "transferred",
+        "reg=1",
+        "reg=100",
+    ]
+    image = open_images("demo-digits", "test").files[0].path
+    default = fitted("predict", image).out
+    assert default == fitted("predict", image, "--use", "transferred").out
+    assert default != fitted("predict", image, "--use", "reg=100").out
+    shown = json.loads(fitted("inspect", RUN / "strong-reg=100.safetensors", "--json").out)
+    assert shown["details"]["transfer"] == {"images": 1198, "reg": 100.0}
+    for reg, row in (("1", "reg=1"), ("100", "reg=100")):
+        assert fitted("transfer", "--strong", "demo-strong", "--reg", reg).code == 0
+        assert top1(fitted)["transferred"] == rows[row]
+    assert files() == {"weak.safetensors", "strong.safetensors"}
+
+
+def test_several_strong_models_have_a_folder_each_and_eval_chooses(fitted: Cli):
+    assert fitted("transfer", "--strong", "demo-strong").code == 0
+    alone = top1(fitted)
+    done = fitted("transfer", *BOTH, "--method", "adapter", "--method", "ridge", "--json")
+    assert set(json.loads(done.out)["models"]) == {"demo-strong", "demo-weak"}
+    homes = {name: Run(RUN).home(name).relative_to(RUN) for name in ("demo-strong", "demo-weak")}
+    names = ("strong.safetensors", "strong-ridge.safetensors")
+    assert files() == {"weak.safetensors", *(f"{home}/{name}" for home in homes.values() for name in names)}
+    assert top1(fitted, "--strong", "demo-strong")["transferred"] == alone["transferred"]
+    assert json.loads(fitted("eval", "--json").out)["strong"] == "demo-weak"
+    assert fitted("refine", "--shots", 2, "--strong", "demo-strong").code == 0
+    assert "refined" in top1(fitted, "--strong", "demo-strong")
+    assert "refined" not in top1(fitted)
+    image = open_images("demo-digits", "test").files[0].path
+    answers = {fitted("predict", image, "--strong", name).out for name in homes}
+    assert len(answers) == 2
+
+
+def test_a_later_transfer_to_one_of_several_replaces_that_one_alone(fitted: Cli):
+    assert fitted("transfer", *BOTH, "--reg", "1,10").code == 0
+    before = files()
+    other = Run(RUN).home("demo-weak") / "strong.safetensors"
+    kept = other.read_bytes()
+    assert fitted("refine", "--shots", 2, "--strong", "demo-strong").code == 0
+    assert fitted("transfer", "--strong", "demo-strong").code == 0
+    home = Run(RUN).home("demo-strong").relative_to(RUN)
+    assert files() == before - {f"{home}/strong-reg=10.safetensors"}
+    assert other.read_bytes() == kept
+    assert json.loads(fitted("eval", "--json").out)["strong"] == "demo-strong"
+    assert fitted(*FIT).code == 0
+    assert files() == {"weak.safetensors"}
+
+
+def test_a_solve_for_several_is_that_for_each(fitted: Cli):
+    assert fitted("transfer", *BOTH, "--reg", "1,10").code == 0
+    together = (Run(RUN).home("demo-strong") / "strong-reg=10.safetensors").read_bytes()
+    assert fitted(*FIT).code == 0
+    assert fitted("transfer", "--strong", "demo-strong", "--reg", "10").code == 0
+    assert (RUN / "strong.safetensors").read_bytes() == together
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("transfer",), "No strong model was given"),
+        (("transfer", "--strong", "demo-strong", "--reg", "1,x"), "several with commas"),
+        (("transfer", "--strong", "demo-strong", "--reg", "1,-1"), "must be positive"),
+        (("eval", "--strong", "ViT-L/14"), "Nothing was transferred to 'ViT-L/14'"),
+        (("predict", "--data", "demo-digits", "--use", "reg=7"), "There is no 'reg=7'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(fitted: Cli, arguments: tuple[str, ...], said: str):
+    assert fitted("transfer", "--strong", "demo-strong").code == 0
+    done = fitted(*arguments)
+    assert done.code == 2
+    assert said in " ".join(done.err.replace("\u2502", " ").split())

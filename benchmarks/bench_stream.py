@@ -10,6 +10,7 @@ import torch
 from benchmarks.measure import Row, peak, peak_memory, random_rows
 
 import transmiter_cli as tm
+from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.store import EmbeddingStore
 from transmiter_cli.method.moments import CrossMoment
 
@@ -43,7 +44,7 @@ def generated(images: int, widths: tuple[int, int]) -> tuple[float, float]:
 def stored(images: int, widths: tuple[int, int], folder: str) -> tuple[float, float]:
     """The same from shards on the disk; writing them is not counted."""
     stores = [EmbeddingStore(Path(folder) / str(width)) for width in widths]
-    keys = [f"image {number}" for number in range(images)]
+    keys = key_digests(f"image {number}" for number in range(images))
     with peak() as found:
         began = time.perf_counter()
         sums = moment(widths)

@@ -40,7 +40,9 @@ def test_several_strengths_give_a_row_each_and_the_first_is_the_default(fitted: 
     assert fitted("transfer", "--strong", "demo-strong", "--reg", "0.01,1,100", "--method", "adapter").code == 0
     assert files() == {"weak.safetensors", *(f"strong{end}.safetensors" for end in ("", "-reg=1", "-reg=100"))}
     rows = top1(fitted)
-    assert [name for name in rows if name not in ("weak", "weak_finetuned", "strong", "eft", "direct")] == [
+    assert [
+        name for name in rows if name not in ("weak", "weak_finetuned", "strong", "eft_0.5", "eft", "eft_1.5", "direct")
+    ] == [
         "transferred",
         "reg=1",
         "reg=100",
@@ -102,8 +104,8 @@ def test_a_solve_for_several_is_that_for_each(fitted: Cli):
     ("arguments", "said"),
     [
         (("transfer",), "No strong model was given"),
-        (("transfer", "--strong", "demo-strong", "--reg", "1,x"), "several with commas"),
-        (("transfer", "--strong", "demo-strong", "--reg", "1,-1"), "must be positive"),
+        (("transfer", "--strong", "demo-strong", "--reg", "1,x"), "--reg must be a positive"),
+        (("transfer", "--strong", "demo-strong", "--reg", "1,-1"), "--reg must be a positive"),
         (("eval", "--strong", "ViT-L/14"), "Nothing was transferred to 'ViT-L/14'"),
         (("predict", "--data", "demo-digits", "--use", "reg=7"), "There is no 'reg=7'"),
     ],

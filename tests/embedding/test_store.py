@@ -29,7 +29,7 @@ def test_a_stream_gives_the_same_rows_block_by_block(tmp_path: Path):
     store, rows = EmbeddingStore(tmp_path), torch.randn(7, 3)
     for start in range(0, 7, 3):
         store.append([str(i) for i in range(start, min(start + 3, 7))], rows[start : start + 3])
-    blocks = list(store.stream([str(i) for i in range(7)], 2))
+    blocks = list(store.stream(key_digests(map(str, range(7))), 2))
     assert [len(block) for block in blocks] == [2, 2, 2, 1]
     assert torch.equal(torch.cat(blocks), rows)
 

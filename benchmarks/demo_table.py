@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "transmiter"
+METHODS = [part for name in ("adapter", "ridge", "discriminant") for part in ("--method", name)]
 LISTS = ("characters", "nouns", "imagenet")
 
 
@@ -36,7 +37,7 @@ def measure(seed: int, teacher: Path, words: str, run: Path) -> dict[str, float]
     fit = ["fit", "--weak", "demo-weak", "--finetuned", teacher, "--data", "demo-digits", "--aux-words", words]
     commands = [
         [COMMAND, *fit, "--seed", seed, "--run", run],
-        [COMMAND, "transfer", "--strong", "demo-strong", "--method", "adapter", "--method", "ridge", "--run", run],
+        [COMMAND, "transfer", "--strong", "demo-strong", *METHODS, "--run", run],
         [COMMAND, "refine", "--shots", 16, "--seed", seed, "--run", run],
         [COMMAND, "eval", "--json", "--run", run],
     ]

@@ -16,7 +16,19 @@ import pytest
 from tests.e2e.conftest import COMMAND, Transmiter
 from transmiter_cli.embedding.sources import open_images
 
-ROWS = ["weak", "weak_finetuned", "strong", "eft_0.5", "eft", "eft_1.5", "direct", "transferred", "ridge", "refined"]
+ROWS = [
+    "weak",
+    "weak_finetuned",
+    "strong",
+    "eft_0.5",
+    "eft",
+    "eft_1.5",
+    "direct",
+    "transferred",
+    "ridge",
+    "discriminant",
+    "refined",
+]
 COMMANDS = ("demo", "fit", "transfer", "refine", "eval", "predict", "bench", "embed", "models", "cache", "inspect")
 
 
@@ -28,6 +40,7 @@ def test_the_demo_shows_what_it_claims_over_three_seeds(transmiter: Transmiter):
     assert mean["weak_finetuned"] >= mean["weak"] + 0.15
     assert mean["transferred"] >= mean["strong"] + 0.05
     assert mean["ridge"] >= mean["strong"] + 0.05
+    assert mean["discriminant"] >= mean["transferred"] + 0.02
     assert mean["refined"] > mean["transferred"]
     unlabelled = [name for name in ROWS if name not in ("weak_finetuned", "refined")]
     assert not any(rows[name]["labels"] or rows[name]["gradients"] for rows in measured for name in unlabelled)
@@ -39,7 +52,7 @@ def test_the_demo_prints_a_table_of_80_columns_and_a_sentence(transmiter: Transm
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in done.stdout
     assert re.search(r"^ +transferred\W+9\d\.\d ", done.stdout, re.MULTILINE)
-    assert re.search(r"You saw a strong model go from \d\d\.\d % to \d\d\.\d %", " ".join(lines))
+    assert re.search(r"from \d\d\.\d % to 9\d\.\d % .* and to 9\d\.\d % \(discriminant\)", " ".join(lines))
     assert "$ transmiter fit --weak demo-weak" in done.stderr
 
 
@@ -47,7 +60,7 @@ def test_the_second_run_of_every_command_decodes_nothing(transmiter: Transmiter)
     transmiter("demo", "--run", "run")
     lines = [
         "fit --weak demo-weak --finetuned demo-finetuned --data demo-digits --aux-words characters --run run",
-        "transfer --strong demo-strong --method adapter --method ridge --run run",
+        "transfer --strong demo-strong --method adapter --method ridge --method discriminant --run run",
         "refine --shots 4 --run run",
         "eval --run run",
         "embed --model demo-weak --data demo-digits --split test",

@@ -25,7 +25,7 @@ refused("different widths: 8 and 7", tm.Embeddings, torch.randn(20, 8), torch.ra
 refused("must be a matrix", tm.Embeddings, torch.randn(8), torch.randn(12, 8), 1.0)
 refused("'compact' or 'paper', not 'papr'", tm.fit, model, teacher, basis="papr")
 fitted = tm.fit(model, teacher, epochs=1)
-refused("'adapter' or 'ridge', not 'rigde'", tm.transfer, fitted, model, model, "rigde")
+refused("adapter, ridge, discriminant, not 'rigde'", tm.transfer, fitted, model, model, "rigde")
 other = tm.Embeddings(torch.randn(20, 8), torch.randn(9, 8), 1.0)
 refused("9 text embeddings for a vocabulary of 12", tm.transfer, fitted, model, other)
 refused("no labelled images", tm.refine, fitted, torch.zeros(0, 8), torch.zeros(0, dtype=torch.long))

@@ -38,8 +38,11 @@ def command(
     limit: LimitOption = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Labelled images per class; all if left out.")] = None,
     method: Annotated[
-        Literal["adapter", "ridge", "discriminant"], typer.Option(help="Which transferred correction to refine.")
-    ] = "adapter",
+        Literal["adapter", "ridge", "discriminant"] | None,
+        typer.Option(
+            help="Which transferred correction to refine; the first there is of discriminant, adapter, ridge."
+        ),
+    ] = None,
     strong: StrongOption = None,
     epochs: Annotated[
         int, typer.Option(min=1, help="Most passes over the labelled images; cross-validation stops earlier.")
@@ -65,7 +68,9 @@ def command(
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:
-        console.print_json({"artefact": str(result.path), "labelled_images": result.images, "method": method})
+        console.print_json(
+            {"artefact": str(result.path), "labelled_images": result.images, "method": result.artefact.method}
+        )
         return
     console.print_result(
         [

@@ -50,8 +50,8 @@ def command(
     method: Annotated[
         list[MethodName] | None,
         typer.Option(
-            help="`adapter` (the paper's, the default), `ridge` or `discriminant` (these fold into the classifier); "
-            "may be repeated."
+            help="`adapter` (the paper's), `ridge` or `discriminant` (these fold into the classifier); "
+            "may be repeated. By default adapter and discriminant."
         ),
     ] = None,
     reg: Annotated[
@@ -80,15 +80,15 @@ def command(
     """Carry the fitted adapter to stronger models: no labels, no gradients, seconds."""
     if not strong:
         raise UsageError("No strong model was given, so there is nowhere to transfer to.", EXAMPLE)
-    if also and MethodName.discriminant not in (method or ()):
+    if also and method and MethodName.discriminant not in method:
         raise typer.BadParameter("--also needs --method discriminant.")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
     from transmiter_cli.run import Run
-    from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
+    from transmiter_cli.workflow.transfer import DEFAULT_METHODS, TransferOptions, transfer_run
 
     options = TransferOptions(
         tuple(dict.fromkeys(strong)),
-        tuple(dict.fromkeys(name.value for name in method or [MethodName.adapter])),
+        tuple(dict.fromkeys(name.value for name in method)) if method else DEFAULT_METHODS,
         regs,
         "auto" if rho == "auto" else strength("--rho", rho),
         tuple(map(Run, also or ())),

@@ -148,9 +148,9 @@ def evaluation_json(result: EvalResult) -> dict[str, Any]:
 
 def demo_sentence(result: EvalResult) -> str:
     """What the user just saw."""
-    rows = {name: 100 * row.top1 for name, row in result.rows.items()}  # type: ignore[union-attr]
+    percents = {name: f"{100 * row.top1:.1f} %" for name, row in result.rows.items()}  # type: ignore[union-attr]
     return (
-        f"You saw a strong model go from {rows['strong']:.1f} % to {rows['transferred']:.1f} % on handwriting, with "
-        f"no label and no gradient in it, by taking over what a weaker model ({rows['weak']:.1f} %) had "
-        f"learned in fine-tuning; 16 labels per class then made it {rows['refined']:.1f} %."
+        f"You saw a strong model go from {percents['strong']} to {percents['transferred']} (the paper's adapter) and "
+        f"to {percents['discriminant']} (discriminant) on handwriting, with no label and no gradient in it, by taking "
+        f"over what a weaker model ({percents['weak']}) had learned in fine-tuning."
     )

@@ -22,7 +22,7 @@ def demo_commands(run: Run, seed: int) -> dict[str, str]:
     lines = {
         "fit": "fit --weak demo-weak --finetuned demo-finetuned --data demo-digits "
         f"--aux-words characters --seed {seed}",
-        "transfer": "transfer --strong demo-strong --method adapter --method ridge",
+        "transfer": "transfer --strong demo-strong --method adapter --method ridge --method discriminant",
         "refine": f"refine --shots {SHOTS} --seed {seed}",
         "eval": "eval",
     }
@@ -40,6 +40,8 @@ def demo_run(run: Run, workspace: Workspace, seed: int) -> EvalResult:
         settings=FitSettings(seed=seed),
     )
     fit_run(options, run, workspace, lines["fit"])
-    transfer_run(TransferOptions(("demo-strong",), ("adapter", "ridge")), run, workspace, lines["transfer"])
+    transfer_run(
+        TransferOptions(("demo-strong",), ("adapter", "ridge", "discriminant")), run, workspace, lines["transfer"]
+    )
     refine_run(RefineOptions(shots=SHOTS, settings=RefineSettings(seed=seed)), run, workspace, lines["refine"])
     return eval_run(EvalOptions(), run, workspace)

@@ -20,6 +20,9 @@ from transmiter_cli.workflow.common import DataFlags, check_artefact
 from transmiter_cli.workflow.overlap import remember
 from transmiter_cli.workflow.transfer import ROWS
 
+PREFERENCE: tuple[Method, ...] = ("discriminant", "adapter", "ridge")
+"""Which correction is refined where none is named."""
+
 
 @dataclass(frozen=True)
 class RefineOptions:
@@ -28,13 +31,13 @@ class RefineOptions:
     Attributes:
         data: labelled images; those that fit saw if none are given.
         shots: labelled images per class; all of them if None.
-        method: which transferred correction to start from.
+        method: which transferred correction to start from; the first of PREFERENCE that there is if None.
         strong: of which strong model, where the run has several; the last one transferred to if None.
     """
 
     data: DataFlags = field(default_factory=DataFlags)
     shots: int | None = None
-    method: Method = "adapter"
+    method: Method | None = None
     strong: str | None = None
     settings: RefineSettings = field(default_factory=RefineSettings)
 
@@ -58,11 +61,13 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     task = run.task()
     workspace = workspace.like_fit(task.decoding)
     strong = run.strong(options.strong)
-    source = run.artefacts(strong).get(ROWS[options.method])
+    wanted: tuple[Method, ...] = (options.method,) if options.method else PREFERENCE
+    there = run.artefacts(strong)
+    source = next((there[ROWS[method]] for method in wanted if ROWS[method] in there), None)
     if source is None:
         raise UsageError(
-            f"There is no {options.method} in {run.path} to refine.",
-            f"transmiter transfer --strong {strong} --method {options.method}{run.flag}",
+            f"There is no {wanted[0]} in {run.path} to refine.",
+            f"transmiter transfer --strong {strong} --method {wanted[0]}{run.flag}",
         )
     transferred = load(source, workspace.method_device)
     encoder = workspace.open(resolve_model(strong))

@@ -33,6 +33,8 @@ from transmiter_cli.workflow.common import (
 
 ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge", "discriminant": "discriminant"}
 """The row of the evaluation that each method gives."""
+DEFAULT_METHODS: tuple[Method, ...] = ("adapter", "discriminant")
+"""The paper's, and the best there is."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class TransferOptions:
     """
 
     strong: Sequence[str]
-    methods: Sequence[Method] = ("adapter",)
+    methods: Sequence[Method] = DEFAULT_METHODS
     regs: Sequence[float] | api.Auto = (1.0,)
     rho: float | api.Auto = 0.1
     others: Sequence[Run] = ()

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from benchmarks.measure import Row, machine
 
-SUBJECTS = ("fit", "transfer", "polar", "stream", "vocabulary", "startup", "accuracy")
+SUBJECTS = ("fit", "transfer", "polar", "stream", "vocabulary", "startup", "accuracy", "encoding", "scale")
 
 
 def cell(value: object) -> str:

@@ -1,6 +1,4 @@
-"""What a run costs when nothing is left to encode, and the memory of embed and predict, at 10,000 and 100,000 images.
-
-    python benchmarks/scale.py [--images 100000] [--json FILE]
+"""A run with nothing left to encode, and the memory of embed and predict, as the number of images grows.
 
 Small generated images in ten class folders, the bundled models, an empty cache. "Second fit" is the time from the
 start of the process until training starts, when all embeddings are in the cache; memory is the peak resident size of
@@ -9,8 +7,6 @@ the whole process, as the operating system counts it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.measure import Row
 from PIL import Image
 
 COMMAND = str(Path(sys.executable).parent / "transmiter")
@@ -93,22 +90,14 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     return {"images": count, "peak_mb": peak, "second_fit_starts_after_s": float(shown.stdout) - start}
 
 
-def main() -> None:
-    """Measure and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def bench(quick: bool) -> list[Row]:
+    """Memory and seconds for few and for ten times as many images."""
+    few = 1_000 if quick else 10_000
     with tempfile.TemporaryDirectory() as folder:
-        small, large = (measure(Path(folder), count) for count in (options.images // 10, options.images))
-    print(f"| | {small['images']:,} images | {large['images']:,} images | ratio |\n|---|---|---|---|")
+        small, large = (measure(Path(folder), count) for count in (few, 10 * few))
     pairs = {f"peak memory of {name}, MB": (peak, large["peak_mb"][name]) for name, peak in small["peak_mb"].items()}
     pairs["second fit: training starts after, s"] = tuple(one["second_fit_starts_after_s"] for one in (small, large))
-    for name, (few, many) in pairs.items():
-        print(f"| {name} | {few:.1f} | {many:.1f} | {many / few:.2f} |")
-    if options.json:
-        options.json.write_text(json.dumps([small, large], indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    return [
+        {"what": name, f"{few:,} images": before, f"{10 * few:,} images": after, "ratio": after / before}
+        for name, (before, after) in pairs.items()
+    ]

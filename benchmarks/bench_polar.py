@@ -32,7 +32,7 @@ def bench(quick: bool) -> list[Row]:
         for digits in (1, 6):
             matrix = matrices(digits, 1)
             factor = way(matrix)
-            row[f"|Q'Q - I|, condition 1e{digits}"] = (factor.mT @ factor - identity).abs().max().item()
-            row[f"|Q - LAPACK's|, condition 1e{digits}"] = (factor - polar_by_svd(matrix)).abs().max().item()
+            row[f"Q'Q - I, condition 1e{digits}"] = (factor.mT @ factor - identity).abs().max().item()
+            row[f"Q - LAPACK's, condition 1e{digits}"] = (factor - polar_by_svd(matrix)).abs().max().item()
         rows.append(row)
     return rows

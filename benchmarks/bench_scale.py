@@ -74,14 +74,14 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     write_images(data, count)
     os.environ["TRANSMITER_CACHE"] = str(folder / f"cache-{count}")
     peak = {
-        "embed": call(COMMAND, "embed", "--model", "demo-strong", "--data", data),
+        "embed": call(COMMAND, "embed", "--model", "demo-weak", "--data", data),
         "embed --out": call(
-            COMMAND, "embed", "--model", "demo-strong", "--data", data, "--out", folder / "rows.safetensors"
+            COMMAND, "embed", "--model", "demo-weak", "--data", data, "--out", folder / "rows.safetensors"
         ),
     }
     task = ["--aux-words", "characters", "--run", run]
     call(COMMAND, "fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--data", data, "--epochs", 1, *task)
-    call(COMMAND, "transfer", "--strong", "demo-strong", "--method", "ridge", "--run", run)
+    call(COMMAND, "transfer", "--strong", "demo-weak", "--method", "ridge", "--run", run)
     peak["predict"] = call(COMMAND, "predict", "--data", data, "--run", run)
     start = time.time()
     shown = subprocess.run(

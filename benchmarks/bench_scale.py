@@ -24,27 +24,18 @@ CLASSES = [f"{number}" for number in range(10)]
 SECOND_FIT = """
 import sys, time
 from contextlib import contextmanager
-from pathlib import Path
-from transmiter_cli.embedding.sources import DataSpec
-from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import Run
-from transmiter_cli.workflow.fit import FitOptions, fit_run
+from transmiter_cli.cli.console import ConsoleReporter
+from transmiter_cli.cli.main import main
 
-class TrainingStarts(Exception): pass
+@contextmanager
+def progress(reporter, label):
+    if label == "Fitting the adapter":
+        print(time.time())
+        sys.exit()
+    yield lambda done, total: None
 
-class Stopwatch(Reporter):
-    @contextmanager
-    def progress(self, label):
-        if label == "Fitting the adapter":
-            raise TrainingStarts
-        yield lambda done, total: None
-
-options = FitOptions("demo-weak", ["demo-finetuned"], DataSpec(sys.argv[1]), aux_words="characters")
-try:
-    fit_run(options, Run(Path(sys.argv[2])), Workspace(reporter=Stopwatch()), ["transmiter", "fit"])
-except TrainingStarts:
-    print(time.time())
+ConsoleReporter.progress = progress
+main()
 """
 
 
@@ -79,14 +70,13 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
             COMMAND, "embed", "--model", "demo-weak", "--data", data, "--out", folder / "rows.safetensors"
         ),
     }
-    task = ["--aux-words", "characters", "--run", run]
-    call(COMMAND, "fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--data", data, "--epochs", 1, *task)
+    task = ["--aux-words", "characters", "--run", str(run)]
+    fit = ["fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--data", str(data), "--epochs", "1", *task]
+    call(COMMAND, *fit)
     call(COMMAND, "transfer", "--strong", "demo-weak", "--method", "ridge", "--run", run)
     peak["predict"] = call(COMMAND, "predict", "--data", data, "--run", run)
     start = time.time()
-    shown = subprocess.run(
-        [sys.executable, "-c", SECOND_FIT, str(data), str(run)], check=True, capture_output=True, text=True
-    )
+    shown = subprocess.run([sys.executable, "-c", SECOND_FIT, *fit], check=True, capture_output=True, text=True)
     return {"images": count, "peak_mb": peak, "second_fit_starts_after_s": float(shown.stdout) - start}
 
 

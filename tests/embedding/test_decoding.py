@@ -92,7 +92,7 @@ def test_scaled_decoding_computes_fewer_pixels_but_never_too_few(tmp_path: Path)
     for width, height in ((4000, 3000), (900, 1200), (440, 500), (100, 80)):
         Image.new("RGB", (width, height)).save(tmp_path / "a.jpg")
         Decoder(preprocess, 224, "scaled")([ImageFile(tmp_path, "a.jpg")])
-    assert seen == [(1000, 750), (450, 600), (440, 500), (100, 80)]
+    assert seen == [(500, 375), (450, 600), (440, 500), (100, 80)]
 
 
 def test_floating_point_pixels_are_brightness_or_refused(tmp_path: Path):

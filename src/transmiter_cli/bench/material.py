@@ -90,7 +90,7 @@ def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
         for part in ("train", "test"):
             inputs += [str(image_key(file)) for file in images_of(key, part).files]
         given = lasting_name(key.fill(key.teacher.finetuned or ""))
-        inputs.append(file_identity(Path(given)) if Path(given).is_file() else given)
+        inputs.append(file_identity(given) if Path(given).is_file() else given)
     weak, strong = (workspace.open(resolve_model(name)) for name in (key.weak, key.strong))
     return Source(spec, key, workspace, weak, strong, digest(weak.fingerprint, strong.fingerprint, *inputs))
 
@@ -108,7 +108,7 @@ def existing_identity(path: Path) -> str:
     """
     if not path.is_file():
         raise UsageError(f"There is no file {path}.", f"ls {path.absolute().parent}")
-    return file_identity(path)
+    return file_identity(str(path))
 
 
 def images_of(key: SceneKey, part: str) -> ImageSet:

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 BATCHES_AHEAD = 2
 """Batches that are worked on before they are asked for; per thread where each thread has its own."""
 Decoding = Literal["full", "scaled"]
-SPARE = 2
+SPARE = 1.5
 """How many times finer than the model's input a scaled picture must still be."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""

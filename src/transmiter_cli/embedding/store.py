@@ -183,7 +183,7 @@ class EmbeddingStore:
         if shard in self._memory:
             return self._memory[shard]
         try:
-            identity = file_identity(shard)
+            identity = file_identity(str(shard))
             rows = read_rows(shard, check=identity not in self._whole)
         except (DamagedShardError, OSError) as error:
             self._index.drop(number)

@@ -99,6 +99,8 @@ class View:
 
 def with_views(files: Sequence[ImageRecord], views: int, seed: int) -> tuple[ImageRecord, ...]:
     """Each image, followed by `views` random views of it."""
+    if not views:
+        return tuple(files)
     return tuple(
         record for file in files for record in (file, *(View(file, number, seed) for number in range(1, views + 1)))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -89,17 +89,38 @@ class StoredImages:
     skipped: list[Skipped]
 
 
+class KnownFiles(tuple[ImageRecord, ...]):
+    """Images that were just looked for in a store: the next model need not ask the file system for them again.
+
+    Attributes:
+        keys: digests of what the store knows them by.
+        decoding: how they were to be decoded.
+    """
+
+    keys: Digests
+    decoding: Decoding
+
+    @classmethod
+    def of(cls, files: Iterable[ImageRecord], keys: Digests, decoding: Decoding) -> KnownFiles:
+        """Files with their keys."""
+        known = cls(files)
+        known.keys, known.decoding = keys, decoding
+        return known
+
+
 @dataclass(frozen=True)
 class ImageEmbeddings:
     """Embeddings of the images that could be decoded.
 
     Attributes:
+        files: the kept images.
         rows: unit-norm, one per kept image.
         kept: their positions in the list that was asked for.
         skipped: the images that could not be decoded.
         encoded: how many were not in the store before.
     """
 
+    files: KnownFiles
     rows: Float[Tensor, "images width"]
     kept: list[int]
     skipped: list[Skipped]
@@ -288,7 +309,9 @@ class CachedEncoder:
                 rows = self.images.read(found.keys[kept]) if len(kept) else torch.empty(0, 0)
             except DamagedShardError:  # it is set aside now, and its rows are missing
                 continue
-            return ImageEmbeddings(rows, kept.tolist(), found.skipped, found.encoded)
+            positions: list[int] = kept.tolist()
+            known = KnownFiles.of((files[i] for i in positions), found.keys[kept], self.decoding)
+            return ImageEmbeddings(known, rows, positions, found.skipped, found.encoded)
 
     def _store(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> StoredImages:
         """Encode those of the images that the store lacks."""
@@ -304,6 +327,8 @@ class CachedEncoder:
 
     def image_keys(self, files: Sequence[ImageRecord]) -> tuple[Digests, list[Skipped]]:
         """Digests of what the store knows images by, and the images that are not there."""
+        if isinstance(files, KnownFiles) and files.decoding == self.decoding:
+            return files.keys, []
         keys = [self.image_key(file) for file in files]
         gone = [key for key in keys if isinstance(key, Skipped)]
         return key_digests(key if isinstance(key, str) else None for key in keys), gone

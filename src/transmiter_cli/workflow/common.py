@@ -59,10 +59,9 @@ def encode(encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], 
     """One model on images and vocabulary, on the workspace's device; images that cannot be decoded are left out."""
     device = encoder.workspace.method_device
     found = encoder.image_embeddings(images.files)
-    kept = tuple(images.files[i] for i in found.kept)
     texts = encoder.text_embeddings(vocabulary, templates)
     embeddings = Embeddings(found.rows.to(device), texts.to(device), encoder.facts.logit_scale)
-    return EncodedImages(replace(images, files=kept), embeddings)
+    return EncodedImages(replace(images, files=found.files), embeddings)
 
 
 def finetuned_logits(

@@ -72,7 +72,7 @@ class ImageFile:
 
     def key(self) -> str:
         """See ImageRecord."""
-        return file_identity(os.path.join(self.root, self.id))  # noqa: PTH118  a Path for each costs a second per 100,000
+        return file_identity(self.id if os.path.isabs(self.id) else f"{self.root}{os.sep}{self.id}")  # noqa: PTH117
 
     def open(self) -> BinaryIO:
         """See ImageRecord."""
@@ -118,8 +118,10 @@ class ImageSet:
         return [index[file.label] for file in self.files]
 
 
-def file_identity(path: str | Path) -> str:
+def file_identity(path: str) -> str:
     """A file's path, size and time of change, so that an edited file is a new one.
+
+    Strings in place of Path objects: this is done for each of maybe a million images, before anything else.
 
     Raises:
         OSError: if there is no such file.
@@ -128,15 +130,15 @@ def file_identity(path: str | Path) -> str:
     if stat.S_ISLNK(status.st_mode):
         real, status = os.path.realpath(path), os.stat(path)  # noqa: PTH116
     else:
-        folder, name = os.path.split(path)
-        real = os.path.join(real_folder(folder), name)  # noqa: PTH118
+        name = path.rpartition(os.sep)[2]
+        real = real_folder(path[: len(path) - len(name)]) + name
     return f"{real}|{status.st_size}|{status.st_mtime_ns}"
 
 
 @lru_cache(maxsize=1024)
 def real_folder(folder: str) -> str:
-    """A folder's path without symbolic links, which takes far longer to find than a file's size."""
-    return os.path.realpath(folder)
+    """A folder's path without symbolic links, ending in a separator; to find it takes far longer than a file's size."""
+    return os.path.join(os.path.realpath(folder), "")  # noqa: PTH118
 
 
 def require_root(files: Sequence[ImageFile], source: Path, root: Path) -> None:

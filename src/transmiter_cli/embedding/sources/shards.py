@@ -137,7 +137,7 @@ class Shard:
     @cached_property
     def identity(self) -> str:
         """The tar file's path, size and time of change."""
-        return file_identity(self.path)
+        return file_identity(str(self.path))
 
     @cached_property
     def samples(self) -> list[dict[str, Member]]:

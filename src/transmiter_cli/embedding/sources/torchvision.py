@@ -140,7 +140,7 @@ class TorchvisionReader:
     def rows(self, dataset: Any, names: tuple[str, ...], part: str | None) -> list[ArrayImage]:
         """The images of an array; a negative class index means no label."""
         files = sorted(self.root.glob(self.entry.storage.format(part=part)))
-        identity = digest(self.dataset_name, str(part), *map(file_identity, files))
+        identity = digest(self.dataset_name, str(part), *map(file_identity, map(str, files)))
         labels = [int(label) for label in getattr(dataset, self.entry.labels)]
         return [
             ArrayImage(dataset, row, identity, f"{part}/{row:06d}", names[label] if label >= 0 else None)

@@ -1,5 +1,5 @@
 # make demo: the main job on the bundled models and images.  make test: all tests.  make bench: all benchmarks, about
-# 15 minutes on 2 cores.  All set up .venv first.
+# 45 minutes on 2 cores.  All set up .venv first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 

@@ -155,7 +155,7 @@ def test_the_papers_file_runs_on_the_demos_features(cli: Cli, tmp_path: Path, sh
     before = before.replace("vocabulary_size = 1024", "vocabulary_size = 60")
     (tmp_path / "paper.toml").write_text(f'{before}[[data]]\nname = "eurosat"\ntemplates = "eurosat"\n\n{after}')
     shown = table(cli("bench", "paper.toml", "--json"))
-    assert list(shown)[-3:] == ["paper", "compact", "ridge"]
+    assert list(shown)[-4:] == ["paper", "compact", "ridge", "discriminant"]
     assert set(shown["ridge"]) >= {"base", "novel", "hm", "hm_of_means", "hm/eurosat"}
     assert shown["weak_finetuned"]["base"]["mean"] > 0.95
     assert shown["ridge"]["base"]["mean"] > shown["strong"]["base"]["mean"]
@@ -165,7 +165,7 @@ def test_the_shipped_files_are_of_the_grammar():
     paper, demo = read_spec(REPRODUCE / "paper.toml"), read_spec(Path("demo"))
     assert len(paper.data) == 11
     assert paper.method[0].options == {"paper_lambda": 500.0}
-    assert [one.name for one in demo.method] == ["transferred", "ridge", "refined"]
+    assert [one.name for one in demo.method] == ["transferred", "ridge", "discriminant", "refined"]
     scene = next(paper.scenes())
     path = scene.fill(paper.teacher[0].features, part="train")
     assert path == "features/PromptSRC/imagenet/1/16/train_features.pt"

@@ -207,7 +207,7 @@ def test_logits_of_train_images_are_not_those_of_test_images_with_the_same_names
     assert cli(*FIT[:4], "l.safetensors", "--data", "pets/train", "--epochs", 1).code == 0
     assert cli("transfer", "--strong", "demo-strong").code == 0
     outcome = cli("eval", "--data", "pets/test", "--json")
-    assert list(json.loads(outcome.out)["rows"]) == ["weak", "strong", "direct", "transferred"]
+    assert list(json.loads(outcome.out)["rows"]) == ["weak", "strong", "direct", "transferred", "discriminant"]
     assert "no logits for 8 images" in outcome.err
 
 
@@ -218,7 +218,7 @@ def test_a_fine_tuned_model_that_has_gone_costs_two_rows(cli: Cli, tmp_path: Pat
     assert cli("transfer", "--strong", "demo-strong").code == 0
     (tmp_path / "tuned.safetensors").unlink()
     outcome = cli("eval", "--json")
-    assert list(json.loads(outcome.out)["rows"]) == ["weak", "strong", "direct", "transferred"]
+    assert list(json.loads(outcome.out)["rows"]) == ["weak", "strong", "direct", "transferred", "discriminant"]
     assert "tuned.safetensors" in outcome.err
 
 

@@ -32,7 +32,7 @@ def top1(cli: Cli, *flags: object) -> dict[str, float]:
 
 def test_one_model_and_one_strength_lie_in_the_runs_own_folder(fitted: Cli):
     assert fitted("transfer", "--strong", "demo-strong").code == 0
-    assert files() == {"weak.safetensors", "strong.safetensors"}
+    assert files() == {"weak.safetensors", "strong.safetensors", "strong-discriminant.safetensors"}
     assert "strong_folders" not in json.loads((RUN / "run.json").read_text())
 
 
@@ -54,7 +54,7 @@ def test_several_strengths_give_a_row_each_and_the_first_is_the_default(fitted: 
     shown = json.loads(fitted("inspect", RUN / "strong-reg=100.safetensors", "--json").out)
     assert shown["details"]["transfer"] == {"images": 1198, "reg": 100.0}
     for reg, row in (("1", "reg=1"), ("100", "reg=100")):
-        assert fitted("transfer", "--strong", "demo-strong", "--reg", reg).code == 0
+        assert fitted("transfer", "--strong", "demo-strong", "--method", "adapter", "--reg", reg).code == 0
         assert top1(fitted)["transferred"] == rows[row]
     assert files() == {"weak.safetensors", "strong.safetensors"}
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -48,6 +49,23 @@ def test_views_follow_their_image_and_have_keys_of_their_own(tmp_path: Path):
     assert [record.id for record in records] == ["a.png"] * 3 + ["b.png"] * 3
     assert len({record.key() for record in records}) == 6
     assert records[0].key() == ImageFile(tmp_path, "a.png").key()
+
+
+def test_the_key_tells_apart_what_the_crop_depends_on(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    Image.new("L", (40, 30)).save(tmp_path / "data" / "a.png")
+    below, above = View(ImageFile(tmp_path / "data", "a.png"), 1, 0), View(ImageFile(tmp_path, "data/a.png"), 1, 0)
+    assert below.record.key() == above.record.key()
+    assert below.crop((40, 30)) != above.crop((40, 30))
+    assert below.key() != above.key()
+
+
+def test_what_is_decoded_with_an_image_does_not_change_it(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 255, (1200, 1600, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    decoder, records = Decoder(pil_to_tensor, 32, "scaled"), with_views([ImageFile(tmp_path, "a.jpg")], 3, 0)
+    together, alone = decoder(records), [decoder([record])[0] for record in records]
+    assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

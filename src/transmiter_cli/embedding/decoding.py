@@ -67,12 +67,14 @@ class Decoder:
 
     def __call__(self, records: Sequence[ImageRecord]) -> list[Tensor | Skipped]:
         """The picture that all the records show, as each of them shows it, or why it cannot be had."""
-        record = records[0]
+        record, *others = records
+        if others and self.decoding == "scaled":  # each at a scale of its own, whatever else is asked for with it
+            return [result for one in records for result in self([one])]
         try:
             with picture(record) as image:
                 size = upright_size(image)
                 if self.decoding == "scaled":
-                    shrink(image, SPARE * self.side / min(share(view, size) for view in records))
+                    shrink(image, SPARE * self.side / share(record, size))
                 ImageOps.exif_transpose(image, in_place=True)
                 upright = as_rgb(image)
                 return [self.preprocess(self.shown(view, upright, size)) for view in records]

@@ -61,7 +61,7 @@ class View:
 
     def key(self) -> str:
         """See ImageRecord."""
-        return f"{self.record.key()}|view {self.number} of seed {self.seed}"
+        return f"{self.record.key()}|view {self.number} of {self.id} by seed {self.seed}"
 
     def open(self) -> BinaryIO | Image.Image:
         """See ImageRecord; the whole picture."""

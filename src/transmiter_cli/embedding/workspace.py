@@ -289,6 +289,7 @@ class CachedEncoder:
     def _report(self, asked: int, kept: int, encoded: int, skipped: Sequence[Skipped]) -> None:
         """Say how many images there are and which were skipped; fail if those cannot be done without."""
         reporter = self.workspace.reporter
+        skipped = [*{image.name: image for image in skipped}.values()]  # once for all views of an image
         source = f"{encoded:,} decoded and encoded" if encoded else "all from the cache, none decoded"
         reporter.note(f"{self.name}: {kept:,} images, {source}.")
         for image in skipped[:LISTED]:

@@ -87,5 +87,5 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     if artefact.details["refine"]["unchanged"]:
         workspace.reporter.warn("Nothing helped on held-out labels: refined is what was transferred.")
     run.add(command, {strong: encoder.fingerprint})
-    remember("refine", files, run, workspace)
+    remember("refine", found.files, run, workspace)
     return RefineResult(artefact, path, len(kept))

@@ -30,6 +30,7 @@ from transmiter_cli.workflow.common import (
     load_fitted,
     signed,
 )
+from transmiter_cli.workflow.overlap import FILES
 
 ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge", "discriminant": "discriminant"}
 """The row of the evaluation that each method gives."""
@@ -185,3 +186,5 @@ def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], wr
         )
         if replaced or path.parent != home or description["details"]["model"]["fingerprint"] != encoder.fingerprint:
             path.unlink()
+    if not any(run.path.rglob(ARTEFACTS["refined"])):
+        (run.path / FILES["refine"]).unlink(missing_ok=True)

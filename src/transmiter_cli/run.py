@@ -32,6 +32,8 @@ ARTEFACTS = {
 """File names of what transfer and refine make, by the row of the evaluation they give."""
 SWEPT = "strong-reg="
 """How the files begin of what transfer makes with other --reg values than the first."""
+SWEPT_ROW = "reg="
+"""How the rows of the evaluation begin that these give."""
 STRONG_MODELS = "strong"
 """The folder that has a folder for each strong model, in a run that was transferred to several at once."""
 FITTED = "weak.safetensors"
@@ -262,7 +264,7 @@ class Run:
 
 def swept_row(reg: float) -> str:
     """The row of a --reg value that is not the first of several."""
-    return f"reg={reg:g}"
+    return f"{SWEPT_ROW}{reg:g}"
 
 
 def folder_name(strong: str) -> str:

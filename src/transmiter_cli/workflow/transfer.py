@@ -20,7 +20,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import class_answers, class_logits
-from transmiter_cli.run import ARTEFACTS, SWEPT, Run, Task, swept_row
+from transmiter_cli.run import ARTEFACTS, SWEPT, SWEPT_ROW, Run, Task, swept_row
 from transmiter_cli.workflow.common import (
     EncodedImages,
     check_artefact,
@@ -168,7 +168,7 @@ def teacher_of(run: Run, task: Task, workspace: Workspace, seen: EncodedImages) 
 
 def file_name(row: str) -> str:
     """The artefact's file by the row of the evaluation it gives."""
-    return ARTEFACTS.get(row) or f"{SWEPT}{row.removeprefix('reg=')}.safetensors"
+    return ARTEFACTS.get(row) or f"{SWEPT}{row.removeprefix(SWEPT_ROW)}.safetensors"
 
 
 def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:

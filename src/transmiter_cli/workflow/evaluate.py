@@ -24,7 +24,7 @@ from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import SWEPT_ROW, Run, Task
 from transmiter_cli.task.finetuned import MissingLogitsError, open_teacher
-from transmiter_cli.workflow.class_lists import ClassMap, base_classes, read_map
+from transmiter_cli.workflow.class_lists import base_classes, read_map
 from transmiter_cli.workflow.common import (
     DataFlags,
     check_artefact,
@@ -137,7 +137,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     if options.data.data is None and images.split == task.split and not options.allow_overlap:
         raise seen_by_fit(spec, images.split, run)
     labelled = options.labels and images.labelled
-    mapping = ClassMap(task.classes, task.labels, {}) if options.mapping is None else read_map(options.mapping, task)
+    mapping = read_map(options.mapping, task.classes, task.labels)
     base = base_classes(options.base, task) if options.base_to_novel or options.base else None
     require_labels_for(options, labelled)
     require_names(gates, row_names(options, run), column_names(Row if labelled else Unlabelled, base is not None))

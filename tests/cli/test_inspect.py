@@ -34,7 +34,7 @@ def test_a_run_shows_its_task_its_artefacts_and_its_commands(run: Cli):
     about = {line.split()[0]: line for line in lines if line.split()[0].endswith(".safetensors")}
     assert "fitted, adapter, basis compact, epochs 1, seed 0" in about["weak.safetensors"]
     assert "row transferred, on demo-strong, adapter, reg 0.1, images 100" in about["strong.safetensors"]
-    assert "row reg=10, on demo-strong, adapter, reg 10.0, images 100" in about["strong-reg=10.safetensors"]
+    assert "row reg=10, on demo-strong, adapter, reg 10, images 100" in about["strong-reg=10.safetensors"]
     assert "row discriminant, on demo-strong, discriminant" in about["strong-discriminant.safetensors"]
     assert "row refined, on demo-strong, discriminant, images 20" in about["refined.safetensors"]
     assert lines[-1] == "  $ transmiter refine --shots 2"

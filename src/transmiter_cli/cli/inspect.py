@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,8 +45,8 @@ def command(
     else:
         console.print_result(run_lines(found))
         console.results.print("commands", style="bold")
-        for line in found.history:
-            console.results.print(f"  $ {shlex.join(line)}", markup=False)
+        for line in found.commands:
+            console.results.print(f"  $ {line}", markup=False)
 
 
 def run_lines(run: RunSummary) -> list[tuple[str, str]]:
@@ -68,9 +67,14 @@ def content_line(content: Content) -> str:
     """An artefact of a run in one line."""
     about = content.description
     steps = about["details"].get(STEPS[about["stage"]], {})
-    settings = [f"{name} {steps[name]}" for name in SHOWN_SETTINGS if steps.get(name) is not None]
+    settings = [f"{name} {said(steps[name])}" for name in SHOWN_SETTINGS if steps.get(name) is not None]
     gives = [f"row {content.row}", f"on {content.strong}"] if content.row else ["fitted"]
     return ", ".join([*gives, about["method"], *settings])
+
+
+def said(value: object) -> str:
+    """A setting as people write it: 1,198 and 0.1, and 10 for 10.0."""
+    return f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def artefact_lines(description: dict[str, Any]) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,19 +41,18 @@ class RunSummary:
     """What a run is about, what is in it, and how it was made.
 
     Attributes:
-        history: all command lines that changed it, the first one first.
+        commands: the command lines that made what is there, the last fit's first.
     """
 
     path: Path
     task: Task
     contents: Sequence[Content]
-    history: Sequence[Sequence[str]]
+    commands: Sequence[str]
 
     def as_json(self) -> dict[str, Any]:
         """The same as one JSON object."""
         contents = [content.as_json() for content in self.contents]
-        commands = [shlex.join(line) for line in self.history]
-        return {"run": str(self.path), "task": asdict(self.task), "artefacts": contents, "commands": commands}
+        return {"run": str(self.path), "task": asdict(self.task), "artefacts": contents, "commands": self.commands}
 
 
 def open_inspected(path: Path) -> RunSummary | dict[str, Any]:
@@ -87,4 +85,4 @@ def summarize(run: Run) -> RunSummary:
     for strong in run.strong_models():
         for row, path in run.artefacts(strong).items():
             found.append(Content(str(path.relative_to(run.path)), strong, row, read_description(path)))
-    return RunSummary(run.path, task, found, run.history())
+    return RunSummary(run.path, task, found, run.commands())

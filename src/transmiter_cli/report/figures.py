@@ -97,7 +97,9 @@ def reliability_figure(before: Calibration, after: Calibration, name: str) -> st
         share = (found.images[there] / found.images.sum()).sqrt()
         points = [found.confidence[there].tolist(), found.accuracy[there].tolist()]
         axes.plot(*points, color=COLOURS[colour], linewidth=1.2)
-        axes.scatter(*points, s=(14 + 170 * share).tolist(), color=COLOURS[colour], alpha=0.75, linewidths=0)
+        axes.scatter(
+            *points, s=(14 + 170 * share).tolist(), color=COLOURS[colour], alpha=0.75, linewidths=0, clip_on=False
+        )
         axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
         axes.set_xticklabels(["0", "50", "100 %"])
         axes.set_yticklabels(["0", "50", "100"])
@@ -122,7 +124,7 @@ def classes_figure(names: Sequence[str], labels: Int[Tensor, " images"], before:
     values = [change[i] for i in order]
     figure, (axes,) = canvas(0.4 + ROW_HEIGHT * len(shown))
     colours = ["gain" if value >= 0 else "loss" for value in values]
-    bars(axes, shown, values, colours, [f"{value:+.1f}" for value in values])
+    bars(axes, shown, values, colours, [f"{value:+.1f}" if value else "0" for value in values])
     axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
     reach = max(*map(abs, values), 1.0)
     axes.set_xlim(min(0.0, *values) - 0.04 * reach, max(0.0, *values) + 0.34 * reach)

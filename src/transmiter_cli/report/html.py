@@ -101,7 +101,7 @@ def labelled_sections(result: EvalResult, evidence: Evidence, name: str, names: 
     labels, before, after = on_cpu(evidence, name)
     assert labels is not None
     right = (hits(before, labels), hits(after, labels))
-    text = "Top-1 in %; the dark line is the 95 % interval."
+    text = "Top-1 in %; the thin line is the 95 % interval."
     found = [Section("Accuracy", figures.accuracy_figure(result.rows, names), text)]
     if any(getattr(row, "hm", None) is not None for row in result.rows.values()):
         text = "Each part is answered among its own classes, in %."

@@ -75,4 +75,4 @@ def test_the_bench_example_is_of_the_grammar(tmp_path: Path):
 
     (example,) = re.findall(r"```toml\n(.*?)```", (DOCS / "evaluation.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "bench.toml").write_text(example)
-    assert len(list(read_spec(tmp_path / "bench.toml").scenes())) == 15
+    assert len(list(read_spec(tmp_path / "bench.toml").scenes())) == 30

@@ -44,7 +44,7 @@ def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path)
     run.add(["x"], {}, strong="ViT-L/14")
     for name in ARTEFACTS.values():
         (tmp_path / name).touch()
-    run.begin(TASK)
+    assert {made.row for made in run.begin(TASK)} == set(ARTEFACTS)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     with pytest.raises(UsageError, match="Nothing was transferred"):
         run.strong()

@@ -30,5 +30,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read as an artefact: {error}.") from error
     if metadata is None or "stage" not in metadata:
-        raise TransmiterError(f"{path} is a safetensors file, but not one that transmiter wrote.")
+        raise TransmiterError(
+            f"{path} is a safetensors file, but no artefact of transmiter: weights or a classifier head, perhaps."
+        )
     return {**json.loads(metadata), "tensors": shapes}

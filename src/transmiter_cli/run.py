@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import digest, write_atomically
 
 if TYPE_CHECKING:
+    from transmiter_cli.artefact import Method
     from transmiter_cli.embedding.decoding import Decoding
 
 RUN_VARIABLE = "TRANSMITER_RUN"
@@ -30,8 +31,14 @@ ARTEFACTS = {
     "refined": "refined.safetensors",
 }
 """File names of what transfer and refine make, by the row of the evaluation they give."""
+ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge", "discriminant": "discriminant"}
+"""The row of the evaluation that each method of transfer gives."""
+DEFAULT_METHODS: tuple[Method, ...] = ("adapter", "discriminant")
+"""What transfer makes where no method is named: the paper's, and the best there is."""
 SWEPT = "strong-reg="
 """How the files begin of what transfer makes with other --reg values than the first."""
+SWEPT_ROW = "reg="
+"""How the rows of the evaluation begin that these give."""
 STRONG_MODELS = "strong"
 """The folder that has a folder for each strong model, in a run that was transferred to several at once."""
 FITTED = "weak.safetensors"
@@ -70,6 +77,13 @@ class Task:
     def labels(self) -> tuple[str, ...]:
         """What labelled images of the task are labelled with: the data's own labels, or the class names."""
         return self.label_names or self.classes
+
+
+class Made(NamedTuple):
+    """What transfer or refine made: for which strong model, and the row of the evaluation that it gives."""
+
+    strong: str
+    row: str
 
 
 def task_from_json(stored: dict[str, Any]) -> Task:
@@ -137,19 +151,27 @@ class Run:
         Raises:
             UsageError: if there is none yet, or the chosen one is not among them.
         """
-        record = self.record()
-        last = record.get("strong")
+        last = self.record().get("strong")
         if last is None:
             raise UsageError(
                 f"Nothing was transferred in {self.path} yet.", f"transmiter transfer --strong MODEL{self.flag}"
             )
-        known = {last, *record.get("strong_folders", {})}
+        known = self.strong_models()
         if chosen is not None and chosen not in known:
             raise UsageError(
-                f"Nothing was transferred to {chosen!r} in {self.path}, only to {', '.join(sorted(known))}.",
+                f"Nothing was transferred to {chosen!r} in {self.path}, only to {', '.join(known)}.",
                 f"transmiter transfer --strong {shlex.quote(chosen)}{self.flag}",
             )
         return chosen or last
+
+    def strong_models(self) -> list[str]:
+        """All strong models that were transferred to, sorted."""
+        record = self.record()
+        return sorted({*record.get("strong_folders", {}), *([record["strong"]] if "strong" in record else [])})
+
+    def made(self) -> list[Made]:
+        """What there is of transfers and refinements."""
+        return [Made(strong, row) for strong in self.strong_models() for row in self.artefacts(strong)]
 
     def home(self, strong: str, folders: Mapping[str, str] | None = None) -> Path:
         """Where a strong model's artefacts are: the run's own folder, unless the run has several strong models.
@@ -185,9 +207,13 @@ class Run:
 
     def commands(self) -> list[str]:
         """The command lines that made what is there, the last fit's first."""
-        lines = [[str(part) for part in entry["command"]] for entry in self.record().get("history", [])]
+        lines = self.history()
         fits = [i for i, line in enumerate(lines) if line[1:2] == ["fit"]]
         return [shlex.join(line) for line in lines[fits[-1] if fits else 0 :]]
+
+    def history(self) -> list[list[str]]:
+        """All command lines that changed the run, the first one first."""
+        return [[str(part) for part in entry["command"]] for entry in self.record().get("history", [])]
 
     def claim(self, task: Task, force: bool) -> None:
         """Refuse to overwrite a run of other classes, or to compute what could not be written.
@@ -218,14 +244,15 @@ class Run:
                 f"{self.path} cannot be written to: {error.strerror}.", "pass another --run"
             ) from error
 
-    def begin(self, task: Task) -> None:
-        """Start the record anew for a fit whose artefact is written; what was transferred from an earlier one goes."""
+    def begin(self, task: Task) -> list[Made]:
+        """Start the record anew for a fit whose artefact is written; return what goes, made of an earlier fit."""
         try:
-            history = self.record().get("history", [])
+            history, gone = self.record().get("history", []), self.made()
         except TransmiterError:  # a damaged record is what --force replaces
-            history = []
+            history, gone = [], []
         self.write({"task": asdict(task), "history": history})
         self.forget()
+        return gone
 
     def forget(self) -> None:
         """Remove what transfer and refine made."""
@@ -262,7 +289,7 @@ class Run:
 
 def swept_row(reg: float) -> str:
     """The row of a --reg value that is not the first of several."""
-    return f"reg={reg:g}"
+    return f"{SWEPT_ROW}{reg:g}"
 
 
 def folder_name(strong: str) -> str:

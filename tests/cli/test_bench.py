@@ -5,13 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.cli.conftest import Cli, Outcome
+from tests.cli.test_evaluate import DIGITS, copies
+from transmiter_cli import api
 from transmiter_cli.bench.grid import Cell
+from transmiter_cli.bench.material import feature_path
 from transmiter_cli.bench.spec import read_spec
 from transmiter_cli.bench.summary import summarize
 from transmiter_cli.embedding.models import resolve_model
@@ -48,6 +55,9 @@ def small(folder: Path, more: str = "", finetuned: str = "demo-finetuned") -> Pa
     path = folder / "small.toml"
     path.write_text(SMALL.format(more=more, finetuned=finetuned))
     return path
+
+
+TARGET = '[[data]]\nname = "other"\nimages = "other"\n'
 
 
 def table(outcome: Outcome) -> dict[str, dict]:
@@ -184,6 +194,10 @@ def test_the_shipped_files_are_of_the_grammar():
         (('finetuned = "demo-finetuned"', ""), "either finetuned or features"),
         (('images = "demo-digits"', ""), "needs data with images"),
         (('name = "digits"', ""), "lacks 'name'"),
+        (("[[teacher]]", TARGET + 'fit_on = "pets"\n[[teacher]]'), "fit_on 'pets', which is none of digits"),
+        (("[[teacher]]", TARGET + 'fit_on = "other"\n[[teacher]]'), "fit_on 'other', which is none of digits"),
+        (("[[teacher]]", TARGET + 'map = "m.json"\n[[teacher]]'), "has a map, but no fit_on"),
+        (("[[teacher]]", TARGET + 'fit_on = "digits"\nlimit = 5\n[[teacher]]'), "has limit and fit_on"),
         (("[[teacher]]", "[[data]]"), "at least one \\[\\[teacher\\]\\]|none of name, images"),
         (("seeds = [0, 1]", "seeds = ["), "no valid TOML"),
     ],
@@ -205,9 +219,119 @@ def test_a_missing_file_and_an_unknown_placeholder(tmp_path: Path):
         scene.fill("features/{shots}")
 
 
-def cell(data: str, seed: int, base: float, novel: float) -> Cell:
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Some test digits of three classes in folders of other names, the map, and the grid's file."""
+    names = ["one", "six", "two"]
+    folder = copies("test", tmp_path / "other", names)
+    for name in names:
+        (folder / name).rename(folder / f"n-{name}")
+    (tmp_path / "map.json").write_text(json.dumps({f"n-{name}": name for name in names}))
+    path = small(tmp_path)
+    target = TARGET + 'fit_on = "digits"\nmap = "map.json"\n'
+    path.write_text(path.read_text().replace("[[teacher]]", target + "[[teacher]]"))
+    return path
+
+
+def test_what_is_fitted_on_one_set_is_measured_on_others_with_a_map(cli: Cli, other: Path, monkeypatch):
+    fits: list[int] = []
+    real = api.fit
+    monkeypatch.setattr(api, "fit", lambda *args, **more: fits.append(1) or real(*args, **more))
+    outcome = cli("bench", other, "--json")
+    found, shown = json.loads(outcome.out), table(outcome)
+    assert len(fits) == 4, "two settings of two seeds, whatever the number of targets"
+    assert len(found["cells"]) == 8
+    assert {line["fit_on"] for line in found["table"]} == {"digits"}
+    adapter = shown["adapter"]
+    assert set(adapter) == {"top1", "top1/digits", "top1/other"}
+    assert adapter["top1"] == adapter["top1/other"]
+    assert shown["strong"]["top1/other"]["mean"] > shown["strong"]["top1/digits"]["mean"], "three classes to answer"
+    assert json.loads(cli("bench", other, "--json").out) == {**found, "kept": 8}
+    text = cli("bench", other).out
+    assert "tuned, demo-weak > demo-strong, fitted on digits" in text
+    assert re.search(r"top-1 % +digits +other", text)
+    lines = list(csv.DictReader(io.StringIO(cli("bench", other, "--csv").out)))
+    assert {line["fit_on"] for line in lines} == {"digits"}
+
+    fit = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", 1)
+    assert cli(*fit, "--data", "demo-digits", "--limit", 200).code == 0
+    assert cli("transfer", "--strong", "demo-strong", "--method", "adapter").code == 0
+    rows = json.loads(cli("eval", "--data", "other", "--map", "map.json", "--json").out)["rows"]
+    (own,) = (one for one in found["cells"] if (one["data"], one["method"], one["seed"]) == ("other", "adapter", 0))
+    assert (own["fit_on"], own["rows"]["adapter"]["top1"]) == ("digits", rows["transferred"]["top1"])
+    assert own["rows"]["strong"]["top1"] == rows["strong"]["top1"]
+
+
+def test_a_change_of_the_map_computes_the_target_anew(cli: Cli, other: Path, tmp_path: Path):
+    first = json.loads(cli("bench", other, "--json").out)
+    (tmp_path / "map.json").write_text(json.dumps({"n-one": "one", "n-six": None, "n-two": "two"}))
+    again = json.loads(cli("bench", other, "--json").out)
+    assert again["kept"] == 4
+    tops = [one["table"][2]["columns"]["top1/other"]["mean"] for one in (first, again)]
+    assert tops[1] >= tops[0]
+    (tmp_path / "map.json").unlink()
+    failures = json.loads(cli("bench", other, "--json").out)["failures"]
+    assert len(failures) == 2
+    assert "other (fitted on digits)" in failures[0]
+    assert "no file map.json" in failures[0]
+
+
+def test_base_to_novel_of_other_data_of_the_same_classes(cli: Cli, tmp_path: Path):
+    copies("test", tmp_path / "other", DIGITS)
+    path = small(tmp_path, 'protocol = "base-to-novel"', "probe")
+    path.write_text(path.read_text().replace("[[teacher]]", TARGET + 'fit_on = "digits"\n[[teacher]]'))
+    shown = table(cli("bench", path, "--json"))
+    assert {"hm", "hm/other", "hm/digits"} <= set(shown["ridge"])
+    assert shown["ridge"]["hm"] == shown["ridge"]["hm/other"]
+    assert "fitted on digits" in cli("bench", path).out
+    path.write_text(path.read_text().replace('fit_on = "digits"', 'fit_on = "digits"\nmap = "map.json"'))
+    assert "no base and novel classes" in cli("bench", path).err
+
+
+def test_logits_of_one_set_are_not_those_of_a_target_with_the_same_names(cli: Cli, tmp_path: Path):
+    ids = [file.id for part in ("train", "test") for file in open_images("demo-digits", part).files]
+    save_file({"logits": torch.randn(len(ids), 10)}, tmp_path / "l.safetensors", {"ids": json.dumps(ids)})
+    shutil.copytree(open_images("demo-digits", "test").files[0].root, tmp_path / "other")
+    path = small(tmp_path, finetuned="l.safetensors")
+    path.write_text(path.read_text().replace("[[teacher]]", TARGET + 'fit_on = "digits"\n[[teacher]]'))
+    outcome = json.loads(cli("bench", path, "--json").out)
+    assert {one["data"] for one in outcome["cells"]} == {"digits"}
+    assert len(outcome["failures"]) == 2
+    assert "no logits for 599 images" in outcome["failures"][0]
+
+
+def test_feature_files_are_those_of_what_is_fitted_and_of_what_is_measured(tmp_path: Path):
+    path = small(tmp_path)
+    text = path.read_text().replace("[[teacher]]", TARGET + 'fit_on = "digits"\n[[teacher]]')
+    path.write_text(text.replace('finetuned = "demo-finetuned"', 'features = "{data}/{part}.pt"'))
+    scenes = list(read_spec(path).scenes())
+    assert [str(scene)[:24] for scene in scenes[:2]] == ["digits, tuned, demo-weak", "other (fitted on digits)"]
+    files = [(str(feature_path(one, "train")), str(feature_path(one, "test"))) for one in scenes]
+    assert set(files) == {("digits/train.pt", "digits/test.pt"), ("digits/train.pt", "other/test.pt")}
+    path.write_text(path.read_text().replace('fit_on = "digits"', 'fit_on = "digits"\nmap = "map.json"'))
+    with pytest.raises(TransmiterError, match="features have no images"):
+        read_spec(path)
+
+
+def cell(data: str, seed: int, base: float, novel: float, fit_on: str | None = None) -> Cell:
     row = {"top1": base, "base": base, "novel": novel, "hm": 2 * base * novel / (base + novel)}
-    return Cell(data, "t", "w", "s", None, seed, "m", {"strong": row, "m": row}, 0.1)
+    return Cell(data, "t", "w", "s", None, seed, "m", {"strong": row, "m": row}, 0.1, fit_on)
+
+
+def test_means_of_what_was_fitted_elsewhere_are_over_the_others():
+    cells = [cell("a", 0, 0.9, 0.4), cell("b", 0, 0.7, 0.6), cell("x", 0, 0.5, 0.3, "a"), cell("y", 0, 0.3, 0.1, "a")]
+    lines = summarize(cells)
+    assert [(line.fit_on, line.row) for line in lines] == [(None, "strong"), (None, "m"), ("a", "strong"), ("a", "m")]
+    plain, cross = lines[1].columns, lines[3].columns
+    assert plain["top1"].mean == pytest.approx(0.8)
+    assert (cross["top1"].mean, cross["top1/a"].mean) == (pytest.approx(0.4), 0.9)
+    assert "top1/b" not in cross
+    assert [line.fit_on for line in summarize([cells[0], *cells[2:]])] == ["a", "a"]
+    only_top1 = [replace(one, rows={"m": {"top1": one.rows["m"]["top1"]}}) for one in cells]
+    text = bench_markdown(summarize(only_top1))
+    assert "| top-1 % | a | b | mean |" in text
+    assert "| top-1 % | a | x | y | mean of 2 |" in text
+    assert "| m | 90.0 | 50.0 | 30.0 | 40.0 |" in text
 
 
 def test_means_are_over_sets_within_a_seed_and_deviations_between_seeds():

@@ -150,11 +150,11 @@ def test_views_are_learned_from_and_stored_but_not_counted(cli: Cli, digits: Pat
     learned = artefact.read_bytes()
     assert learned != before
     assert "20 images, 20 decoded and encoded" in plain.err
-    assert "60 images, 40 decoded and encoded" in viewed.err
+    assert "20 images and 40 views of them, 40 decoded and encoded" in viewed.err
     assert json.loads(viewed.out)["images"] == 20
     assert json.loads(viewed.out)["agreement_before"] == json.loads(plain.out)["agreement_before"]
     again = cli(*line, "--views", 2)
-    assert "60 images, all from the cache" in again.err
+    assert "20 images and 40 views of them, all from the cache" in again.err
     assert artefact.read_bytes() == learned
     assert "40 decoded" in cli(*line, "--views", 2, "--seed", 1).err
     moved = cli("transfer", "--strong", "demo-strong", "--json")

@@ -235,6 +235,6 @@ def test_strengths_that_are_not_positive(cli: Cli):
 
 
 def test_an_unexpected_error_is_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("transmiter_cli.description.read_description", lambda path: 1 / 0)
+    monkeypatch.setattr("transmiter_cli.workflow.inspect.read_description", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli("inspect", "x.safetensors")

@@ -97,10 +97,46 @@ def test_gates_decide_the_exit_code(cli: Cli, run: Path):
     assert verdict["right"] == pytest.approx(json.loads(outcome.out)["rows"]["strong"]["top1"] + 0.9)
 
 
-def test_gates_with_wrong_names_list_the_right_ones(cli: Cli, run: Path):
-    failed(cli("eval", "--require", "lasso.top1 > 0"), 2, "no row 'lasso', only weak, weak_finetuned, strong")
-    failed(cli("eval", "--require", "strong.top9 > 0"), 2, "no number 'top9'", "top1, low, high")
-    failed(cli("eval", "--require", "strong.top1"), 2, "cannot be read")
+@pytest.mark.parametrize(
+    ("flags", "gate", "said"),
+    [
+        ((), "lasso.top1 > 0", "no row 'lasso', only weak, weak_finetuned, strong, eft_0.5, eft, eft_1.5, direct,"),
+        ((), "transfered.top1 > 0", "Did you mean transferred?"),
+        ((), "strong.top9 > 0", "no number 'top9', only parameters, flops, models, seconds, labels, gradients, top1"),
+        ((), "strong.hm > 0", "no number 'hm'"),
+        ((), "strong_finetuned.top1 > 0", "no row 'strong_finetuned'"),
+        (("--eft", "0.3"), "eft_0.5.top1 > 0", "no row 'eft_0.5', only weak, weak_finetuned, strong, eft_0.3, direct"),
+        (("--no-labels",), "strong.top1 > 0", "no number 'top1', only"),
+        (
+            ("--data", "demo-digits", "--data", "demo-digits"),
+            "strong.nll > 0",
+            "no number 'nll', only top1, gain, sets",
+        ),
+        ((), "strong.top1", "cannot be read"),
+    ],
+)
+def test_gates_with_wrong_names_list_the_right_ones_before_anything_is_encoded(
+    cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], gate: str, said: str
+):
+    monkeypatch.setattr("transmiter_cli.embedding.workspace.CachedEncoder.image_embeddings", lambda *_: 1 / 0)
+    failed(cli("eval", *flags, "--require", gate), 2, said)
+
+
+def test_a_row_that_turns_out_to_be_missing_is_named_afterwards(cli: Cli, run: Path):
+    record = json.loads((run / "run.json").read_text())
+    record["task"]["finetuned"] = ["gone.safetensors"]
+    (run / "run.json").write_text(json.dumps(record))
+    outcome = cli("eval", "--require", "weak_finetuned.top1 > 0")
+    failed(outcome, 2, "no row 'weak_finetuned', only weak, strong, direct, transferred")
+
+
+def test_the_columns_of_a_gate_are_those_that_are_measured(cli: Cli, run: Path):
+    for flags, gate in (
+        (("--base-to-novel",), "strong.hm >= 0"),
+        (("--no-labels",), "strong.changed <= 0"),
+        (("--eft", "0.3"), "eft_0.3.top1 >= 0"),
+    ):
+        assert cli("eval", *flags, "--require", gate).code == 0
 
 
 def test_every_format_has_the_same_numbers(cli: Cli, run: Path):

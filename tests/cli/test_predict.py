@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,14 +68,34 @@ def test_refined_is_taken_where_there_is_one(run: Cli):
     assert run("predict", file, "--use", "transferred").out == before
 
 
-def test_bad_images_are_left_out_and_named(run: Cli, tmp_path: Path):
+def test_named_images_without_a_prediction_are_listed_after_the_others(run: Cli, tmp_path: Path):
     (tmp_path / "bad.jpg").write_bytes(b"")
     file = open_images("demo-digits", "test").files[0].path
-    outcome = run("predict", file, "bad.jpg")
+    outcome = run("predict", "absent.png", file, "bad.jpg")
+    assert outcome.code == 1
+    assert [json.loads(line)["image"] for line in outcome.out.splitlines()] == [str(file)]
+    assert "bad.jpg: empty file" in outcome.err
+    assert "Error: 2 of the 3 images that were named have no prediction: absent.png, bad.jpg." in outcome.err
+    assert run("predict", file, file).code == 0
+    assert run("predict", file, "bad.jpg", "--strict").code == 1
+
+
+def test_bad_images_of_a_folder_are_left_out_and_named(run: Cli, tmp_path: Path):
+    (tmp_path / "some").mkdir()
+    shutil.copy(open_images("demo-digits", "test").files[0].path, tmp_path / "some" / "good.png")
+    (tmp_path / "some" / "bad.jpg").write_bytes(b"")
+    outcome = run("predict", "--data", "some")
     assert outcome.code == 0
     assert len(outcome.out.splitlines()) == 1
     assert "bad.jpg: empty file" in outcome.err
-    assert run("predict", file, "bad.jpg", "--strict").code == 1
+    assert run("predict", "--data", "some", "--strict").code == 1
+
+
+def test_it_says_once_what_it_predicts_with(run: Cli):
+    file = open_images("demo-digits", "test").files[0].path
+    assert run("predict", file).err.count("Predicting with transferred on demo-strong.") == 1
+    assert "Predicting with ridge on demo-strong." in run("predict", file, "--use", "ridge", "--format", "table").err
+    assert "Predicting" not in run("predict", file, "-q").err
 
 
 def test_calls_that_cannot_be_right(cli: Cli, run: Cli):

@@ -47,6 +47,9 @@ def test_several_strengths_give_a_row_each_and_the_first_is_the_default(fitted: 
         "reg=1",
         "reg=100",
     ]
+    gate = fitted("eval", "--require", "reg=100.top1 >= 0")
+    assert gate.code == 0
+    assert "transferred reg=0.01 " in gate.out
     image = open_images("demo-digits", "test").files[0].path
     default = fitted("predict", image).out
     assert default == fitted("predict", image, "--use", "transferred").out

@@ -1,12 +1,14 @@
 """transfer's methods, strengths and verdict on the bundled task."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Cli
 from transmiter_cli.artefact import load
+from transmiter_cli.run import Run
 
 FIT = ["fit", "--weak", "demo-weak", "--data", "demo-digits", "--aux-words", "characters", "--epochs", "1"]
 TRANSFER = ["transfer", "--strong", "demo-strong"]
@@ -59,3 +61,26 @@ def test_refine_starts_from_the_discriminant(run: Cli, tmp_path: Path):
     refined = load(tmp_path / "transmiter-run/refined.safetensors")
     assert refined.stage == "refined"
     assert refined.method == "discriminant"
+
+
+def test_what_a_transfer_or_fit_removes_is_said_with_the_commands_that_make_it_again(run: Cli):
+    assert "No longer" not in run(*TRANSFER).err
+    assert run("refine", "--shots", 2).code == 0
+    again = run(*TRANSFER)
+    assert "No longer in transmiter-run: refined (demo-strong)." in again.err
+    assert "To make it again: transmiter refine --shots 2\n" in again.err
+    assert "No longer" not in run(*TRANSFER, "--method", "ridge").err
+    other = run("transfer", "--strong", "demo-weak")
+    assert "transferred, ridge, discriminant (demo-strong)" in other.err
+    (line,) = (line for line in other.err.splitlines() if "No longer" in line)
+    for command in line.split("To make it again: transmiter ")[1].split(" && transmiter "):
+        assert run(*shlex.split(command)).code == 0
+    assert {made.row for made in Run(Path("transmiter-run")).made() if made.strong == "demo-strong"} == {
+        "transferred",
+        "ridge",
+        "discriminant",
+    }
+    fitted = run(*FIT, "--finetuned", "demo-finetuned")
+    assert "No longer in transmiter-run: " in fitted.err
+    assert "ridge, discriminant (demo-strong)" in fitted.err
+    assert "No longer" not in run(*FIT, "--finetuned", "demo-finetuned").err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -215,3 +216,22 @@ def test_an_interrupt_exits_with_130_and_keeps_what_was_encoded(environment: dic
         assert process.wait(timeout=60) == 130
     assert list(Path(environment["TRANSMITER_CACHE"]).rglob("images/*.safetensors"))
     assert not (tmp_path / "transmiter-run/weak.safetensors").exists()
+
+
+def test_predictions_of_files_with_any_name_are_manifests(transmiter: Transmiter, environment: dict, tmp_path: Path):
+    transmiter("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--data", "demo-digits", "--epochs", 1)
+    transmiter("transfer", "--strong", "demo-strong", "--method", "ridge")
+    names = [os.fsdecode(b"latin-\xe9.png"), "new\nline.png", 'schön, "quoted".png']
+    for file, name in zip(open_images("demo-digits", "test").files, names, strict=False):
+        shutil.copy(file.path, tmp_path / name)
+
+    def predict(form: str, *images: str) -> bytes:
+        line = [COMMAND, "predict", *images, "--format", form]
+        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, check=True).stdout
+
+    for form, before, after in (("csv", b"image,", b"path,"), ("jsonl", b'"image"', b'"path"')):
+        first = predict(form, *names)
+        (tmp_path / f"list.{form}").write_bytes(first.replace(before, after))
+        assert predict(form, "--data", f"list.{form}", "--strict") == first
+    assert b"latin-\xe9.png" in predict("csv", *names)
+    assert [json.loads(line)["image"] for line in predict("jsonl", *names).splitlines()] == names

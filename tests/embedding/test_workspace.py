@@ -10,7 +10,8 @@ from transmiter_cli.embedding import workspace as module
 from transmiter_cli.embedding.models import resolve_model, with_weights
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import open_images
-from transmiter_cli.embedding.workspace import CachedEncoder, Workspace, choose_device
+from transmiter_cli.embedding.views import with_views
+from transmiter_cli.embedding.workspace import CachedEncoder, NoImagesError, Workspace, choose_device
 from transmiter_cli.errors import TransmiterError, UsageError
 
 
@@ -67,6 +68,24 @@ def test_a_strict_workspace_fails_but_keeps_what_it_encoded(weak: CachedEncoder,
     (folder / "5.png").unlink()
     embed(weak, folder)
     assert "none decoded" in weak.workspace.reporter.notes[-1]
+
+
+def test_views_are_not_counted_as_images(weak: CachedEncoder, folder: Path):
+    (folder / "5.png").write_bytes(b"")
+    files = with_views(open_images(str(folder), None).files, 2, 0)
+    weak.image_embeddings(files)
+    assert weak.workspace.reporter.notes == ["demo-weak: 5 images and 10 views of them, 15 decoded and encoded."]
+    weak.workspace.strict = True
+    with pytest.raises(TransmiterError, match=r"1 of 6 images cannot be decoded"):
+        weak.image_embeddings(files)
+
+
+def test_no_images_are_not_said_to_be_from_the_cache(weak: CachedEncoder, folder: Path):
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(NoImagesError, match="6 of 6 images cannot be decoded"):
+        embed(weak, folder)
+    assert weak.workspace.reporter.notes == []
 
 
 def test_what_was_encoded_before_a_crash_is_kept(weak: CachedEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,13 +3,14 @@ from types import SimpleNamespace
 import pytest
 
 from transmiter_cli.errors import UsageError
-from transmiter_cli.evaluation.require import judge, parse_gate
+from transmiter_cli.evaluation.require import judge, parse_gate, require_names
 
 ROWS = {
     "strong": SimpleNamespace(top1=0.7, low=0.6, base=None, moves=()),
     "transferred": SimpleNamespace(top1=0.75, low=0.68, base=None, moves=()),
     "eft_0.5": SimpleNamespace(top1=0.8),
     "transferred@ViT-L/14": SimpleNamespace(top1=0.9),
+    "reg=0.1": SimpleNamespace(top1=0.4),
 }
 
 
@@ -24,6 +25,8 @@ ROWS = {
         ("eft_0.5.top1 <= 0.8", True),
         ("transferred@ViT-L/14.top1 > transferred.top1", True),
         ("-1 < - strong.low", True),
+        ("reg=0.1.top1 < strong.top1", True),
+        ("strong.top1>=reg=0.1.top1", True),
         ("transferred.low > strong.top1", False),
     ],
 )
@@ -66,3 +69,19 @@ def test_what_is_not_of_the_grammar_is_a_usage_error(text: str):
 def test_wrong_names_list_the_right_ones(text: str, said: str):
     with pytest.raises(UsageError, match=said):
         judge(parse_gate(text), ROWS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("transfered.top1 > 0", r"no row 'transfered', only strong, transferred\. Did you mean transferred\?"),
+        (
+            "0 < strong.top1 + transferred.topp1",
+            r"transferred has no number 'topp1', only top1, nll\. Did you mean top1\?",
+        ),
+        ("lasso.top1 > 0", r"only strong, transferred\.$"),
+    ],
+)
+def test_names_are_checked_before_there_are_rows(text: str, said: str):
+    with pytest.raises(UsageError, match=said):
+        require_names([parse_gate("strong.nll < 1"), parse_gate(text)], ["strong", "transferred"], ["top1", "nll"])

@@ -114,6 +114,20 @@ def test_it_tells_the_numbers_of_the_table(result: EvalResult):
     assert text.count("<li><img") == min(12, row.fixed) + min(12, row.broken)
 
 
+def test_the_best_row_has_a_star_only_if_it_is_better_than_the_strong_model(result: EvalResult):
+    assert render(result, []).count("★") == 2
+    level = {name: replace(row, top1=0.5) for name, row in result.rows.items()}
+    text = render(replace(result, rows=level), [])
+    assert "★" not in text
+    assert "No row that runs one strong model is better than the strong" in text
+
+
+def test_the_strength_of_the_first_of_several_is_in_table_and_figures(result: EvalResult):
+    text = render(replace(result, reg=0.1), [])
+    assert "<td>transferred reg=0.1" in text
+    assert re.search(r'aria-label="Bars of top-1[^"]*transferred reg=0.1 ', text)
+
+
 def test_the_same_evaluation_gives_the_same_report(result: EvalResult):
     assert render(result, []) == render(result, [])
 

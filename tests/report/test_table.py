@@ -76,6 +76,27 @@ def test_the_best_row_of_one_strong_model_has_a_star():
     assert starred == ["refined", "best"]
 
 
+def test_no_row_has_a_star_if_none_is_better_than_the_strong_model():
+    worse = {name: row(0.7) if name in ("transferred", "refined") else one for name, one in ROWS.items()}
+    lines = rendered(evaluation_table(replace(RESULT, rows=worse)))
+    assert not [line for line in lines if line.startswith("*")]
+    assert "No row that runs one strong model is better than the strong model itself." in " ".join(lines)
+    assert "best of" not in " ".join(lines)
+
+
+def test_the_first_of_several_strengths_is_in_the_rows_title_alone():
+    swept = replace(RESULT, rows={**ROWS, "reg=10": row(0.8)}, reg=0.01)
+    lines = rendered(evaluation_table(swept))
+    assert any("transferred reg=0.01 " in line for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert "| transferred reg=0.01 |" in evaluation_markdown(swept)
+    assert "transferred" in evaluation_json(swept)["rows"]
+    assert "reg=" not in "\n".join(rendered(evaluation_table(RESULT)))
+    means = mean_rows([swept.rows, swept.rows])
+    assert "transferred reg=0.01" in "\n".join(rendered(means_table(means, swept.reg)))
+    assert "transferred reg=0.01 moves" in "\n".join(rendered(evaluation_table(replace(UNLABELLED, reg=0.01))))
+
+
 def test_numbers_of_a_column_end_at_the_same_place():
     lines = [line for line in rendered(evaluation_table(RESULT)) if "-shot" in line or "refined" in line]
     ends = {

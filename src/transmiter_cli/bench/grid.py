@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ class Cell:
     """One measured combination.
 
     Attributes:
+        data: what was measured on.
         rows: numbers by row; the method's own row has the method's name.
         seconds: how long it took, from tensors to numbers.
+        fit_on: what was fitted on, where that are other data.
     """
 
     data: str
@@ -39,6 +41,26 @@ class Cell:
     method: str
     rows: Mapping[str, Mapping[str, Any]]
     seconds: float
+    fit_on: str | None = None
+
+
+@dataclass
+class Trained:
+    """What the last scenes made of one data set, for its other targets.
+
+    Attributes:
+        origin: of the source that it was made from.
+        fits: fitted adapters by their settings.
+        moved: transferred, and perhaps refined, corrections by method.
+    """
+
+    origin: object = None
+    fits: dict[str, Artefact] = field(default_factory=dict)
+    moved: dict[str, Artefact] = field(default_factory=dict)
+
+    def of(self, origin: object) -> Trained:
+        """This, if it was made from `origin`; else nothing yet."""
+        return self if origin == self.origin else Trained(origin)
 
 
 @dataclass(frozen=True)
@@ -69,10 +91,11 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
     cells: list[Cell] = []
     failures: list[str] = []
     kept = 0
+    trained = Trained()
     scenes = list(spec.scenes())
     for number, key in enumerate(scenes, 1):
         try:
-            found, before = run_scene(spec, key, results, workspace)
+            found, before, trained = run_scene(spec, key, results, workspace, trained)
         except (TransmiterError, OSError) as error:
             failures.append(f"{key}: {error}")
             workspace.reporter.warn(failures[-1])
@@ -84,8 +107,10 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
     return BenchResult(cells, failures, kept)
 
 
-def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspace) -> tuple[list[Cell], int]:
-    """All methods of a scene, and how many of them were kept from before.
+def run_scene(
+    spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspace, trained: Trained
+) -> tuple[list[Cell], int, Trained]:
+    """All methods of a scene, how many of them were kept from before, and what was trained.
 
     Raises:
         TransmiterError: if the data cannot be used, or an option does not exist.
@@ -93,7 +118,7 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
     quiet = replace(workspace, reporter=WarningsOnly(workspace.reporter))
     source = open_source(spec, key, quiet)
     material: Material | None = None
-    fits: dict[str, Artefact] = {}
+    trained = trained.of((replace(key, target=None), source.origin))
     cells: list[Cell] = []
     kept = 0
     for method in spec.method:
@@ -103,12 +128,12 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
         cell = read_cell(path)
         if cell is None:
             material = material or source.load()
-            cell = measure_cell(key, method, material, fits)
+            cell = measure_cell(key, method, material, trained)
             write_atomically(path, (json.dumps({"about": about, "cell": asdict(cell)}, indent=1) + "\n").encode())
         else:
             kept += 1
         cells.append(cell)
-    return cells, kept
+    return cells, kept, trained
 
 
 def read_cell(path: Path) -> Cell | None:
@@ -119,42 +144,51 @@ def read_cell(path: Path) -> Cell | None:
         return None
 
 
-def measure_cell(key: SceneKey, method: MethodEntry, material: Material, fits: dict[str, Artefact]) -> Cell:
-    """Fit, transfer, refine if asked, and evaluate; `fits` keeps fitted adapters by their settings."""
+def measure_cell(key: SceneKey, method: MethodEntry, material: Material, trained: Trained) -> Cell:
+    """Fit, transfer and refine if asked, unless that was done for another target, and evaluate."""
     started = time.perf_counter()
-    train, test = material.train, material.test
-    settings = canonical_json(dict(method.fit))
-    if settings not in fits:
-        own: dict[str, Any] = {"seed": key.seed, **method.fit}
-        fits[settings] = checked(lambda: api.fit(train.weak, train.finetuned, material.vocabulary, **own), method)
-    options = dict(method.options)
-    if "paper_lambda" in options:
-        options["reg"] = options.pop("paper_lambda") / len(train.weak)
-    call: Callable[..., Artefact] = api.transfer
-    moved = checked(
-        lambda: call(
-            fits[settings], train.weak, train.strong, method.transfer, finetuned_logits=train.finetuned, **options
-        ),
-        method,
-    )
-    if method.refine is not None:
-        chosen = choose_shots(train.labels.tolist(), key.shots, key.seed)
-        shown = (train.strong.images[chosen].float(), train.labels[chosen])
-        extra: dict[str, Any] = {"seed": key.seed, **method.refine}
-        moved = checked(lambda: api.refine(moved, *shown, **extra), method)
+    test = material.test
+    if method.name not in trained.moved:
+        trained.moved[method.name] = train(key, method, material, trained.fits)
     rows = evaluate(
         test.labels,
         weak=test.weak,
         finetuned_logits=test.finetuned,
         strong=test.strong,
-        fitted=fits[settings],
-        transferred={method.name: moved},
+        fitted=trained.fits[fit_settings(method)],
+        transferred={method.name: trained.moved[method.name]},
         base=material.base,
+        among=material.among,
         seed=key.seed,
     )
     numbers = {name: asdict(row) for name, row in rows.items()}
-    place = (key.data.name, key.teacher.name, key.weak, key.strong, key.shots, key.seed, method.name)
-    return Cell(*place, numbers, time.perf_counter() - started)
+    place = (key.measured.name, key.teacher.name, key.weak, key.strong, key.shots, key.seed, method.name)
+    return Cell(*place, numbers, time.perf_counter() - started, key.data.name if key.target else None)
+
+
+def fit_settings(method: MethodEntry) -> str:
+    """What tells the fitted adapters of methods apart."""
+    return canonical_json(dict(method.fit))
+
+
+def train(key: SceneKey, method: MethodEntry, material: Material, fits: dict[str, Artefact]) -> Artefact:
+    """What a method makes of the train images; `fits` keeps fitted adapters by their settings."""
+    shown, settings = material.train, fit_settings(method)
+    if settings not in fits:
+        own: dict[str, Any] = {"seed": key.seed, **method.fit}
+        fits[settings] = checked(lambda: api.fit(shown.weak, shown.finetuned, material.vocabulary, **own), method)
+    options = dict(method.options)
+    if "paper_lambda" in options:
+        options["reg"] = options.pop("paper_lambda") / len(shown.weak)
+    call: Callable[..., Artefact] = api.transfer
+    about = (fits[settings], shown.weak, shown.strong, method.transfer)
+    moved = checked(lambda: call(*about, finetuned_logits=shown.finetuned, **options), method)
+    if method.refine is None:
+        return moved
+    chosen = choose_shots(shown.labels.tolist(), key.shots, key.seed)
+    labelled = (shown.strong.images[chosen].float(), shown.labels[chosen])
+    extra: dict[str, Any] = {"seed": key.seed, **method.refine}
+    return checked(lambda: api.refine(moved, *labelled, **extra), method)
 
 
 def checked(step: Callable[[], Artefact], method: MethodEntry) -> Artefact:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,10 +22,11 @@ from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.files import digest
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.probe import linear_probe
-from transmiter_cli.task.finetuned import PROBE, HeadTeacher, lasting_name, open_teacher
+from transmiter_cli.task.finetuned import PROBE, HeadTeacher, LogitsTeacher, Teacher, lasting_name, open_teacher
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
+from transmiter_cli.workflow.class_lists import read_map
 from transmiter_cli.workflow.common import EncodedImages, encode
 
 
@@ -45,12 +46,14 @@ class Material:
 
     Attributes:
         base: the base classes; None in the plain protocol.
+        among: the classes that may be answered; None for all.
     """
 
     vocabulary: Sequence[str]
     train: Part
     test: Part
     base: Sequence[int] | None
+    among: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Source:
 
     Attributes:
         identity: changes whenever an input does: images, files, weights.
+        origin: the same for what is fitted on.
     """
 
     spec: BenchSpec
@@ -67,6 +71,7 @@ class Source:
     weak: CachedEncoder
     strong: CachedEncoder
     identity: str
+    origin: str
 
     def load(self) -> Material:
         """The tensors.
@@ -83,21 +88,22 @@ def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
     Raises:
         UsageError: if a file, folder or model does not exist.
     """
-    inputs: list[str] = []  # files before models, which may have to be downloaded
-    if key.teacher.features is not None:
-        inputs += [existing_identity(feature_path(key, part)) for part in ("train", "test")]
+    if key.teacher.features is not None:  # files before models, which may have to be downloaded
+        train, test = ([existing_identity(feature_path(key, part))] for part in ("train", "test"))
     else:
-        for part in ("train", "test"):
-            inputs += [str(image_key(file)) for file in images_of(key, part).files]
+        train, test = ([str(image_key(file)) for file in images_of(key, part).files] for part in ("train", "test"))
         given = lasting_name(key.fill(key.teacher.finetuned or ""))
-        inputs.append(file_identity(given) if Path(given).is_file() else given)
+        train.append(file_identity(given) if Path(given).is_file() else given)
+        test += [existing_identity(Path(key.measured.map).expanduser())] if key.measured.map else []
     weak, strong = (workspace.open(resolve_model(name)) for name in (key.weak, key.strong))
-    return Source(spec, key, workspace, weak, strong, digest(weak.fingerprint, strong.fingerprint, *inputs))
+    origin = digest(weak.fingerprint, strong.fingerprint, *train)
+    return Source(spec, key, workspace, weak, strong, digest(origin, *test), origin)
 
 
 def feature_path(key: SceneKey, part: str) -> Path:
     """A feature file of a scene."""
-    return Path(key.fill(key.teacher.features or "", part=part)).expanduser()
+    data = (key.data if part == "train" else key.measured).name
+    return Path(key.fill(key.teacher.features or "", part=part, data=data)).expanduser()
 
 
 def existing_identity(path: Path) -> str:
@@ -113,7 +119,7 @@ def existing_identity(path: Path) -> str:
 
 def images_of(key: SceneKey, part: str) -> ImageSet:
     """The train or test images of a scene."""
-    data = key.data
+    data = key.data if part == "train" else key.measured
     limit = data.limit if part == "train" else None
     return open_images(DataSpec(data.images or "", data.root, None, limit), part)
 
@@ -134,7 +140,7 @@ def from_features(source: Source) -> Material:
     files = {part: read_feature_file(feature_path(source.key, part)) for part in ("train", "test")}
     names = list(files["train"].classes)
     if list(files["test"].classes) != names:
-        raise TransmiterError(f"The feature files of {source.key} have different classes.")
+        raise TransmiterError(f"The feature files of {source.key} have different classes, or another order of them.")
     device = source.workspace.method_device
     vocabulary = vocabulary_of(source, names)
     templates = templates_of(source.key, names, names)
@@ -173,32 +179,42 @@ def feature(file: FeatureFile, name: str, views: bool) -> Tensor:
 
 def from_images(source: Source) -> Material:
     """Material from images; in base-to-novel, train images of novel classes are left out by their labels."""
-    key, workspace = source.key, source.workspace
+    key, device = source.key, source.workspace.method_device
     train, test = (images_of(key, part) for part in ("train", "test"))
     names, labels = class_names(train.label_names, None)
+    mapping = read_map(Path(key.measured.map).expanduser() if key.measured.map else None, names, labels)
+    test = mapping.known_only(test)  # fails on a strange label before anything is encoded
     vocabulary, templates = vocabulary_of(source, names), templates_of(key, names, labels)
     base = coop_base(len(names)) if source.spec.protocol == BASE_TO_NOVEL else None
     if base is not None:
         seen = {labels[i] for i in base}
         train = ImageSet(tuple(file for file in train.files if file.label in seen), train.label_names, train.split)
-    both = [(encode(source.weak, one, vocabulary, templates)) for one in (train, test)]
-    device = workspace.method_device
-    numbers = [torch.tensor(one.images.labels(labels), device=device) for one in both]
-    if key.teacher.finetuned == PROBE:
-        teacher = probe(both[0], numbers[0], len(names), key)
-    else:
-        about = (resolve_model(key.weak), both[0].embeddings.images.shape[1], both[0].embeddings.logit_scale)
-        teacher = open_teacher(key.fill(key.teacher.finetuned or ""), workspace, *about, names, templates)
+    both = [encode(source.weak, one, vocabulary, templates) for one in (train, test)]
+    indices = (both[0].images.labels(labels), mapping.indices(both[1].images.files))
+    numbers = [torch.tensor(one, device=device) for one in indices]
+    teacher = teacher_of(source, both[0], numbers[0], names, templates)
+    elsewhere = replace(teacher, own_data=False) if key.target and isinstance(teacher, LogitsTeacher) else teacher
 
-    def part(seen: EncodedImages, labelled: Tensor) -> Part:
+    def part(seen: EncodedImages, labelled: Tensor, teacher: Teacher) -> Part:
         strong = encode(source.strong, seen.images, vocabulary, templates)
         if strong.images.files != seen.images.files:
             raise TransmiterError("Images changed while they were read; run the command again.")
         logits = teacher.logits(seen.images.files, seen.embeddings.images.cpu()).float().to(device)
         return Part(seen.embeddings, strong.embeddings, logits, labelled)
 
-    parts = [part(seen, labelled) for seen, labelled in zip(both, numbers, strict=True)]
-    return Material(vocabulary, parts[0], parts[1], base)
+    learned, measured = (part(*one) for one in zip(both, numbers, (teacher, elsewhere), strict=True))
+    return Material(vocabulary, learned, measured, base, mapping.among(test))
+
+
+def teacher_of(
+    source: Source, weak: EncodedImages, labels: Tensor, names: Sequence[str], templates: Templates
+) -> Teacher:
+    """The fine-tuned weak model of a scene; a probe is trained on the train images, which are given with labels."""
+    key = source.key
+    if key.teacher.finetuned == PROBE:
+        return probe(weak, labels, len(names), key)
+    about = (resolve_model(key.weak), weak.embeddings.images.shape[1], weak.embeddings.logit_scale)
+    return open_teacher(key.fill(key.teacher.finetuned or ""), source.workspace, *about, names, templates)
 
 
 def probe(weak: EncodedImages, labels: Tensor, classes: int, key: SceneKey) -> HeadTeacher:

@@ -26,6 +26,8 @@ class DataEntry:
         template: a prompt with {} for the class.
         templates: a name or file of more prompts, as --templates.
         limit: the most train images.
+        fit_on: the name of another data set: all is fitted there, and measured on the test part of this one.
+        map: with `fit_on`, a file from this data set's labels to the classes of that one, as --map.
     """
 
     name: str
@@ -34,11 +36,15 @@ class DataEntry:
     template: str | None = None
     templates: str | None = None
     limit: int | None = None
+    fit_on: str | None = None
+    map: str | None = None
 
 
 @dataclass(frozen=True)
 class TeacherEntry:
     """A fine-tuned weak model. Either of its two kinds may have the placeholders {data}, {seed}, {shots} and {weak}.
+
+    {data} is the data set that is fitted on; in the test part's feature file, the one that is measured on.
 
     Attributes:
         finetuned: a --finetuned value, for data of images; "probe" is made from `shots` labels per class, or all.
@@ -91,15 +97,22 @@ class BenchSpec:
     names: Mapping[str, str] = field(default_factory=dict)
 
     def scenes(self) -> Iterator[SceneKey]:
-        """Everything but the methods, in the file's order."""
-        axes = (self.data, self.teacher, self.weak, self.strong, self.shots or (None,), self.seeds)
+        """Everything but the methods, in the file's order; the targets of what is fitted follow it."""
+        fitted = [one for one in self.data if one.fit_on is None]
+        axes = (fitted, self.teacher, self.weak, self.strong, self.shots or (None,), self.seeds)
         for data, teacher, weak, strong, shots, seed in itertools.product(*axes):
-            yield SceneKey(data, teacher, weak, strong, shots, seed)
+            for target in (None, *(one for one in self.data if one.fit_on == data.name)):
+                yield SceneKey(data, teacher, weak, strong, shots, seed, target)
 
 
 @dataclass(frozen=True)
 class SceneKey:
-    """One combination of all axes but the method."""
+    """One combination of all axes but the method.
+
+    Attributes:
+        data: what is fitted on, and measured on where there is no target.
+        target: another data set that is measured on.
+    """
 
     data: DataEntry
     teacher: TeacherEntry
@@ -107,6 +120,12 @@ class SceneKey:
     strong: str
     shots: int | None
     seed: int
+    target: DataEntry | None = None
+
+    @property
+    def measured(self) -> DataEntry:
+        """The data set that is measured on."""
+        return self.target or self.data
 
     def fill(self, pattern: str, **more: str) -> str:
         """A value with its placeholders filled.
@@ -130,7 +149,8 @@ class SceneKey:
 
     def __str__(self) -> str:
         shots = "" if self.shots is None else f", {self.shots} shots"
-        return f"{self.data.name}, {self.teacher.name}, {self.weak} > {self.strong}{shots}, seed {self.seed}"
+        where = self.data.name if self.target is None else f"{self.target.name} (fitted on {self.data.name})"
+        return f"{where}, {self.teacher.name}, {self.weak} > {self.strong}{shots}, seed {self.seed}"
 
 
 def bundled(path: Path) -> Path:
@@ -214,8 +234,29 @@ def check(spec: BenchSpec, path: Path) -> None:
     taken = [one.name for one in spec.method if one.name in REFERENCES or one.name.startswith("eft")]
     if taken:
         raise TransmiterError(f"{path}: no method can be called {taken[0]!r}, the name of a row that is there anyway.")
+    for data in spec.data:
+        check_target(data, spec, path)
     for teacher in spec.teacher:
         if (teacher.finetuned is None) == (teacher.features is None):
             raise TransmiterError(f"{path}: the teacher {teacher.name!r} needs either finetuned or features.")
         if teacher.finetuned is not None and any(one.images is None for one in spec.data):
             raise TransmiterError(f"{path}: the teacher {teacher.name!r} needs data with images.")
+
+
+def check_target(data: DataEntry, spec: BenchSpec, path: Path) -> None:
+    """Raise TransmiterError if a data set that others are measured on cannot be meant."""
+    where = f"{path}: the data set {data.name!r}"
+    if data.fit_on is None:
+        if data.map is not None:
+            raise TransmiterError(f"{where} has a map, but no fit_on: a map leads to the classes of another data set.")
+        return
+    fitted = [one.name for one in spec.data if one.fit_on is None]
+    if data.fit_on not in fitted:
+        raise TransmiterError(f"{where} has fit_on {data.fit_on!r}, which is none of {', '.join(fitted)}.")
+    own = [name for name in ("template", "templates", "limit") if getattr(data, name) is not None]
+    if own:
+        raise TransmiterError(f"{where} has {own[0]} and fit_on: prompts and limit are those of {data.fit_on!r}.")
+    if data.map is not None and spec.protocol == BASE_TO_NOVEL:
+        raise TransmiterError(f"{where} has a map, which leaves no base and novel classes: protocol must be {PLAIN!r}.")
+    if data.map is not None and any(teacher.features is not None for teacher in spec.teacher):
+        raise TransmiterError(f"{where} has a map, but a teacher's features have no images and labels to map.")

@@ -29,6 +29,8 @@ class Line:
     Attributes:
         columns: by name: "top1" is the mean over data sets, "top1/NAME" one data set's; in base-to-novel also base,
             novel, hm (the mean of the data sets' harmonic means) and hm_of_means.
+        fit_on: where all was fitted on one data set and measured on others, too, that one; the means are then over the
+            others. None where each data set was fitted on itself.
     """
 
     teacher: str
@@ -37,32 +39,49 @@ class Line:
     shots: int | None
     row: str
     columns: dict[str, Spread]
+    fit_on: str | None = None
 
 
 def summarize(cells: Sequence[Cell]) -> list[Line]:
     """Lines in the order of the cells; a setting's reference rows come before its methods.
 
-    A mean over data sets takes, for each seed, those that were measured with that seed.
+    A mean over data sets takes, for each seed, those that were measured with that seed. What was fitted on one data
+    set and measured on others has lines of its own, with that data set as the first; where there is no other data set
+    that was fitted on itself, these are all.
     """
     settings = dict.fromkeys((cell.teacher, cell.weak, cell.strong, cell.shots) for cell in cells)
     lines: list[Line] = []
     for setting in settings:
         own = [cell for cell in cells if (cell.teacher, cell.weak, cell.strong, cell.shots) == setting]
-        methods = list(dict.fromkeys(cell.method for cell in own))
-        first = [cell for cell in own if cell.method == methods[0]]
-        others = [name for name in first[0].rows if name != methods[0]]
-        references = [name for name in (*BEFORE, *others) if name in first[0].rows]
-        for name in dict.fromkeys(references):
-            lines.append(Line(*setting, name, spreads(first, name)))
-        for method in methods:
-            lines.append(Line(*setting, method, spreads([cell for cell in own if cell.method == method], method)))
+        plain = [cell for cell in own if cell.fit_on is None]
+        sources = list(dict.fromkeys(cell.fit_on for cell in own if cell.fit_on is not None))
+        if {cell.data for cell in plain} != set(sources[:1]):
+            lines += lines_of(setting, plain, None)
+        for source in sources:
+            within = [cell for cell in plain if cell.data == source]
+            lines += lines_of(setting, within + [cell for cell in own if cell.fit_on == source], source)
     return lines
 
 
-def spreads(cells: Sequence[Cell], row: str) -> dict[str, Spread]:
-    """The columns of one row."""
-    seeds = list(dict.fromkeys(cell.seed for cell in cells))
-    found = {column: [seed_mean(cells, row, column, seed) for seed in seeds] for column in COLUMNS}
+def lines_of(setting: tuple[str, str, str, int | None], cells: Sequence[Cell], fit_on: str | None) -> list[Line]:
+    """The lines of one setting: the reference rows, then the methods."""
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    lines: list[Line] = []
+    for method in methods:
+        own = [cell for cell in cells if cell.method == method]
+        if method == methods[0]:
+            others = [name for name in own[0].rows if name != method]
+            references = dict.fromkeys(name for name in (*BEFORE, *others) if name in own[0].rows)
+            lines = [Line(*setting, name, spreads(own, name, fit_on), fit_on) for name in references]
+        lines.append(Line(*setting, method, spreads(own, method, fit_on), fit_on))
+    return lines
+
+
+def spreads(cells: Sequence[Cell], row: str, fit_on: str | None = None) -> dict[str, Spread]:
+    """The columns of one row; the means leave `fit_on` out."""
+    meant = [cell for cell in cells if cell.data != fit_on]
+    seeds = list(dict.fromkeys(cell.seed for cell in meant))
+    found = {column: [seed_mean(meant, row, column, seed) for seed in seeds] for column in COLUMNS}
     for data in dict.fromkeys(cell.data for cell in cells):
         own = [cell for cell in cells if cell.data == data]
         for column in ("top1", "base", "novel", "hm"):

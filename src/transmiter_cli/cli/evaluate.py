@@ -101,10 +101,11 @@ def command(
 ) -> None:
     """Measure every model of the run on test images, and refuse those that it learned from."""
     from transmiter_cli.evaluation.candidates import EFT_STRENGTHS
-    from transmiter_cli.evaluation.require import judge, parse_gate
+    from transmiter_cli.evaluation.require import judge, parse_gate, require_names
+    from transmiter_cli.evaluation.rows import MeanRow
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.common import DataFlags
-    from transmiter_cli.workflow.evaluate import EvalOptions, eval_run
+    from transmiter_cli.workflow.evaluate import EvalOptions, column_names, eval_run, row_names
 
     require_one_format(json, csv, markdown)
     if report is not None and data is not None and len(data) > 1:
@@ -124,7 +125,9 @@ def command(
         seed,
     )
     each = [replace(options, data=replace(options.data, data=one)) for one in data or [None]]
-    results = [eval_run(one, Run(run), workspace) for one in each]
+    if len(each) > 1:
+        require_names(gates, row_names(options, Run(run)), column_names(MeanRow, options.base_to_novel))
+    results = [eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()) for one in each]
     means = mean_of(results)
     verdicts = [judge(gate, means or results[0].rows) for gate in gates]
     if report is not None:
@@ -168,7 +171,7 @@ def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdic
         for result in results:
             (console.wide_results if wide else console.results).print(table.evaluation_table(result, wide))
         if means:
-            console.results.print(table.means_table(means))
+            console.results.print(table.means_table(means, results[0].reg))
     for verdict in verdicts:
         said = f"{verdict.gate}: {verdict.left:.4f} against {verdict.right:.4f}"
         if verdict.met and not form:

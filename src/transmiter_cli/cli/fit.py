@@ -47,8 +47,8 @@ def command(
         list[str] | None,
         typer.Option(
             help="Its fine-tuned twin: a checkpoint, a classifier head, logits with image ids; "
-            "or `probe`, to train a linear probe on the labels of --data. Repeat it to average several.",
-            show_default="required",
+            "or `probe`, to train a linear probe on the labels of --data. Repeat it to average several. [required]",
+            show_default=False,
         ),
     ] = None,
     classes: Annotated[
@@ -103,6 +103,8 @@ def command(
     options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, views, force)
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
     result = fit_run(options, Run(run), workspace, console.command_line())
+    if result.removed:
+        workspace.reporter.note(result.removed)
     if json:
         console.print_json(
             {

@@ -2,35 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import JsonOption
+from transmiter_cli.run import default_run
+
+if TYPE_CHECKING:
+    from transmiter_cli.workflow.inspect import Content, RunSummary
 
 NAME = "inspect"
 EXAMPLE = "transmiter inspect transmiter-run/weak.safetensors"
 SHOWN = 8
+SHOWN_SETTINGS = ("reg", "rho", "images", "basis", "epochs", "epochs_taken", "penalty", "seed")
+"""Settings that the line of an artefact has, of the step that made it."""
+STEPS = {"weak": "fit", "strong": "transfer", "refined": "refine"}
 
 
 def command(
-    artefact: Annotated[Path, typer.Argument(help="weak.safetensors, strong.safetensors or refined.safetensors.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A run directory, its run.json, or one of its artefacts.",
+            default_factory=default_run,
+            show_default="./transmiter-run",
+        ),
+    ],
     json: JsonOption = False,
 ) -> None:
-    """Say what an artefact is and how it was made, without loading it."""
-    from transmiter_cli.description import read_description
+    """Say what a run or an artefact is and how it was made, without loading a model."""
+    from transmiter_cli.workflow.inspect import open_inspected
 
-    description = read_description(artefact)
+    found = open_inspected(path)
     if json:
-        console.print_json(description)
-        return
+        console.print_json(found if isinstance(found, dict) else found.as_json())
+    elif isinstance(found, dict):
+        console.print_result(artefact_lines(found))
+    else:
+        console.print_result(run_lines(found))
+        console.results.print("commands", style="bold")
+        for line in found.commands:
+            console.results.print(f"  $ {line}", markup=False)
+
+
+def run_lines(run: RunSummary) -> list[tuple[str, str]]:
+    """A run in lines of a name and a value."""
+    task = run.task
+    parts = [f"--{name} {value}" for name in ("root", "split", "limit") if (value := getattr(task, name)) is not None]
+    lines = [
+        ("run", console.shown(run.path)),
+        ("weak", f"{task.weak}, fine-tuned {', '.join(task.finetuned)}"),
+        ("strong", ", ".join(dict.fromkeys(one.strong for one in run.contents if one.strong)) or "none yet"),
+        ("data", " ".join([task.data, *parts])),
+        ("classes", f"{len(task.classes)}: {some(task.classes)}"),
+    ]
+    return lines + [(content.file, content_line(content)) for content in run.contents]
+
+
+def content_line(content: Content) -> str:
+    """An artefact of a run in one line."""
+    about = content.description
+    steps = about["details"].get(STEPS[about["stage"]], {})
+    settings = [f"{name} {said(steps[name])}" for name in SHOWN_SETTINGS if steps.get(name) is not None]
+    gives = [f"row {content.row}", f"on {content.strong}"] if content.row else ["fitted"]
+    return ", ".join([*gives, about["method"], *settings])
+
+
+def said(value: object) -> str:
+    """A setting as people write it: 1,198 and 0.1, and 10 for 10.0."""
+    return f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def artefact_lines(description: dict[str, Any]) -> list[tuple[str, str]]:
+    """An artefact in lines of a name and a value."""
     vocabulary, classes = description["vocabulary"], description["classes"]
-    names = ", ".join(vocabulary[:classes][:SHOWN]) + (", ..." if classes > SHOWN else "")
     lines = [
         ("stage", f"{description['stage']}, method {description['method']}"),
-        ("classes", f"{classes}: {names}"),
+        ("classes", f"{classes}: {some(vocabulary[:classes])}"),
         ("vocabulary", f"{len(vocabulary):,} entries"),
         ("logit scale", f"{description['logit_scale']:.4g}"),
     ]
@@ -38,4 +90,9 @@ def command(
         lines.append((step, ", ".join(f"{name} {value}" for name, value in settings.items())))
     for name, shape in description["tensors"].items():
         lines.append((name, " x ".join(map(str, shape)) or "scalar"))
-    console.print_result(lines)
+    return lines
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of many names."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

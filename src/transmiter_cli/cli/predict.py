@@ -7,6 +7,7 @@ import json as json_module
 import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,7 @@ from transmiter_cli.cli.options import (
     StrongOption,
     WorkersOption,
 )
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import TransmiterError, UsageError
 
 if TYPE_CHECKING:
     from transmiter_cli.workflow.predict import Prediction
@@ -75,12 +76,15 @@ def command(
     workers: WorkersOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Classify images with the strong model and what was transferred to it; any number of them, in a stream."""
+    """Classify images with the strong model and what was transferred to it; any number of them, in a stream.
+
+    Exits 1 if an image that was named here has no prediction; those of --data are skipped with a warning.
+    """
     if bool(images) == (data is not None):
         raise UsageError("Name image files or --data, and not both.", EXAMPLE)
     from transmiter_cli.embedding.sources import DataSpec, ImageFile, open_images
     from transmiter_cli.run import Run
-    from transmiter_cli.workflow.predict import predict_images
+    from transmiter_cli.workflow.predict import open_predictor
 
     files = (
         open_images(DataSpec(data, root, split, limit), "test").files
@@ -89,12 +93,28 @@ def command(
     )
     on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
     workspace = console.workspace(device, strict, encode_batch, quiet or on_terminal, decode, workers)
-    predictions = predict_images(files, use, top, Run(run), workspace, strong)
+    predictor = open_predictor(use, Run(run), workspace, strong)
+    if not quiet:
+        console.errors.print(f"Predicting with {predictor.row} on {predictor.encoder.name}.", style="dim", markup=False)
+    done: set[str] = set()
+    predictions = noted(predictor.predict(files, top), done) if images else predictor.predict(files, top)
     WRITERS[form or (Format.table if on_terminal else Format.jsonl)](predictions)
+    absent = [name for path in images or () if (name := str(path)) not in done]
+    if absent:
+        raise TransmiterError(
+            f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {', '.join(absent)}."
+        )
+
+
+def noted(predictions: Iterator[Prediction], done: set[str]) -> Iterator[Prediction]:
+    """The same predictions, the names of their images put into `done` on the way."""
+    for prediction in predictions:
+        done.add(prediction.image)
+        yield prediction
 
 
 def write_jsonl(predictions: Iterator[Prediction]) -> None:
-    """One JSON object per image and line."""
+    """One JSON object per image and line; bytes of file names that are not UTF-8 are escaped as JSON does it."""
     for prediction in predictions:
         record: dict[str, Any] = {
             "image": prediction.image,
@@ -103,11 +123,14 @@ def write_jsonl(predictions: Iterator[Prediction]) -> None:
         }
         if len(prediction.labels) > 1:
             record["top"] = dict(zip(prediction.labels, prediction.probabilities, strict=True))
-        sys.stdout.write(json_module.dumps(record, ensure_ascii=False) + "\n")
+        text = json_module.dumps(record, ensure_ascii=False)
+        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def write_csv(predictions: Iterator[Prediction]) -> None:
-    """A row per image and class."""
+    """A row per image and class; bytes of file names that are not UTF-8 are written as they are."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "rank", "label", "probability"])
     for prediction in predictions:

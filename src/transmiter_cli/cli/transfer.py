@@ -43,8 +43,8 @@ def command(
         list[str] | None,
         typer.Option(
             help="The stronger model: ViT-L/14, ARCH:TAG, local-dir:PATH, hf-hub:ORG/REPO. "
-            "Repeat it for several; each gets artefacts of its own.",
-            show_default="required",
+            "Repeat it for several; each gets artefacts of its own. [required]",
+            show_default=False,
         ),
     ] = None,
     method: Annotated[
@@ -83,8 +83,8 @@ def command(
     if also and method and MethodName.discriminant not in method:
         raise typer.BadParameter("--also needs --method discriminant.")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
-    from transmiter_cli.run import Run
-    from transmiter_cli.workflow.transfer import DEFAULT_METHODS, TransferOptions, transfer_run
+    from transmiter_cli.run import DEFAULT_METHODS, Run
+    from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 
     options = TransferOptions(
         tuple(dict.fromkeys(strong)),

@@ -35,6 +35,7 @@ from transmiter_cli.embedding.models import ModelSpec
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore
+from transmiter_cli.embedding.views import View
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import canonical_json, digest, file_digest, write_if_possible
 from transmiter_cli.method.embeddings import require_finite
@@ -212,7 +213,8 @@ class CachedEncoder:
         """
         with self._progress(len(files)) as advance:
             found = self._embed(files, advance)
-        self._report(len(files), len(found.kept), found.encoded, found.skipped)
+        asked, views = (sum(isinstance(file, View) for file in some) for some in (files, found.files))
+        self._report(len(files) - asked, len(found.kept) - views, found.encoded, found.skipped, views)
         return found
 
     def image_chunks(self, files: Sequence[ImageRecord], size: int) -> Iterator[tuple[int, ImageEmbeddings]]:
@@ -286,12 +288,16 @@ class CachedEncoder:
         with self.workspace.reporter.progress(f"Encoding images with {self.name}") as advance:
             yield lambda done: advance(done, total)
 
-    def _report(self, asked: int, kept: int, encoded: int, skipped: Sequence[Skipped]) -> None:
-        """Say how many images there are and which were skipped; fail if those cannot be done without."""
+    def _report(self, asked: int, kept: int, encoded: int, skipped: Sequence[Skipped], views: int = 0) -> None:
+        """Say how many images there are and which were skipped; fail if those cannot be done without.
+
+        Views of images are not among those that were asked for and kept.
+        """
         reporter = self.workspace.reporter
         skipped = [*{image.name: image for image in skipped}.values()]  # once for all views of an image
         source = f"{encoded:,} decoded and encoded" if encoded else "all from the cache, none decoded"
-        reporter.note(f"{self.name}: {kept:,} images, {source}.")
+        if kept:
+            reporter.note(f"{self.name}: {kept:,} images{f' and {views:,} views of them' if views else ''}, {source}.")
         for image in skipped[:LISTED]:
             reporter.warn(f"Skipped {image.name}: {image.reason}.")
         if len(skipped) > LISTED:
@@ -299,7 +305,7 @@ class CachedEncoder:
         if skipped and (self.workspace.strict or not kept):
             first = f"{skipped[0].name}: {skipped[0].reason}"
             error = TransmiterError if kept else NoImagesError
-            raise error(f"{len(skipped)} of {asked} images cannot be decoded; the first is {first}.")
+            raise error(f"{len(skipped):,} of {asked:,} images cannot be decoded; the first is {first}.")
 
     def _embed(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> ImageEmbeddings:
         """The images' rows, all of them at once."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from transmiter_cli.errors import UsageError
@@ -24,7 +25,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 TOKEN = re.compile(
-    r"\s*(?:(?P<name>[A-Za-z_][\w@/:.\-]*\.[a-z]\w*)|(?P<number>\d+\.?\d*(?:e-?\d+)?|\.\d+)|(?P<sign>[-+*]|[<>]=?))\s*"
+    r"\s*(?:(?P<name>[A-Za-z_][\w@/:.=\-]*\.[a-z]\w*)|(?P<number>\d+\.?\d*(?:e-?\d+)?|\.\d+)|(?P<sign>[-+*]|[<>]=?))\s*"
 )
 EXAMPLE = "--require 'transferred.top1 >= strong.top1 + 0.02'"
 
@@ -108,6 +109,27 @@ def malformed(text: str, why: str) -> UsageError:
     return UsageError(f"--require {text!r} cannot be read: {why}.", EXAMPLE)
 
 
+def require_names(gates: Sequence[Gate], rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Check the names of gates before anything is measured.
+
+    Raises:
+        UsageError: if one names a row that is not among `rows`, or a column that is not among `columns`.
+    """
+    for gate in gates:
+        for one in (*gate.left, *gate.right):
+            if one.row:
+                require_name(one, gate, rows, columns)
+
+
+def require_name(one: Term, gate: Gate, rows: Collection[str], columns: Collection[str]) -> None:
+    """Raise UsageError unless a term's row and column are among these; all are listed, the likeliest is named."""
+    for name, known, what in ((one.row, rows, "there is no row"), (one.column, columns, f"{one.row} has no number")):
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            meant = f" Did you mean {close[0]}?" if close else ""
+            raise UsageError(f"--require {gate.text!r}: {what} {name!r}, only {', '.join(known)}.{meant}", EXAMPLE)
+
+
 def judge(gate: Gate, rows: Mapping[str, Any]) -> Verdict:
     """Measure a gate on rows of an evaluation.
 
@@ -122,11 +144,7 @@ def value(one: Term, gate: Gate, rows: Mapping[str, Any]) -> float:
     """What a term amounts to."""
     if not one.row:
         return one.factor
-    if one.row not in rows:
-        raise UsageError(f"--require {gate.text!r}: there is no row {one.row!r}, only {', '.join(rows)}.", EXAMPLE)
-    known = {name: found for name, found in vars(rows[one.row]).items() if isinstance(found, int | float)}
-    if one.column not in known:
-        raise UsageError(
-            f"--require {gate.text!r}: {one.row} has no number {one.column!r}, only {', '.join(known)}.", EXAMPLE
-        )
+    row = rows.get(one.row)
+    known = {} if row is None else {name: found for name, found in vars(row).items() if isinstance(found, int | float)}
+    require_name(one, gate, rows, known)
     return one.factor * known[one.column]

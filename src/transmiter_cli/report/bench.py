@@ -17,24 +17,29 @@ from transmiter_cli.bench.summary import Line, Spread
 from transmiter_cli.report.columns import title
 
 SETS = 4
-"""Data sets that have columns of their own; of more, the table has the mean, JSON and CSV have all."""
+"""Data sets that have columns of their own; of more, the table has the mean, the other formats have all."""
 HEADERS = {"top1": "mean", "base": "base", "novel": "novel", "hm": "HM", "hm_of_means": "HM of means"}
 
 
 def shown_columns(lines: Sequence[Line], all_sets: bool = False) -> dict[str, str]:
-    """Headers by column."""
+    """Headers by column, of the lines of one setting."""
     there = {name: None for line in lines for name in line.columns}
     if "hm" in there:
         return {name: HEADERS[name] for name in ("base", "novel", "hm", "hm_of_means")}
     sets = [name for name in there if name.startswith("top1/")]
-    own = {name: name.removeprefix("top1/") for name in sets} if all_sets or len(sets) <= SETS else {}
-    return {**own, "top1": "mean"} if len(sets) > 1 else {"top1": "top-1"}
+    fitted = [name for name in sets if name.removeprefix("top1/") == lines[0].fit_on]
+    shown = sets if all_sets or len(sets) <= SETS else fitted
+    own = {name: name.removeprefix("top1/") for name in shown}
+    if len(sets) - len(fitted) == 1:
+        return own if fitted else {"top1": "top-1"}
+    return {**own, "top1": f"mean of {len(sets) - len(fitted)}" if fitted else "mean"}
 
 
 def setting(line: Line) -> str:
     """What a group of lines is about."""
     shots = "" if line.shots is None else f", {line.shots} shots"
-    return f"{line.teacher}, {line.weak} > {line.strong}{shots}"
+    fitted = "" if line.fit_on is None else f", fitted on {line.fit_on}"
+    return f"{line.teacher}, {line.weak} > {line.strong}{shots}{fitted}"
 
 
 def cell(found: Spread | None) -> str:
@@ -54,9 +59,9 @@ def groups(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 def bench_tables(lines: Sequence[Line]) -> list[Table]:
     """One table for each setting."""
-    shown = shown_columns(lines)
     tables: list[Table] = []
     for name, own in groups(lines).items():
+        shown = shown_columns(own)
         table = Table(box=box.SIMPLE_HEAD, title=Text(name), title_justify="left", title_style="", show_edge=False)
         table.add_column("top-1 %", no_wrap=True)
         for header in shown.values():
@@ -69,9 +74,9 @@ def bench_tables(lines: Sequence[Line]) -> list[Table]:
 
 def bench_markdown(lines: Sequence[Line]) -> str:
     """All settings and data sets as Markdown tables."""
-    shown = shown_columns(lines, all_sets=True)
     text: list[str] = []
     for name, own in groups(lines).items():
+        shown = shown_columns(own, all_sets=True)
         text += [name, "", f"| top-1 % | {' | '.join(shown.values())} |", f"|---|{'---:|' * len(shown)}"]
         text += [f"| {title(one.row)} | {' | '.join(cell(one.columns.get(c)) for c in shown)} |" for one in own]
         text.append("")
@@ -82,11 +87,11 @@ def bench_csv(lines: Sequence[Line]) -> str:
     """One line per row and column of the table: mean, deviation and number of seeds."""
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["teacher", "weak", "strong", "shots", "row", "column", "data", "mean", "std", "seeds"])
+    writer.writerow(["teacher", "weak", "strong", "shots", "fit_on", "row", "column", "data", "mean", "std", "seeds"])
     for line in lines:
         for name, found in line.columns.items():
             column, _, data = name.partition("/")
-            about = (line.teacher, line.weak, line.strong, line.shots, line.row, column, data)
+            about = (line.teacher, line.weak, line.strong, line.shots, line.fit_on, line.row, column, data)
             writer.writerow([*about, found.mean, found.std, found.seeds])
     return out.getvalue()
 

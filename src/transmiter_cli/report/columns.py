@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,12 @@ BASELINES = ("weak", "weak_finetuned", "strong", "strong_finetuned")
 def title(name: str) -> str:
     """What a row is called; a row that is not known here goes by its own name."""
     return TITLES.get(name) or (f"EFT, a = {name.removeprefix('eft_')}" if name.startswith("eft_") else name)
+
+
+def titles(rows: Iterable[str], reg: float | None = None) -> dict[str, str]:
+    """What each row is called; `reg` is the strength of "transferred", where others stand beside it."""
+    named = {name: title(name) for name in rows}
+    return named if reg is None else named | {"transferred": f"{title('transferred')} reg={reg:g}"}
 
 
 def is_ours(name: str) -> bool:

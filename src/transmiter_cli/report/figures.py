@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transmiter_cli.evaluation.unlabelled import Unlabelled
 from transmiter_cli.method.metrics import Calibration, per_class
-from transmiter_cli.report.columns import is_ours, title
+from transmiter_cli.report.columns import is_ours
 from transmiter_cli.report.svg import COLOURS, SETTINGS, WIDTH, inline_svg
 
 ROW_HEIGHT = 0.27
@@ -45,21 +45,21 @@ def bars(
         axes.text(1, place, text, ha="right", va="center", transform=axes.get_yaxis_transform(), **TEXT)
 
 
-def accuracy_figure(rows: Mapping[str, Any]) -> str:
-    """Top-1 of all rows with their intervals."""
+def accuracy_figure(rows: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Top-1 of all rows with their intervals; `names` are the rows' titles."""
     figure, (axes,) = canvas(0.35 + ROW_HEIGHT * len(rows))
-    names, values = list(rows), [100 * row.top1 for row in rows.values()]
+    values = [100 * row.top1 for row in rows.values()]
     texts = [f"{value:.1f}" for value in values]
-    bars(axes, list(map(title, names)), values, ["after" if is_ours(name) else "before" for name in names], texts)
+    bars(axes, [names[one] for one in rows], values, ["after" if is_ours(one) else "before" for one in rows], texts)
     low, high = ([100 * getattr(row, end) for row in rows.values()] for end in ("low", "high"))
-    axes.hlines(range(len(names)), low, high, colors=COLOURS["text"], linewidth=1.4)
+    axes.hlines(range(len(rows)), low, high, colors=COLOURS["text"], linewidth=1.4)
     axes.set_xlim(0, 122)
-    told = "; ".join(f"{title(name)} {row.top1:.1%} ({row.low:.1%} to {row.high:.1%})" for name, row in rows.items())
+    told = "; ".join(f"{names[one]} {row.top1:.1%} ({row.low:.1%} to {row.high:.1%})" for one, row in rows.items())
     return inline_svg(figure, f"Bars of top-1 accuracy with 95 % intervals: {told}.", "accuracy")
 
 
-def parts_figure(rows: Mapping[str, Any]) -> str:
-    """Accuracy on base and novel classes and their harmonic mean, a line per row."""
+def parts_figure(rows: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Accuracy on base and novel classes and their harmonic mean, a line per row; `names` are the rows' titles."""
     figure, (axes,) = canvas(0.95 + ROW_HEIGHT * len(rows))
     places = range(len(rows))
     parts = {"base": ("o", "before"), "novel": ("s", "after"), "hm": ("D", "text")}
@@ -69,7 +69,7 @@ def parts_figure(rows: Mapping[str, Any]) -> str:
     for part, (mark, colour) in parts.items():
         label = "harmonic mean" if part == "hm" else part
         axes.plot(values[part], places, mark, color=COLOURS[colour], markersize=6 if part != "hm" else 4, label=label)
-    axes.set_yticks(places, [title(name) for name in rows])
+    axes.set_yticks(places, [names[one] for one in rows])
     axes.invert_yaxis()
     axes.grid(axis="x")
     axes.set_axisbelow(True)
@@ -82,7 +82,7 @@ def parts_figure(rows: Mapping[str, Any]) -> str:
         handletextpad=0.2,
         columnspacing=1.2,
     )
-    told = "; ".join(f"{title(n)} base {r.base:.1%}, novel {r.novel:.1%}, mean {r.hm:.1%}" for n, r in rows.items())
+    told = "; ".join(f"{names[n]} base {r.base:.1%}, novel {r.novel:.1%}, mean {r.hm:.1%}" for n, r in rows.items())
     return inline_svg(figure, f"Accuracy on base and novel classes: {told}.", "parts")
 
 
@@ -97,7 +97,9 @@ def reliability_figure(before: Calibration, after: Calibration, name: str) -> st
         share = (found.images[there] / found.images.sum()).sqrt()
         points = [found.confidence[there].tolist(), found.accuracy[there].tolist()]
         axes.plot(*points, color=COLOURS[colour], linewidth=1.2)
-        axes.scatter(*points, s=(14 + 170 * share).tolist(), color=COLOURS[colour], alpha=0.75, linewidths=0)
+        axes.scatter(
+            *points, s=(14 + 170 * share).tolist(), color=COLOURS[colour], alpha=0.75, linewidths=0, clip_on=False
+        )
         axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
         axes.set_xticklabels(["0", "50", "100 %"])
         axes.set_yticklabels(["0", "50", "100"])
@@ -122,7 +124,7 @@ def classes_figure(names: Sequence[str], labels: Int[Tensor, " images"], before:
     values = [change[i] for i in order]
     figure, (axes,) = canvas(0.4 + ROW_HEIGHT * len(shown))
     colours = ["gain" if value >= 0 else "loss" for value in values]
-    bars(axes, shown, values, colours, [f"{value:+.1f}" for value in values])
+    bars(axes, shown, values, colours, [f"{value:+.1f}" if value else "0" for value in values])
     axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
     reach = max(*map(abs, values), 1.0)
     axes.set_xlim(min(0.0, *values) - 0.04 * reach, max(0.0, *values) + 0.34 * reach)
@@ -173,14 +175,14 @@ def square(x: float, y: float, colour: str, strength: float) -> Any:
     return Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, facecolor=colour, alpha=strength, linewidth=0)
 
 
-def agreement_figure(rows: Mapping[str, Unlabelled]) -> str:
-    """Without labels: how often each row answers as the zero-shot strong model does."""
+def agreement_figure(rows: Mapping[str, Unlabelled], names: Mapping[str, str]) -> str:
+    """Without labels: how often each row answers as the zero-shot strong model does; `names` are the rows' titles."""
     figure, (axes,) = canvas(0.35 + ROW_HEIGHT * len(rows))
     values = [100 * (row.agrees_strong or 0.0) for row in rows.values()]
     colours = ["after" if is_ours(name) else "before" for name in rows]
-    bars(axes, list(map(title, rows)), values, colours, [f"{value:.1f}" for value in values])
+    bars(axes, [names[one] for one in rows], values, colours, [f"{value:.1f}" for value in values])
     axes.set_xlim(0, 122)
-    told = "; ".join(f"{title(name)} {value:.1f} %" for name, value in zip(rows, values, strict=True))
+    told = "; ".join(f"{names[one]} {value:.1f} %" for one, value in zip(rows, values, strict=True))
     return inline_svg(figure, f"Agreement with the zero-shot strong model: {told}.", "agreement")
 
 

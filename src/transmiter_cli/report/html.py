@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -13,16 +13,15 @@ from torch import Tensor
 
 from transmiter_cli import __version__
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.metrics import calibration, hits
 from transmiter_cli.report import figures
-from transmiter_cli.report.columns import columns, gain, is_ours, number, percent, points, title
+from transmiter_cli.report.columns import columns, gain, is_ours, number, percent, points, titles
 from transmiter_cli.report.gallery import Shot, shots
 from transmiter_cli.report.table import best_row, heading
 from transmiter_cli.workflow.evaluate import EvalResult, Evidence
 from transmiter_cli.workflow.predict import PREFERENCE
-
-REFERENCE = "strong"
 
 
 @dataclass(frozen=True)
@@ -72,20 +71,20 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
     environment.filters |= {"percent": percent, "points": points, "number": number, "gain": gain}
     source = (resources.files("transmiter_cli") / "report" / "report.html.j2").read_text(encoding="utf-8")
     shown = columns(result.labelled, any(getattr(row, "hm", None) is not None for row in result.rows.values()), True)
-    table = [
-        (title(one), one == best_row(result), [column.cell(row) for column in shown])
-        for one, row in result.rows.items()
-    ]
+    best = best_row(result)
+    names = titles(result.rows, result.reg)
+    table = [(names[one], one == best, [column.cell(row) for column in shown]) for one, row in result.rows.items()]
     return environment.from_string(source).render(
         result=result,
         heading=heading(result),
-        name=title(name),
+        name=names[name],
         before=result.rows[REFERENCE],
         after=result.rows[name],
-        sections=labelled_sections(result, evidence, name) if labelled else unlabelled_sections(result, evidence, name),
+        sections=(labelled_sections if labelled else unlabelled_sections)(result, evidence, name, names),
         galleries=galleries(evidence, name),
         headers=[column.header for column in shown],
         table=table,
+        any_best=best is not None,
         commands=commands,
         version=__version__,
     )
@@ -97,20 +96,19 @@ def subject(result: EvalResult) -> str | None:
     return next((name for name in (*PREFERENCE, *ours) if name in ours), None)
 
 
-def labelled_sections(result: EvalResult, evidence: Evidence, name: str) -> list[Section]:
+def labelled_sections(result: EvalResult, evidence: Evidence, name: str, names: Mapping[str, str]) -> list[Section]:
     """The figures of an evaluation with labels."""
     labels, before, after = on_cpu(evidence, name)
     assert labels is not None
     right = (hits(before, labels), hits(after, labels))
-    found = [
-        Section("Accuracy", figures.accuracy_figure(result.rows), "Top-1 in %; the dark line is the 95 % interval.")
-    ]
+    text = "Top-1 in %; the thin line is the 95 % interval."
+    found = [Section("Accuracy", figures.accuracy_figure(result.rows, names), text)]
     if any(getattr(row, "hm", None) is not None for row in result.rows.values()):
         text = "Each part is answered among its own classes, in %."
-        found.append(Section("Base and novel classes", figures.parts_figure(result.rows), text))
+        found.append(Section("Base and novel classes", figures.parts_figure(result.rows, names), text))
     curves = (calibration(before, labels), calibration(after, labels))
     text = "On the dashed line, confidence is what it claims to be. Larger dots hold more images."
-    found.append(Section("Calibration", figures.reliability_figure(*curves, title(name)), text))
+    found.append(Section("Calibration", figures.reliability_figure(*curves, names[name]), text))
     text = "Change in accuracy against the zero-shot strong model, in points."
     found.append(Section("Class by class", figures.classes_figure(evidence.class_names, labels, *right), text))
     text = "Answers more or fewer than before, for the classes that changed most. The diagonal is right."
@@ -118,13 +116,13 @@ def labelled_sections(result: EvalResult, evidence: Evidence, name: str) -> list
     return [*found, Section("Where answers went", figure, text)]
 
 
-def unlabelled_sections(result: EvalResult, evidence: Evidence, name: str) -> list[Section]:
+def unlabelled_sections(result: EvalResult, evidence: Evidence, name: str, names: Mapping[str, str]) -> list[Section]:
     """The figures of an evaluation without labels."""
     rows: Any = result.rows
     text = "How often each model answers as the zero-shot strong model does, in %."
     moved = figures.moves_figure(evidence.class_names, rows[name])
     return [
-        Section("Agreement", figures.agreement_figure(rows), text),
+        Section("Agreement", figures.agreement_figure(rows, names), text),
         Section("Where answers went", moved, "Images that moved from one answer to another."),
     ]
 

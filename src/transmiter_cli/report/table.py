@@ -14,24 +14,33 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from transmiter_cli.evaluation.rows import MeanRow
-from transmiter_cli.report.columns import MEAN_PARTS, MEANS, Column, columns, is_ours, title
+from transmiter_cli.evaluation.rows import REFERENCE, MeanRow
+from transmiter_cli.report.columns import MEAN_PARTS, MEANS, Column, columns, is_ours, titles
 from transmiter_cli.workflow.evaluate import EvalResult
 
 WIDTH = 80
 MARK = "*"
-LEGEND = f"{MARK} best of the rows that run one strong model. vs strong: paired difference, in points."
+PAIRED = "vs strong: paired difference, in points."
+LEGEND = f"{MARK} best of the rows that run one strong model. {PAIRED}"
+NO_BEST = f"No row that runs one strong model is better than the strong model itself. {PAIRED}"
 
 
 def evaluation_table(result: EvalResult, wide: bool = False) -> Table:
     """All rows at 80 columns, or with all columns; the best of ours is marked by a star, not by style alone."""
-    return table(heading(result), result.rows, shown_columns(result, wide), best_row(result), caption(result))
+    about = (shown_columns(result, wide), best_row(result), caption(result), result.reg)
+    return table(heading(result), result.rows, *about)
 
 
 def table(
-    name: str, rows: Mapping[str, Any], shown: Sequence[Column], best: str | None, below: str | None = None
+    name: str,
+    rows: Mapping[str, Any],
+    shown: Sequence[Column],
+    best: str | None,
+    below: str | None = None,
+    reg: float | None = None,
 ) -> Table:
-    """Rows under aligned columns."""
+    """Rows under aligned columns; `reg` as in `titles`."""
+    names = titles(rows, reg)
     found = Table(
         box=box.SIMPLE_HEAD,
         title=Text(wrapped(name)),
@@ -41,13 +50,14 @@ def table(
         caption_justify="left",
         caption_style="",
         padding=(0, 1, 0, 0),
+        pad_edge=False,
         show_edge=False,
     )
     found.add_column("  model", no_wrap=True)
     for column in shown:
         found.add_column(column.header, justify="right", no_wrap=True)
     for row_name, row in rows.items():
-        marked = f"{MARK if row_name == best else ' '} {title(row_name)}"
+        marked = f"{MARK if row_name == best else ' '} {names[row_name]}"
         found.add_row(marked, *(column.cell(row) for column in shown), style="bold" if row_name == best else "")
     return found
 
@@ -64,9 +74,13 @@ def shown_columns(result: EvalResult, wide: bool) -> tuple[Column, ...]:
 
 
 def best_row(result: EvalResult) -> str | None:
-    """The most accurate of the strong model's rows; None without labels or such rows."""
-    ours: dict[str, Any] = {name: row for name, row in result.rows.items() if is_ours(name)}
-    return max(ours, key=lambda name: ours[name].top1, default=None) if result.labelled else None
+    """The most accurate of the strong model's rows; None without labels, or if none is better than zero-shot."""
+    if not result.labelled:
+        return None
+    rows: Mapping[str, Any] = result.rows
+    least = rows[REFERENCE].top1 if REFERENCE in rows else -1.0
+    better = [name for name, row in rows.items() if is_ours(name) and row.top1 > least]
+    return max(better, key=lambda name: rows[name].top1, default=None)
 
 
 def heading(result: EvalResult) -> str:
@@ -79,42 +93,46 @@ def heading(result: EvalResult) -> str:
 def caption(result: EvalResult) -> str:
     """What the reader must know beside the numbers."""
     lines = list(result.notes)
-    if result.labelled and best_row(result) is not None:
-        lines.append(LEGEND)
     if not result.labelled:
         lines += moves(result)
+    elif any(map(is_ours, result.rows)):
+        lines.append(NO_BEST if best_row(result) is None else LEGEND)
     return "\n".join(lines)
 
 
 def moves(result: EvalResult) -> list[str]:
     """For each of our rows without labels, which classes move."""
     names = result.evidence.class_names if result.evidence is not None else ()
+    called = titles(result.rows, result.reg)
     lines: list[str] = []
     for name, row in result.rows.items():
         if is_ours(name) and getattr(row, "moves", ()):
             told = ", ".join(f"{names[m.before]} > {names[m.after]} {m.images}" for m in row.moves[:3])  # type: ignore[union-attr]
-            lines.append(f"{title(name)} moves {told}")
+            lines.append(f"{called[name]} moves {told}")
     return lines
 
 
-def means_table(means: Mapping[str, MeanRow]) -> Table:
-    """The means over several data sets."""
+def means_table(means: Mapping[str, MeanRow], reg: float | None = None) -> Table:
+    """The means over several data sets; `reg` as in `titles`."""
     parts = MEAN_PARTS if any(row.hm is not None for row in means.values()) else ()
     sets = next(iter(means.values())).sets
     note = "HM: the mean of the data sets' HMs; HM of means: that of mean base and mean novel" if parts else None
-    return table(f"mean over {sets} data sets", means, (*MEANS, *parts), None, note)
-
-
-def markdown(name: str, rows: Mapping[str, Any], shown: Sequence[Column], below: str = "") -> str:
-    """A Markdown table with a line of text above, and lines below."""
-    lines = [name, "", f"| model | {' | '.join(column.header for column in shown)} |", f"|---|{'---:|' * len(shown)}"]
-    lines += [f"| {title(one)} | {' | '.join(column.cell(row) for column in shown)} |" for one, row in rows.items()]
-    return "\n".join([*lines, *(["", *below.split("\n")] if below else [])]) + "\n"
+    return table(f"mean over {sets} data sets", means, (*MEANS, *parts), None, note, reg)
 
 
 def evaluation_markdown(result: EvalResult) -> str:
     """All rows and columns as Markdown."""
-    return markdown(heading(result), result.rows, shown_columns(result, wide=True), "\n".join(result.notes))
+    names, shown, below = titles(result.rows, result.reg), shown_columns(result, wide=True), "\n".join(result.notes)
+    lines = [
+        heading(result),
+        "",
+        f"| model | {' | '.join(column.header for column in shown)} |",
+        f"|---|{'---:|' * len(shown)}",
+    ]
+    lines += [
+        f"| {names[one]} | {' | '.join(column.cell(row) for column in shown)} |" for one, row in result.rows.items()
+    ]
+    return "\n".join([*lines, *(["", below] if below else [])]) + "\n"
 
 
 def evaluation_csv(results: Sequence[EvalResult]) -> str:

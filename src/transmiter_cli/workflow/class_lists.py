@@ -73,22 +73,29 @@ class ClassMap:
         return sorted(index for index in found if index is not None)
 
 
-def read_map(path: Path, task: Task) -> ClassMap:
+def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -> ClassMap:
     """A map file: a JSON object from the data's labels to the run's classes, null for one to leave out.
+
+    Args:
+        path: the file; None where the data have the run's own labels.
+        classes: the run's class names.
+        labels: what fit's data call them.
 
     Raises:
         UsageError: if there is no such file.
         TransmiterError: if it is no such object, or names a class that the run does not have.
     """
+    if path is None:
+        return ClassMap(classes, labels, {})
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(name, str | None) for name in content.values()):
         raise TransmiterError(f'{path} is no class map: it must be {{"the data\'s label": "the run\'s class"}}.')
-    index = class_index(task)
+    index = class_index(classes, labels)
     unknown = [name for name in content.values() if name is not None and name not in index]
     if unknown:
-        raise TransmiterError(f"{path} maps to {unknown[0]!r}, which is none of the run's {len(task.classes)} classes.")
+        raise TransmiterError(f"{path} maps to {unknown[0]!r}, which is none of the run's {len(classes)} classes.")
     targets = {str(label): None if name is None else index[name] for label, name in content.items()}
-    return ClassMap(task.classes, task.labels, targets)
+    return ClassMap(classes, labels, targets)
 
 
 def base_classes(path: Path | None, task: Task) -> list[int]:
@@ -106,16 +113,16 @@ def base_classes(path: Path | None, task: Task) -> list[int]:
         names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not isinstance(names, list):
         raise TransmiterError(f"{path} is no list of classes.")
-    index = class_index(task)
+    index = class_index(task.classes, task.labels)
     unknown = [name for name in names if name not in index]
     if unknown:
         raise TransmiterError(f"{path} has {unknown[0]!r}, which is none of the run's {len(task.classes)} classes.")
     return sorted({index[name] for name in names})
 
 
-def class_index(task: Task) -> dict[str, int]:
+def class_index(classes: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
     """A class by its name or by its label."""
-    return {name: i for names in (task.labels, task.classes) for i, name in enumerate(names)}
+    return {name: i for names in (labels, classes) for i, name in enumerate(names)}
 
 
 def read_text(path: Path) -> str:

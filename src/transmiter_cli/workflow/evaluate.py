@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -16,13 +16,15 @@ from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, op
 from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, candidates
-from transmiter_cli.evaluation.rows import Row, measure, positions_among
+from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, candidates, eft_name
+from transmiter_cli.evaluation.protocols import MeanRates
+from transmiter_cli.evaluation.require import Gate, require_names
+from transmiter_cli.evaluation.rows import MeanRow, Row, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.run import Run, Task
+from transmiter_cli.run import SWEPT_ROW, Run, Task
 from transmiter_cli.task.finetuned import MissingLogitsError, open_teacher
-from transmiter_cli.workflow.class_lists import ClassMap, base_classes, read_map
+from transmiter_cli.workflow.class_lists import base_classes, read_map
 from transmiter_cli.workflow.common import (
     DataFlags,
     check_artefact,
@@ -86,6 +88,7 @@ class EvalResult:
 
     Attributes:
         labelled: whether rows are `Row`s; `Unlabelled` otherwise.
+        reg: the strength of the row "transferred", where the run has rows of other strengths; None otherwise.
         notes: what a reader of the numbers must know.
     """
 
@@ -99,6 +102,7 @@ class EvalResult:
     labelled: bool = True
     notes: tuple[str, ...] = ()
     evidence: Evidence | None = None
+    reg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,17 @@ class Scene:
     transferred: Mapping[str, Artefact]
 
 
-def eval_run(options: EvalOptions, run: Run, workspace: Workspace) -> EvalResult:
+def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequence[Gate] = ()) -> EvalResult:
     """Measure a run's models.
 
+    Args:
+        options: what to measure, and how.
+        run: a run in which something was transferred.
+        workspace: cache and device.
+        gates: gates that will be judged by the result; their names are checked before any image is encoded.
+
     Raises:
-        UsageError: if nothing was fitted or transferred.
+        UsageError: if nothing was fitted or transferred, or a gate names a row or column that the result cannot have.
         TransmiterError: if the images' labels are none of the run's classes, or fit or refine used the images.
     """
     scene = open_scene(run, workspace, options.strong)
@@ -127,20 +137,21 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace) -> EvalResult
     if options.data.data is None and images.split == task.split and not options.allow_overlap:
         raise seen_by_fit(spec, images.split, run)
     labelled = options.labels and images.labelled
-    mapping = ClassMap(task.classes, task.labels, {}) if options.mapping is None else read_map(options.mapping, task)
+    mapping = read_map(options.mapping, task.classes, task.labels)
     base = base_classes(options.base, task) if options.base_to_novel or options.base else None
     require_labels_for(options, labelled)
+    require_names(gates, row_names(options, run), column_names(Row if labelled else Unlabelled, base is not None))
     if labelled:
         images = mapping.known_only(images)  # fails on a strange label before anything is encoded
     notes = overlap_notes(images.files, scene, options.allow_overlap)
     weak = encode(scene.weak, images, scene.fitted.vocabulary, task.templates)
     models = make_candidates(options, scene, weak.images, weak.embeddings, lasting(spec).data == task.data)
     about = (spec.data, images.split, len(weak.images.files))
-    names = (task.weak, scene.strong.name)
+    names, reg = (task.weak, scene.strong.name), first_reg(scene.transferred)
     if not labelled:
         notes += ("Without labels nothing here says which model is right.",)
         evidence = Evidence(models, None, weak.images.files, task.classes)
-        return EvalResult(describe(models), *about, len(task.classes), *names, False, notes, evidence)
+        return EvalResult(describe(models), *about, len(task.classes), *names, False, notes, evidence, reg)
     labels = torch.tensor(mapping.indices(weak.images.files), device=workspace.method_device)
     among = mapping.among(images)
     rows = measure(models, labels, base=base, among=among, seed=options.seed)
@@ -148,7 +159,27 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace) -> EvalResult
         notes += novel_notes(base, task)
     evidence = Evidence(models, labels, weak.images.files, task.classes)
     evidence = evidence if among is None else narrowed(evidence, among)
-    return EvalResult(rows, *about, len(evidence.class_names), *names, True, notes, evidence)
+    return EvalResult(rows, *about, len(evidence.class_names), *names, True, notes, evidence, reg)
+
+
+def row_names(options: EvalOptions, run: Run) -> list[str]:
+    """The rows that an evaluation can have, in its order, as far as what lies in the run tells."""
+    made = run.artefacts(run.strong(options.strong))
+    last = ["strong_finetuned"] if options.strong_finetuned else []
+    return ["weak", "weak_finetuned", "strong", *map(eft_name, options.eft), "direct", *made, *last]
+
+
+def column_names(kind: type[Row] | type[Unlabelled] | type[MeanRow], parts: bool) -> list[str]:
+    """The numbers of a row; those of base and novel classes only where they are measured."""
+    numbers = [one.name for one in fields(kind) if str(one.type).split(" | ")[0] in ("int", "float", "bool")]
+    return [name for name in numbers if parts or name not in MeanRates._fields]
+
+
+def first_reg(transferred: Mapping[str, Artefact]) -> float | None:
+    """The strength of "transferred" where there are rows of other strengths, of which each has its own in its name."""
+    if "transferred" not in transferred or not any(row.startswith(SWEPT_ROW) for row in transferred):
+        return None
+    return transferred["transferred"].details["transfer"]["reg"]
 
 
 def narrowed(evidence: Evidence, among: Sequence[int]) -> Evidence:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
@@ -18,6 +21,7 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.distillation import FitSettings
+from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.metrics import hits
 from transmiter_cli.method.probe import linear_probe
@@ -27,6 +31,10 @@ from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits, signed
 from transmiter_cli.workflow.overlap import remember
+from transmiter_cli.workflow.removal import removal
+
+FEW_STEPS = 100
+"""Steps of the optimiser below which a fit is told to be short."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class FitResult:
         images: images it learned from, their views not counted.
         agreement: on how many of the images the adapted weak model and the fine-tuned one agree, a fraction.
         agreement_before: the same for the zero-shot weak model.
+        removed: what the run had of an earlier fit and has no more, and how to make it again; empty for nothing.
     """
 
     artefact: Artefact
@@ -74,6 +83,7 @@ class FitResult:
     images: int
     agreement: float
     agreement_before: float
+    removed: str = ""
 
 
 def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[str]) -> FitResult:
@@ -102,26 +112,49 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     plain = [i for i, file in enumerate(weak.images.files) if not isinstance(file, View)]
     probe = make_probe(weak.part(plain), task, options.settings.seed) if teachers.PROBE in finetuned else None
     teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings, probe)
+    hint_at_few_steps(len(weak.images.files), options, workspace)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
     if probe is not None:
         write_atomically(run.path / PROBE, teachers.save_head(probe))
     artefact.save(run.path / FITTED)
-    run.begin(task)
+    gone = run.begin(task)
     run.add(command, {encoder.name: encoder.fingerprint})
     remember("fit", weak.part(plain).images.files, run, workspace)
-    seen = weak.part(plain).embeddings
+    agreements = agreement(artefact, weak.part(plain).embeddings, teacher[plain], workspace)
+    return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))
+
+
+def agreement(
+    artefact: Artefact, weak: Embeddings, teacher: Float[Tensor, "images classes"], workspace: Workspace
+) -> tuple[float, float]:
+    """How often the adapted and the zero-shot weak model answer as the fine-tuned one does; warns of no gain."""
+    answers = teacher.argmax(-1)
     after, before = (
-        hits(logits, teacher[plain].argmax(-1)).double().mean().item()
-        for logits in (artefact.adapt(seen), class_logits(seen, len(names)))
+        hits(logits, answers).double().mean().item()
+        for logits in (artefact.adapt(weak), class_logits(weak, teacher.shape[1]))
     )
     if after <= before:
         workspace.reporter.warn(
             "The adapter agrees with the fine-tuned model no more than the zero-shot model did: nothing was learned. "
             "Few images, few epochs, or a model that was not fine-tuned?"
         )
-    return FitResult(artefact, run.path / FITTED, len(plain), after, before)
+    return after, before
+
+
+def hint_at_few_steps(rows: int, options: FitOptions, workspace: Workspace) -> None:
+    """Say so if images and epochs make a few steps of the optimiser only, and what makes more."""
+    settings = options.settings
+    steps = settings.epochs * math.ceil(rows / settings.batch_size)
+    if steps >= FEW_STEPS:
+        return
+    enough = math.ceil(FEW_STEPS / math.ceil(rows / settings.batch_size))
+    views = "" if options.views else f", --views {math.ceil(FEW_STEPS / steps)} for random crops of each"
+    workspace.reporter.note(
+        f"Hint: {rows:,} images in {settings.epochs} epochs are {steps} steps of the optimiser, which is few. "
+        f"More images{views}, or --epochs {enough} give it more."
+    )
 
 
 def make_probe(weak: EncodedImages, task: Task, seed: int) -> teachers.HeadTeacher:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from transmiter_cli.artefact import load
+from transmiter_cli.artefact import Artefact, load
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import ImageRecord
-from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.run import Run
 from transmiter_cli.workflow.common import check_artefact
@@ -34,27 +34,55 @@ class Prediction:
     probabilities: tuple[float, ...]
 
 
-def predict_images(
-    files: Sequence[ImageRecord], row: str | None, top: int, run: Run, workspace: Workspace, strong: str | None = None
-) -> Iterator[Prediction]:
-    """Predict images in their order; those that cannot be decoded are left out, with a warning.
+@dataclass(frozen=True)
+class Predictor:
+    """A strong model and the correction that it predicts with.
+
+    Attributes:
+        row: the correction, by its row of the evaluation.
+    """
+
+    row: str
+    artefact: Artefact
+    encoder: CachedEncoder
+
+    def predict(self, files: Sequence[ImageRecord], top: int) -> Iterator[Prediction]:
+        """Predict images in their order; those that cannot be decoded are left out, with a warning.
+
+        Args:
+            files: the images.
+            top: classes per image.
+
+        Raises:
+            TransmiterError: if no image can be decoded.
+        """
+        device, classes = self.encoder.workspace.method_device, self.artefact.class_names
+        for start, found in self.encoder.image_chunks(files, CHUNK):
+            if not found.kept:
+                continue
+            probabilities = self.artefact.class_logits(found.rows.to(device)).softmax(-1)
+            best = probabilities.topk(min(top, len(classes)))
+            for position, values, indices in zip(found.kept, best.values.tolist(), best.indices.tolist(), strict=True):
+                names = tuple(classes[index] for index in indices)
+                yield Prediction(files[start + position].id, names, tuple(values))
+
+
+def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str | None = None) -> Predictor:
+    """What predicts in a run.
 
     Args:
-        files: the images.
         row: "transferred", "ridge", "discriminant" or "refined"; the best there is if None.
-        top: classes per image.
         run: a run in which something was transferred.
         workspace: cache and device.
         strong: which strong model, where the run has several; the last one transferred to if None.
 
     Raises:
         UsageError: if there is no such artefact.
-        TransmiterError: if it is of another task or model, or no image can be decoded.
+        TransmiterError: if it is of another task or model.
     """
     task = run.task()
-    workspace = workspace.like_fit(task.decoding)
     name = run.strong(strong)
-    encoder = workspace.open(resolve_model(name))
+    encoder = workspace.like_fit(task.decoding).open(resolve_model(name))
     there = run.artefacts(name)
     chosen = row or next((best for best in PREFERENCE if best in there), "transferred")
     if chosen not in there:
@@ -63,11 +91,4 @@ def predict_images(
         )
     artefact = load(there[chosen], workspace.method_device)
     check_artefact(artefact, task, encoder)
-    for start, found in encoder.image_chunks(files, CHUNK):
-        if not found.kept:
-            continue
-        probabilities = artefact.class_logits(found.rows.to(workspace.method_device)).softmax(-1)
-        best = probabilities.topk(min(top, len(task.classes)))
-        for position, values, indices in zip(found.kept, best.values.tolist(), best.indices.tolist(), strict=True):
-            names = tuple(task.classes[index] for index in indices)
-            yield Prediction(files[start + position].id, names, tuple(values))
+    return Predictor(chosen, artefact, encoder)

@@ -14,11 +14,10 @@ from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.method.refinement import RefineSettings
-from transmiter_cli.run import ARTEFACTS, Run
+from transmiter_cli.run import ARTEFACTS, ROWS, Run
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, check_artefact
 from transmiter_cli.workflow.overlap import remember
-from transmiter_cli.workflow.transfer import ROWS
 
 PREFERENCE: tuple[Method, ...] = ("discriminant", "adapter", "ridge")
 """Which correction is refined where none is named."""

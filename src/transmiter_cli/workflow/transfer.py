@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import class_answers, class_logits
-from transmiter_cli.run import ARTEFACTS, SWEPT, Run, Task, swept_row
+from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
 from transmiter_cli.workflow.common import (
     EncodedImages,
     check_artefact,
@@ -31,11 +31,7 @@ from transmiter_cli.workflow.common import (
     signed,
 )
 from transmiter_cli.workflow.overlap import FILES
-
-ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge", "discriminant": "discriminant"}
-"""The row of the evaluation that each method gives."""
-DEFAULT_METHODS: tuple[Method, ...] = ("adapter", "discriminant")
-"""The paper's, and the best there is."""
+from transmiter_cli.workflow.removal import removal
 
 
 @dataclass(frozen=True)
@@ -107,22 +103,34 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
     teachers = [teacher_of(other, task, workspace, weak) for other in options.others]
     made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], teacher, teachers)
-    folders = run.rehouse([encoder.name for encoder in encoders])
-    results: list[TransferResult] = []
-    for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True):
-        before = class_answers(encoded.embeddings, len(task.classes))
-        for row, artefact in artefacts.items():
-            changed = (artefact.answers(encoded.embeddings) != before).double().mean().item()
-            path = run.home(encoder.name, folders) / file_name(row)
-            signature = (signed(artefact, encoder), path, len(before), changed)
-            results.append(TransferResult(encoder.name, row, *signature))
+    folders, before = run.rehouse([encoder.name for encoder in encoders]), run.made()
+    results = [
+        result
+        for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
+        for result in results_of(artefacts, encoder, encoded.embeddings, run.home(encoder.name, folders))
+    ]
     for result in results:
         result.artefact.save(result.path)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
     run.add(command, fingerprints, strong=encoders[-1].name, **({"strong_folders": folders} if folders else {}))
     for encoder in encoders:
         forget_stale(run, encoder, options.methods, [result.path for result in results])
+    there = run.made()
+    gone = removal([one for one in before if one not in there], run, [encoder.name for encoder in encoders])
+    if gone:
+        workspace.reporter.note(gone)
     return results
+
+
+def results_of(
+    artefacts: Mapping[str, Artefact], encoder: CachedEncoder, seen: Embeddings, home: Path
+) -> Iterator[TransferResult]:
+    """What was made for one strong model, with how many of its answers on the images it saw changed."""
+    for row, artefact in artefacts.items():
+        before = class_answers(seen, artefact.correction.classes)
+        changed = (artefact.answers(seen) != before).double().mean().item()
+        path = home / file_name(row)
+        yield TransferResult(encoder.name, row, signed(artefact, encoder), path, len(before), changed)
 
 
 def solve(
@@ -168,7 +176,7 @@ def teacher_of(run: Run, task: Task, workspace: Workspace, seen: EncodedImages) 
 
 def file_name(row: str) -> str:
     """The artefact's file by the row of the evaluation it gives."""
-    return ARTEFACTS.get(row) or f"{SWEPT}{row.removeprefix('reg=')}.safetensors"
+    return ARTEFACTS.get(row) or f"{SWEPT}{row.removeprefix(SWEPT_ROW)}.safetensors"
 
 
 def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,31 @@ def test_a_manifest_in_another_encoding_says_which_byte_and_how_to_convert(pictu
     with pytest.raises(TransmiterError, match="not UTF-8: byte 0xe8 in line 3") as caught:
         open_images(str(pictures / "l.csv"), None)
     assert str(caught.value.fix).startswith("iconv -f LATIN1 -t UTF-8")
+
+
+LATIN = os.fsdecode(b"latin-\xe9.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("l.csv", b"path,label\nlatin-\xe9.png,cat\na.png,dog\n"),
+        ("l.jsonl", rb'{"path": "latin-\udce9.png", "label": "cat"}' + b'\n{"path": "a.png", "label": "dog"}\n'),
+    ],
+)
+def test_file_names_that_are_not_utf8_are_found(pictures: Path, name: str, content: bytes):
+    write_image(pictures / LATIN)
+    (pictures / name).write_bytes(content)
+    images = open_images(str(pictures / name), None)
+    assert [file.id for file in images.files] == [LATIN, "a.png"]
+    assert images.files[0].open().read() == (pictures / LATIN).read_bytes()
+
+
+@pytest.mark.parametrize(("content", "line"), [(b"path\na.png\nlatin-\xe9.png\n", 3), (b"\xff\xfep\0a\0t\0h\0\n", 1)])
+def test_bytes_that_are_in_no_file_name_are_an_error(pictures: Path, content: bytes, line: int):
+    (pictures / "l.csv").write_bytes(content)
+    with pytest.raises(TransmiterError, match=f"not UTF-8: byte 0x.. in line {line}"):
+        open_images(str(pictures / "l.csv"), None)
 
 
 def test_one_missing_image_is_left_for_the_encoder_to_skip(pictures: Path):

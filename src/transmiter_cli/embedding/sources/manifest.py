@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transmiter_cli.embedding.sources.parts import canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_all_or_none, require_root
-from transmiter_cli.embedding.sources.text import read_utf8
+from transmiter_cli.embedding.sources.text import escaped_byte, not_utf8, read_utf8
 from transmiter_cli.errors import TransmiterError
 
 COLUMNS = ("path", "label", "split")
@@ -63,8 +63,8 @@ class ManifestReader:
         Raises:
             TransmiterError: if a row cannot be used, or an image is listed twice.
         """
-        read = csv_rows if self.path.suffix.lower() == ".csv" else json_rows
-        rows = [as_row(line, values, self.path) for line, values in read(self.path)]
+        read = csv_rows(self.path, self.root) if self.path.suffix.lower() == ".csv" else json_rows(self.path)
+        rows = [as_row(line, values, self.path) for line, values in read]
         if not rows:
             raise TransmiterError(f"{self.path} lists no images.")
         first: dict[str, int] = {}
@@ -93,16 +93,19 @@ class ManifestReader:
         return ImageSet(files, tuple(sorted({row.label for row in self.rows if row.label is not None})), part)
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     """The rows of a CSV file with their line numbers.
 
     Raises:
-        TransmiterError: if it has no path column, or a row has more fields than the header.
+        TransmiterError: if it has no path column, a row has more fields than the header, or bytes are not UTF-8 and
+            not in the name of a file that is there.
     """
-    reader = csv.DictReader(io.StringIO(read_utf8(path), newline=""), skipinitialspace=True, strict=True)
+    text = io.StringIO(read_utf8(path, "surrogateescape"), newline="")
+    reader = csv.DictReader(text, skipinitialspace=True, strict=True)
     try:
         header = [name.strip().lower() for name in reader.fieldnames or ()]
         reader.fieldnames = header
+        require_utf8(dict.fromkeys(header, "".join(header)), 1, path, root)
         if "path" not in header:
             raise TransmiterError(
                 f"{path} has no column named path; its first line is {','.join(header)[:80]!r}.",
@@ -111,9 +114,18 @@ def csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
         for values in reader:
             if None in values:
                 raise TransmiterError(f"Line {reader.line_num} of {path} has more fields than the header.")
+            require_utf8(values, reader.line_num, path, root)
             yield reader.line_num, values
     except csv.Error as error:
         raise TransmiterError(f"Line {reader.line_num} of {path} is no valid CSV: {error}.") from error
+
+
+def require_utf8(values: Mapping[str, str | None], line: int, source: Path, root: Path) -> None:
+    """Raise TransmiterError if a row has bytes that are not UTF-8, but for a path whose file has them in its name."""
+    for column, text in values.items():
+        byte = escaped_byte(text or "")
+        if byte is not None and not (column == "path" and os.path.lexists(root / (text or "").strip())):
+            raise not_utf8(source, byte, line)
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from transmiter_cli.errors import TransmiterError
 
 
-def read_utf8(path: Path) -> str:
+def read_utf8(path: Path, errors: Literal["strict", "surrogateescape"] = "strict") -> str:
     """The content of a text file; a byte order mark is left out.
+
+    Args:
+        path: the file.
+        errors: "surrogateescape" keeps bytes that are not UTF-8, as Python keeps them in file names.
 
     Raises:
         TransmiterError: if it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig", errors=errors)
     except OSError as error:
         raise TransmiterError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise TransmiterError(
-            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}.",
-            f"iconv -f LATIN1 -t UTF-8 '{path}' > utf8{path.suffix}",
-        ) from error
+        raise not_utf8(path, error.object[error.start], line) from error
+
+
+def not_utf8(path: Path, byte: int, line: int) -> TransmiterError:
+    """The error for a byte of a text file that is not UTF-8."""
+    return TransmiterError(
+        f"{path} is not UTF-8: byte 0x{byte:02x} in line {line}.",
+        f"iconv -f LATIN1 -t UTF-8 '{path}' > utf8{path.suffix}",
+    )
+
+
+def escaped_byte(text: str) -> int | None:
+    """The first byte of a text that is not UTF-8 and was kept as a surrogate; None if there is none."""
+    return next((ord(one) - 0xDC00 for one in text if "\udc80" <= one <= "\udcff"), None)

@@ -1,0 +1,88 @@
+"""transmiter inspect: what a run or an artefact says of itself, without torch and without loading a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transmiter_cli.description import read_description
+from transmiter_cli.errors import UsageError
+from transmiter_cli.run import FITTED, Run, Task
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Content:
+    """An artefact of a run.
+
+    Attributes:
+        file: its path below the run.
+        strong: the strong model that it is for; None for what fit made.
+        row: the row of the evaluation that it gives; None for what fit made.
+        description: what it says of itself.
+    """
+
+    file: str
+    strong: str | None
+    row: str | None
+    description: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """The artefact in short: neither its vocabulary nor its tensors."""
+        about = {name: self.description[name] for name in ("stage", "method", "details")}
+        return {"file": self.file, "strong": self.strong, "row": self.row, **about}
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run is about, what is in it, and how it was made.
+
+    Attributes:
+        commands: the command lines that made what is there, the last fit's first.
+    """
+
+    path: Path
+    task: Task
+    contents: Sequence[Content]
+    commands: Sequence[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as one JSON object."""
+        contents = [content.as_json() for content in self.contents]
+        return {"run": str(self.path), "task": asdict(self.task), "artefacts": contents, "commands": self.commands}
+
+
+def open_inspected(path: Path) -> RunSummary | dict[str, Any]:
+    """A run, by its directory or its run.json, or an artefact's description.
+
+    Raises:
+        UsageError: if it is neither, or the directory holds no run.
+        TransmiterError: if it is damaged, or an artefact that is not there.
+    """
+    if path.is_dir() or path.name == RECORD:
+        return summarize(Run(path if path.is_dir() else path.parent))
+    if path.is_file() and path.suffix != ".safetensors":
+        raise UsageError(
+            f"{path} is neither a run directory, nor its {RECORD}, nor an artefact (.safetensors).",
+            "transmiter inspect RUN_DIRECTORY",
+        )
+    return read_description(path)
+
+
+def summarize(run: Run) -> RunSummary:
+    """What a run says of itself.
+
+    Raises:
+        UsageError: if there is no run.
+        TransmiterError: if run.json or an artefact is damaged.
+    """
+    task = run.task()
+    fitted = run.path / FITTED
+    found = [Content(FITTED, None, None, read_description(fitted))] if fitted.is_file() else []
+    for strong in run.strong_models():
+        for row, path in run.artefacts(strong).items():
+            found.append(Content(str(path.relative_to(run.path)), strong, row, read_description(path)))
+    return RunSummary(run.path, task, found, run.commands())

@@ -1,0 +1,65 @@
+"""What a new fit or transfer takes out of a run, and the command lines that make it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
+
+from transmiter_cli.run import DEFAULT_METHODS, ROWS, SWEPT_ROW, Made, Run
+
+
+def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:
+    """One sentence on what was removed, and one on how to have it again; empty if nothing was.
+
+    Args:
+        gone: what was removed.
+        run: where it was, with the history that made it.
+        kept: strong models that are transferred to now; to have others again beside them, all must be named at once.
+    """
+    if not gone:
+        return ""
+    rows: dict[str, list[str]] = {}
+    for made in gone:
+        rows.setdefault(made.strong, []).append(made.row)
+    what = "; ".join(f"{', '.join(names)} ({strong})" for strong, names in rows.items())
+    lines = dict.fromkeys(command_for(made, run, kept) for made in sorted(gone, key=lambda made: made.row == "refined"))
+    return f"No longer in {run.path}: {what}. To make it again: {' && '.join(lines)}"
+
+
+def command_for(made: Made, run: Run, kept: Sequence[str]) -> str:
+    """The last command line of the history that made something; the plainest one where there is none."""
+    line = next((line for line in reversed(run.history()) if makes(line, made)), None)
+    if line is None:
+        usual = f"transfer --strong {shlex.quote(made.strong)} --method {method_of(made.row)}"
+        return f"transmiter {'refine' if made.row == 'refined' else usual}{run.flag}"
+    others = [] if made.strong in kept or made.row == "refined" else kept
+    return shlex.join([*line, *(part for name in others for part in ("--strong", name))])
+
+
+def makes(line: Sequence[str], made: Made) -> bool:
+    """Whether a command line makes a row for a strong model."""
+    command, strong = line[1:2], values(line, "--strong")
+    if made.row == "refined":
+        return command == ["refine"] and (not strong or made.strong in strong)
+    methods = values(line, "--method") or DEFAULT_METHODS
+    if command != ["transfer"] or made.strong not in strong or method_of(made.row) not in methods:
+        return False
+    wanted = made.row.removeprefix(SWEPT_ROW)
+    return wanted == made.row or wanted in swept(values(line, "--reg"))
+
+
+def method_of(row: str) -> str:
+    """The --method of a row; rows of further strengths are of the adapter."""
+    return next((method for method, own in ROWS.items() if own == row), "adapter")
+
+
+def swept(regs: Sequence[str]) -> list[str]:
+    """The strengths of a --reg value after its first, as rows have them."""
+    return [f"{float(value):g}" for value in regs[-1].split(",")[1:]] if regs else []
+
+
+def values(line: Sequence[str], option: str) -> list[str]:
+    """What a command line gives for an option that may be repeated, as `--name value` or `--name=value`."""
+    apart = [value for name, value in pairwise(line) if name == option]
+    return apart + [part.removeprefix(f"{option}=") for part in line if part.startswith(f"{option}=")]

@@ -1,0 +1,31 @@
+"""transmiter fit: its help, and what it says of a task that is too small."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.cli.test_transfer import FIT
+
+LINE = (*FIT[:-2], "--finetuned", "demo-finetuned", "--limit", 40)
+
+
+@pytest.mark.parametrize(("command", "option"), [("fit", "--finetuned"), ("transfer", "--strong")])
+def test_help_says_what_is_required_without_a_default(cli: Cli, command: str, option: str):
+    text = " ".join(cli(command, "--help").out.replace("\u2502", " ").split())
+    about = text.split(option, 1)[1].split("[required]", 1)[0]
+    assert " --" not in about.replace("--data", "")
+    assert "default: (required)" not in text
+
+
+def test_few_steps_are_hinted_at_with_what_makes_more(cli: Cli):
+    few = cli(*LINE)
+    assert "Hint: 40 images in 10 epochs are 10 steps" in few.err
+    assert "--views 10 for random crops of each, or --epochs 100" in few.err
+    viewed = cli(*LINE, "--views", 3, "--batch-size", 40)
+    assert "160 images in 10 epochs are 40 steps" in viewed.err
+    assert "More images, or --epochs 25" in viewed.err
+    for enough in (("--epochs", 100), ("--batch-size", 4)):
+        outcome = cli(*LINE, *enough)
+        assert outcome.code == 0
+        assert "Hint" not in outcome.err

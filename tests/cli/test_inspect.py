@@ -1,0 +1,62 @@
+"""transmiter inspect: runs, artefacts, and files that are neither."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.cli.test_errors import failed
+from tests.cli.test_transfer import FIT
+
+RUN = Path("transmiter-run")
+
+
+@pytest.fixture
+def run(cli: Cli) -> Cli:
+    assert cli(*FIT, "--finetuned", "demo-finetuned", "--limit", 100).code == 0
+    assert cli("transfer", "--strong", "demo-strong", "--reg", "0.1,10").code == 0
+    assert cli("refine", "--shots", 2).code == 0
+    return cli
+
+
+def test_a_run_shows_its_task_its_artefacts_and_its_commands(run: Cli):
+    text = run("inspect", RUN).out
+    assert text == run("inspect").out == run("inspect", RUN / "run.json").out
+    lines = text.splitlines()
+    assert "weak                             demo-weak, fine-tuned demo-finetuned" in lines
+    assert "strong                           demo-strong" in lines
+    assert "data                             demo-digits --split train --limit 100" in lines
+    assert "classes                          10: eight, five, four, nine, one, seven, six, three, ..." in lines
+    about = {line.split()[0]: line for line in lines if line.split()[0].endswith(".safetensors")}
+    assert "fitted, adapter, basis compact, epochs 1, seed 0" in about["weak.safetensors"]
+    assert "row transferred, on demo-strong, adapter, reg 0.1, images 100" in about["strong.safetensors"]
+    assert "row reg=10, on demo-strong, adapter, reg 10, images 100" in about["strong-reg=10.safetensors"]
+    assert "row discriminant, on demo-strong, discriminant" in about["strong-discriminant.safetensors"]
+    assert "row refined, on demo-strong, discriminant, images 20" in about["refined.safetensors"]
+    assert lines[-1] == "  $ transmiter refine --shots 2"
+
+
+def test_json_has_the_same(run: Cli):
+    shown = json.loads(run("inspect", RUN, "--json").out)
+    assert shown["task"]["classes"][0] == "eight"
+    assert [one["file"] for one in shown["artefacts"]][:2] == ["weak.safetensors", "strong.safetensors"]
+    assert [one["row"] for one in shown["artefacts"]] == [None, "transferred", "reg=10", "discriminant", "refined"]
+    assert shown["commands"][1] == "transmiter transfer --strong demo-strong --reg 0.1,10"
+    artefact = json.loads(run("inspect", RUN / "strong.safetensors", "--json").out)
+    assert shown["artefacts"][1]["details"] == artefact["details"]
+
+
+def test_what_is_neither_a_run_nor_an_artefact(run: Cli, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    failed(run("inspect", "empty"), 2, "no run in empty")
+    failed(run("inspect", "absent/run.json"), 2, "no run in absent")
+    (tmp_path / "list.json").write_text("{}")
+    failed(run("inspect", "list.json"), 2, "list.json is neither a run directory, nor its run.json, nor an artefact")
+    shutil.copy(RUN / "seen-by-fit.txt", tmp_path / "other.bin")
+    failed(run("inspect", "other.bin"), 2, "other.bin is neither")
+    (RUN / "run.json").write_text("{")
+    failed(run("inspect", RUN), 1, "run.json is damaged")

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from tests.test_run import TASK
+from transmiter_cli.run import Made, Run
+from transmiter_cli.workflow.removal import removal
+
+LINES = [
+    "transfer --strong ViT-L/14 --method=ridge --rho 0.3",
+    "transfer --strong=ViT-L/14 --strong SigLIP --reg 0.1,1.0,10",
+    "refine --shots 4",
+    "transfer --strong SigLIP --method adapter",
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "run")
+    run.begin(TASK)
+    for line in LINES:
+        run.add(["transmiter", *line.split()], {}, strong="SigLIP")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("gone", "kept", "again"),
+    [
+        ([("ViT-L/14", "ridge")], ["ViT-L/14"], LINES[0]),
+        ([("ViT-L/14", "transferred")], ["ViT-L/14"], LINES[1]),
+        ([("ViT-L/14", "reg=1"), ("ViT-L/14", "discriminant")], ["ViT-L/14"], LINES[1]),
+        ([("SigLIP", "transferred")], [], LINES[3]),
+        ([("ViT-L/14", "ridge")], ["SigLIP", "EVA"], f"{LINES[0]} --strong SigLIP --strong EVA"),
+        ([("SigLIP", "refined"), ("SigLIP", "discriminant")], ["SigLIP"], f"{LINES[1]} && transmiter {LINES[2]}"),
+        ([("EVA", "ridge")], ["EVA"], "transfer --strong EVA --method ridge --run"),
+    ],
+)
+def test_the_command_lines_of_the_history_make_it_again(run: Run, gone: list, kept: list[str], again: str):
+    told = removal([Made(*one) for one in gone], run, kept)
+    assert told.split("To make it again: ")[1].startswith(f"transmiter {again}")
+    assert all(f"{row}" in told and f"({strong})" in told for strong, row in gone)
+
+
+def test_nothing_is_said_of_nothing(run: Run):
+    assert removal([], run) == ""

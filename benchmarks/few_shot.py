@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from beds import Trial
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import stratified_folds
@@ -82,9 +80,8 @@ def refined(correction: LinearCorrection, strong: Embeddings, labels: Tensor, te
 def few_shot_scores(trial: Trial) -> dict[str, list[float]]:
     """Top-1 of each way for each number of labels per class."""
     unlabelled, classes = trial.model("strong", trial.unlabelled), trial.classes
-    weak = class_logits(trial.model("weak", trial.unlabelled), classes)
     finetuned, test = trial.teacher.logits(trial.unlabelled), trial.strong.unit_images()[trial.test]
-    discriminant, _ = discriminant_transfer(unlabelled, [Teacher(finetuned, weak)])
+    discriminant, _ = discriminant_transfer(unlabelled, [teacher_of(trial)])
     ridge = ridge_transfer(unlabelled, finetuned, 0.1)
     rows: dict[str, list[float]] = {}
     for shots in SHOTS:

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import torch
 
-from beds import BAD, BEDS, SETTINGS, Bed, Trial, find_real
+from beds import BAD, BEDS, SETTINGS, Bed, find_real
 from curves import svg_curves
 from few_shot import SHOTS, few_shot_scores
-from rules import ADAPTERS, AUTO, MAIN, RULES, Rule, discriminant, zero_shot
+from rules import ADAPTERS, AUTO, MAIN, RULES, Rule, discriminant, teacher_of, zero_shot
 from transmiter_cli.method.consensus import discriminant_transfer
-from transmiter_cli.method.experts import Teacher
 
 Row = dict[str, list[float]]
 CHOSEN = ("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots")
@@ -99,11 +98,6 @@ def verdicts(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
             keys = ("trust", "reliable", "expected", "true")
             cells[f"{name} ({score})"] = [said, *(cell(numbers[key]) for key in keys)]
     print_table("The verdict", ["said", "trust in strong", "trust in teacher", "expected gain", "true gain"], cells)
-
-
-def teacher_of(trial: Trial, rows: torch.Tensor | None = None) -> Teacher:
-    rows = trial.unlabelled if rows is None else rows
-    return Teacher(trial.teacher.logits(rows), zero_shot(trial, "weak", rows).float())
 
 
 def several(seeds: Iterable[int]) -> None:

@@ -189,10 +189,15 @@ def plain_discriminant(trial: Trial, labels: str = "both", shrinkage: float | No
     return found.classifier(images(trial)[1])
 
 
-def discriminant(trial: Trial) -> Tensor:
-    """What `transfer --method discriminant` does."""
-    teacher = Teacher(trial.teacher.logits(trial.unlabelled), zero_shot(trial, "weak", trial.unlabelled).float())
-    correction, _ = discriminant_transfer(trial.model("strong", trial.unlabelled), [teacher])
+def teacher_of(trial: Trial, heads: bool = True) -> Teacher:
+    """The fine-tuned model and its weak twin on the unlabelled images."""
+    known = trial.teacher.heads if heads and trial.teacher.open else None
+    return Teacher(trial.teacher.logits(trial.unlabelled), trial.model("weak", trial.unlabelled), known)
+
+
+def discriminant(trial: Trial, heads: bool = True) -> Tensor:
+    """What `transfer --method discriminant` does; without heads, as where the teacher's logits alone are given."""
+    correction, _ = discriminant_transfer(trial.model("strong", trial.unlabelled), [teacher_of(trial, heads)])
     with torch.no_grad():
         return correction(zero_shot(trial).float(), trial.strong.images[trial.test])
 
@@ -234,6 +239,7 @@ RULES: dict[str, Rule] = {
     "discriminant, shrinkage 0.3": partial(plain_discriminant, shrinkage=0.3),
     "discriminant, plain": plain_discriminant,
     "discriminant, plain, 3 rounds": partial(plain_discriminant, rounds=3),
+    "discriminant, logits alone": partial(discriminant, heads=False),
     "discriminant": discriminant,
 }
 ADAPTERS: dict[str, Rule] = {

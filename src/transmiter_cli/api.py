@@ -17,7 +17,7 @@ from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import class_logits, zero_shot_logits
+from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_correction
@@ -76,7 +76,9 @@ def transfer(
         reg: the paper's lambda divided by the number of images, or "auto"; "adapter" only.
         rho: ridge strength, or "auto"; "ridge" only.
         finetuned_logits: the fine-tuned weak model on the same images; not for "adapter".
-        teachers: further fine-tuned models with weak models of their own; "discriminant" only.
+        teachers: fine-tuned models that bring weak models of their own, one or several, in place of or beside
+            `finetuned_logits`; "ridge" takes one. A teacher's `heads` help "discriminant" with classes that no image
+            shows.
 
     Raises:
         InvalidTensorError: if shapes do not match or values are not finite.
@@ -88,16 +90,18 @@ def transfer(
     if method == "adapter":
         strength = choose_reg(strong, weak, adapter.basis) if reg == "auto" else reg
         return transfer_all(fitted, weak, [strong], [strength])[0][0]
-    if finetuned_logits is None:
+    own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
+    every = [*own, *teachers]
+    if not every:
         raise ValueError(f"method {method!r} needs finetuned_logits, the fine-tuned weak model on the same images.")
-    if finetuned_logits.shape[-1] != adapter.classes:
-        counts = f"{finetuned_logits.shape[-1]} classes, the fitted adapter {adapter.classes}"
+    if every[0].classes != adapter.classes:
+        counts = f"{every[0].classes} classes, the fitted adapter {adapter.classes}"
         raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
     if method == "ridge":
-        strength = choose_rho(strong, finetuned_logits) if rho == "auto" else rho
-        return on_strong(fitted, strong, method, ridge_transfer(strong, finetuned_logits, strength), {"rho": strength})
-    first = Teacher(finetuned_logits, class_logits(weak, adapter.classes))
-    moved, verdict = discriminant_transfer(strong, [first, *teachers])
+        logits = every[0].finetuned
+        strength = choose_rho(strong, logits) if rho == "auto" else rho
+        return on_strong(fitted, strong, method, ridge_transfer(strong, logits, strength), {"rho": strength})
+    moved, verdict = discriminant_transfer(strong, every)
     return on_strong(fitted, strong, method, moved, {"verdict": verdict.as_json()})
 
 

@@ -7,13 +7,13 @@ from transmiter_cli.method.consensus import Verdict, blend, discriminant_transfe
 from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import class_logits, zero_shot_logits
+from transmiter_cli.method.logits import zero_shot_logits
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
 
 
 def teacher(world: World, logits: torch.Tensor, rows: slice = TRAIN) -> Teacher:
-    return Teacher(logits[rows], class_logits(world.part(world.weak, rows), world.classes))
+    return Teacher(logits[rows], world.part(world.weak, rows))
 
 
 def rates(world: World, teachers: list[Teacher]) -> tuple[float, float, Verdict]:
@@ -71,7 +71,7 @@ def test_unseen_classes_are_told_apart_no_worse_than_zero_shot(world: World):
     seen = (world.labels < 3).nonzero()[:, 0]
     part = Embeddings(world.strong.images[seen], world.strong.texts, world.strong.logit_scale)
     weak = Embeddings(world.weak.images[seen], world.weak.texts, world.weak.logit_scale)
-    correction, _ = discriminant_transfer(part, [Teacher(world.finetuned_logits[seen], class_logits(weak, 6))])
+    correction, _ = discriminant_transfer(part, [Teacher(world.finetuned_logits[seen], weak)])
     rows = (world.labels >= 3).nonzero()[:, 0]
     logits = zero_shot_logits(world.strong)[rows]
     answers = correction(logits, world.strong.images[rows])
@@ -83,7 +83,8 @@ def test_unseen_classes_are_told_apart_no_worse_than_zero_shot(world: World):
 def test_few_images_and_extreme_answers_give_finite_classifiers(images: int):
     strong = random_embeddings(images, 12, 8, images)
     logits = 1e4 * F.one_hot(torch.zeros(images, dtype=torch.long), 5).float()
-    correction, verdict = discriminant_transfer(strong, [Teacher(logits, -logits)])
+    weak = random_embeddings(images, 12, 6, images + 1)
+    correction, verdict = discriminant_transfer(strong, [Teacher(logits, weak)])
     assert torch.isfinite(correction.weight).all()
     assert torch.isfinite(correction.bias).all()
     assert verdict.word in ("helps", "unsure", "useless teacher")
@@ -104,4 +105,13 @@ def test_teachers_must_match(world: World):
     with pytest.raises(InvalidTensorError, match="400 images"):
         discriminant_transfer(world.strong, [good])
     with pytest.raises(InvalidTensorError, match="classes"):
-        discriminant_transfer(world.part(world.strong, TRAIN), [good, Teacher(good.finetuned[:, :4], good.weak[:, :4])])
+        discriminant_transfer(world.part(world.strong, TRAIN), [good, Teacher(good.finetuned[:, :4], good.weak)])
+    strong = world.part(world.strong, TRAIN)
+    fewer = Embeddings(good.weak.images[:-1], good.weak.texts, good.weak.logit_scale)
+    with pytest.raises(InvalidTensorError, match="299 weak ones"):
+        discriminant_transfer(strong, [Teacher(good.finetuned, fewer)])
+    shorter = Embeddings(good.weak.images, good.weak.texts[:-1], good.weak.logit_scale)
+    with pytest.raises(InvalidTensorError, match="same vocabulary"):
+        discriminant_transfer(strong, [Teacher(good.finetuned, shorter)])
+    with pytest.raises(InvalidTensorError, match="heads have shape"):
+        discriminant_transfer(strong, [Teacher(good.finetuned, good.weak, torch.ones(6, 3))])

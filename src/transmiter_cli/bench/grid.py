@@ -17,6 +17,7 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.rows import evaluate
 from transmiter_cli.files import canonical_json, digest, write_atomically
+from transmiter_cli.method.experts import Teacher
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.task.shots import choose_shots
 
@@ -182,7 +183,8 @@ def train(key: SceneKey, method: MethodEntry, material: Material, fits: dict[str
         options["reg"] = options.pop("paper_lambda") / len(shown.weak)
     call: Callable[..., Artefact] = api.transfer
     about = (fits[settings], shown.weak, shown.strong, method.transfer)
-    moved = checked(lambda: call(*about, finetuned_logits=shown.finetuned, **options), method)
+    teacher = Teacher(shown.finetuned, shown.weak, shown.heads)
+    moved = checked(lambda: call(*about, teachers=[teacher], **options), method)
     if method.refine is None:
         return moved
     chosen = choose_shots(shown.labels.tolist(), key.shots, key.seed)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -32,12 +33,13 @@ from transmiter_cli.workflow.common import EncodedImages, encode
 
 @dataclass(frozen=True)
 class Part:
-    """One split: both zero-shot models, the fine-tuned weak model's logits, and labels."""
+    """One split: both zero-shot models, the fine-tuned weak model's logits and, where known, heads, and labels."""
 
     weak: Embeddings
     strong: Embeddings
     finetuned: Float[Tensor, "images classes"]
     labels: Int[Tensor, " images"]
+    heads: Float[Tensor, "classes width"] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,20 @@ def from_features(source: Source) -> Material:
         logits = feature(file, f"{weak}/finetuned_logits", views)[:, : len(names)].float().to(device)
         repeated = len(logits) // len(file.tensors["labels"])
         low, high = (Embeddings(rows[f"{one}/images"], texts[i], scales[i]) for i, one in enumerate((weak, strong)))
-        return Part(low, high, logits, file.tensors["labels"].repeat(repeated).to(device))
+        heads = heads_of(file, weak, len(names), low)
+        return Part(low, high, logits, file.tensors["labels"].repeat(repeated).to(device), heads)
 
     wanted = source.spec.protocol == BASE_TO_NOVEL
     base = (files["test"].base or coop_base(len(names))) if wanted else None
     return Material(vocabulary, part("train", True), part("test", False), base)
+
+
+def heads_of(file: FeatureFile, name: str, classes: int, weak: Embeddings) -> Float[Tensor, "classes width"] | None:
+    """The fine-tuned class embeddings of a feature file times the logit scale; None if it has none of that width."""
+    texts = file.tensors.get(f"{name}/finetuned_texts")
+    if texts is None or texts.ndim != 2 or len(texts) < classes or texts.shape[1] != weak.images.shape[1]:
+        return None
+    return weak.logit_scale * F.normalize(texts[:classes].float(), dim=-1).to(weak.images.device)
 
 
 def feature(file: FeatureFile, name: str, views: bool) -> Tensor:
@@ -200,7 +211,9 @@ def from_images(source: Source) -> Material:
         if strong.images.files != seen.images.files:
             raise TransmiterError("Images changed while they were read; run the command again.")
         logits = teacher.logits(seen.images.files, seen.embeddings.images.cpu()).float().to(device)
-        return Part(seen.embeddings, strong.embeddings, logits, labelled)
+        heads = teacher.heads(seen.embeddings.images.shape[1])
+        known = None if heads is None else heads.to(device)
+        return Part(seen.embeddings, strong.embeddings, logits, labelled, known)
 
     learned, measured = (part(*one) for one in zip(both, numbers, (teacher, elsewhere), strict=True))
     return Material(vocabulary, learned, measured, base, mapping.among(test))

@@ -25,12 +25,10 @@ from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, agreement, class_counts, pooled_log_posterior, third_party
 from transmiter_cli.method.logits import class_logits
-from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
+from transmiter_cli.method.ridge import LinearCorrection
+from transmiter_cli.method.unseen import unseen_classifier
 
 HALF = 0.5
-"""The strength of the fine-tuned answers, as ridge regression carries them, in classes without images."""
-RHO = 1.0
-"""The strength of that regression."""
 QUARTER = 0.25
 """A class with this share of its even share of the images weighs its own statistics and the rest alike."""
 
@@ -73,11 +71,26 @@ def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
         raise InvalidTensorError("there is no fine-tuned model to transfer from.")
     for teacher in teachers:
         check_teacher(strong, teacher.finetuned)
-        check_teacher(strong, teacher.weak)
-    counts = sorted({logits.shape[1] for teacher in teachers for logits in (teacher.finetuned, teacher.weak)})
+        check_twin(strong, teacher)
+    counts = sorted({teacher.classes for teacher in teachers})
     if len(counts) > 1:
-        raise InvalidTensorError(f"the weak and fine-tuned logits have {counts} classes; they must have the same.")
+        raise InvalidTensorError(f"the fine-tuned logits have {counts} classes; they must have the same.")
     return counts[0]
+
+
+def check_twin(strong: Embeddings, teacher: Teacher) -> None:
+    """Raise InvalidTensorError if a teacher's weak model or heads do not belong to its logits and the strong model."""
+    weak = teacher.weak
+    if len(weak) != len(strong):
+        raise InvalidTensorError(f"there are {len(strong)} strong image embeddings but {len(weak)} weak ones.")
+    if len(weak.texts) != len(strong.texts):
+        sizes = f"{len(strong.texts)} strong and {len(weak.texts)} weak text embeddings"
+        raise InvalidTensorError(f"there are {sizes}; both models need the same vocabulary.")
+    if teacher.heads is not None and teacher.heads.shape != (teacher.classes, weak.images.shape[1]):
+        raise InvalidTensorError(
+            f"the fine-tuned heads have shape {tuple(teacher.heads.shape)}; {teacher.classes} classes and weak "
+            f"embeddings of {weak.images.shape[1]} numbers are expected."
+        )
 
 
 def reliabilities(
@@ -103,21 +116,11 @@ def reliabilities(
 
     own, found = [predictability(zero_shot)], list[float]()
     for teacher in teachers:
-        with_teacher, with_weak = agreement(zero_shot, teacher.finetuned), agreement(zero_shot, teacher.weak)
-        between = agreement(teacher.finetuned, teacher.weak)
+        with_teacher, with_weak = agreement(zero_shot, teacher.finetuned), agreement(zero_shot, teacher.weak_logits)
+        between = agreement(teacher.finetuned, teacher.weak_logits)
         own.append(third_party(with_teacher, with_weak, between))
         found.append(min(third_party(with_teacher, between, with_weak), predictability(teacher.finetuned)))
     return min(own[0], max(own[1:])), tuple(found)
-
-
-def fallback(strong: Embeddings, teachers: Sequence[Teacher], trust: Sequence[float], classes: int) -> Linear:
-    """Z + sum_k r_k ridge(L_k) / 2K as a linear classifier: for classes that no unlabelled image shows."""
-    weight = strong.logit_scale * strong.unit_texts()[:classes].double()
-    bias = weight.new_zeros(classes)
-    for teacher, own in zip(teachers, trust, strict=True):
-        correction = ridge_transfer(strong, F.log_softmax(teacher.finetuned.float(), -1), RHO)
-        weight = weight + HALF * own / len(teachers) * correction.weight.detach().double().T
-    return Linear(weight, bias)
 
 
 def blend(first: Linear, second: Linear, share: Float[Tensor, " classes"]) -> Linear:
@@ -141,8 +144,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     2. Strong and fine-tuned answers, tempered by it, are multiplied into a posterior (`pooled_log_posterior`).
     3. The posterior is the soft label of a linear discriminant analysis of the strong embeddings; its covariance
        shrinkage and temperature are chosen by held-out cross-entropy (`choose_discriminant`).
-    4. Among classes that hardly any image belongs to, the strong model's own scores stay, with a ridge regression of
-       the fine-tuned answers at half strength (`fallback`, `blend`).
+    4. Classes that hardly any image belongs to keep the strong model's own scores, corrected by what the fine-tuned
+       answers on other images say of them (`unseen_classifier`, `blend`).
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -162,7 +165,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     chosen = choose_discriminant(strong, posterior, texts, parts, fold_moments(strong, posterior, parts, gram))
     counts = class_counts(log_posterior)
     share = counts.square() / (counts.square() + (QUARTER * len(strong) / classes) ** 2)
-    merged = blend(fallback(strong, teachers, trust, classes), chosen.classifier, share)
+    unseen, _ = unseen_classifier(strong, teachers, trust, log_posterior, share > HALF)
+    merged = blend(unseen, chosen.classifier, share)
     weight = merged.weight - strong.logit_scale * texts
     verdict = Verdict(own, trust, expected_gain(chosen, posterior, zero_shot))
     return LinearCorrection(weight.T.float(), merged.bias.float()), verdict

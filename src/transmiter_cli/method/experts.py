@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.logits import class_logits
 
 LEAST_AGREEMENT = 0.05
 """Agreement beyond chance below which two models have nothing in common."""
@@ -22,11 +26,28 @@ class Teacher:
 
     Attributes:
         finetuned: its logits of the classes.
-        weak: the zero-shot logits of the model that it was fine-tuned from.
+        weak: the model that it was fine-tuned from, with the strong model's vocabulary.
+        heads: what it multiplies image embeddings with, its logit scale included, where that is known and as wide as
+            the weak model's embeddings.
     """
 
     finetuned: Float[Tensor, "images classes"]
-    weak: Float[Tensor, "images classes"]
+    weak: Embeddings
+    heads: Float[Tensor, "classes width"] | None = None
+
+    @property
+    def classes(self) -> int:
+        """C, the number of task classes."""
+        return self.finetuned.shape[1]
+
+    def weak_heads(self) -> Float[Tensor, "classes width"]:
+        """What the weak model multiplies image embeddings with: s T[:C]."""
+        return self.weak.logit_scale * self.weak.unit_texts()[: self.classes]
+
+    @cached_property
+    def weak_logits(self) -> Float[Tensor, "images classes"]:
+        """The weak model's zero-shot logits of the classes."""
+        return class_logits(self.weak, self.classes)
 
 
 def agreement(first: Float[Tensor, "images classes"], second: Float[Tensor, "images classes"]) -> float:

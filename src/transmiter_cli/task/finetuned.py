@@ -48,6 +48,10 @@ class Teacher(Protocol):
         """
         ...
 
+    def heads(self, width: int) -> Float[Tensor, "classes width"] | None:
+        """What its logits are products with, scale included; None if unknown, or not of `width` numbers per class."""
+        ...
+
 
 @dataclass(frozen=True)
 class CheckpointTeacher:
@@ -62,8 +66,16 @@ class CheckpointTeacher:
         images = self.encoder.image_embeddings(files)
         if len(images.rows) != len(files):
             raise TransmiterError("Images changed while they were read; run the command again.")
-        texts = self.encoder.text_embeddings(self.class_names, self.templates)
-        return self.encoder.facts.logit_scale * images.rows.float() @ texts.T
+        return images.rows.float() @ self.weight().T
+
+    def heads(self, width: int) -> Tensor | None:
+        """See Teacher."""
+        weight = self.weight()
+        return weight if weight.shape[1] == width else None
+
+    def weight(self) -> Float[Tensor, "classes width"]:
+        """Its class embeddings times its logit scale."""
+        return self.encoder.facts.logit_scale * self.encoder.text_embeddings(self.class_names, self.templates)
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,10 @@ class HeadTeacher:
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
         """See Teacher."""
         return F.linear(F.normalize(weak_images.float(), dim=-1), self.weight, self.bias)
+
+    def heads(self, width: int) -> Tensor | None:
+        """See Teacher."""
+        return self.weight if self.weight.shape[1] == width else None
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,10 @@ class LogitsTeacher:
             )
         return self.rows[places].float()
 
+    def heads(self, width: int) -> None:
+        """See Teacher."""
+        return None
+
 
 @dataclass(frozen=True)
 class MeanTeacher:
@@ -120,6 +140,11 @@ class MeanTeacher:
         """See Teacher."""
         rows = [teacher.logits(files, weak_images).float() for teacher in self.teachers]
         return torch.stack([row - row.mean(-1, keepdim=True) for row in rows]).mean(0)
+
+    def heads(self, width: int) -> Tensor | None:
+        """See Teacher."""
+        known = [weight for teacher in self.teachers if (weight := teacher.heads(width)) is not None]
+        return torch.stack(known).mean(0) if len(known) == len(self.teachers) else None
 
 
 class MissingLogitsError(TransmiterError):

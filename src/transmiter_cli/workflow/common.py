@@ -17,7 +17,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import FITTED, PROBE, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import HeadTeacher, LogitsTeacher, mean_teacher, open_teacher
+from transmiter_cli.task.finetuned import HeadTeacher, LogitsTeacher, Teacher, mean_teacher, open_teacher
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,23 @@ def encode(encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], 
     return EncodedImages(replace(images, files=found.files), embeddings)
 
 
-def finetuned_logits(
+def finetuned_model(
     task: Task,
     run: Run,
     workspace: Workspace,
-    files: Sequence[ImageRecord],
     weak: Embeddings,
     probe: HeadTeacher | None = None,
     own_data: bool = True,
-) -> Float[Tensor, "images classes"]:
-    """The fine-tuned weak models of a run on images that the zero-shot weak model saw; their mean.
+) -> Teacher:
+    """The fine-tuned weak models of a run; the mean of several.
 
     Args:
         task: the run's task.
         run: where a probe was kept.
         workspace: where a checkpoint's embeddings are kept.
-        files: the images.
-        weak: the zero-shot weak model on them.
+        weak: the zero-shot weak model.
         probe: the probe, while it is not kept yet.
-        own_data: whether the images are of fit's own --data; logits in a file go by its ids.
+        own_data: whether it is asked about images of fit's own --data; logits in a file go by its ids.
     """
     about = (resolve_model(task.weak), weak.images.shape[1], weak.logit_scale, task.classes, task.templates)
     teachers = [
@@ -92,7 +90,12 @@ def finetuned_logits(
         for name in task.finetuned
     ]
     teachers = [replace(one, own_data=own_data) if isinstance(one, LogitsTeacher) else one for one in teachers]
-    return mean_teacher(teachers).logits(files, weak.images.cpu()).to(weak.images.device)
+    return mean_teacher(teachers)
+
+
+def finetuned_logits(model: Teacher, files: Sequence[ImageRecord], weak: Embeddings) -> Float[Tensor, "images classes"]:
+    """A fine-tuned model on images that the zero-shot weak model saw, on its device."""
+    return model.logits(files, weak.images.cpu()).to(weak.images.device)
 
 
 def load_fitted(run: Run, workspace: Workspace) -> Artefact:

@@ -30,6 +30,7 @@ from transmiter_cli.workflow.common import (
     check_artefact,
     encode,
     finetuned_logits,
+    finetuned_model,
     fit_data,
     load_fitted,
     load_transferred,
@@ -296,7 +297,8 @@ def optional_logits(
 ) -> Float[Tensor, "images classes"] | None:
     """The fine-tuned weak model's logits; None where its file has gone, or was logits that lack these images."""
     try:
-        return finetuned_logits(task, run, workspace, files, weak, own_data=own_data)
+        model = finetuned_model(task, run, workspace, weak, own_data=own_data)
+        return finetuned_logits(model, files, weak)
     except (MissingLogitsError, UsageError) as error:
         workspace.reporter.warn(f"{error} The rows weak_finetuned and eft are left out.")
         return None

@@ -29,7 +29,7 @@ from transmiter_cli.run import FITTED, PROBE, Run, Task
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
-from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits, signed
+from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits, finetuned_model, signed
 from transmiter_cli.workflow.overlap import remember
 from transmiter_cli.workflow.removal import removal
 
@@ -111,7 +111,8 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     weak = encode(encoder, replace(images, files=files), vocabulary, templates)
     plain = [i for i, file in enumerate(weak.images.files) if not isinstance(file, View)]
     probe = make_probe(weak.part(plain), task, options.settings.seed) if teachers.PROBE in finetuned else None
-    teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings, probe)
+    model = finetuned_model(task, run, workspace, weak.embeddings, probe)
+    teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
     hint_at_few_steps(len(weak.images.files), options, workspace)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, Method
 from transmiter_cli.description import read_description
@@ -19,13 +16,14 @@ from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import class_answers, class_logits
+from transmiter_cli.method.logits import class_answers
 from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
 from transmiter_cli.workflow.common import (
     EncodedImages,
     check_artefact,
     encode,
     finetuned_logits,
+    finetuned_model,
     fit_data,
     load_fitted,
     signed,
@@ -98,11 +96,11 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     strong = [encode(encoder, weak.images, fitted.vocabulary, task.templates) for encoder in encoders]
     if any(encoded.images.files != weak.images.files for encoded in strong):
         raise TransmiterError("Images changed while they were read; run the command again.")
-    teacher = None
+    teachers: list[Teacher] = []
     if set(options.methods) != {"adapter"}:
-        teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings)
-    teachers = [teacher_of(other, task, workspace, weak) for other in options.others]
-    made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], teacher, teachers)
+        teachers.append(teacher_of(run, task, workspace, weak))
+    teachers += [other_teacher(other, task, fitted, workspace, weak) for other in options.others]
+    made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], teachers)
     folders, before = run.rehouse([encoder.name for encoder in encoders]), run.made()
     results = [
         result
@@ -138,10 +136,12 @@ def solve(
     fitted: Artefact,
     weak: Embeddings,
     strong: Sequence[Embeddings],
-    logits: Float[Tensor, "images classes"] | None,
     teachers: Sequence[Teacher],
 ) -> list[dict[str, Artefact]]:
-    """For each strong model, an artefact by the row of the evaluation that it gives; adapters in one batched solve."""
+    """For each strong model, an artefact by the row of the evaluation that it gives; adapters in one batched solve.
+
+    The first teacher is the run's own; none are needed for adapters.
+    """
     made: list[dict[str, Artefact]] = [{} for _ in strong]
     for method in options.methods:
         row = ROWS[method]
@@ -152,12 +152,20 @@ def solve(
                 of_model.update(zip(rows, artefacts, strict=True))
         else:
             for of_model, model in zip(made, strong, strict=True):
-                of_model[row] = api.transfer(fitted, weak, model, method, "auto", options.rho, logits, teachers)
+                of_model[row] = api.transfer(fitted, weak, model, method, "auto", options.rho, teachers=teachers)
     return made
 
 
-def teacher_of(run: Run, task: Task, workspace: Workspace, seen: EncodedImages) -> Teacher:
-    """The fine-tuned model of another run, with its own weak model, on the images of this one.
+def teacher_of(run: Run, task: Task, workspace: Workspace, weak: EncodedImages, own_data: bool = True) -> Teacher:
+    """The fine-tuned model of a run and its weak twin on images."""
+    model = finetuned_model(task, run, workspace, weak.embeddings, own_data=own_data)
+    logits = finetuned_logits(model, weak.images.files, weak.embeddings)
+    heads = model.heads(weak.embeddings.images.shape[1])
+    return Teacher(logits, weak.embeddings, None if heads is None else heads.to(logits.device))
+
+
+def other_teacher(run: Run, task: Task, fitted: Artefact, workspace: Workspace, seen: EncodedImages) -> Teacher:
+    """The fine-tuned model of another run, with its own weak model, on the images and vocabulary of this one.
 
     Raises:
         UsageError: if the other run has other classes.
@@ -166,12 +174,10 @@ def teacher_of(run: Run, task: Task, workspace: Workspace, seen: EncodedImages) 
     other = run.task()
     if other.classes != task.classes:
         raise UsageError(f"The run {run.path} has other classes than this one.", "fit both with the same --classes")
-    weak = encode(workspace.open(resolve_model(other.weak)), seen.images, other.classes, other.templates)
+    weak = encode(workspace.open(resolve_model(other.weak)), seen.images, fitted.vocabulary, other.templates)
     if weak.images.files != seen.images.files:
         raise TransmiterError("Images changed while they were read; run the command again.")
-    own_data = other.data == task.data
-    logits = finetuned_logits(other, run, workspace, seen.images.files, weak.embeddings, own_data=own_data)
-    return Teacher(logits, class_logits(weak.embeddings, len(other.classes)))
+    return teacher_of(run, other, workspace, weak, own_data=other.data == task.data)
 
 
 def file_name(row: str) -> str:

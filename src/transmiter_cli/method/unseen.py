@@ -1,0 +1,234 @@
+"""Classes that no unlabelled image shows: what fine-tuning says of them, as a linear correction of strong logits.
+
+The fine-tuned model has opinions of such classes on images of other ones. With L its row-centred logits (N x C) and
+Z_w the zero-shot weak model's, an opinion is carried over in one of four ways: along one of two routes,
+
+- *direct*: ridge regression of L on the strong embeddings X;
+- *bridged*: a ridge regression A of the weak embeddings X_w on X, in which the texts of the vocabulary are further
+  rows (each modality centred), so that directions in which no image varies are known, too; then L as a linear map of
+  X_w, pulled towards what is known of it: the fine-tuned class embeddings, or k times the weak model's;
+
+and either the *whole* of L or what is *new* in it, L - k Z_w, k being the slope of L against Z_w in the classes without
+images. Where L hardly differs from Z_w there, fine-tuning taught nothing, and the strong model's own answers are
+better: the whole of L is added at the strength sqrt(1 - correlation^2).
+
+Which way is best is seen without labels by leaving classes out: classes that have images are put aside with
+their images, and what the others teach of them is compared with the posterior of all models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from transmiter_cli.method.discriminant import JUDGED, TINY, Linear
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.experts import Teacher
+
+Route = Literal["direct", "bridged"]
+Share = Literal["whole", "new"]
+Way = tuple[Route, Share]
+WAYS: tuple[Way, ...] = tuple((route, share) for route in get_args(Route) for share in get_args(Share))
+UNTESTED: Way = ("bridged", "whole")
+"""The way where too few classes have images to leave some of them out."""
+FEWEST = 4
+"""Classes with images that are needed to leave half of them out."""
+REPEATS = 4
+RHO = 0.1
+"""Relative ridge strength from strong embeddings, as in ridge transfer."""
+PULL = 1.0
+"""Relative ridge strength with which the linear map of weak embeddings is pulled to what is known of it."""
+TEXTS_WEIGH = 3.0
+"""How much all texts together weigh beside all images."""
+NUMBERS = 2**26
+"""Most logits that leaving classes out looks at at a time."""
+
+
+@dataclass(frozen=True)
+class JointMoments:
+    """Sums over images, float64, of x = [strong embedding, weak embedding] and the fine-tuned answers L.
+
+    Attributes:
+        images: how many.
+        width: of the strong model's embeddings, the first part of x.
+        gram, cross: x'x and x'L, centred.
+        mean, answers: the means of x and of L.
+    """
+
+    images: int
+    width: int
+    gram: Float[Tensor, "joint joint"]
+    cross: Float[Tensor, "joint classes"]
+    mean: Float[Tensor, " joint"]
+    answers: Float[Tensor, " classes"]
+
+
+def joint_moments(strong: Embeddings, teacher: Teacher, rows: Int[Tensor, " rows"]) -> JointMoments:
+    """The moments of some images, a block at a time."""
+    width, classes = strong.images.shape[1], teacher.finetuned.shape[1]
+    joint = width + teacher.weak.images.shape[1]
+    device = strong.images.device
+    gram = torch.zeros(joint, joint, dtype=torch.float64, device=device)
+    cross = torch.zeros(joint, classes, dtype=torch.float64, device=device)
+    mean, answers = gram.new_zeros(joint), gram.new_zeros(classes)
+    for block in strong.blocks(max(joint, classes)):
+        chosen = rows[block]
+        both = torch.cat([strong.unit_images(chosen), teacher.weak.unit_images(chosen)], 1).double()
+        said = centred(teacher.finetuned[chosen].double())
+        gram += both.T @ both
+        cross += both.T @ said
+        mean += both.sum(0)
+        answers += said.sum(0)
+    count = len(rows)
+    mean, answers = mean / count, answers / count
+    gram -= count * torch.outer(mean, mean)
+    cross -= count * torch.outer(mean, answers)
+    return JointMoments(count, width, gram, cross, mean, answers)
+
+
+def centred(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
+    """Rows less their means, which no softmax sees."""
+    return logits - logits.mean(-1, keepdim=True)
+
+
+def ridge(
+    gram: Float[Tensor, "width width"], cross: Float[Tensor, "width targets"], rho: float
+) -> Float[Tensor, "width targets"]:
+    """(G + rho mean(diag G) I)^-1 C."""
+    level = (rho * gram.diagonal().mean()).clamp_min(TINY)
+    return torch.linalg.solve(gram + level * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), cross)
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """How the fine-tuned answers in classes without images relate to the weak model's own.
+
+    Attributes:
+        slope: k, the least-squares slope of L against Z_w.
+        share: sqrt(1 - correlation^2), what is new: 0 where fine-tuning only scaled the weak model's answers.
+    """
+
+    slope: float
+    share: float
+
+
+def novelty(teacher: Teacher, unseen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Novelty:
+    """The novelty of some classes on some images; each row and each class less its mean."""
+    after, before = (logits[rows][:, unseen].double() for logits in (teacher.finetuned, teacher.weak_logits))
+    if after.shape[1] > 1:
+        after, before = centred(after), centred(before)
+    after, before = after - after.mean(0), before - before.mean(0)
+    both, own = (after * before).sum(), before.square().sum()
+    correlation = both / (after.norm() * before.norm()).clamp_min(TINY)
+    new = (1 - correlation.clamp(0, 1).square()).sqrt()
+    return Novelty((both / own.clamp_min(TINY)).item(), new.item())
+
+
+def corrections(strong: Embeddings, teacher: Teacher, moments: JointMoments, new: Novelty) -> dict[Way, Linear]:
+    """What each way adds to the strong model's logits s X T'."""
+    d = moments.width
+    gram, between, weak = moments.gram[:d, :d], moments.gram[:d, d:], moments.gram[d:, d:]
+    own = teacher.weak_heads().double()
+    own = (own - own.mean(0)).T
+    prior = new.slope * own if teacher.heads is None else (teacher.heads.double() - teacher.heads.double().mean(0)).T
+    texts, theirs = (model.unit_texts().double() for model in (strong, teacher.weak))
+    texts, theirs = texts - texts.mean(0), theirs - theirs.mean(0)
+    each = TEXTS_WEIGH * moments.images / len(texts)
+    bridge = ridge(gram + each * texts.T @ texts, between + each * texts.T @ theirs, RHO)
+    head = prior + ridge(weak, moments.cross[d:] - weak @ prior, PULL)
+    answers = {"direct": ridge(gram, moments.cross[:d], RHO), "bridged": bridge @ head}
+    known = {"direct": ridge(gram, between @ own, RHO), "bridged": bridge @ own}
+    result: dict[Way, Linear] = {}
+    for route, share in WAYS:
+        strength, slope = (new.share, 0.0) if share == "whole" else (1.0, new.slope)
+        weight = strength * (answers[route] - slope * known[route])
+        offset = strength * (moments.answers - slope * moments.mean[d:] @ own)
+        result[route, share] = Linear(weight.T, offset - moments.mean[:d] @ weight)
+    return result
+
+
+def zero_shot(strong: Embeddings, classes: int) -> Linear:
+    """The strong model's own logits s X T' as a linear classifier."""
+    weight = strong.logit_scale * strong.unit_texts()[:classes].double()
+    return Linear(weight, weight.new_zeros(classes))
+
+
+def added(first: Linear, second: Linear, strength: float = 1.0) -> Linear:
+    """The scores of the first and, scaled, those of the second."""
+    return Linear(first.weight + strength * second.weight, first.bias + strength * second.bias)
+
+
+def halves(seen: Int[Tensor, " classes"]) -> Iterator[Int[Tensor, " half"]]:
+    """Random halves of some classes, REPEATS times both."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(REPEATS):
+        order = seen[torch.randperm(len(seen), generator=generator).to(seen.device)]
+        yield from (order[0::2], order[1::2])
+
+
+def best_way(
+    strong: Embeddings, teacher: Teacher, log_posterior: Float[Tensor, "images classes"], seen: Bool[Tensor, " classes"]
+) -> Way:
+    """The way that foretells classes left out best: the most answers as the posterior has them, then cross-entropy.
+
+    Args:
+        strong: the strong model on the unlabelled images.
+        teacher: the fine-tuned model and its weak twin on the same images.
+        log_posterior: what all models together say of them.
+        seen: the classes that have images.
+    """
+    if int(seen.sum()) < FEWEST:
+        return UNTESTED
+    generator = torch.Generator().manual_seed(0)
+    most = min(JUDGED, max(1, NUMBERS // len(seen)))
+    rows = torch.randperm(len(strong), generator=generator)[:most].to(log_posterior.device)
+    answers = log_posterior[rows].argmax(-1)
+    hits, entropy = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0.0)
+    for held in halves(seen.nonzero().flatten()):
+        away = torch.isin(answers, held)
+        if bool(away.all()) or not bool(away.any()):
+            continue
+        moments = joint_moments(strong, teacher, rows[~away])
+        unseen = torch.zeros_like(seen)
+        unseen[held] = True
+        found = corrections(strong, teacher, moments, novelty(teacher, unseen, rows[~away]))
+        wanted = F.softmax(log_posterior[rows[away]][:, held].double(), -1)
+        images, base = strong.unit_images(rows[away]), zero_shot(strong, len(seen))
+        for way, correction in found.items():
+            scores = added(base, correction)(images)[:, held]
+            hits[way] += (scores.argmax(-1) == wanted.argmax(-1)).sum().item()
+            entropy[way] -= (wanted * F.log_softmax(scores, -1)).sum().item()
+    return max(WAYS, key=lambda way: (hits[way], -entropy[way]))
+
+
+def unseen_classifier(
+    strong: Embeddings,
+    teachers: Sequence[Teacher],
+    trust: Sequence[float],
+    log_posterior: Float[Tensor, "images classes"],
+    seen: Bool[Tensor, " classes"],
+) -> tuple[Linear, list[Way]]:
+    """The classifier for classes without images, and how each teacher's answers are carried there.
+
+    Args:
+        strong: the strong model on the unlabelled images.
+        teachers: the fine-tuned models and their weak twins on the same images.
+        trust: the reliability of each, 0 to 1: the strength of its correction, and its weight in the mean of all.
+        log_posterior: what all models together say of the images.
+        seen: the classes that have images.
+    """
+    result, ways = zero_shot(strong, len(seen)), list[Way]()
+    rows = torch.arange(len(strong), device=strong.images.device)
+    for teacher, own in zip(teachers, trust, strict=True):
+        way = best_way(strong, teacher, log_posterior, seen)
+        few = rows[: max(1, NUMBERS // len(seen))]
+        found = corrections(strong, teacher, joint_moments(strong, teacher, rows), novelty(teacher, ~seen, few))
+        result = added(result, found[way], own * own / max(sum(trust), TINY))
+        ways.append(way)
+    return result, ways

@@ -1,0 +1,118 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import World, random_embeddings
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.unseen import (
+    RHO,
+    UNTESTED,
+    WAYS,
+    Novelty,
+    best_way,
+    centred,
+    corrections,
+    joint_moments,
+    novelty,
+    unseen_classifier,
+    zero_shot,
+)
+
+TRAIN = slice(0, 300)
+WHOLE = Novelty(slope=0.0, share=1.0)
+
+
+def teacher_of(world: World) -> tuple[Embeddings, Teacher]:
+    return world.part(world.strong, TRAIN), Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
+
+
+def every(model: Embeddings) -> torch.Tensor:
+    return torch.arange(len(model))
+
+
+def mask(world: World, *unseen: int) -> torch.Tensor:
+    return torch.isin(torch.arange(world.classes), torch.tensor(unseen))
+
+
+@given(seed=st.integers(0, 2**16), images=st.integers(3, 40))
+@settings(max_examples=20, deadline=None)
+def test_joint_moments_are_covariances_of_both_embeddings_and_the_answers(seed: int, images: int):
+    strong, weak = random_embeddings(images, 9, 7, seed), random_embeddings(images, 9, 5, seed + 1)
+    logits = torch.randn(images, 4, generator=torch.Generator().manual_seed(seed))
+    rows = every(strong)[: images - 1]
+    found = joint_moments(strong, Teacher(logits, weak), rows)
+    both = torch.cat([strong.unit_images(rows), weak.unit_images(rows)], 1).double()
+    said = centred(logits[rows].double())
+    torch.testing.assert_close(found.gram, (both - both.mean(0)).T @ (both - both.mean(0)), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found.cross, (both - both.mean(0)).T @ (said - said.mean(0)), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found.mean, both.mean(0), atol=1e-7, rtol=1e-7)
+
+
+def test_the_direct_way_is_a_centred_ridge_regression(world: World):
+    strong, teacher = teacher_of(world)
+    found = corrections(strong, teacher, joint_moments(strong, teacher, every(strong)), WHOLE)["direct", "whole"]
+    images, said = strong.unit_images().double(), centred(teacher.finetuned.double())
+    x, y = images - images.mean(0), said - said.mean(0)
+    level = RHO * (x.T @ x).diagonal().mean() * torch.eye(x.shape[1]).double()
+    expected = x @ torch.linalg.solve(x.T @ x + level, x.T @ y) + said.mean(0)
+    torch.testing.assert_close(found(strong.unit_images()), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_bridge_is_exact_between_rotations_of_the_same_embeddings():
+    strong = random_embeddings(400, 30, 8, 0)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(1)))[0]
+    weak = Embeddings(strong.images @ turn, strong.texts @ turn, strong.logit_scale)
+    heads = torch.randn(5, 8, generator=torch.Generator().manual_seed(2))
+    teacher = Teacher(weak.unit_images() @ heads.T, weak, heads)
+    found = corrections(strong, teacher, joint_moments(strong, teacher, every(strong)), WHOLE)["bridged", "whole"]
+    answers = centred(teacher.finetuned.double())
+    scores = found(strong.unit_images())
+    assert torch.corrcoef(torch.stack([scores.flatten(), answers.flatten()]))[0, 1] > 0.99
+
+
+@given(factor=st.floats(0.1, 10), offset=st.floats(-5, 5))
+@settings(max_examples=20, deadline=None)
+def test_answers_that_are_only_scaled_are_nothing_new(factor: float, offset: float):
+    weak = random_embeddings(50, 9, 5, 0)
+    plain = Teacher(torch.zeros(50, 6), weak)
+    scaled = Teacher(factor * plain.weak_logits + offset, weak)
+    found = novelty(scaled, torch.tensor([False, False, True, True, True, False]), torch.arange(50))
+    assert found.slope == pytest.approx(factor, rel=1e-3)
+    assert found.share < 0.01
+
+
+def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: World):
+    strong, teacher = teacher_of(world)
+    same = Teacher(2 * teacher.weak_logits, teacher.weak)
+    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
+    seen = ~mask(world, 4, 5)
+    found, _ = unseen_classifier(strong, [same], [1.0], log_posterior, seen)
+    images = strong.unit_images()
+    own = zero_shot(strong, world.classes)(images)[:, 4:6]
+    torch.testing.assert_close(centred(found(images)[:, 4:6]), centred(own), atol=0.02 * own.std().item(), rtol=0.02)
+
+
+def test_an_untrusted_teacher_has_no_say(world: World):
+    strong, teacher = teacher_of(world)
+    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
+    found, ways = unseen_classifier(strong, [teacher], [0.0], log_posterior, ~mask(world, 4, 5))
+    own = zero_shot(strong, world.classes)
+    torch.testing.assert_close(found.weight, own.weight)
+    assert ways[0] in WAYS
+
+
+def test_leaving_classes_out_finds_the_route_that_the_answers_take():
+    """Answers that are linear in the strong embedding, and weak embeddings that have nothing to do with either."""
+    strong, weak = random_embeddings(300, 40, 8, 0), random_embeddings(300, 40, 8, 1)
+    heads = 40 * torch.randn(6, 8, generator=torch.Generator().manual_seed(2))
+    teacher = Teacher(strong.unit_images() @ heads.T, weak)
+    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
+    assert best_way(strong, teacher, log_posterior, torch.ones(6, dtype=torch.bool))[0] == "direct"
+
+
+def test_too_few_classes_to_leave_some_out(world: World):
+    strong, teacher = teacher_of(world)
+    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
+    assert best_way(strong, teacher, log_posterior, mask(world, 0, 1, 2)) == UNTESTED

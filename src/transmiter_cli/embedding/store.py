@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +23,21 @@ from transmiter_cli.files import canonical_json, digest, write_atomically
 from transmiter_cli.reporter import Reporter
 
 METADATA_KEY = "transmiter_embeddings"
+Result = TypeVar("Result")
 
 
 class DamagedShardError(Exception):
     """A shard's rows are not those that were written."""
+
+
+def until_whole(attempt: Callable[[], Result]) -> Result:
+    """What an attempt to find or compute rows returns, made anew for each damaged shard that it meets.
+
+    The shard is set aside before that, so that the next attempt finds its rows missing.
+    """
+    while True:
+        with suppress(DamagedShardError):
+            return attempt()
 
 
 class EmbeddingStore:

@@ -59,5 +59,5 @@ app.add_typer(cache.app, name=cache.NAME)
 
 def main() -> None:
     """Entry point of the installed command."""
-    gc.set_threshold(100_000)  # importing torch and listing images make objects by the million, and no cycles
+    gc.set_threshold(1_000_000)  # importing torch and listing images make objects by the million, and no cycles
     errors.run(app)

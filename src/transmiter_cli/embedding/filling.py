@@ -38,9 +38,10 @@ CHANGED = "changed while it was read"
 
 def lacking(store: EmbeddingStore, keys: Digests) -> Bool[np.ndarray, " keys"]:
     """Which of the keys must be encoded: the first of each that has no row, and is one."""
+    positions = np.flatnonzero((keys != b"") & ~store.has(keys))
     missing = np.zeros(len(keys), dtype=bool)
-    missing[np.unique(keys, return_index=True)[1]] = True
-    return missing & (keys != b"") & ~store.has(keys)
+    missing[positions[np.unique(keys[positions], return_index=True)[1]]] = True
+    return missing
 
 
 @dataclass(frozen=True)

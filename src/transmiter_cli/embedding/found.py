@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from transmiter_cli.embedding.decoding import Skipped
@@ -23,11 +24,13 @@ class StoredImages:
 
     Attributes:
         keys: digests of what the store knows them by; empty where a file is gone.
+        stored: which of the keys have a row.
         encoded: how many were not in the store before.
         skipped: the images that could not be decoded.
     """
 
     keys: Digests
+    stored: Bool[np.ndarray, " keys"]
     encoded: int
     skipped: list[Skipped]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from transmiter_cli.embedding.decoding import SPARE, Decoding, Skipped
 from transmiter_cli.embedding.index import Digests, key_digests
@@ -40,6 +40,13 @@ def image_keys(files: Sequence[ImageRecord], decoding: Decoding) -> tuple[Digest
     """Digests of what a store knows images by, empty where a file is gone, and the images that are gone."""
     if isinstance(files, KnownFiles) and files.decoding == decoding:
         return files.keys, []
-    keys = [image_key(file, decoding) for file in files]
-    gone = [key for key in keys if isinstance(key, Skipped)]
-    return key_digests(key if isinstance(key, str) else None for key in keys), gone
+    gone: list[Skipped] = []
+
+    def keys() -> Iterator[str | None]:
+        for file in files:
+            key = image_key(file, decoding)
+            if isinstance(key, Skipped):
+                gone.append(key)
+            yield key if isinstance(key, str) else None
+
+    return key_digests(keys()), gone

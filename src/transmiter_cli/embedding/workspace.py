@@ -167,7 +167,7 @@ class CachedEncoder:
                 return found
 
             found = until_whole(stored)
-        self._report(len(files), int(self.images.has(found.keys).sum()), found.encoded, found.skipped)
+        self._report(len(files), int(found.stored.sum()), found.encoded, found.skipped)
         return found
 
     def text_embeddings(self, names: Sequence[str], templates: Templates) -> Float[Tensor, "names width"]:
@@ -221,10 +221,9 @@ class CachedEncoder:
 
         def embedded() -> ImageEmbeddings:
             found = self._store(files, advance)
-            kept = np.flatnonzero(self.images.has(found.keys))
-            keys, positions = found.keys[kept], kept.tolist()
+            keys, positions = found.keys[found.stored], np.flatnonzero(found.stored).tolist()
             rows = self.images.read(keys) if positions else torch.empty(0, 0)
-            known = KnownFiles((files[i] for i in positions), keys, self.decoding)
+            known = KnownFiles(compress(files, found.stored.tolist()), keys, self.decoding)
             return ImageEmbeddings(known, rows, positions, found.skipped, found.encoded)
 
         return until_whole(embedded)
@@ -233,13 +232,13 @@ class CachedEncoder:
         """Encode those of the images that the store lacks."""
         keys, gone = image_keys(files, self.decoding)
         if not lacking(self.images, keys).any():
-            return StoredImages(keys, 0, gone)
+            return StoredImages(keys, keys != b"", 0, gone)
         space = self.workspace
         filler = ImageFiller(self.encoder, self.images, self.decoding, space.batch_size, space.workers)
         with self.images.writing():
             missing = lacking(self.images, keys)
             undecoded = filler.fill(files, keys, missing, advance)
-        return StoredImages(keys, int(missing.sum()) - len(undecoded), gone + undecoded)
+        return StoredImages(keys, self.images.has(keys), int(missing.sum()) - len(undecoded), gone + undecoded)
 
     def _encode_texts(self, prompts: Sequence[str]) -> None:
         with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:

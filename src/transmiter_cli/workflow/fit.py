@@ -100,7 +100,8 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     files = with_views(images.files, options.views, options.settings.seed)
     weak = encode(encoder, replace(images, files=files), vocabulary, templates)
     plain = [i for i, file in enumerate(weak.images.files) if not isinstance(file, View)]
-    probe = make_probe(weak.part(plain), task, options.settings.seed) if teachers.PROBE in finetuned else None
+    seen = weak.part(plain) if options.views else weak
+    probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in finetuned else None
     teacher = finetuned_logits(task, run, workspace, weak.images.files, weak.embeddings, probe)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
@@ -110,11 +111,10 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     artefact.save(run.path / FITTED)
     run.begin(task)
     run.add(command, {encoder.name: encoder.fingerprint})
-    remember("fit", weak.part(plain).images.files, run, workspace)
-    seen = weak.part(plain).embeddings
+    remember("fit", seen.images.files, run, workspace)
     after, before = (
         hits(logits, teacher[plain].argmax(-1)).double().mean().item()
-        for logits in (artefact.adapt(seen), class_logits(seen, len(names)))
+        for logits in (artefact.adapt(seen.embeddings), class_logits(seen.embeddings, len(names)))
     )
     if after <= before:
         workspace.reporter.warn(

@@ -52,9 +52,8 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes]) -> None:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
         Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        Path(temporary).unlink(missing_ok=True)  # where something failed, or the user interrupted it
 
 
 def write_if_possible(path: Path, data: bytes) -> None:

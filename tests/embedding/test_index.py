@@ -12,11 +12,12 @@ def as_digests(keys: list[bytes]) -> np.ndarray:
     return np.array([key.rjust(DIGEST_BYTES, b"\0") for key in keys], dtype=f"S{DIGEST_BYTES}")
 
 
-@given(shards, st.integers(0, 6))
-def test_the_index_is_a_dictionary_that_keeps_the_first_place(written: list[list[bytes]], dropped: int):
+@given(shards, st.integers(0, 6), st.integers(0, 6))
+def test_the_index_is_a_dictionary_that_keeps_the_first_place(written: list[list[bytes]], at_once: int, dropped: int):
     index, expected = RowIndex(), dict[bytes, tuple[int, int]]()
+    index.add([as_digests(keys) for keys in written[:at_once]], 0)
+    index.add([as_digests(keys) for keys in written[at_once:]], len(written[:at_once]))
     for number, keys in enumerate(written):
-        index.add(as_digests(keys), number)
         for row, key in enumerate(keys):
             expected.setdefault(key.rjust(DIGEST_BYTES, b"\0"), (number, row))
     index.drop(dropped)

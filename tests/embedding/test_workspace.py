@@ -1,18 +1,20 @@
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.embedding.conftest import write_image
-from transmiter_cli.embedding import workspace as module
+from transmiter_cli.embedding import filling
+from transmiter_cli.embedding.found import NoImagesError
 from transmiter_cli.embedding.models import resolve_model, with_weights
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.views import with_views
-from transmiter_cli.embedding.workspace import CachedEncoder, NoImagesError, Workspace, choose_device
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
+from transmiter_cli.errors import TransmiterError
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def embed(encoder: CachedEncoder, folder: Path):
 
 def test_the_second_time_nothing_is_decoded(weak: CachedEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch):
     first = embed(weak, folder)
-    monkeypatch.setattr(module, "map_batches", None)
+    monkeypatch.setattr(filling, "map_batches", None)
     again = embed(weak.workspace.open(weak.encoder.spec), folder)
     assert torch.equal(first.rows, again.rows)
     assert weak.workspace.reporter.notes == [
@@ -62,9 +64,9 @@ def test_images_that_cannot_be_decoded_are_skipped_and_named(weak: CachedEncoder
 
 def test_a_strict_workspace_fails_but_keeps_what_it_encoded(weak: CachedEncoder, folder: Path):
     (folder / "5.png").write_bytes(b"")
-    weak.workspace.strict = True
+    strict = replace(weak.workspace, strict=True).open(weak.encoder.spec)
     with pytest.raises(TransmiterError, match=r"1 of 6 images cannot be decoded.*5\.png: empty file"):
-        embed(weak, folder)
+        embed(strict, folder)
     (folder / "5.png").unlink()
     embed(weak, folder)
     assert "none decoded" in weak.workspace.reporter.notes[-1]
@@ -75,7 +77,7 @@ def test_views_are_not_counted_as_images(weak: CachedEncoder, folder: Path):
     files = with_views(open_images(str(folder), None).files, 2, 0)
     weak.image_embeddings(files)
     assert weak.workspace.reporter.notes == ["demo-weak: 5 images and 10 views of them, 15 decoded and encoded."]
-    weak.workspace.strict = True
+    weak.workspace = replace(weak.workspace, strict=True)
     with pytest.raises(TransmiterError, match=r"1 of 6 images cannot be decoded"):
         weak.image_embeddings(files)
 
@@ -89,16 +91,16 @@ def test_no_images_are_not_said_to_be_from_the_cache(weak: CachedEncoder, folder
 
 
 def test_what_was_encoded_before_a_crash_is_kept(weak: CachedEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    real = module.map_batches
+    real = filling.map_batches
 
     def dies_after_one_batch(*args: object):
         yield next(iter(real(*args)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "map_batches", dies_after_one_batch)
+    monkeypatch.setattr(filling, "map_batches", dies_after_one_batch)
     with pytest.raises(KeyboardInterrupt):
         embed(weak, folder)
-    monkeypatch.setattr(module, "map_batches", real)
+    monkeypatch.setattr(filling, "map_batches", real)
     embed(weak, folder)
     assert weak.workspace.reporter.notes == ["demo-weak: 6 images, 2 decoded and encoded."]
 
@@ -116,7 +118,7 @@ def test_a_damaged_shard_is_computed_anew(weak: CachedEncoder, folder: Path):
 
 def test_one_image_in_many_shards_and_batches_is_the_same(weak: CachedEncoder, folder: Path, monkeypatch, tmp_path):
     expected = embed(weak, folder).rows
-    monkeypatch.setattr(module, "SHARD_ROWS", 2)
+    monkeypatch.setattr(filling, "SHARD_ROWS", 2)
     other = Workspace(cache=tmp_path / "other", batch_size=1).open(weak.encoder.spec)
     torch.testing.assert_close(embed(other, folder).rows, expected, atol=1e-5, rtol=1e-5)
     assert len(list((other.folder / "images").glob("*.safetensors"))) == 3
@@ -145,9 +147,9 @@ def test_images_that_are_gone_are_skipped_and_named(weak: CachedEncoder, folder:
     assert [(Path(skipped.name).name, skipped.reason) for skipped in found.skipped] == [
         ("2.png", "No such file or directory")
     ]
-    weak.workspace.strict = True
+    strict = replace(weak.workspace, strict=True).open(weak.encoder.spec)
     with pytest.raises(TransmiterError, match=r"1 of 6 images cannot be decoded.*2\.png: No such file"):
-        weak.image_embeddings(files)
+        strict.image_embeddings(files)
 
 
 def test_the_fingerprint_is_of_what_is_computed(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):
@@ -157,13 +159,6 @@ def test_the_fingerprint_is_of_what_is_computed(workspace: Workspace, weak: Cach
     assert workspace.open(resolve_model("demo-strong")).fingerprint != weak.fingerprint
     tuned = with_weights(weak.encoder.spec, resolve_model("demo-strong").weights, "other weights")
     assert workspace.open(tuned).fingerprint != weak.fingerprint
-
-
-def test_a_device_that_is_not_there_is_a_usage_error():
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in ("cpu", "cuda", "mps")
-    with pytest.raises(UsageError, match="no device 'nonsense'"):
-        choose_device("nonsense")
 
 
 def test_another_tokenizer_is_another_model(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):

@@ -27,16 +27,17 @@ KILLS = 20
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-from transmiter_cli.embedding import workspace as module
+from transmiter_cli.embedding import filling
 from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.workspace import Workspace
 
-module.SHARD_ROWS = 16
+filling.SHARD_ROWS = 16
 encode = Encoder.encode_images
 Encoder.encode_images = lambda self, batch: (time.sleep(0.05), encode(self, batch))[1]
 cache, folder, *waits = sys.argv[1:]
-encoder = module.Workspace(cache=Path(cache), batch_size=8).open(resolve_model("demo-weak"))
+encoder = Workspace(cache=Path(cache), batch_size=8).open(resolve_model("demo-weak"))
 encoder.encoder.preprocess
 files = open_images(folder, None).files
 

@@ -73,7 +73,8 @@ def workspace(
     workers: int | None = None,
 ) -> Workspace:
     """The workspace that a command's options describe."""
-    from transmiter_cli.embedding.workspace import Workspace, choose_device
+    from transmiter_cli.embedding.devices import choose_device
+    from transmiter_cli.embedding.workspace import Workspace
 
     return Workspace(
         device=choose_device(device),

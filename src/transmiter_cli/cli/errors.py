@@ -13,6 +13,8 @@ from transmiter_cli.cli.console import errors
 from transmiter_cli.errors import TransmiterError
 
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
+EXPLAINED = (TransmiterError, OSError, RuntimeError)
+"""What may have a reason outside this program; torch's OutOfMemoryError is a RuntimeError."""
 
 
 def explain(error: Exception) -> tuple[str, str | None, int] | None:
@@ -37,7 +39,7 @@ def run(app: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         app()
-    except Exception as error:
+    except EXPLAINED as error:
         explained = explain(error)
         if explained is None or os.environ.get(DEBUG_VARIABLE) == "1":
             raise

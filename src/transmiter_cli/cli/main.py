@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
+import sys
 from typing import Annotated
 
 import typer
@@ -59,5 +61,12 @@ app.add_typer(cache.app, name=cache.NAME)
 
 def main() -> None:
     """Entry point of the installed command."""
-    gc.set_threshold(100_000)  # importing torch and listing images make objects by the million, and no cycles
+    gc.set_threshold(1_000_000)  # importing torch and listing images make objects by the million, and no cycles
+    atexit.register(end_quickly)
     errors.run(app)
+
+
+def end_quickly() -> None:
+    """Let the interpreter end without searching torch's objects for cycles, several times, as it would."""
+    if "triton" not in sys.modules:  # its bindings print what is left of them
+        gc.freeze()

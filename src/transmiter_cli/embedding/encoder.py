@@ -73,9 +73,11 @@ class Encoder:
                 )
             except OSError as error:  # a text tower of transformers, whose configuration lies on the hub
                 raise missing_text_tower(self.spec, error) from error
+            # This broad, since open_clip looks for the marks of many layouts in whatever the file holds: what is no
+            # checkpoint of this model fails as RuntimeError, KeyError, AttributeError, even as StopIteration.
             try:
                 open_clip.load_checkpoint(model, str(self.spec.weights), strict=True, weights_only=True)
-            except Exception as error:  # wrong keys, wrong shapes, or a file that is no checkpoint at all
+            except Exception as error:
                 raise wrong_checkpoint(self.spec, error) from error
         return model.to(self.device).eval()
 

@@ -57,7 +57,9 @@ def hub_file(repository: str, names: Sequence[str], purpose: str) -> Path:
             raise missing_file(repository, names[:1], purpose, "the hub cannot be reached") from error
         except EntryNotFoundError as error:  # another name may be there
             reason = error
-        except Exception as error:  # the client raises many kinds; each means that the file cannot be had
+        # This broad, since the client's errors have no base in common: its own, those of its transport (requests, httpx
+        # or another, by version), those of xet. Nothing of ours is called here.
+        except Exception as error:
             raise missing_file(repository, names[:1], purpose, first_line(error)) from error
     raise missing_file(repository, names[:1], purpose, first_line(reason)) from reason
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -12,14 +12,16 @@ DIGEST_BYTES = 16
 Digests = Shaped[np.ndarray, " keys"]
 """128-bit digests of keys, one numpy byte string each; an empty one is no key's."""
 ABSENT = -1
+BLANK = blake2b(digest_size=DIGEST_BYTES)
 
 
 def key_digests(keys: Iterable[str | None]) -> Digests:
     """Digests of keys, which may hold file names that are not UTF-8; empty ones in place of None."""
-    found = [
-        b"" if key is None else blake2b(key.encode("utf-8", "surrogateescape"), digest_size=DIGEST_BYTES).digest()
-        for key in keys
-    ]
+    found: list[bytes] = []
+    for key in keys:
+        state = BLANK.copy()  # faster than a new one
+        state.update((key or "").encode("utf-8", "surrogateescape"))
+        found.append(b"" if key is None else state.digest())
     return np.array(found, dtype=f"S{DIGEST_BYTES}")
 
 
@@ -33,15 +35,23 @@ class RowIndex:
     def __len__(self) -> int:
         return len(self._digests)
 
-    def add(self, digests: Digests, shard: int) -> None:
-        """Take in the rows of a shard, in their order; a key that has a place already keeps it."""
-        fresh, rows = np.unique(digests, return_index=True)
+    def add(self, shards: Sequence[Shaped[np.ndarray, " _"]], first: int) -> None:
+        """Take in the rows of shards, in their order; a key that has a place already keeps it.
+
+        Args:
+            shards: the digests of each shard's keys.
+            first: the number of the first shard; those of the others follow it.
+        """
+        if not shards:
+            return
+        numbers = np.repeat(np.arange(first, first + len(shards)), [len(digests) for digests in shards])
+        rows = np.concatenate([np.arange(len(digests)) for digests in shards])
+        fresh, chosen = np.unique(np.concatenate(shards), return_index=True)
         absent = self.find(fresh)[:, 0] == ABSENT
-        fresh, rows = fresh[absent], rows[absent]
+        fresh, chosen = fresh[absent], chosen[absent]
         where = np.searchsorted(self._digests, fresh)
-        places = np.stack([np.full_like(rows, shard), rows], axis=1)
         self._digests = np.insert(self._digests, where, fresh)
-        self._places = np.insert(self._places, where, places, axis=0)
+        self._places = np.insert(self._places, where, np.stack([numbers, rows], axis=1)[chosen], axis=0)
 
     def find(self, digests: Digests) -> Int64[np.ndarray, "keys 2"]:
         """Shard and row of each key; ABSENT where it has none."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -22,10 +23,21 @@ from transmiter_cli.files import canonical_json, digest, write_atomically
 from transmiter_cli.reporter import Reporter
 
 METADATA_KEY = "transmiter_embeddings"
+Result = TypeVar("Result")
 
 
 class DamagedShardError(Exception):
     """A shard's rows are not those that were written."""
+
+
+def until_whole(attempt: Callable[[], Result]) -> Result:
+    """What an attempt to find or compute rows returns, made anew for each damaged shard that it meets.
+
+    The shard is set aside before that, so that the next attempt finds its rows missing.
+    """
+    while True:
+        with suppress(DamagedShardError):
+            return attempt()
 
 
 class EmbeddingStore:
@@ -55,12 +67,14 @@ class EmbeddingStore:
 
     def refresh(self) -> None:
         """Take in the shards that were written since, by this process or another."""
+        found: dict[Path, Digests] = {}
         for shard in sorted(set(self.folder.glob("*.safetensors")) - self._known):
             try:
-                self._take_in(shard, key_digests(read_keys(shard)))
+                found[shard] = key_digests(read_keys(shard))
             except DamagedShardError:
                 self._known.add(shard)
                 self._set_aside(shard)
+        self._take_in(found)
 
     @contextmanager
     def writing(self) -> Generator[None]:
@@ -105,7 +119,7 @@ class EmbeddingStore:
             stored = self._read_shard(int(shard))
             if ordered is None:
                 ordered = stored.new_empty(len(keys), stored.shape[1])
-            ordered[torch.from_numpy(positions)] = stored[torch.from_numpy(rows[positions])]
+            row_bytes(ordered)[positions] = row_bytes(stored)[rows[positions]]
         assert ordered is not None
         return ordered
 
@@ -141,7 +155,7 @@ class EmbeddingStore:
                 reason = f"{self.folder} cannot be written to ({error.strerror})"
                 self.reporter.warn(f"{reason}: embeddings are kept for this run only. Set TRANSMITER_CACHE elsewhere.")
             self._memory[shard] = tensor
-        self._take_in(shard, key_digests(keys))
+        self._take_in({shard: key_digests(keys)})
 
     @contextmanager
     def gathering(self, rows: int, seconds: float) -> Generator[Callable[[Sequence[str], Tensor], None]]:
@@ -172,10 +186,10 @@ class EmbeddingStore:
         finally:
             flush()
 
-    def _take_in(self, shard: Path, keys: Digests) -> None:
-        self._known.add(shard)
-        self._index.add(keys, len(self._shards))
-        self._shards.append(shard)
+    def _take_in(self, shards: Mapping[Path, Digests]) -> None:
+        self._index.add([*shards.values()], len(self._shards))
+        self._shards += shards
+        self._known |= shards.keys()
 
     def _read_shard(self, number: int) -> Float[Tensor, "rows width"]:
         """A shard's rows; all of them are compared with their digest only once, unless the file changes."""
@@ -238,4 +252,9 @@ def read_rows(shard: Path, check: bool = True) -> Float[Tensor, "rows width"]:
 
 def rows_digest(rows: Tensor) -> str:
     """SHA-256 of the rows' bytes."""
-    return digest(rows.reshape(-1).view(torch.uint8).numpy().data)
+    return digest(row_bytes(rows).reshape(-1).data)
+
+
+def row_bytes(rows: Tensor) -> UInt8[np.ndarray, "rows bytes"]:
+    """The rows' memory. NumPy copies rows of it as memcpy does; torch wakes all its threads for each small copy."""
+    return rows.view(torch.uint8).numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,122 +13,33 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.embedding.cache import default_cache
-from transmiter_cli.embedding.decoding import (
-    SPARE,
-    Batch,
-    Decoder,
-    Decoding,
-    Skipped,
-    decode_batch,
-    decode_batches,
-    map_batches,
-    plan_batches,
-    usable_processors,
-)
+from transmiter_cli.embedding.decoding import Decoding, Skipped
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
-from transmiter_cli.embedding.index import Digests, key_digests
+from transmiter_cli.embedding.filling import ImageFiller, lacking
+from transmiter_cli.embedding.found import ImageEmbeddings, NoImagesError, StoredImages
+from transmiter_cli.embedding.image_keys import KnownFiles, image_keys
+from transmiter_cli.embedding.image_keys import image_key as image_key
+from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.models import ModelSpec
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
-from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore
+from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.views import View
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, digest, file_digest, write_if_possible
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.reporter import Reporter
 
-SHARD_ROWS = 4096
-SHARD_SECONDS = 60.0
-"""Images and seconds between two writes: what a killed run can lose."""
 TEXT_BATCH = 256
-CPU_BATCH_PIXELS = 8 * 224 * 224
-"""Pixels that a processor encodes at a time; the activations of larger batches fall out of its cache."""
-CHANGED = "changed while it was read"
 LISTED = 20
 """Skipped images that are named one by one."""
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a --device value; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        UsageError: if it does not exist here.
-    """
-    if name == "auto":
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise UsageError(f"{name!r} is no device to compute on.", "--device cpu")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"There is no device {name!r} here: {str(error).splitlines()[0]}", "--device cpu") from error
-    return device
-
-
-class NoImagesError(TransmiterError):
-    """Not one of the images that were asked for can be decoded."""
-
-
 @dataclass(frozen=True)
-class StoredImages:
-    """Images whose embeddings the store has, as far as they could be decoded.
-
-    Attributes:
-        keys: digests of what the store knows them by; empty where a file is gone.
-        encoded: how many were not in the store before.
-        skipped: the images that could not be decoded.
-    """
-
-    keys: Digests
-    encoded: int
-    skipped: list[Skipped]
-
-
-class KnownFiles(tuple[ImageRecord, ...]):
-    """Images that were just looked for in a store: the next model need not ask the file system for them again.
-
-    Attributes:
-        keys: digests of what the store knows them by.
-        decoding: how they were to be decoded.
-    """
-
-    keys: Digests
-    decoding: Decoding
-
-    @classmethod
-    def of(cls, files: Iterable[ImageRecord], keys: Digests, decoding: Decoding) -> KnownFiles:
-        """Files with their keys."""
-        known = cls(files)
-        known.keys, known.decoding = keys, decoding
-        return known
-
-
-@dataclass(frozen=True)
-class ImageEmbeddings:
-    """Embeddings of the images that could be decoded.
-
-    Attributes:
-        files: the kept images.
-        rows: unit-norm, one per kept image.
-        kept: their positions in the list that was asked for.
-        skipped: the images that could not be decoded.
-        encoded: how many were not in the store before.
-    """
-
-    files: KnownFiles
-    rows: Float[Tensor, "images width"]
-    kept: list[int]
-    skipped: list[Skipped]
-    encoded: int
-
-
-@dataclass
 class Workspace:
     """The cache, the device, and what to do with images that cannot be decoded.
 
@@ -194,6 +105,11 @@ class CachedEncoder:
         return self.encoder.spec.name
 
     @property
+    def decoding(self) -> Decoding:
+        """How files are decoded."""
+        return self.workspace.decoding or "full"
+
+    @property
     def facts(self) -> EncoderFacts:
         """Logit scale and size; the model is loaded for them once."""
         path = self.folder / "facts.json"
@@ -246,14 +162,14 @@ class CachedEncoder:
             TransmiterError: if the workspace is strict and any cannot be decoded.
         """
         with self._progress(len(files)) as advance:
-            while True:
+
+            def stored() -> StoredImages:
                 found = self._store(files, advance)
-                try:
-                    self.images.check(found.keys)
-                    break
-                except DamagedShardError:  # it is set aside now, and its rows are missing
-                    continue
-        self._report(len(files), int(self.images.has(found.keys).sum()), found.encoded, found.skipped)
+                self.images.check(found.keys)
+                return found
+
+            found = until_whole(stored)
+        self._report(len(files), int(found.stored.sum()), found.encoded, found.skipped)
         return found
 
     def text_embeddings(self, names: Sequence[str], templates: Templates) -> Float[Tensor, "names width"]:
@@ -261,15 +177,14 @@ class CachedEncoder:
         prompts = [templates.prompts(name) for name in names]
         texts = [prompt for own in prompts for prompt in own]
         keys = key_digests(texts)
-        while True:
+
+        def stored() -> Float[Tensor, "prompts width"]:
             if not self.texts.has(keys).all():
                 with self.texts.writing():
                     self._encode_texts([*dict.fromkeys(compress(texts, ~self.texts.has(keys)))])
-            try:
-                rows = self.texts.read(keys)
-                break
-            except DamagedShardError:  # it is set aside now, and its rows are missing
-                continue
+            return self.texts.read(keys)
+
+        rows = until_whole(stored)
         parts = rows.float().split([len(own) for own in prompts])
         return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
 
@@ -309,97 +224,27 @@ class CachedEncoder:
 
     def _embed(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> ImageEmbeddings:
         """The images' rows, all of them at once."""
-        while True:
+
+        def embedded() -> ImageEmbeddings:
             found = self._store(files, advance)
-            kept = np.flatnonzero(self.images.has(found.keys))
-            try:
-                rows = self.images.read(found.keys[kept]) if len(kept) else torch.empty(0, 0)
-            except DamagedShardError:  # it is set aside now, and its rows are missing
-                continue
-            positions: list[int] = kept.tolist()
-            known = KnownFiles.of((files[i] for i in positions), found.keys[kept], self.decoding)
+            keys, positions = found.keys[found.stored], np.flatnonzero(found.stored).tolist()
+            rows = self.images.read(keys) if positions else torch.empty(0, 0)
+            known = KnownFiles(compress(files, found.stored.tolist()), keys, self.decoding)
             return ImageEmbeddings(known, rows, positions, found.skipped, found.encoded)
+
+        return until_whole(embedded)
 
     def _store(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> StoredImages:
         """Encode those of the images that the store lacks."""
-        keys, skipped = self.image_keys(files)
-        encoded = 0
-        if self._missing(keys).any():
-            with self.images.writing():
-                missing = self._missing(keys)
-                undecoded = self._encode_images(files, keys, missing, advance)
-                encoded = int(missing.sum()) - len(undecoded)
-                skipped += undecoded
-        return StoredImages(keys, encoded, skipped)
-
-    def image_keys(self, files: Sequence[ImageRecord]) -> tuple[Digests, list[Skipped]]:
-        """Digests of what the store knows images by, and the images that are not there."""
-        if isinstance(files, KnownFiles) and files.decoding == self.decoding:
-            return files.keys, []
-        keys = [self.image_key(file) for file in files]
-        gone = [key for key in keys if isinstance(key, Skipped)]
-        return key_digests(key if isinstance(key, str) else None for key in keys), gone
-
-    def image_key(self, record: ImageRecord) -> str | Skipped:
-        """What the store knows an image by, or why it is not there."""
-        key = image_key(record)
-        return key if isinstance(key, Skipped) or self.decoding == "full" else f"{key}|{self.decoding} {SPARE}"
-
-    @property
-    def decoding(self) -> Decoding:
-        """How files are decoded."""
-        return self.workspace.decoding or "full"
-
-    def _missing(self, keys: Digests) -> Bool[np.ndarray, " keys"]:
-        """Which of the keys must be encoded: the first of each that has no row, and is one."""
-        missing = np.zeros(len(keys), dtype=bool)
-        missing[np.unique(keys, return_index=True)[1]] = True
-        return missing & (keys != b"") & ~self.images.has(keys)
-
-    def _encode_images(
-        self,
-        files: Sequence[ImageRecord],
-        keys: Digests,
-        missing: Bool[np.ndarray, " keys"],
-        advance: Callable[[int], None],
-    ) -> list[Skipped]:
-        """Encode what is missing, a shard at a time; whatever was encoded is kept, also when this fails."""
-        done = len(keys) - int(missing.sum())
-        skipped: list[Skipped] = []
-        with self.images.gathering(SHARD_ROWS, SHARD_SECONDS) as add:
-            for batch, rows in self._encoded_batches(files, missing.tolist()):
-                if rows is not None:
-                    require_finite(f"the image embeddings of {self.name}", rows)
-                    names = [self._unchanged(files[i], keys[i]) for i in batch.positions]
-                    add([name for name in names if name], rows[[name is not None for name in names]])
-                    changed = compress(batch.positions, [name is None for name in names])
-                    skipped += [Skipped(files[i].name, CHANGED) for i in changed]
-                skipped += batch.skipped
-                done += len(batch.positions) + len(batch.skipped)
-                advance(done)
-        return skipped
-
-    def _encoded_batches(
-        self, files: Sequence[ImageRecord], missing: Sequence[bool]
-    ) -> Iterator[tuple[Batch, Tensor | None]]:
-        """The missing images in batches, with their embeddings; None for a batch that cannot be decoded at all."""
-        encoder, size = self.encoder, self.workspace.batch_size
-        decoder = Decoder(encoder.preprocess, encoder.side, self.decoding)
-        workers = self.workspace.workers or usable_processors()
-
-        def encoded(batch: Batch) -> tuple[Batch, Tensor | None]:
-            return batch, None if batch.images is None else encoder.encode_images(batch.images)
-
-        if encoder.device.type == "cpu":
-            batches = plan_batches(missing, min(size, max(1, CPU_BATCH_PIXELS // encoder.side**2)))
-            yield from map_batches(lambda positions: encoded(decode_batch(files, positions, decoder)), batches, workers)
-        else:
-            yield from map(encoded, decode_batches(files, plan_batches(missing, size), decoder, workers))
-
-    def _unchanged(self, file: ImageRecord, key: np.bytes_) -> str | None:
-        """What the store knows an image by; None if it is no longer the one that had this key."""
-        name = self.image_key(file)
-        return name if isinstance(name, str) and key_digests([name])[0] == key else None
+        keys, gone = image_keys(files, self.decoding)
+        if not lacking(self.images, keys).any():
+            return StoredImages(keys, keys != b"", 0, gone)
+        space = self.workspace
+        filler = ImageFiller(self.encoder, self.images, self.decoding, space.batch_size, space.workers)
+        with self.images.writing():
+            missing = lacking(self.images, keys)
+            undecoded = filler.fill(files, keys, missing, advance)
+        return StoredImages(keys, self.images.has(keys), int(missing.sum()) - len(undecoded), gone + undecoded)
 
     def _encode_texts(self, prompts: Sequence[str]) -> None:
         with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:
@@ -409,11 +254,3 @@ class CachedEncoder:
                 require_finite(f"the text embeddings of {self.name}", rows)
                 self.texts.append(batch, rows)
                 advance(start + len(batch), len(prompts))
-
-
-def image_key(record: ImageRecord) -> str | Skipped:
-    """A record's own key, or why it is not there."""
-    try:
-        return record.key()
-    except OSError as error:
-        return Skipped(record.name, error.strerror or str(error))

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from transmiter_cli.embedding.workspace import CachedEncoder
 from transmiter_cli.files import canonical_json, write_if_possible
@@ -31,6 +30,8 @@ def image_flops(encoder: CachedEncoder) -> int:
 
 def count_flops(encode: Callable[[Tensor], Tensor], batch: Tensor) -> int:
     """Operations of matrix products and convolutions in one call."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, for which no evaluation need wait twice
+
     counter = FlopCounterMode(display=False)
     with torch.enable_grad(), counter:  # without gradients, attention takes a fused path that is not counted
         encode(batch)

@@ -38,10 +38,9 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
     images = open_images(data, "train")
     encoders = {name: workspace.open(resolve_model(name)) for name in models}
     stored = {name: encoder.store_images(images.files) for name, encoder in encoders.items()}
-    has = {name: encoders[name].images.has(found.keys) for name, found in stored.items()}
-    rows = {name: StoredRows(encoders[name].images, found.keys[has[name]]) for name, found in stored.items()}
+    rows = {name: StoredRows(encoders[name].images, found.keys[found.stored]) for name, found in stored.items()}
     if out is not None:
-        common = np.logical_and.reduce([*has.values()])
+        common = np.logical_and.reduce([found.stored for found in stored.values()])
         ids = canonical_json([images.files[i].id for i in np.flatnonzero(common)])
         chosen = {name: StoredRows(encoders[name].images, found.keys[common]) for name, found in stored.items()}
         write_rows(out, chosen, {"ids": ids})

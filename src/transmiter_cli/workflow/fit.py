@@ -110,7 +110,8 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     files = with_views(images.files, options.views, options.settings.seed)
     weak = encode(encoder, replace(images, files=files), vocabulary, templates)
     plain = [i for i, file in enumerate(weak.images.files) if not isinstance(file, View)]
-    probe = make_probe(weak.part(plain), task, options.settings.seed) if teachers.PROBE in finetuned else None
+    seen = weak.part(plain) if options.views else weak
+    probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in finetuned else None
     model = finetuned_model(task, run, workspace, weak.embeddings, probe)
     teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
     hint_at_few_steps(len(weak.images.files), options, workspace)
@@ -122,8 +123,8 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     artefact.save(run.path / FITTED)
     gone = run.begin(task)
     run.add(command, {encoder.name: encoder.fingerprint})
-    remember("fit", weak.part(plain).images.files, run, workspace)
-    agreements = agreement(artefact, weak.part(plain).embeddings, teacher[plain], workspace)
+    remember("fit", seen.images.files, run, workspace)
+    agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)
     return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
-from transmiter_cli.embedding.index import key_digests
+from transmiter_cli.embedding.filling import lacking
+from transmiter_cli.embedding.image_keys import image_key, image_keys
 from transmiter_cli.embedding.sources import ImageRecord
-from transmiter_cli.embedding.store import EmbeddingStore
-from transmiter_cli.embedding.workspace import Workspace, image_key
+from transmiter_cli.embedding.store import EmbeddingStore, until_whole
+from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.files import write_atomically
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 
 Use = Literal["fit", "refine"]
@@ -50,20 +54,31 @@ def fingerprints(files: Sequence[ImageRecord], workspace: Workspace) -> list[str
     Images that cannot be read are left out.
     """
     store = EmbeddingStore(workspace.cache / "contents", workspace.reporter)
-    places = [image_key(file) for file in files]
-    records = {place: file for place, file in zip(places, files, strict=True) if isinstance(place, str)}
-    missing = [*compress(records, ~store.has(key_digests(records)))]
-    with workspace.reporter.progress("Fingerprinting images") as advance, store.writing():
-        for start in range(0, len(missing), CHUNK):
-            found = {key: read_words(records[key]) for key in missing[start : start + CHUNK]}
+    keys, _ = image_keys(files, "full")
+
+    def words() -> Float[Tensor, "images words"]:
+        if lacking(store, keys).any():
+            with store.writing():
+                read_contents(files, np.flatnonzero(lacking(store, keys)).tolist(), store, workspace.reporter)
+        there = keys[store.has(keys)]
+        return store.read(there) if len(there) else torch.empty(0, WORDS)
+
+    text = until_whole(words).numpy().astype(">u4").tobytes().hex()
+    return [text[start : start + 8 * WORDS] for start in range(0, len(text), 8 * WORDS)]
+
+
+def read_contents(
+    files: Sequence[ImageRecord], positions: Sequence[int], store: EmbeddingStore, reporter: Reporter
+) -> None:
+    """Read the images at some positions and keep their fingerprints, each under what its file is now."""
+    with reporter.progress("Fingerprinting images") as advance:
+        for start in range(0, len(positions), CHUNK):
+            records = [files[i] for i in positions[start : start + CHUNK]]
+            found = {key: read_words(file) for file in records if isinstance(key := image_key(file), str)}
             readable = {key: words for key, words in found.items() if words is not None}
             if readable:
-                store.append(list(readable), torch.tensor([*readable.values()], dtype=torch.float64))
-            advance(start + len(found), len(missing))
-    keys = key_digests(place for place in places if isinstance(place, str))
-    there = keys[store.has(keys)]
-    rows = store.read(there).long().tolist() if len(there) else []
-    return ["".join(f"{word:08x}" for word in row) for row in rows]
+                store.append([*readable], torch.tensor([*readable.values()], dtype=torch.float64))
+            advance(start + len(records), len(positions))
 
 
 def read_words(record: ImageRecord) -> list[int] | None:

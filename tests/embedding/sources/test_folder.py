@@ -22,6 +22,16 @@ def test_class_folders_are_sorted_and_give_labels(tmp_path: Path):
         images.labels(("b", "c"))
 
 
+def test_images_are_sorted_by_their_whole_path_and_classes_by_name(tmp_path: Path):
+    for name in ("a/1.png", "a-b/2.png", "a b/3.png", "a.b/4.png", "ab/5.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "loop").symlink_to("loop")
+    images = open_images(str(tmp_path), None)
+    assert names(images) == sorted(names(images))
+    assert images.label_names == ("a", "a b", "a-b", "a.b", "ab")
+    assert [file.label for file in images.files] == ["a b", "a-b", "a.b", "a", "ab"]
+
+
 def test_splits_are_found_by_any_usual_name(tmp_path: Path):
     write_image(tmp_path / "Training" / "a" / "1.png")
     write_image(tmp_path / "valid" / "a" / "2.png")

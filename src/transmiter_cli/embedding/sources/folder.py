@@ -12,7 +12,7 @@ from transmiter_cli.embedding.sources.parts import SPLITS
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
 from transmiter_cli.errors import TransmiterError
 
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 BUNDLED = {"demo-digits": "digits"}
 """Data that come with the package, by name: folders of transmiter_cli/demo."""
 
@@ -57,7 +57,7 @@ def split_folders(root: Path) -> Mapping[str, Path]:
 
     None unless there is a train or a test folder, and where other folders hold images: "train" is a class there.
     """
-    names = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
+    names = {name.lower(): root / name for name in folder_names(root)}
     found = {split: names[name] for split, spellings in SPLITS.items() for name in spellings if name in names}
     others = set(names.values()) - set(found.values())
     if not {"train", "test"} & set(found) or any(next(image_names(other), None) for other in others):
@@ -67,20 +67,39 @@ def split_folders(root: Path) -> Mapping[str, Path]:
 
 def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[str, ...]]:
     """The images below a folder, each with its class, and its class folders; without class folders it is flat."""
-    subfolders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    by_class = {name: [*image_names(folder / name, f"{name}/")] for name in subfolders}
+    subfolders = [name for name in folder_names(folder) if not name.startswith(".")]
+    by_class = {name: sorted(image_names(folder / name, f"{name}/")) for name in subfolders}
     if any(by_class.values()):
         empty = [name for name, images in by_class.items() if not images]
         if empty:
             raise TransmiterError(
                 f"The class folder {empty[0]!r} in {folder} holds no images.", "put images into it, or take it away"
             )
-        return sorted((image, name) for name, images in by_class.items() for image in images), tuple(subfolders)
-    flat = sorted(entry.name for entry in os.scandir(folder) if is_image(entry))
+        in_order = sorted(subfolders, key=lambda name: f"{name}/")  # as their images are, all together
+        return [(image, name) for name in in_order for image in by_class[name]], tuple(subfolders)
+    with os.scandir(folder) as entries:
+        flat = sorted(entry.name for entry in entries if is_image(entry))
     if not flat:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise TransmiterError(f"{data} holds no images: nothing in {folder} ends in {suffixes}.")
     return [(name, None) for name in flat], ()
+
+
+def folder_names(folder: Path) -> list[str]:
+    """The names of the folders in a folder, links to folders among them, sorted.
+
+    A folder's entries know what they are; to ask the file system for each of a million files takes seconds.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_folder(entry))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder's entry is a folder or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def image_names(folder: Path | str, prefix: str = "") -> Iterator[str]:
@@ -90,17 +109,15 @@ def image_names(folder: Path | str, prefix: str = "") -> Iterator[str]:
     """
     with suppress(PermissionError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith("."):
-                    yield from image_names(entry.path, f"{prefix}{entry.name}/")
-            elif is_image(entry):
+            if is_image(entry):
                 yield prefix + entry.name
+            elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                yield from image_names(entry.path, f"{prefix}{entry.name}/")
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:
     """Whether a folder's entry is a file that its name calls an image."""
-    _, dot, suffix = entry.name.rpartition(".")
-    if dot + suffix.lower() not in IMAGE_SUFFIXES or entry.name.startswith("."):
+    if not entry.name.lower().endswith(IMAGE_SUFFIXES) or entry.name.startswith("."):
         return False
     try:
         return entry.is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,11 +96,9 @@ def existing_root(root: str) -> Path:
 
 def require_distinct(files: Sequence[ImageRecord], data: str) -> None:
     """Raise TransmiterError if the data hold the same image twice."""
-    seen: set[str] = set()
-    for file in files:
-        if file.id in seen:
-            raise TransmiterError(f"{data} lists the image {file.id!r} twice.", "list every image once")
-        seen.add(file.id)
+    if len({file.id for file in files}) < len(files):
+        (twice, _), *_ = Counter(file.id for file in files).most_common(1)
+        raise TransmiterError(f"{data} lists the image {twice!r} twice.", "list every image once")
 
 
 def evenly_spaced(files: tuple[ImageRecord, ...], limit: int | None) -> tuple[ImageRecord, ...]:

@@ -1,0 +1,26 @@
+"""The device that a --device value names."""
+
+from __future__ import annotations
+
+import torch
+
+from transmiter_cli.errors import UsageError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a --device value; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UsageError: if it does not exist here.
+    """
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise UsageError(f"{name!r} is no device to compute on.", "--device cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"There is no device {name!r} here: {str(error).splitlines()[0]}", "--device cpu") from error
+    return device

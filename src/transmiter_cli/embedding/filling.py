@@ -1,0 +1,116 @@
+"""Encode the images that a store lacks: decoded in threads, written a shard at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+
+import numpy as np
+from jaxtyping import Bool
+from torch import Tensor
+
+from transmiter_cli.embedding.decoding import (
+    Batch,
+    Decoder,
+    Decoding,
+    Skipped,
+    decode_batch,
+    decode_batches,
+    map_batches,
+    plan_batches,
+    usable_processors,
+)
+from transmiter_cli.embedding.encoder import Encoder
+from transmiter_cli.embedding.image_keys import image_key
+from transmiter_cli.embedding.index import Digests, key_digests
+from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.store import EmbeddingStore
+from transmiter_cli.method.embeddings import require_finite
+
+SHARD_ROWS = 4096
+SHARD_SECONDS = 60.0
+"""Images and seconds between two writes: what a killed run can lose."""
+CPU_BATCH_PIXELS = 8 * 224 * 224
+"""Pixels that a processor encodes at a time; the activations of larger batches fall out of its cache."""
+CHANGED = "changed while it was read"
+
+
+def lacking(store: EmbeddingStore, keys: Digests) -> Bool[np.ndarray, " keys"]:
+    """Which of the keys must be encoded: the first of each that has no row, and is one."""
+    positions = np.flatnonzero((keys != b"") & ~store.has(keys))
+    missing = np.zeros(len(keys), dtype=bool)
+    missing[positions[np.unique(keys[positions], return_index=True)[1]]] = True
+    return missing
+
+
+@dataclass(frozen=True)
+class ImageFiller:
+    """A model that encodes images into its store.
+
+    Attributes:
+        batch_size: most images that are encoded at a time.
+        workers: threads that decode; as many as there are processors if None.
+    """
+
+    encoder: Encoder
+    store: EmbeddingStore
+    decoding: Decoding
+    batch_size: int
+    workers: int | None
+
+    def fill(
+        self,
+        files: Sequence[ImageRecord],
+        keys: Digests,
+        missing: Bool[np.ndarray, " keys"],
+        advance: Callable[[int], None],
+    ) -> list[Skipped]:
+        """Encode what is missing; whatever was encoded is kept, also when this fails.
+
+        Args:
+            files: images.
+            keys: their digests.
+            missing: which of them to encode.
+            advance: told how many of all images are done.
+
+        Returns:
+            The images that could not be decoded, or changed meanwhile.
+        """
+        done = len(keys) - int(missing.sum())
+        skipped: list[Skipped] = []
+        with self.store.gathering(SHARD_ROWS, SHARD_SECONDS) as add:
+            for batch, rows in self.encoded_batches(files, missing.tolist()):
+                if rows is not None:
+                    require_finite(f"the image embeddings of {self.encoder.spec.name}", rows)
+                    names = [self.unchanged(files[i], keys[i]) for i in batch.positions]
+                    add([name for name in names if name], rows[[name is not None for name in names]])
+                    changed = compress(batch.positions, [name is None for name in names])
+                    skipped += [Skipped(files[i].name, CHANGED) for i in changed]
+                skipped += batch.skipped
+                done += len(batch.positions) + len(batch.skipped)
+                advance(done)
+        return skipped
+
+    def encoded_batches(
+        self, files: Sequence[ImageRecord], missing: Sequence[bool]
+    ) -> Iterator[tuple[Batch, Tensor | None]]:
+        """The missing images in batches, with their embeddings; None for a batch that cannot be decoded at all."""
+        encoder = self.encoder
+        decoder = Decoder(encoder.preprocess, encoder.side, self.decoding)
+        workers = self.workers or usable_processors()
+
+        def encoded(batch: Batch) -> tuple[Batch, Tensor | None]:
+            return batch, None if batch.images is None else encoder.encode_images(batch.images)
+
+        if encoder.device.type == "cpu":
+            batches = plan_batches(missing, min(self.batch_size, max(1, CPU_BATCH_PIXELS // encoder.side**2)))
+            yield from map_batches(lambda positions: encoded(decode_batch(files, positions, decoder)), batches, workers)
+        else:
+            batches = plan_batches(missing, self.batch_size)
+            yield from map(encoded, decode_batches(files, batches, decoder, workers))
+
+    def unchanged(self, file: ImageRecord, key: np.bytes_) -> str | None:
+        """What the store knows an image by; None if it is no longer the one that had this key."""
+        name = image_key(file, self.decoding)
+        return name if isinstance(name, str) and key_digests([name])[0] == key else None

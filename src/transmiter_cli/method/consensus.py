@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Verdict:
 
     Attributes:
         strong: how far the strong model's zero-shot answers are trusted, 0 (as good as chance) to 1.
-        teachers: the same for each fine-tuned model.
+        teachers: the same for each fine-tuned model; 0 for one that the others do better without.
         gain: by how much the transferred model is expected to be right more often than the strong model, a
             fraction: the posterior of all models together, averaged over held-out images.
     """
@@ -106,21 +106,49 @@ def reliabilities(
     second is how often a discriminant of strong embeddings foretells the model's answer on held-out images:
     answers that the images do not determine lower it.
     """
-    texts = strong.unit_texts()[: zero_shot.shape[1]].double()
-    rows = torch.cat(list(parts)).to(zero_shot.device)
-
-    def predictability(logits: Tensor) -> float:
-        moments = fold_moments(strong, F.softmax(logits.double(), -1), parts, gram)
-        scores = held_out_scores(strong, moments, texts, parts, [SHRINKAGE])[0]
-        return (scores.argmax(-1) == logits[rows].argmax(-1)).double().mean().item()
-
-    own, found = [predictability(zero_shot)], list[float]()
+    own, found = [foretold(strong, zero_shot, parts, gram)], list[float]()
     for teacher in teachers:
         with_teacher, with_weak = agreement(zero_shot, teacher.finetuned), agreement(zero_shot, teacher.weak_logits)
         between = agreement(teacher.finetuned, teacher.weak_logits)
         own.append(third_party(with_teacher, with_weak, between))
-        found.append(min(third_party(with_teacher, between, with_weak), predictability(teacher.finetuned)))
+        found.append(
+            min(third_party(with_teacher, between, with_weak), foretold(strong, teacher.finetuned, parts, gram))
+        )
     return min(own[0], max(own[1:])), tuple(found)
+
+
+def foretold(
+    strong: Embeddings,
+    logits: Float[Tensor, "images classes"],
+    parts: Sequence[Int[Tensor, " _"]],
+    gram: Sequence[Float[Tensor, "width width"]],
+) -> float:
+    """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
+    texts = strong.unit_texts()[: logits.shape[1]].double()
+    rows = torch.cat(list(parts)).to(logits.device)
+    moments = fold_moments(strong, F.softmax(logits.double(), -1), parts, gram)
+    scores = held_out_scores(strong, moments, texts, parts, [SHRINKAGE])[0]
+    return (scores.argmax(-1) == logits[rows].argmax(-1)).double().mean().item()
+
+
+def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float]) -> tuple[int, ...]:
+    """Which teachers to combine: from all of them, one after the other goes whose absence raises the score.
+
+    Args:
+        score: how well the common answers of some teachers are foretold. Wrong answers are foretold badly, unless they
+            are systematic; so teachers that are hardly trusted cannot remain alone.
+        trust: the reliability of each, 0 to 1.
+    """
+    kept = tuple(range(len(trust)))
+    best = score(kept) if len(kept) > 1 else 0.0
+    while len(kept) > 1:
+        smaller = [tuple(one for one in kept if one != gone) for gone in kept]
+        scores = {some: score(some) for some in smaller if max(trust[one] for one in some) >= HALF * max(trust)}
+        found = max(scores, key=lambda some: scores[some])
+        if scores[found] <= best:
+            break
+        kept, best = found, scores[found]
+    return kept
 
 
 def blend(first: Linear, second: Linear, share: Float[Tensor, " classes"]) -> Linear:
@@ -141,7 +169,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     """One linear classifier of the strong model's embeddings from what all models say of unlabelled images.
 
     1. Each model's answers get a reliability without labels (`reliabilities`).
-    2. Strong and fine-tuned answers, tempered by it, are multiplied into a posterior (`pooled_log_posterior`).
+    2. Strong and fine-tuned answers, tempered by it, are multiplied into a posterior (`pooled_log_posterior`);
+       of several teachers, those that are better together (`allies`).
     3. The posterior is the soft label of a linear discriminant analysis of the strong embeddings; its covariance
        shrinkage and temperature are chosen by held-out cross-entropy (`choose_discriminant`).
     4. Classes that hardly any image belongs to keep the strong model's own scores, corrected by what the fine-tuned
@@ -159,7 +188,14 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     parts = fold_rows(len(strong))
     gram = grams(strong, parts)
     own, trust = reliabilities(strong, zero_shot, teachers, parts, gram)
-    log_posterior = pooled_log_posterior([zero_shot, *(one.finetuned for one in teachers)], [own, *trust])
+
+    def pooled(some: Sequence[int]) -> Float[Tensor, "images classes"]:
+        answers = [zero_shot, *(teachers[one].finetuned for one in some)]
+        return pooled_log_posterior(answers, [own, *(trust[one] for one in some)])
+
+    kept = allies(lambda some: foretold(strong, pooled(some), parts, gram), trust)
+    log_posterior = pooled(kept)
+    trust = tuple(reliability if one in kept else 0.0 for one, reliability in enumerate(trust))
     posterior = F.softmax(log_posterior, -1)
     texts = strong.unit_texts()[:classes].double()
     chosen = choose_discriminant(strong, posterior, texts, parts, fold_moments(strong, posterior, parts, gram))

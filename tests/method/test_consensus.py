@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import World, random_embeddings
-from transmiter_cli.method.consensus import Verdict, blend, discriminant_transfer
+from transmiter_cli.method.consensus import Verdict, allies, blend, discriminant_transfer
 from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher
@@ -51,6 +51,21 @@ def test_a_good_teacher_outweighs_a_bad_one(world: World):
     _, together, verdict = rates(world, [bad, good])
     assert together >= alone - 0.03
     assert verdict.teachers[1] > verdict.teachers[0] + 0.5
+
+
+def test_a_teacher_goes_whose_absence_helps():
+    scores = {(0, 1, 2): 0.90, (0, 1): 0.95, (0, 2): 0.91, (1, 2): 0.93, (0,): 0.94, (1,): 0.95}
+    assert allies(lambda some: scores[some], [0.8, 0.8, 0.7]) == (0, 1)
+
+
+def test_teachers_that_are_hardly_trusted_do_not_remain_alone():
+    scores = {(0, 1): 0.90, (0,): 0.85, (1,): 1.0}
+    assert allies(lambda some: scores[some], [0.8, 0.3]) == (0, 1)
+    assert allies(lambda some: scores[some], [0.8, 0.5]) == (1,)
+
+
+def test_one_teacher_is_kept_without_a_look():
+    assert allies(lambda some: pytest.fail(str(some)), [0.0]) == (0,)
 
 
 def test_classes_without_images_keep_the_order_of_the_fallback():

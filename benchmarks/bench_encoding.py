@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from transmiter_cli.embedding.decoding import Decoding
+from transmiter_cli.embedding.encoder import Encoder, Precision
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import ImageRecord, open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
@@ -51,14 +53,23 @@ def plain_loop(encoder: CachedEncoder, folder: Path) -> tuple[float, Tensor]:
     return time.perf_counter() - start, torch.cat(rows)
 
 
-def ours(encoder: CachedEncoder, files: Sequence[ImageRecord], decoding: Decoding) -> tuple[float, Tensor]:
+def ours(
+    encoder: CachedEncoder, files: Sequence[ImageRecord], decoding: Decoding, precision: Precision = "full"
+) -> tuple[float, Tensor]:
     """Seconds and embeddings of this package, from an empty store."""
     with tempfile.TemporaryDirectory() as cache:
-        workspace = Workspace(cache=Path(cache), batch_size=BATCH, decoding=decoding)
-        fresh = CachedEncoder(workspace, encoder.encoder, encoder.fingerprint)
+        workspace = Workspace(cache=Path(cache), batch_size=BATCH, decoding=decoding, precision=precision)
+        model = encoder.encoder if precision == "full" else warmed(replace(encoder.encoder, precision=precision))
+        fresh = CachedEncoder(workspace, model, encoder.fingerprint)
         start = time.perf_counter()
         found = fresh.image_embeddings(files)
-        return time.perf_counter() - start, found.rows
+        return time.perf_counter() - start, found.rows.float()
+
+
+def warmed(encoder: Encoder) -> Encoder:
+    """A model that is loaded and has encoded once."""
+    encoder.encode_images(torch.zeros(BATCH, 3, encoder.side, encoder.side))
+    return encoder
 
 
 def movement(files: Sequence[ImageRecord]) -> Tensor:
@@ -84,11 +95,13 @@ def bench(quick: bool) -> list[Row]:
         files = open_images(str(folder), None).files
         weights = seeded_weights(Path(temporary))
         encoder = Workspace(cache=Path(temporary) / "cache").open(resolve_model(f"{ARCHITECTURE}:{weights}"))
-        encoder.encoder.encode_images(torch.zeros(BATCH, 3, 224, 224))
+        warmed(encoder.encoder)
         ways: dict[str, Callable[[], tuple[float, Tensor]]] = {
             "ImageFolder, DataLoader": lambda: plain_loop(encoder, folder),
             "full": lambda: ours(encoder, files, "full"),
             "scaled": lambda: ours(encoder, files, "scaled"),
+            "full, half precision": lambda: ours(encoder, files, "full", "half"),
+            "scaled, half precision": lambda: ours(encoder, files, "scaled", "half"),
         }
         results = {name: way() for name, way in ways.items()}
         trained = movement(files[:distinct])

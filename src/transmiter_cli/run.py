@@ -21,6 +21,7 @@ from transmiter_cli.files import digest, write_atomically
 if TYPE_CHECKING:
     from transmiter_cli.artefact import Method
     from transmiter_cli.embedding.decoding import Decoding
+    from transmiter_cli.embedding.encoder import Precision
 
 RUN_VARIABLE = "TRANSMITER_RUN"
 DEFAULT_RUN = "transmiter-run"
@@ -60,6 +61,7 @@ class Task:
         root: the --root of fit.
         limit: the --limit of fit.
         decoding: how fit's images were decoded.
+        precision: what their encoders computed in; None for what is usual on a device.
     """
 
     classes: tuple[str, ...]
@@ -72,6 +74,7 @@ class Task:
     root: str | None = None
     limit: int | None = None
     decoding: Decoding = "full"
+    precision: Precision | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

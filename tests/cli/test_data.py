@@ -182,6 +182,18 @@ def test_later_commands_decode_as_fit_did(cli: Cli, digits: Path):
     assert "none decoded" in cli("transfer", "--strong", "demo-strong", "--decode", "full").err
 
 
+def test_later_commands_encode_as_precisely_as_fit_did(cli: Cli, digits: Path):
+    line = (*FIT, "--data", "list.csv", "--root", "pool")
+    assert cli(*line).code == 0
+    assert "decoded and encoded" in cli(*line, "--precision", "half").err
+    assert task(digits)["precision"] == "half"
+    assert cli("embed", "--model", "demo-strong", "--data", "list.csv", "--root", "pool").code == 0
+    moved = cli("transfer", "--strong", "demo-strong")
+    assert "decoded and encoded" in moved.err
+    assert "none decoded" in cli("transfer", "--strong", "demo-strong", "--precision", "full").err
+    assert "bfloat16" in cli("cache", "ls").out
+
+
 def test_a_model_that_is_no_fine_tuned_twin_is_named(cli: Cli, digits: Path):
     line = ("fit", "--weak", "demo-weak", "--data", "list.csv", "--root", "pool", "--epochs", 1, "--finetuned")
     assert "the very weights of demo-weak" in cli(*line, "demo-weak").err

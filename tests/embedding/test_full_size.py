@@ -98,6 +98,17 @@ def test_a_fine_tuned_checkpoint_has_the_weak_models_activation_and_preprocessin
     torch.testing.assert_close(our_logits(encoder, full_size.pictures()), full_size.expected(True), atol=1e-4, rtol=0)
 
 
+def test_half_precision_on_a_cpu_moves_embeddings_little(full_size: FullSize):
+    spec = resolve_model(f"ViT-B-32-quickgelu:{full_size.plain}")
+    full, half = Encoder(spec, CPU), Encoder(spec, CPU, "half")
+    batch = torch.stack([full.preprocess(picture) for picture in full_size.pictures()])
+    expected, found = full.encode_images(batch), half.encode_images(batch)
+    assert (expected.dtype, found.dtype) == (torch.float32, torch.float16)
+    assert not torch.equal(expected, found.float())
+    assert torch.cosine_similarity(expected, found.float()).min() > 0.999
+    torch.testing.assert_close(full.encode_texts(TEXTS), half.encode_texts(TEXTS))
+
+
 def test_preprocessing_is_that_of_the_weights(full_size: FullSize):
     steps = Encoder(resolve_model(f"ViT-B-32:{full_size.plain}"), CPU).preprocess.transforms  # type: ignore[attr-defined]
     resize, normalise = steps[0], steps[-1]

@@ -16,6 +16,7 @@ from transmiter_cli.reporter import Reporter
 
 if TYPE_CHECKING:
     from transmiter_cli.embedding.decoding import Decoding
+    from transmiter_cli.embedding.encoder import Precision
     from transmiter_cli.embedding.workspace import Workspace
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -71,6 +72,7 @@ def workspace(
     quiet: bool,
     decode: Decoding | None = None,
     workers: int | None = None,
+    precision: Precision | None = None,
 ) -> Workspace:
     """The workspace that a command's options describe."""
     from transmiter_cli.embedding.devices import choose_device
@@ -83,6 +85,7 @@ def workspace(
         strict=strict,
         decoding=decode,
         workers=workers,
+        precision=precision,
     )
 
 

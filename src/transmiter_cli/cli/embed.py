@@ -14,6 +14,7 @@ from transmiter_cli.cli.options import (
     DeviceOption,
     JsonOption,
     LimitOption,
+    PrecisionOption,
     QuietOption,
     RootOption,
     SplitOption,
@@ -45,6 +46,7 @@ def command(
     strict: StrictOption = False,
     decode: DecodeOption = None,
     workers: WorkersOption = None,
+    precision: PrecisionOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -57,7 +59,7 @@ def command(
     from transmiter_cli.embedding.sources import DataSpec
     from transmiter_cli.workflow.embed import embed_data
 
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     results = embed_data(model, DataSpec(data, root, split, limit), out, workspace)
     if json:
         console.print_json({"models": {result.model: vars(result) for result in results}, "out": out})

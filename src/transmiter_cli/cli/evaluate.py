@@ -17,6 +17,7 @@ from transmiter_cli.cli.options import (
     JsonOption,
     LimitOption,
     MarkdownOption,
+    PrecisionOption,
     QuietOption,
     RootOption,
     RunOption,
@@ -94,6 +95,7 @@ def command(
     strict: StrictOption = False,
     decode: DecodeOption = None,
     workers: WorkersOption = None,
+    precision: PrecisionOption = None,
     json: JsonOption = False,
     csv: CsvOption = False,
     markdown: MarkdownOption = False,
@@ -111,7 +113,7 @@ def command(
     if report is not None and data is not None and len(data) > 1:
         raise UsageError("--report is about one data set.", "give one --data")
     gates = [parse_gate(text) for text in require or []]
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     options = EvalOptions(
         DataFlags(None, root, split, limit),
         strong,

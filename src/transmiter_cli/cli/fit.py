@@ -14,6 +14,7 @@ from transmiter_cli.cli.options import (
     DeviceOption,
     JsonOption,
     LimitOption,
+    PrecisionOption,
     QuietOption,
     RootOption,
     RunOption,
@@ -83,6 +84,7 @@ def command(
     strict: StrictOption = False,
     decode: DecodeOption = None,
     workers: WorkersOption = None,
+    precision: PrecisionOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -101,7 +103,7 @@ def command(
     images = DataSpec(data, root, split, limit)
     prompts = (template or [], templates)
     options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, views, force)
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     result = fit_run(options, Run(run), workspace, console.command_line())
     if result.removed:
         workspace.reporter.note(result.removed)

@@ -40,6 +40,14 @@ DecodeOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads that decode images; one per processor by default.")
 ]
+PrecisionOption = Annotated[
+    Literal["full", "half"] | None,
+    typer.Option(
+        "--precision",
+        help="What image towers compute in: `full` is float32; `half` is float16 on a GPU, bfloat16 on a CPU. "
+        "By default what fit did, and fit does `half` on CUDA alone.",
+    ),
+]
 SplitOption = Annotated[
     str | None,
     typer.Option("--split", help="Which part of the data: train, val, test, or what else the data call it."),

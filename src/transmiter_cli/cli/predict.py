@@ -19,6 +19,7 @@ from transmiter_cli.cli.options import (
     DecodeOption,
     DeviceOption,
     LimitOption,
+    PrecisionOption,
     QuietOption,
     RootOption,
     RunOption,
@@ -74,6 +75,7 @@ def command(
     strict: StrictOption = False,
     decode: DecodeOption = None,
     workers: WorkersOption = None,
+    precision: PrecisionOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Classify images with the strong model and what was transferred to it; any number of them, in a stream.
@@ -92,7 +94,7 @@ def command(
         else [ImageFile(Path(), str(path)) for path in images or ()]
     )
     on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
-    workspace = console.workspace(device, strict, encode_batch, quiet or on_terminal, decode, workers)
+    workspace = console.workspace(device, strict, encode_batch, quiet or on_terminal, decode, workers, precision)
     predictor = open_predictor(use, Run(run), workspace, strong)
     if not quiet:
         console.errors.print(f"Predicting with {predictor.row} on {predictor.encoder.name}.", style="dim", markup=False)

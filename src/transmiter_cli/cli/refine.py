@@ -14,6 +14,7 @@ from transmiter_cli.cli.options import (
     DeviceOption,
     JsonOption,
     LimitOption,
+    PrecisionOption,
     QuietOption,
     RootOption,
     RunOption,
@@ -54,6 +55,7 @@ def command(
     strict: StrictOption = False,
     decode: DecodeOption = None,
     workers: WorkersOption = None,
+    precision: PrecisionOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -65,7 +67,7 @@ def command(
 
     flags = DataFlags(data, root, split, limit)
     options = RefineOptions(flags, shots, method, strong, RefineSettings(epochs=epochs, learning_rate=lr, seed=seed))
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:
         console.print_json(

@@ -15,6 +15,7 @@ from transmiter_cli.cli.options import (
     DecodeOption,
     DeviceOption,
     JsonOption,
+    PrecisionOption,
     QuietOption,
     RunOption,
     StrictOption,
@@ -74,6 +75,7 @@ def command(
     strict: StrictOption = False,
     decode: DecodeOption = None,
     workers: WorkersOption = None,
+    precision: PrecisionOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -93,7 +95,7 @@ def command(
         "auto" if rho == "auto" else strength("--rho", rho),
         tuple(map(Run, also or ())),
     )
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     results = transfer_run(options, Run(run), workspace, console.command_line())
     if json:
         console.print_json(as_json(results))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from transmiter_cli.embedding.hub import cached_file, first_line, missing_file
 from transmiter_cli.embedding.models import LOCAL, ModelSpec
 from transmiter_cli.errors import TransmiterError
 
+Precision = Literal["full", "half"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -42,16 +43,22 @@ class Encoder:
 
     Attributes:
         spec: which model.
-        device: where it runs; half precision by autocast on CUDA, single precision elsewhere.
+        device: where it runs.
+        precision: "full" is float32. "half" is float16 by autocast on CUDA and MPS; on the CPU, where autocast would
+            convert the weights for every batch, an image tower of bfloat16 weights. None is "half" on CUDA alone.
     """
 
     spec: ModelSpec
     device: torch.device
+    precision: Precision | None = None
 
     @property
-    def precision(self) -> torch.dtype:
-        """What the towers compute in."""
-        return torch.float16 if self.device.type == "cuda" else torch.float32
+    def dtype(self) -> torch.dtype:
+        """What the image tower computes in."""
+        kind = self.device.type
+        if (self.precision or ("half" if kind == "cuda" else "full")) == "full":
+            return torch.float32
+        return torch.bfloat16 if kind == "cpu" else torch.float16
 
     @cached_property
     def model(self) -> Any:
@@ -79,7 +86,10 @@ class Encoder:
                 open_clip.load_checkpoint(model, str(self.spec.weights), strict=True, weights_only=True)
             except Exception as error:
                 raise wrong_checkpoint(self.spec, error) from error
-        return model.to(self.device).eval()
+        model = model.to(self.device).eval()
+        if self.dtype == torch.bfloat16:
+            model.visual.to(self.dtype)
+        return model
 
     @property
     def side(self) -> int:
@@ -127,21 +137,29 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_images(self, batch: Float[Tensor, "images 3 pixel_rows pixel_columns"]) -> Float[Tensor, "images width"]:
-        """Unit-norm embeddings on the CPU, in the precision of the towers."""
+        """Unit-norm embeddings on the CPU, in half precision where the tower computes in one."""
         with self.autocast():
-            embeddings = self.model.encode_image(batch.to(self.device, non_blocking=True))
-        return F.normalize(embeddings.float(), dim=-1).to(self.precision).cpu()
+            embeddings = self.model.encode_image(self.input(batch))
+        stored = torch.float32 if self.dtype == torch.float32 else torch.float16
+        return F.normalize(embeddings.float(), dim=-1).to(stored).cpu()
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
-        """Unit-norm embeddings on the CPU, in the precision of the towers."""
+        """Unit-norm embeddings on the CPU, in half precision where the tower computes in one."""
         with self.autocast():
             embeddings = self.model.encode_text(self.tokenizer(list(texts)).to(self.device))
-        return F.normalize(embeddings.float(), dim=-1).to(self.precision).cpu()
+        stored = torch.float16 if self.dtype == torch.float16 else torch.float32
+        return F.normalize(embeddings.float(), dim=-1).to(stored).cpu()
+
+    def input(self, batch: Float[Tensor, "images 3 pixel_rows pixel_columns"]) -> Tensor:
+        """A batch where, and as, the image tower takes it."""
+        dtype = self.dtype if self.dtype == torch.bfloat16 else batch.dtype
+        return batch.to(self.device, dtype, non_blocking=True)
 
     def autocast(self) -> torch.autocast:
-        """Half precision on CUDA; nothing elsewhere."""
-        return torch.autocast(self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda")
+        """Half precision by autocast; nothing on the CPU."""
+        half = self.dtype == torch.float16
+        return torch.autocast(self.device.type, dtype=torch.float16 if half else None, enabled=half)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.cache import default_cache
 from transmiter_cli.embedding.decoding import Decoding, Skipped
-from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
+from transmiter_cli.embedding.encoder import Encoder, EncoderFacts, Precision
 from transmiter_cli.embedding.filling import ImageFiller, lacking
 from transmiter_cli.embedding.found import ImageEmbeddings, NoImagesError, StoredImages
 from transmiter_cli.embedding.image_keys import KnownFiles, image_keys
@@ -47,6 +47,7 @@ class Workspace:
         strict: fail on an image that cannot be decoded instead of skipping it.
         decoding: how files are decoded; None for what fit did, or "full".
         workers: threads that decode; as many as there are processors if None.
+        precision: what image towers compute in; None for what fit did, or what is usual on the device.
     """
 
     cache: Path = field(default_factory=default_cache)
@@ -56,10 +57,11 @@ class Workspace:
     strict: bool = False
     decoding: Decoding | None = None
     workers: int | None = None
+    precision: Precision | None = None
 
-    def like_fit(self, decoding: Decoding) -> Workspace:
-        """This workspace, decoding as fit did unless it was told otherwise."""
-        return replace(self, decoding=self.decoding or decoding)
+    def like_fit(self, decoding: Decoding, precision: Precision | None) -> Workspace:
+        """This workspace, decoding and encoding as fit did unless it was told otherwise."""
+        return replace(self, decoding=self.decoding or decoding, precision=self.precision or precision)
 
     @property
     def method_device(self) -> torch.device:
@@ -69,7 +71,7 @@ class Workspace:
     def open(self, spec: ModelSpec) -> CachedEncoder:
         """A model with the store of its embeddings."""
         fingerprint = digest(spec.description(), self.weights_digest(spec.weights))[:32]
-        return CachedEncoder(self, Encoder(spec, self.device), fingerprint)
+        return CachedEncoder(self, Encoder(spec, self.device, self.precision), fingerprint)
 
     def weights_digest(self, weights: Path) -> str:
         """SHA-256 of a weight file, read again only when its size or time changed."""
@@ -96,7 +98,7 @@ class CachedEncoder:
         self.workspace = workspace
         self.encoder = encoder
         self.fingerprint = fingerprint
-        precision = str(encoder.precision).removeprefix("torch.")
+        precision = str(encoder.dtype).removeprefix("torch.")
         self.folder = workspace.cache / "encoders" / fingerprint / precision
 
     @property

@@ -22,7 +22,7 @@ def image_flops(encoder: CachedEncoder) -> int:
     if path.is_file():
         return json.loads(path.read_text())["flops"]
     model = encoder.encoder.model
-    image = encoder.encoder.preprocess(Image.new("RGB", (64, 64)))[None].to(encoder.encoder.device)
+    image = encoder.encoder.input(encoder.encoder.preprocess(Image.new("RGB", (64, 64)))[None])
     found = count_flops(model.encode_image, image)
     write_if_possible(path, canonical_json({"flops": found}).encode())
     return found

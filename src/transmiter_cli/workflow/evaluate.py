@@ -205,7 +205,7 @@ def open_scene(run: Run, workspace: Workspace, strong_name: str | None) -> Scene
         TransmiterError: if an artefact is of another task or model.
     """
     task, name = run.task(), run.strong(strong_name)
-    workspace = workspace.like_fit(task.decoding)
+    workspace = workspace.like_fit(task.decoding, task.precision)
     fitted = load_fitted(run, workspace)
     transferred = load_transferred(run, name, workspace)
     weak, strong = (workspace.open(resolve_model(model)) for model in (task.weak, name))

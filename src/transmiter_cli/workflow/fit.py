@@ -103,7 +103,16 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
     spec = resolve_model(options.weak)
     data, finetuned = lasting(options.data), tuple(map(teachers.lasting_name, options.finetuned))
-    origin = (data.data, images.split, spec.name, finetuned, data.root, data.limit, workspace.decoding or "full")
+    origin = (
+        data.data,
+        images.split,
+        spec.name,
+        finetuned,
+        data.root,
+        data.limit,
+        workspace.decoding or "full",
+        workspace.precision,
+    )
     task = Task(names, labels, templates, *origin)
     run.claim(task, options.force)
     encoder = workspace.open(spec)

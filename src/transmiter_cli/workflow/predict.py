@@ -82,7 +82,7 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
     """
     task = run.task()
     name = run.strong(strong)
-    encoder = workspace.like_fit(task.decoding).open(resolve_model(name))
+    encoder = workspace.like_fit(task.decoding, task.precision).open(resolve_model(name))
     there = run.artefacts(name)
     chosen = row or next((best for best in PREFERENCE if best in there), "transferred")
     if chosen not in there:

@@ -58,7 +58,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         TransmiterError: if the labelled images cannot be used.
     """
     task = run.task()
-    workspace = workspace.like_fit(task.decoding)
+    workspace = workspace.like_fit(task.decoding, task.precision)
     strong = run.strong(options.strong)
     wanted: tuple[Method, ...] = (options.method,) if options.method else PREFERENCE
     there = run.artefacts(strong)

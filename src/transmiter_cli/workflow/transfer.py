@@ -87,7 +87,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         TransmiterError: if data or weights cannot be used.
     """
     task = run.task()
-    workspace = workspace.like_fit(task.decoding)
+    workspace = workspace.like_fit(task.decoding, task.precision)
     fitted = load_fitted(run, workspace)
     weak_encoder, *encoders = (workspace.open(resolve_model(name)) for name in (task.weak, *options.strong))
     check_artefact(fitted, task, weak_encoder)

@@ -1,4 +1,4 @@
-"""Strengths of regularisation, chosen without labels: by the residual on unlabelled images that were held out."""
+"""Strengths of regularisation, chosen without labels on unlabelled images that were held out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import fold_moments, fold_rows, grams, total
+from transmiter_cli.method.discriminant import JUDGED, fold_moments, fold_rows, grams, total
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import cross_moment
 from transmiter_cli.method.polar import polar_factor
@@ -49,24 +49,29 @@ def choose_reg(
 def choose_rho(
     strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], candidates: Sequence[float] = RHOS
 ) -> float:
-    """The `rho` of ridge transfer whose solution on four fifths of the images has the least residual on the others.
+    """The `rho` of ridge transfer whose solution on four fifths of the images foretells the others best.
 
-    With X'X = V E V', the residual of W = V (E + r)^-1 V'X'L on other images is, up to a constant,
-    tr(W'GW) - 2 tr(W'K), G and K being their X'X and X'L.
+    Ridge transfer distils softmax(z + L) into softmax(z + x W): the least cross-entropy between the two wins.
     """
     logs = F.log_softmax(finetuned_logits.double(), -1)
+    logs = logs - logs.mean(-1, keepdim=True)
     parts = fold_rows(len(strong))
-    moments = fold_moments(strong, logs - logs.mean(-1, keepdim=True), parts, grams(strong, parts))
+    moments = fold_moments(strong, logs, parts, grams(strong, parts))
     whole = total(moments)
-    residuals = dict.fromkeys(candidates, 0.0)
-    for own in moments:
+    texts = strong.logit_scale * strong.unit_texts()[: logs.shape[1]].double()
+    entropy = dict.fromkeys(candidates, 0.0)
+    for part, own in zip(parts, moments, strict=True):
         rest = whole - own
         values, vectors = torch.linalg.eigh(rest.gram)
         rotated = vectors.T @ rest.sums.T
+        rows = part[: -(-JUDGED // len(parts))].to(logs.device)
+        images = strong.unit_images(rows).double()
+        zero_shot = images @ texts.T
+        wanted = F.softmax(zero_shot + logs[rows], -1)
         for rho in candidates:
-            weight = vectors @ (rotated / (values + rho * values.mean())[:, None])
-            residuals[rho] += (weight * (own.gram @ weight)).sum().item() - 2 * (weight * own.sums.T).sum().item()
-    return min(candidates, key=lambda rho: residuals[rho])
+            correction = images @ vectors @ (rotated / (values + rho * values.mean())[:, None])
+            entropy[rho] -= (wanted * F.log_softmax(zero_shot + correction, -1)).sum().item()
+    return min(candidates, key=lambda rho: entropy[rho])
 
 
 def of_rows(model: Embeddings, rows: Tensor) -> Embeddings:

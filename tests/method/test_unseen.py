@@ -9,7 +9,6 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.unseen import (
     RHO,
     UNTESTED,
-    WAYS,
     Novelty,
     best_way,
     centred,
@@ -100,7 +99,7 @@ def test_an_untrusted_teacher_has_no_say(world: World):
     found, ways = unseen_classifier(strong, [teacher], [0.0], log_posterior, ~mask(world, 4, 5))
     own = zero_shot(strong, world.classes)
     torch.testing.assert_close(found.weight, own.weight)
-    assert ways[0] in WAYS
+    assert not ways
 
 
 def test_leaving_classes_out_finds_the_route_that_the_answers_take():

@@ -173,8 +173,9 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
        of several teachers, those that are better together (`allies`).
     3. The posterior is the soft label of a linear discriminant analysis of the strong embeddings; its covariance
        shrinkage and temperature are chosen by held-out cross-entropy (`choose_discriminant`).
-    4. Classes that hardly any image belongs to keep the strong model's own scores, corrected by what the fine-tuned
-       answers on other images say of them (`unseen_classifier`, `blend`).
+    4. Classes that hardly any image belongs to, neither by the posterior nor, as far as a teacher is trusted, by the
+       held-out answers, keep the strong model's own scores, corrected by what the fine-tuned answers on other images
+       say of them (`unseen_classifier`, `blend`).
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -199,7 +200,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     posterior = F.softmax(log_posterior, -1)
     texts = strong.unit_texts()[:classes].double()
     chosen = choose_discriminant(strong, posterior, texts, parts, fold_moments(strong, posterior, parts, gram))
-    counts = class_counts(log_posterior)
+    answered = max(trust) * chosen.class_counts() * len(strong) / len(chosen.rows)
+    counts = torch.maximum(class_counts(log_posterior), answered)
     share = counts.square() / (counts.square() + (QUARTER * len(strong) / classes) ** 2)
     unseen, _ = unseen_classifier(strong, teachers, trust, log_posterior, share > HALF)
     merged = blend(unseen, chosen.classifier, share)

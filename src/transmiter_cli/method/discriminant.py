@@ -201,6 +201,13 @@ class Chosen:
     rows: Int[Tensor, " rows"]
     held_out: Float[Tensor, "rows classes"]
 
+    def class_counts(self) -> Int[Tensor, " classes"]:
+        """How many of the held-out images each class is the answer of.
+
+        A class that the soft labels underrate gets its images back here, since its mean lies where they are.
+        """
+        return torch.bincount(self.held_out.argmax(-1), minlength=self.held_out.shape[1])
+
 
 def choose_discriminant(
     model: Embeddings,

@@ -164,6 +164,13 @@ def added(first: Linear, second: Linear, strength: float = 1.0) -> Linear:
     return Linear(first.weight + strength * second.weight, first.bias + strength * second.bias)
 
 
+def some_rows(strong: Embeddings, classes: int) -> Int[Tensor, " rows"]:
+    """Random images, as many as can be looked at at once."""
+    most = min(JUDGED, max(1, NUMBERS // classes))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(len(strong), generator=generator)[:most].to(strong.images.device)
+
+
 def halves(seen: Int[Tensor, " classes"]) -> Iterator[Int[Tensor, " half"]]:
     """Random halves of some classes, REPEATS times both."""
     generator = torch.Generator().manual_seed(0)
@@ -185,9 +192,7 @@ def best_way(
     """
     if int(seen.sum()) < FEWEST:
         return UNTESTED
-    generator = torch.Generator().manual_seed(0)
-    most = min(JUDGED, max(1, NUMBERS // len(seen)))
-    rows = torch.randperm(len(strong), generator=generator)[:most].to(log_posterior.device)
+    rows = some_rows(strong, len(seen))
     answers = log_posterior[rows].argmax(-1)
     hits, entropy = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0.0)
     for held in halves(seen.nonzero().flatten()):
@@ -214,7 +219,7 @@ def unseen_classifier(
     log_posterior: Float[Tensor, "images classes"],
     seen: Bool[Tensor, " classes"],
 ) -> tuple[Linear, list[Way]]:
-    """The classifier for classes without images, and how each teacher's answers are carried there.
+    """The classifier for classes without images, and how the trusted teachers' answers are carried there.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -226,9 +231,11 @@ def unseen_classifier(
     result, ways = zero_shot(strong, len(seen)), list[Way]()
     rows = torch.arange(len(strong), device=strong.images.device)
     for teacher, own in zip(teachers, trust, strict=True):
+        if not own:
+            continue
         way = best_way(strong, teacher, log_posterior, seen)
-        few = rows[: max(1, NUMBERS // len(seen))]
-        found = corrections(strong, teacher, joint_moments(strong, teacher, rows), novelty(teacher, ~seen, few))
+        new = novelty(teacher, ~seen, some_rows(strong, len(seen)))
+        found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)
         result = added(result, found[way], own * own / max(sum(trust), TINY))
         ways.append(way)
     return result, ways

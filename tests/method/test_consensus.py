@@ -7,7 +7,7 @@ from transmiter_cli.method.consensus import Verdict, allies, blend, discriminant
 from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.logits import class_logits, zero_shot_logits
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
 
@@ -51,6 +51,21 @@ def test_a_good_teacher_outweighs_a_bad_one(world: World):
     _, together, verdict = rates(world, [bad, good])
     assert together >= alone - 0.03
     assert verdict.teachers[1] > verdict.teachers[0] + 0.5
+
+
+def test_a_bad_teacher_does_not_cost_the_strong_model_its_trust(world: World):
+    _, _, alone = rates(world, [teacher(world, world.finetuned_logits)])
+    _, _, beside = rates(world, [teacher(world, world.finetuned_logits.roll(1, -1))])
+    assert beside.strong > 0.8 * alone.strong
+
+
+def test_where_nobody_can_be_trusted_nothing_changes():
+    strong, weak = random_embeddings(60, 12, 8, 2), random_embeddings(60, 12, 6, 3)
+    correction, verdict = discriminant_transfer(strong, [Teacher(-class_logits(strong, 5), weak)])
+    assert (verdict.strong, *verdict.teachers) == (0, 0)
+    assert verdict.word == "useless teacher"
+    assert not correction.weight.any()
+    assert not correction.bias.any()
 
 
 def test_a_teacher_goes_whose_absence_helps():

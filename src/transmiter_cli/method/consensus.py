@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ class Verdict:
     def word(self) -> str:
         """The verdict: "helps", "unsure" or "useless teacher"."""
         best = max(self.teachers)
-        if best < HALF * self.strong:
+        if not best or best < HALF * self.strong:
             return "useless teacher"
         return "helps" if self.gain > 0 and best >= (1 - QUARTER) * self.strong else "unsure"
 
@@ -104,13 +105,14 @@ def reliabilities(
 
     The first is `third_party`, among the strong model, the teacher and its weak twin: contradiction lowers it. The
     second is how often a discriminant of strong embeddings foretells the model's answer on held-out images:
-    answers that the images do not determine lower it.
+    answers that the images do not determine lower it. A strong model that is no worse than the weak one is right at
+    least as often as the root of their agreement, whatever a teacher says.
     """
     own, found = [foretold(strong, zero_shot, parts, gram)], list[float]()
     for teacher in teachers:
         with_teacher, with_weak = agreement(zero_shot, teacher.finetuned), agreement(zero_shot, teacher.weak_logits)
         between = agreement(teacher.finetuned, teacher.weak_logits)
-        own.append(third_party(with_teacher, with_weak, between))
+        own.append(max(third_party(with_teacher, with_weak, between), math.sqrt(with_weak)))
         found.append(
             min(third_party(with_teacher, between, with_weak), foretold(strong, teacher.finetuned, parts, gram))
         )
@@ -189,6 +191,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     parts = fold_rows(len(strong))
     gram = grams(strong, parts)
     own, trust = reliabilities(strong, zero_shot, teachers, parts, gram)
+    if not max(own, *trust):
+        return LinearCorrection(zero_shot.new_zeros(strong.images.shape[1], classes)), Verdict(own, trust, 0.0)
 
     def pooled(some: Sequence[int]) -> Float[Tensor, "images classes"]:
         answers = [zero_shot, *(teachers[one].finetuned for one in some)]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beds import Trial
+from rules import teacher_of
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.probe import linear_probe

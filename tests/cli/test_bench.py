@@ -18,7 +18,7 @@ from tests.cli.conftest import Cli, Outcome
 from tests.cli.test_evaluate import DIGITS, copies
 from transmiter_cli import api
 from transmiter_cli.bench.grid import Cell
-from transmiter_cli.bench.material import feature_path
+from transmiter_cli.bench.material import Source, feature_path, open_source
 from transmiter_cli.bench.spec import read_spec
 from transmiter_cli.bench.summary import summarize
 from transmiter_cli.embedding.models import resolve_model
@@ -125,6 +125,78 @@ def test_a_scene_that_cannot_be_measured_is_named_and_the_others_go_on(cli: Cli,
     assert len(found["cells"]) == 4
     path.write_text(small(tmp_path).read_text().replace("epochs = 1", "epoks = 1"))
     assert "'epoks'" in cli("bench", path).err
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A grid of one seed on a list of digits, with prompts, words and a teacher from files."""
+    files = {part: open_images("demo-digits", part).files for part in ("train", "test")}
+    lines = [f"{one.name},{one.label},{part}" for part, some in files.items() for one in some[::6]]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
+    (tmp_path / "prompts.txt").write_text("a photo of a {}.\n")
+    (tmp_path / "words.txt").write_text("\n".join(f"word {number}" for number in range(40)))
+    path = small(tmp_path, finetuned="probe")
+    text = path.read_text().replace("seeds = [0, 1]", "seeds = [0]").replace('"characters"', '"words.txt"')
+    path.write_text(
+        text.replace('images = "demo-digits"\nlimit = 200', 'images = "list.csv"\ntemplates = "prompts.txt"')
+    )
+    return path
+
+
+def swap_labels(path: Path, part: str) -> None:
+    """Give the first and last image of a part each other's label."""
+    lines = path.read_text().splitlines()
+    chosen = [number for number, line in enumerate(lines) if line.endswith(part)]
+    (a, one, end), (b, other, _) = (lines[number].split(",") for number in (chosen[0], chosen[-1]))
+    lines[chosen[0]], lines[chosen[-1]] = f"{a},{other},{end}", f"{b},{one},{end}"
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("change", ["train labels", "test labels", "prompts", "words"])
+def test_a_change_of_labels_prompts_or_words_computes_anew(cli: Cli, listed: Path, tmp_path: Path, change: str):
+    first = cli("bench", listed, "--json")
+    assert first.code == 0, first.err
+    assert json.loads(cli("bench", listed, "--json").out)["kept"] == 2
+    if change.endswith("labels"):
+        swap_labels(tmp_path / "list.csv", change.split()[0])
+    elif change == "prompts":
+        (tmp_path / "prompts.txt").write_text("a bad drawing of {}.\n")
+    else:
+        (tmp_path / "words.txt").write_text("\n".join(f"thing {number}" for number in range(40)))
+    again = json.loads(cli("bench", listed, "--json").out)
+    assert again["kept"] == 0
+    likelihoods = [one["cells"][0]["rows"]["adapter"]["nll"] for one in (json.loads(first.out), again)]
+    assert likelihoods[0] != likelihoods[1]
+
+
+def sources(path: Path, cache: Path) -> list[Source]:
+    """The source of each scene, as the files are now."""
+    spec, workspace = read_spec(path), Workspace(cache=cache)
+    return [open_source(spec, key, workspace) for key in spec.scenes()]
+
+
+def test_what_is_fitted_is_known_by_labels_and_prompts_and_what_is_measured_is_not(
+    cli: Cli, listed: Path, shared_cache: Path, tmp_path: Path
+):
+    (before,) = sources(listed, shared_cache)
+    swap_labels(tmp_path / "list.csv", "test")
+    (test,) = sources(listed, shared_cache)
+    assert test.origin == before.origin
+    assert test.identity != before.identity
+    swap_labels(tmp_path / "list.csv", "train")
+    (train,) = sources(listed, shared_cache)
+    (tmp_path / "prompts.txt").write_text("{}!\n")
+    (prompts,) = sources(listed, shared_cache)
+    assert len({before.origin, train.origin, prompts.origin}) == 3
+
+
+def test_ids_beside_logits_are_part_of_the_teacher(cli: Cli, shared_cache: Path, tmp_path: Path):
+    (tmp_path / "l.npy").write_bytes(b"")
+    (tmp_path / "l.txt").write_text("one\n")
+    path = small(tmp_path, finetuned="l.npy")
+    before = sources(path, shared_cache)[0].origin
+    (tmp_path / "l.txt").write_text("another\n")
+    assert sources(path, shared_cache)[0].origin != before
 
 
 def authors_file(part: str, path: Path, workspace: Workspace) -> None:

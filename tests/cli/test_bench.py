@@ -57,6 +57,7 @@ def small(folder: Path, more: str = "", finetuned: str = "demo-finetuned") -> Pa
     return path
 
 
+RIDGE = 'transfer = "ridge"'
 TARGET = '[[data]]\nname = "other"\nimages = "other"\n'
 
 
@@ -125,6 +126,25 @@ def test_a_scene_that_cannot_be_measured_is_named_and_the_others_go_on(cli: Cli,
     assert len(found["cells"]) == 4
     path.write_text(small(tmp_path).read_text().replace("epochs = 1", "epoks = 1"))
     assert "'epoks'" in cli("bench", path).err
+
+
+def test_a_lambda_that_is_no_number_is_the_methods_fault(cli: Cli, tmp_path: Path, monkeypatch):
+    """What the check of a file would miss is still named, and ends one scene only."""
+    monkeypatch.setattr("transmiter_cli.bench.spec.check_numbers", lambda *_: None)
+    path = small(tmp_path)
+    path.write_text(path.read_text().replace("epochs = 1 }", 'epochs = 1 }\noptions = { paper_lambda = "x" }'))
+    outcome = cli("bench", path, "--json")
+    assert outcome.code == 1
+    failures = json.loads(outcome.out)["failures"]
+    assert len(failures) == 2, "one for each seed"
+    assert all("The method 'adapter': unsupported operand" in one for one in failures)
+
+
+def test_auto_and_the_usual_numbers_pass(tmp_path: Path):
+    path = small(tmp_path, "shots = [1, 16]")
+    more = 'transfer = "ridge"\noptions = { rho = "auto" }\nrefine = { learning_rate = 0, folds = 2, warmup = 1 }'
+    path.write_text(path.read_text().replace('transfer = "ridge"', more))
+    assert read_spec(path).method[1].options == {"rho": "auto"}
 
 
 @pytest.fixture
@@ -260,6 +280,27 @@ def test_the_shipped_files_are_of_the_grammar():
         (("seeds = [0, 1]", "seeds = []"), "seeds is empty"),
         (("seeds = [0, 1]", 'protocol = "b2n"'), "protocol is 'plain' or 'base-to-novel'"),
         (("seeds = [0, 1]", "sedes = [0]"), "'sedes', which is none of"),
+        (("seeds = [0, 1]", "seeds = [-1]"), "seeds must be a whole number of at least 0.*, not -1"),
+        (("seeds = [0, 1]", "shots = [4, 0]"), "shots must be a whole number of at least 1, not 0"),
+        (("limit = 200", "limit = 0"), "limit must be a whole number of at least 1, not 0"),
+        (
+            ("epochs = 1 ", "epochs = 0 "),
+            "the method 'adapter': fit.epochs must be a whole number of at least 1, not 0",
+        ),
+        (("epochs = 1 ", "epochs = 1.5 "), "fit.epochs must be a whole number .* not 1.5"),
+        (("epochs = 1 ", "epochs = true "), "fit.epochs must be a whole number .* not True"),
+        (("epochs = 1 ", "learning_rate = nan "), "fit.learning_rate must be a finite number of at least 0, not nan"),
+        (
+            ("epochs = 1 ", "noise_rate = 2 "),
+            "fit.noise_rate must be a finite number of at least 0 and at most 1, not 2",
+        ),
+        (
+            (RIDGE, 'options = { reg = "x" }'),
+            "'ridge': options.reg must be a finite number above 0, or 'auto', not 'x'",
+        ),
+        ((RIDGE, "options = { rho = 0 }"), "'ridge': options.rho must be a finite number above 0.* not 0"),
+        ((RIDGE, 'options = { paper_lambda = "x" }'), "options.paper_lambda must be a finite number above 0, not 'x'"),
+        ((RIDGE, "refine = { folds = 1 }"), "refine.folds must be a whole number of at least 2, not 1"),
         (("limit = 200", 'limit = "x"'), "limit cannot be 'x'"),
         (('name = "adapter"', 'name = "direct"'), "no method can be called 'direct'"),
         (('name = "adapter"', 'name = "ridge"'), "two \\[\\[method\\]\\] with the name 'ridge'"),

@@ -204,6 +204,27 @@ def test_several_sets_have_means(cli: Cli, run: Path, tmp_path: Path):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_csv_and_markdown_of_several_sets_have_the_means_too(cli: Cli, run: Path, tmp_path: Path):
+    sets = [copies("test", tmp_path / "a", DIGITS, 5), copies("test", tmp_path / "b", DIGITS, 9)]
+    flags = ("--data", sets[0], "--data", sets[1], "--base-to-novel")
+    means = json.loads(cli("eval", *flags, "--json").out)["mean"]
+    lines = list(csv.DictReader(io.StringIO(cli("eval", *flags, "--csv").out)))
+    shown = {line["row"]: line for line in lines if line["data"] == "mean"}
+    assert list(shown) == list(means)
+    assert len(lines) == 3 * len(means)
+    for name, mean in means.items():
+        assert {column: float(shown[name][column]) for column in mean} == mean
+    one = list(csv.DictReader(io.StringIO(cli("eval", *flags[:2], "--base-to-novel", "--csv").out)))
+    assert set(one[0]) < set(lines[0])
+    text = cli("eval", *flags, "--markdown").out
+    table = text[text.index("mean over 2 data sets") :]
+    best = means["transferred"]
+    cells = (best["top1"], best["base"], best["novel"], best["hm"], best["hm_of_means"])
+    top1, *rest = (f"{100 * value:.1f}" for value in cells)
+    assert f"| transferred | {top1} | {100 * best['gain']:+.1f} | {' | '.join(rest)} |" in table
+    assert "HM of means: that of mean base and mean novel" in table
+
+
 def test_labels_can_be_left_alone(cli: Cli, run: Path):
     outcome = cli("eval", "--no-labels", "--json")
     shown = json.loads(outcome.out)

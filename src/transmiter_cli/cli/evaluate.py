@@ -166,9 +166,10 @@ def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdic
         whole = sets[0] if len(sets) == 1 else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
         console.print_json({**whole, "requirements": [vars(verdict) for verdict in verdicts]})
     elif form == "csv":
-        console.print_text(table.evaluation_csv(results))
+        console.print_text(table.evaluation_csv(results, means))
     elif form == "markdown":
-        console.print_text("\n".join(table.evaluation_markdown(result) for result in results))
+        last = [table.means_markdown(means, results[0].reg)] if means else []
+        console.print_text("\n".join([*map(table.evaluation_markdown, results), *last]))
     else:
         for result in results:
             (console.wide_results if wide else console.results).print(table.evaluation_table(result, wide))

@@ -170,6 +170,8 @@ def test_base_to_novel_by_coops_rule_and_by_a_file(cli: Cli, run: Path, tmp_path
     (tmp_path / "base.txt").write_text("eleven\n")
     failed(cli("eval", "--base", "base.txt"), 1, "'eleven', which is none of the run's 10 classes")
     failed(cli("eval", "--base", "absent.txt"), 2, "no file 'absent.txt'")
+    (tmp_path / "twice.txt").write_text("one\ntwo\none\n")
+    failed(cli("eval", "--base", "twice.txt"), 1, "twice.txt has the class 'one' twice")
 
 
 def test_other_data_with_a_mapped_class_list(cli: Cli, run: Path, tmp_path: Path):
@@ -223,6 +225,11 @@ def test_csv_and_markdown_of_several_sets_have_the_means_too(cli: Cli, run: Path
     top1, *rest = (f"{100 * value:.1f}" for value in cells)
     assert f"| transferred | {top1} | {100 * best['gain']:+.1f} | {' | '.join(rest)} |" in table
     assert "HM of means: that of mean base and mean novel" in table
+
+
+@pytest.mark.parametrize("strength", ["nan", "inf", "-inf", "-0.5"])
+def test_a_strength_of_eft_that_means_nothing_is_a_usage_error(cli: Cli, run: Path, strength: str):
+    failed(cli("eval", f"--eft={strength}"), 2, "--eft takes finite numbers that are not negative")
 
 
 def test_labels_can_be_left_alone(cli: Cli, run: Path):

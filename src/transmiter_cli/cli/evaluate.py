@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,6 +113,9 @@ def command(
     require_one_format(json, csv, markdown)
     if report is not None and data is not None and len(data) > 1:
         raise UsageError("--report is about one data set.", "give one --data")
+    strengths = tuple(eft) if eft else EFT_STRENGTHS
+    if not all(0 <= strength < inf for strength in strengths):
+        raise UsageError("--eft takes finite numbers that are not negative.", f"{EXAMPLE} --eft 0.5")
     gates = [parse_gate(text) for text in require or []]
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     options = EvalOptions(
@@ -123,7 +127,7 @@ def command(
         allow_overlap,
         not no_labels,
         strong_finetuned,
-        tuple(eft) if eft else EFT_STRENGTHS,
+        strengths,
         seed,
     )
     each = [replace(options, data=replace(options.data, data=one)) for one in data or [None]]

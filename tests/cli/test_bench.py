@@ -18,7 +18,7 @@ from tests.cli.conftest import Cli, Outcome
 from tests.cli.test_evaluate import DIGITS, copies
 from transmiter_cli import api
 from transmiter_cli.bench.grid import Cell
-from transmiter_cli.bench.material import feature_path
+from transmiter_cli.bench.material import Source, feature_path, open_source
 from transmiter_cli.bench.spec import read_spec
 from transmiter_cli.bench.summary import summarize
 from transmiter_cli.embedding.models import resolve_model
@@ -57,6 +57,7 @@ def small(folder: Path, more: str = "", finetuned: str = "demo-finetuned") -> Pa
     return path
 
 
+RIDGE = 'transfer = "ridge"'
 TARGET = '[[data]]\nname = "other"\nimages = "other"\n'
 
 
@@ -127,6 +128,97 @@ def test_a_scene_that_cannot_be_measured_is_named_and_the_others_go_on(cli: Cli,
     assert "'epoks'" in cli("bench", path).err
 
 
+def test_a_lambda_that_is_no_number_is_the_methods_fault(cli: Cli, tmp_path: Path, monkeypatch):
+    """What the check of a file would miss is still named, and ends one scene only."""
+    monkeypatch.setattr("transmiter_cli.bench.spec.check_numbers", lambda *_: None)
+    path = small(tmp_path)
+    path.write_text(path.read_text().replace("epochs = 1 }", 'epochs = 1 }\noptions = { paper_lambda = "x" }'))
+    outcome = cli("bench", path, "--json")
+    assert outcome.code == 1
+    failures = json.loads(outcome.out)["failures"]
+    assert len(failures) == 2, "one for each seed"
+    assert all("The method 'adapter': unsupported operand" in one for one in failures)
+
+
+def test_auto_and_the_usual_numbers_pass(tmp_path: Path):
+    path = small(tmp_path, "shots = [1, 16]")
+    more = 'transfer = "ridge"\noptions = { rho = "auto" }\nrefine = { learning_rate = 0, folds = 2, warmup = 1 }'
+    path.write_text(path.read_text().replace('transfer = "ridge"', more))
+    assert read_spec(path).method[1].options == {"rho": "auto"}
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A grid of one seed on a list of digits, with prompts, words and a teacher from files."""
+    files = {part: open_images("demo-digits", part).files for part in ("train", "test")}
+    lines = [f"{one.name},{one.label},{part}" for part, some in files.items() for one in some[::6]]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
+    (tmp_path / "prompts.txt").write_text("a photo of a {}.\n")
+    (tmp_path / "words.txt").write_text("\n".join(f"word {number}" for number in range(40)))
+    path = small(tmp_path, finetuned="probe")
+    text = path.read_text().replace("seeds = [0, 1]", "seeds = [0]").replace('"characters"', '"words.txt"')
+    path.write_text(
+        text.replace('images = "demo-digits"\nlimit = 200', 'images = "list.csv"\ntemplates = "prompts.txt"')
+    )
+    return path
+
+
+def swap_labels(path: Path, part: str) -> None:
+    """Give the first and last image of a part each other's label."""
+    lines = path.read_text().splitlines()
+    chosen = [number for number, line in enumerate(lines) if line.endswith(part)]
+    (a, one, end), (b, other, _) = (lines[number].split(",") for number in (chosen[0], chosen[-1]))
+    lines[chosen[0]], lines[chosen[-1]] = f"{a},{other},{end}", f"{b},{one},{end}"
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("change", ["train labels", "test labels", "prompts", "words"])
+def test_a_change_of_labels_prompts_or_words_computes_anew(cli: Cli, listed: Path, tmp_path: Path, change: str):
+    first = cli("bench", listed, "--json")
+    assert first.code == 0, first.err
+    assert json.loads(cli("bench", listed, "--json").out)["kept"] == 2
+    if change.endswith("labels"):
+        swap_labels(tmp_path / "list.csv", change.split()[0])
+    elif change == "prompts":
+        (tmp_path / "prompts.txt").write_text("a bad drawing of {}.\n")
+    else:
+        (tmp_path / "words.txt").write_text("\n".join(f"thing {number}" for number in range(40)))
+    again = json.loads(cli("bench", listed, "--json").out)
+    assert again["kept"] == 0
+    likelihoods = [one["cells"][0]["rows"]["adapter"]["nll"] for one in (json.loads(first.out), again)]
+    assert likelihoods[0] != likelihoods[1]
+
+
+def sources(path: Path, cache: Path) -> list[Source]:
+    """The source of each scene, as the files are now."""
+    spec, workspace = read_spec(path), Workspace(cache=cache)
+    return [open_source(spec, key, workspace) for key in spec.scenes()]
+
+
+def test_what_is_fitted_is_known_by_labels_and_prompts_and_what_is_measured_is_not(
+    cli: Cli, listed: Path, shared_cache: Path, tmp_path: Path
+):
+    (before,) = sources(listed, shared_cache)
+    swap_labels(tmp_path / "list.csv", "test")
+    (test,) = sources(listed, shared_cache)
+    assert test.origin == before.origin
+    assert test.identity != before.identity
+    swap_labels(tmp_path / "list.csv", "train")
+    (train,) = sources(listed, shared_cache)
+    (tmp_path / "prompts.txt").write_text("{}!\n")
+    (prompts,) = sources(listed, shared_cache)
+    assert len({before.origin, train.origin, prompts.origin}) == 3
+
+
+def test_ids_beside_logits_are_part_of_the_teacher(cli: Cli, shared_cache: Path, tmp_path: Path):
+    (tmp_path / "l.npy").write_bytes(b"")
+    (tmp_path / "l.txt").write_text("one\n")
+    path = small(tmp_path, finetuned="l.npy")
+    before = sources(path, shared_cache)[0].origin
+    (tmp_path / "l.txt").write_text("another\n")
+    assert sources(path, shared_cache)[0].origin != before
+
+
 def authors_file(part: str, path: Path, workspace: Workspace) -> None:
     """The demo's digits as a file in the authors' form, train images with two views and of base classes only."""
     images = open_images("demo-digits", part)
@@ -188,6 +280,27 @@ def test_the_shipped_files_are_of_the_grammar():
         (("seeds = [0, 1]", "seeds = []"), "seeds is empty"),
         (("seeds = [0, 1]", 'protocol = "b2n"'), "protocol is 'plain' or 'base-to-novel'"),
         (("seeds = [0, 1]", "sedes = [0]"), "'sedes', which is none of"),
+        (("seeds = [0, 1]", "seeds = [-1]"), "seeds must be a whole number of at least 0.*, not -1"),
+        (("seeds = [0, 1]", "shots = [4, 0]"), "shots must be a whole number of at least 1, not 0"),
+        (("limit = 200", "limit = 0"), "limit must be a whole number of at least 1, not 0"),
+        (
+            ("epochs = 1 ", "epochs = 0 "),
+            "the method 'adapter': fit.epochs must be a whole number of at least 1, not 0",
+        ),
+        (("epochs = 1 ", "epochs = 1.5 "), "fit.epochs must be a whole number .* not 1.5"),
+        (("epochs = 1 ", "epochs = true "), "fit.epochs must be a whole number .* not True"),
+        (("epochs = 1 ", "learning_rate = nan "), "fit.learning_rate must be a finite number of at least 0, not nan"),
+        (
+            ("epochs = 1 ", "noise_rate = 2 "),
+            "fit.noise_rate must be a finite number of at least 0 and at most 1, not 2",
+        ),
+        (
+            (RIDGE, 'options = { reg = "x" }'),
+            "'ridge': options.reg must be a finite number above 0, or 'auto', not 'x'",
+        ),
+        ((RIDGE, "options = { rho = 0 }"), "'ridge': options.rho must be a finite number above 0.* not 0"),
+        ((RIDGE, 'options = { paper_lambda = "x" }'), "options.paper_lambda must be a finite number above 0, not 'x'"),
+        ((RIDGE, "refine = { folds = 1 }"), "refine.folds must be a whole number of at least 2, not 1"),
         (("limit = 200", 'limit = "x"'), "limit cannot be 'x'"),
         (('name = "adapter"', 'name = "direct"'), "no method can be called 'direct'"),
         (('name = "adapter"', 'name = "ridge"'), "two \\[\\[method\\]\\] with the name 'ridge'"),

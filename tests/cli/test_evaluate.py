@@ -170,6 +170,8 @@ def test_base_to_novel_by_coops_rule_and_by_a_file(cli: Cli, run: Path, tmp_path
     (tmp_path / "base.txt").write_text("eleven\n")
     failed(cli("eval", "--base", "base.txt"), 1, "'eleven', which is none of the run's 10 classes")
     failed(cli("eval", "--base", "absent.txt"), 2, "no file 'absent.txt'")
+    (tmp_path / "twice.txt").write_text("one\ntwo\none\n")
+    failed(cli("eval", "--base", "twice.txt"), 1, "twice.txt has the class 'one' twice")
 
 
 def test_other_data_with_a_mapped_class_list(cli: Cli, run: Path, tmp_path: Path):
@@ -202,6 +204,32 @@ def test_several_sets_have_means(cli: Cli, run: Path, tmp_path: Path):
     assert "mean over 2 data sets" in text
     assert "HM of means" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_csv_and_markdown_of_several_sets_have_the_means_too(cli: Cli, run: Path, tmp_path: Path):
+    sets = [copies("test", tmp_path / "a", DIGITS, 5), copies("test", tmp_path / "b", DIGITS, 9)]
+    flags = ("--data", sets[0], "--data", sets[1], "--base-to-novel")
+    means = json.loads(cli("eval", *flags, "--json").out)["mean"]
+    lines = list(csv.DictReader(io.StringIO(cli("eval", *flags, "--csv").out)))
+    shown = {line["row"]: line for line in lines if line["data"] == "mean"}
+    assert list(shown) == list(means)
+    assert len(lines) == 3 * len(means)
+    for name, mean in means.items():
+        assert {column: float(shown[name][column]) for column in mean} == mean
+    one = list(csv.DictReader(io.StringIO(cli("eval", *flags[:2], "--base-to-novel", "--csv").out)))
+    assert set(one[0]) < set(lines[0])
+    text = cli("eval", *flags, "--markdown").out
+    table = text[text.index("mean over 2 data sets") :]
+    best = means["transferred"]
+    cells = (best["top1"], best["base"], best["novel"], best["hm"], best["hm_of_means"])
+    top1, *rest = (f"{100 * value:.1f}" for value in cells)
+    assert f"| transferred | {top1} | {100 * best['gain']:+.1f} | {' | '.join(rest)} |" in table
+    assert "HM of means: that of mean base and mean novel" in table
+
+
+@pytest.mark.parametrize("strength", ["nan", "inf", "-inf", "-0.5"])
+def test_a_strength_of_eft_that_means_nothing_is_a_usage_error(cli: Cli, run: Path, strength: str):
+    failed(cli("eval", f"--eft={strength}"), 2, "--eft takes finite numbers that are not negative")
 
 
 def test_labels_can_be_left_alone(cli: Cli, run: Path):

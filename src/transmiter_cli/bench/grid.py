@@ -178,19 +178,24 @@ def train(key: SceneKey, method: MethodEntry, material: Material, fits: dict[str
     if settings not in fits:
         own: dict[str, Any] = {"seed": key.seed, **method.fit}
         fits[settings] = checked(lambda: api.fit(shown.weak, shown.finetuned, material.vocabulary, **own), method)
-    options = dict(method.options)
-    if "paper_lambda" in options:
-        options["reg"] = options.pop("paper_lambda") / len(shown.weak)
     call: Callable[..., Artefact] = api.transfer
     about = (fits[settings], shown.weak, shown.strong, method.transfer)
     teacher = Teacher(shown.finetuned, shown.weak, shown.heads)
-    moved = checked(lambda: call(*about, teachers=[teacher], **options), method)
+    moved = checked(lambda: call(*about, teachers=[teacher], **transfer_options(method, len(shown.weak))), method)
     if method.refine is None:
         return moved
     chosen = choose_shots(shown.labels.tolist(), key.shots, key.seed)
     labelled = (shown.strong.images[chosen].float(), shown.labels[chosen])
     extra: dict[str, Any] = {"seed": key.seed, **method.refine}
     return checked(lambda: api.refine(moved, *labelled, **extra), method)
+
+
+def transfer_options(method: MethodEntry, images: int) -> dict[str, Any]:
+    """The options of `tm.transfer`, of which the paper's lambda is none: it is reg times the number of images."""
+    options = dict(method.options)
+    if "paper_lambda" in options:
+        options["reg"] = options.pop("paper_lambda") / images
+    return options
 
 
 def checked(step: Callable[[], Artefact], method: MethodEntry) -> Artefact:

@@ -13,19 +13,19 @@ from torch import Tensor
 
 from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
 from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.models import HUB, LOCAL, resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
 from transmiter_cli.embedding.sources.record import file_identity
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace, image_key
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.protocols import coop_base
-from transmiter_cli.files import digest
+from transmiter_cli.files import canonical_json, digest
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.task.finetuned import PROBE, HeadTeacher, LogitsTeacher, Teacher, lasting_name, open_teacher
 from transmiter_cli.task.shots import choose_shots
-from transmiter_cli.task.templates import choose_templates
+from transmiter_cli.task.templates import choose_templates, read_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.class_lists import read_map
 from transmiter_cli.workflow.common import EncodedImages, encode
@@ -63,7 +63,7 @@ class Source:
     """Where a scene's material comes from.
 
     Attributes:
-        identity: changes whenever an input does: images, files, weights.
+        identity: changes whenever an input does: images, labels, prompts, words, files, weights.
         origin: the same for what is fitted on.
     """
 
@@ -93,13 +93,44 @@ def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
     if key.teacher.features is not None:  # files before models, which may have to be downloaded
         train, test = ([existing_identity(feature_path(key, part))] for part in ("train", "test"))
     else:
-        train, test = ([str(image_key(file)) for file in images_of(key, part).files] for part in ("train", "test"))
-        given = lasting_name(key.fill(key.teacher.finetuned or ""))
-        train.append(file_identity(given) if Path(given).is_file() else given)
+        train, test = (labelled_identity(images_of(key, part)) for part in ("train", "test"))
+        train += teacher_identity(key.fill(key.teacher.finetuned or ""), workspace)
         test += [existing_identity(Path(key.measured.map).expanduser())] if key.measured.map else []
+    train += text_identity(spec, key)
     weak, strong = (workspace.open(resolve_model(name)) for name in (key.weak, key.strong))
     origin = digest(weak.fingerprint, strong.fingerprint, *train)
     return Source(spec, key, workspace, weak, strong, digest(origin, *test), origin)
+
+
+def labelled_identity(images: ImageSet) -> list[str]:
+    """What images and their labels are known by: labels may change in a list while the image files do not."""
+    each = [part for file in images.files for part in (str(image_key(file)), canonical_json(file.label))]
+    return [canonical_json(images.label_names), *each]
+
+
+def teacher_identity(given: str, workspace: Workspace) -> list[str]:
+    """What a --finetuned value is known by: its file, with the ids beside logits of NumPy's; weights, or a name.
+
+    Raises:
+        UsageError: if there is no such file.
+    """
+    given = lasting_name(given)
+    if given.startswith((LOCAL, HUB)):
+        return [workspace.open(resolve_model(given)).fingerprint]
+    path = Path(given)
+    beside = [path.with_suffix(".txt")] if path.suffix == ".npy" else []
+    return [file_identity(str(one)) for one in (path, *beside) if one.is_file()] or [given]
+
+
+def text_identity(spec: BenchSpec, key: SceneKey) -> list[str]:
+    """The content of a scene's prompts and auxiliary words, which names and paths do not tell.
+
+    Raises:
+        UsageError: if there are no such templates or words.
+    """
+    prompts = None if key.data.templates is None else read_templates(key.data.templates)
+    pairs = list(prompts.items()) if isinstance(prompts, dict) else prompts  # the order decides among equal names
+    return [canonical_json([key.data.template, pairs]), canonical_json(auxiliary_words(spec.aux_words))]
 
 
 def feature_path(key: SceneKey, part: str) -> Path:

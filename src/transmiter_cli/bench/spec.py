@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from transmiter_cli.bench.numbers import COUNT, SEED, Range, check_numbers
 from transmiter_cli.errors import TransmiterError, UsageError
 
 REFERENCES = ("weak", "weak_finetuned", "strong", "direct")
@@ -234,6 +235,7 @@ def check(spec: BenchSpec, path: Path) -> None:
     taken = [one.name for one in spec.method if one.name in REFERENCES or one.name.startswith("eft")]
     if taken:
         raise TransmiterError(f"{path}: no method can be called {taken[0]!r}, the name of a row that is there anyway.")
+    check_values(spec, path)
     for data in spec.data:
         check_target(data, spec, path)
     for teacher in spec.teacher:
@@ -241,6 +243,23 @@ def check(spec: BenchSpec, path: Path) -> None:
             raise TransmiterError(f"{path}: the teacher {teacher.name!r} needs either finetuned or features.")
         if teacher.finetuned is not None and any(one.images is None for one in spec.data):
             raise TransmiterError(f"{path}: the teacher {teacher.name!r} needs data with images.")
+
+
+def check_values(spec: BenchSpec, path: Path) -> None:
+    """Raise TransmiterError if a number is out of its range."""
+    limits = [one.limit for one in spec.data if one.limit is not None]
+    counts: list[tuple[str, Sequence[int], Range]] = [
+        ("shots", spec.shots, COUNT),
+        ("seeds", spec.seeds, SEED),
+        ("limit", limits, COUNT),
+    ]
+    for name, values, allowed in counts:
+        bad = [value for value in values if not allowed.holds(value)]
+        if bad:
+            raise TransmiterError(f"{path}: {name} must be {allowed}, not {bad[0]}.")
+    for method in spec.method:
+        tables = {"options": method.options, "fit": method.fit, "refine": method.refine}
+        check_numbers(f"{path}: the method {method.name!r}", tables)
 
 
 def check_target(data: DataEntry, spec: BenchSpec, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,6 +113,9 @@ def command(
     require_one_format(json, csv, markdown)
     if report is not None and data is not None and len(data) > 1:
         raise UsageError("--report is about one data set.", "give one --data")
+    strengths = tuple(eft) if eft else EFT_STRENGTHS
+    if not all(0 <= strength < inf for strength in strengths):
+        raise UsageError("--eft takes finite numbers that are not negative.", f"{EXAMPLE} --eft 0.5")
     gates = [parse_gate(text) for text in require or []]
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     options = EvalOptions(
@@ -123,7 +127,7 @@ def command(
         allow_overlap,
         not no_labels,
         strong_finetuned,
-        tuple(eft) if eft else EFT_STRENGTHS,
+        strengths,
         seed,
     )
     each = [replace(options, data=replace(options.data, data=one)) for one in data or [None]]
@@ -166,9 +170,10 @@ def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdic
         whole = sets[0] if len(sets) == 1 else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
         console.print_json({**whole, "requirements": [vars(verdict) for verdict in verdicts]})
     elif form == "csv":
-        console.print_text(table.evaluation_csv(results))
+        console.print_text(table.evaluation_csv(results, means))
     elif form == "markdown":
-        console.print_text("\n".join(table.evaluation_markdown(result) for result in results))
+        last = [table.means_markdown(means, results[0].reg)] if means else []
+        console.print_text("\n".join([*map(table.evaluation_markdown, results), *last]))
     else:
         for result in results:
             (console.wide_results if wide else console.results).print(table.evaluation_table(result, wide))

@@ -114,29 +114,47 @@ def moves(result: EvalResult) -> list[str]:
 
 def means_table(means: Mapping[str, MeanRow], reg: float | None = None) -> Table:
     """The means over several data sets; `reg` as in `titles`."""
+    name, shown, note = about_means(means)
+    return table(name, means, shown, None, note, reg)
+
+
+def about_means(means: Mapping[str, MeanRow]) -> tuple[str, tuple[Column, ...], str | None]:
+    """The heading of the means over several data sets, their columns, and what to say below."""
     parts = MEAN_PARTS if any(row.hm is not None for row in means.values()) else ()
     sets = next(iter(means.values())).sets
     note = "HM: the mean of the data sets' HMs; HM of means: that of mean base and mean novel" if parts else None
-    return table(f"mean over {sets} data sets", means, (*MEANS, *parts), None, note, reg)
+    return f"mean over {sets} data sets", (*MEANS, *parts), note
 
 
 def evaluation_markdown(result: EvalResult) -> str:
     """All rows and columns as Markdown."""
-    names, shown, below = titles(result.rows, result.reg), shown_columns(result, wide=True), "\n".join(result.notes)
+    below = "\n".join(result.notes)
+    return markdown(heading(result), result.rows, shown_columns(result, wide=True), below, result.reg)
+
+
+def means_markdown(means: Mapping[str, MeanRow], reg: float | None = None) -> str:
+    """The means over several data sets as Markdown; `reg` as in `titles`."""
+    name, shown, note = about_means(means)
+    return markdown(name, means, shown, note, reg)
+
+
+def markdown(
+    name: str, rows: Mapping[str, Any], shown: Sequence[Column], below: str | None, reg: float | None = None
+) -> str:
+    """A table as Markdown, with a line above and perhaps one below; `reg` as in `titles`."""
+    names = titles(rows, reg)
     lines = [
-        heading(result),
+        name,
         "",
         f"| model | {' | '.join(column.header for column in shown)} |",
         f"|---|{'---:|' * len(shown)}",
     ]
-    lines += [
-        f"| {names[one]} | {' | '.join(column.cell(row) for column in shown)} |" for one, row in result.rows.items()
-    ]
+    lines += [f"| {names[one]} | {' | '.join(column.cell(row) for column in shown)} |" for one, row in rows.items()]
     return "\n".join([*lines, *(["", below] if below else [])]) + "\n"
 
 
-def evaluation_csv(results: Sequence[EvalResult]) -> str:
-    """One line per data set and row, fractions unrounded; columns as in JSON."""
+def evaluation_csv(results: Sequence[EvalResult], means: Mapping[str, MeanRow] | None = None) -> str:
+    """One line per data set and row, fractions unrounded; columns as in JSON. Last the means, whose data are "mean"."""
     lines: list[dict[str, Any]] = [
         {"data": result.data, "row": name, **asdict(row), "notes": " ".join(result.notes)}
         for result in results
@@ -145,8 +163,9 @@ def evaluation_csv(results: Sequence[EvalResult]) -> str:
     for line in lines:
         if "moves" in line:
             line["moves"] = json.dumps([[move["before"], move["after"], move["images"]] for move in line["moves"]])
+    lines += [{"data": "mean", "row": name, **asdict(row)} for name, row in (means or {}).items()]
     out = StringIO()
-    writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()

@@ -103,7 +103,7 @@ def base_classes(path: Path | None, task: Task) -> list[int]:
 
     Raises:
         UsageError: if there is no such file.
-        TransmiterError: if it names a class that the run does not have.
+        TransmiterError: if it names a class that the run does not have, or one twice, by name or label.
     """
     if path is None:
         return coop_base(len(task.classes))
@@ -117,7 +117,11 @@ def base_classes(path: Path | None, task: Task) -> list[int]:
     unknown = [name for name in names if name not in index]
     if unknown:
         raise TransmiterError(f"{path} has {unknown[0]!r}, which is none of the run's {len(task.classes)} classes.")
-    return sorted({index[name] for name in names})
+    numbers = [index[name] for name in names]
+    twice = [name for name, number in zip(names, numbers, strict=True) if numbers.count(number) > 1]
+    if twice:
+        raise TransmiterError(f"{path} has the class {twice[-1]!r} twice.", "list each base class once")
+    return sorted(numbers)
 
 
 def class_index(classes: Sequence[str], labels: Sequence[str]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import ARTEFACTS, ROWS, Run
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, check_artefact
-from transmiter_cli.workflow.overlap import remember
+from transmiter_cli.workflow.overlap import fingerprints, remember
 
 PREFERENCE: tuple[Method, ...] = ("discriminant", "adapter", "ridge")
 """Which correction is refined where none is named."""
@@ -86,5 +86,5 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     if artefact.details["refine"]["unchanged"]:
         workspace.reporter.warn("Nothing helped on held-out labels: refined is what was transferred.")
     run.add(command, {strong: encoder.fingerprint})
-    remember("refine", found.files, run, workspace)
+    remember("refine", fingerprints(found.files, workspace), run)
     return RefineResult(artefact, path, len(kept))

@@ -72,3 +72,25 @@ def test_a_fit_killed_at_any_moment_leaves_the_old_run_or_one_that_refuses(cli: 
         if cli(*TRANSFER).code == 0 and (RUN / "weak.safetensors").read_bytes() != before:
             failed(cli("eval", "--data", "new"), 1, "fit used 20 of these 20 images")
     assert len(asked) == moment > 4, asked
+
+
+def test_images_that_only_transfer_saw_are_refused_too(cli: Cli, tmp_path: Path):
+    digits(tmp_path / "data", 0)
+    assert cli(*FIT, "--data", "data").code == 0
+    assert "that fit saw" not in cli(*TRANSFER).err
+    assert not (RUN / "seen-by-transfer.txt").exists()
+    digits(tmp_path / "data", 2)
+    shutil.rmtree(tmp_path / "data" / "one")
+    digits(tmp_path / "later", 2)
+    assert "not those that fit saw: 18 more, 2 fewer" in cli(*TRANSFER).err
+    failed(cli("eval", "--data", "later"), 1, "transfer used 18 of these 20 images", "--allow-overlap")
+    assert "fit used" not in cli("eval", "--data", "later").err
+    assert "OVERLAP" in cli("eval", "--data", "later", "--allow-overlap").out
+    shutil.rmtree(tmp_path / "data")
+    digits(tmp_path / "data", 0)
+    other = ("transfer", "--strong", "demo-weak", "--strong", "demo-strong", "--method", "adapter")
+    assert cli(*other).code == 0  # the discriminant of the one before is still there
+    failed(cli("eval", "--data", "later"), 1, "transfer used 18 of these 20 images")
+    assert cli(*FIT, "--data", "data").code == 0
+    assert cli(*TRANSFER).code == 0
+    assert cli("eval", "--data", "later").code == 0

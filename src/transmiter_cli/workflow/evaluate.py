@@ -49,7 +49,7 @@ class EvalOptions:
         mapping: a file from the data's labels to the run's classes.
         base_to_novel: also measure base and novel classes, each answered among its own.
         base: a file of base classes; CoOp's rule if None.
-        allow_overlap: measure on images that fit or refine used, too.
+        allow_overlap: measure on images that the run learned from, too.
         labels: whether labels are used where there are any.
         strong_finetuned: a fine-tuned twin of the strong model, for a row of its own.
         eft: strengths a of EFT.
@@ -130,7 +130,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
 
     Raises:
         UsageError: if nothing was fitted or transferred, or a gate names a row or column that the result cannot have.
-        TransmiterError: if the images' labels are none of the run's classes, or fit or refine used the images.
+        TransmiterError: if the images' labels are none of the run's classes, or the run learned from the images.
     """
     scene = open_scene(run, workspace, options.strong)
     task, spec = scene.task, options.data.spec(scene.task)
@@ -259,7 +259,7 @@ def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
 
 
 def overlap_notes(files: Sequence[ImageRecord], scene: Scene, allowed: bool) -> tuple[str, ...]:
-    """What to say of images that fit or refine used.
+    """What to say of images that fit, transfer or refine used.
 
     Raises:
         TransmiterError: if there are any and they are not allowed.

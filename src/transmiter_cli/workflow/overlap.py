@@ -21,9 +21,13 @@ from transmiter_cli.files import write_atomically
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 
-Use = Literal["fit", "refine"]
-FILES: dict[Use, str] = {"fit": "seen-by-fit.txt", "refine": "seen-by-refine.txt"}
-"""Where a run keeps the fingerprints of the images that a command used, one a line."""
+Use = Literal["fit", "transfer", "refine"]
+FILES: dict[Use, str] = {
+    "fit": "seen-by-fit.txt",
+    "transfer": "seen-by-transfer.txt",
+    "refine": "seen-by-refine.txt",
+}
+"""Where a run keeps the fingerprints of the images that a command used, one a line; transfer's beyond fit's."""
 CHUNK = 4096
 WORDS = 4
 """A fingerprint is so many 32-bit numbers; the store keeps them as float64, which holds them exactly."""
@@ -40,6 +44,24 @@ def remember_fit(used: Iterable[str], run: Run) -> None:
     for use in FILES:
         if use != "fit":
             (run.path / FILES[use]).unlink(missing_ok=True)
+
+
+def remember_transfer(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> None:
+    """Add images that a transfer is about to learn from to those of earlier ones, as far as fit did not see them.
+
+    It is said where there are such images, or fewer than fit saw.
+    """
+    seen = remembered("fit", run)
+    if seen is None:  # then eval says that nobody knows, whatever transfer used
+        return
+    used = set(fingerprints(files, workspace))
+    more, fewer = used - seen, seen - used
+    if more:
+        remember("transfer", more | (remembered("transfer", run) or set()), run)
+    if more or fewer:
+        workspace.reporter.note(
+            f"The images are not those that fit saw: {len(more):,} more, {len(fewer):,} fewer (by their content)."
+        )
 
 
 def remembered(use: Use, run: Run) -> set[str] | None:

@@ -28,7 +28,7 @@ from transmiter_cli.workflow.common import (
     load_fitted,
     signed,
 )
-from transmiter_cli.workflow.overlap import FILES
+from transmiter_cli.workflow.overlap import FILES, remember_transfer
 from transmiter_cli.workflow.removal import removal
 
 
@@ -107,6 +107,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
         for result in results_of(artefacts, encoder, encoded.embeddings, run.home(encoder.name, folders))
     ]
+    remember_transfer(weak.images.files, run, workspace)
     for result in results:
         result.artefact.save(result.path)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}

@@ -103,6 +103,8 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
     spec = resolve_model(options.weak)
     data, finetuned = lasting(options.data), tuple(map(teachers.lasting_name, options.finetuned))
+    if options.views:
+        teachers.require_answers_of_views(finetuned)
     origin = (
         data.data,
         images.split,

@@ -103,7 +103,7 @@ def test_a_link_that_would_give_images_a_second_class_is_named(tmp_path: Path, t
     (folder / "b").symlink_to(tmp_path / "outside")
     assert open_images(str(tmp_path / "data"), "train").label_names == ("a", "b")
     (folder / "loop").symlink_to(tmp_path / "outside" if target == "outside" else target)
-    with pytest.raises(TransmiterError, match="'loop' in .* is a link to .*: its images would count twice"):
+    with pytest.raises(TransmiterError, match=r"'loop' in .* is a link to .*: its images would count twice"):
         open_images(str(tmp_path / "data"), "train")
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.artefact import Artefact
+from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting
@@ -240,12 +241,22 @@ def make_candidates(
 def strong_finetuned(
     given: str | None, scene: Scene, files: Sequence[ImageRecord], strong: Embeddings
 ) -> Float[Tensor, "images classes"] | None:
-    """The logits of a fine-tuned strong model, in any form that --finetuned takes; None where none is given."""
+    """The logits of a fine-tuned strong model, in any form that --finetuned takes; None where none is given.
+
+    Raises:
+        TransmiterError: if it cannot be read, or is of another model than the strong one.
+    """
     if given is None:
         return None
     task = scene.task
     about = (resolve_model(scene.strong.name), strong.images.shape[1], strong.logit_scale, task.classes, task.templates)
-    found = open_teacher(given, scene.workspace, *about).logits(files, strong.images.cpu())
+    try:
+        found = open_teacher(given, scene.workspace, *about).logits(files, strong.images.cpu())
+    except WrongCheckpointError as error:
+        error.fix = (
+            "pass a fine-tuned twin of the strong model, or transfer to the one that was fine-tuned, as --strong"
+        )
+        raise
     return found.to(strong.images.device)
 
 

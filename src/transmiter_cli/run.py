@@ -295,8 +295,9 @@ class Run:
 
 
 def swept_row(reg: float) -> str:
-    """The row of a --reg value that is not the first of several."""
-    return f"{SWEPT_ROW}{reg:g}"
+    """The row of a --reg value that is not the first of several; as short as tells it from every other value."""
+    short = f"{reg:g}"
+    return f"{SWEPT_ROW}{short if float(short) == reg else repr(reg)}"
 
 
 def folder_name(strong: str) -> str:

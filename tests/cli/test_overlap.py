@@ -94,3 +94,36 @@ def test_images_that_only_transfer_saw_are_refused_too(cli: Cli, tmp_path: Path)
     assert cli(*FIT, "--data", "data").code == 0
     assert cli(*TRANSFER).code == 0
     assert cli("eval", "--data", "later").code == 0
+
+
+@pytest.fixture
+def transferred(cli: Cli, tmp_path: Path) -> Cli:
+    """A run of two strong models, and two folders of images that it did not see."""
+    digits(tmp_path / "data", 0), digits(tmp_path / "one", 2), digits(tmp_path / "two", 4)
+    assert cli(*FIT, "--data", "data").code == 0
+    assert cli(*TRANSFER, "--strong", "demo-weak").code == 0
+    return cli
+
+
+def test_what_each_strong_models_refinement_used_is_remembered_until_it_is_replaced(transferred: Cli):
+    assert transferred("refine", "--strong", "demo-strong", "--data", "one").code == 0
+    assert transferred("refine", "--strong", "demo-weak", "--data", "two").code == 0
+    for data in ("one", "two"):
+        failed(transferred("eval", "--data", data), 1, "refine used 20 of these 20 images")
+    assert transferred(*TRANSFER).code == 0  # its refinement goes
+    assert transferred("refine", "--strong", "demo-weak", "--data", "two").code == 0
+    assert transferred("eval", "--data", "one").code == 0
+
+
+def test_a_refinement_that_is_killed_leaves_no_image_unsaid(transferred: Cli):
+    for moment in range(10):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_before(moment, patch)
+            try:
+                assert transferred("refine", "--strong", "demo-strong", "--data", "one").code == 0
+                break
+            except Killed:
+                pass
+        if any(RUN.rglob("refined.safetensors")):
+            failed(transferred("eval", "--data", "one"), 1, "refine used 20 of these 20 images")
+    assert moment > 2

@@ -6,7 +6,7 @@ import pytest
 
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.run import ARTEFACTS, Run, Task, default_run
+from transmiter_cli.run import ARTEFACTS, SWEPT_ROW, Run, Task, default_run, swept_row
 
 TASK = Task(
     ("cat", "dog"),
@@ -78,3 +78,9 @@ def test_the_directory_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
     assert default_run() == Path("transmiter-run")
     monkeypatch.setenv("TRANSMITER_RUN", "/tmp/elsewhere")
     assert default_run() == Path("/tmp/elsewhere")
+
+
+def test_the_rows_of_two_strengths_are_never_the_same():
+    assert [swept_row(reg) for reg in (10.0, 0.1, 1e-7)] == ["reg=10", "reg=0.1", "reg=1e-07"]
+    assert swept_row(1.0000001) != swept_row(1.0)
+    assert float(swept_row(1.0000001).removeprefix(SWEPT_ROW)) == 1.0000001

@@ -248,13 +248,17 @@ class Run:
             ) from error
 
     def begin(self, task: Task) -> list[Made]:
-        """Start the record anew for a fit whose artefact is written; return what goes, made of an earlier fit."""
+        """Start the record anew for a fit whose artefact is written next; return what goes, made of an earlier fit.
+
+        The earlier fit's artefact goes first: until the new one is written, nothing takes the directory for a run.
+        """
         try:
             history, gone = self.record().get("history", []), self.made()
         except TransmiterError:  # a damaged record is what --force replaces
             history, gone = [], []
-        self.write({"task": asdict(task), "history": history})
+        (self.path / FITTED).unlink(missing_ok=True)
         self.forget()
+        self.write({"task": asdict(task), "history": history})
         return gone
 
     def forget(self) -> None:
@@ -291,8 +295,9 @@ class Run:
 
 
 def swept_row(reg: float) -> str:
-    """The row of a --reg value that is not the first of several."""
-    return f"{SWEPT_ROW}{reg:g}"
+    """The row of a --reg value that is not the first of several; as short as tells it from every other value."""
+    short = f"{reg:g}"
+    return f"{SWEPT_ROW}{short if float(short) == reg else repr(reg)}"
 
 
 def folder_name(strong: str) -> str:

@@ -167,7 +167,7 @@ def test_logits_from_a_file_have_no_views(cli: Cli, digits: Path):
     line = ("fit", "--weak", "demo-weak", "--finetuned", "logits.safetensors", "--data", "list.csv", "--root", "pool")
     assert cli(*line, "--epochs", 1).code == 0
     refused = cli(*line, "--views", 1)
-    assert refused.code == 1
+    assert refused.code == 2
     assert "logits of whole images" in refused.err
     assert "leave --views out" in refused.err
 

@@ -238,3 +238,21 @@ def test_an_unexpected_error_is_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("transmiter_cli.workflow.inspect.read_description", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli("inspect", "x.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npy"])
+def test_logits_of_whole_images_are_refused_for_views_before_anything_is_encoded(
+    cli: Cli, pictures: Path, tmp_path: Path, kind: str
+):
+    ids = [f"{name}/{number}.png" for name in ("one", "two") for number in range(4)]
+    given = tmp_path / f"logits.{kind}"
+    if kind == "npy":
+        np.save(given, np.ones((8, 2), np.float32))
+        given.with_suffix(".txt").write_text("\n".join(ids))
+    else:
+        save_file({"logits": torch.ones(8, 2)}, given, {"ids": json.dumps(ids)})
+    line = [given if part == "demo-finetuned" else part for part in FIT]
+    outcome = cli(*line, "--data", pictures, "--views", 2)
+    failed(outcome, 2, "logits of whole images, and none of views", "Try: leave --views out")
+    assert "encoded" not in outcome.err
+    assert cli(*line, "--data", pictures).code == 0

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.cli.conftest import Cli
@@ -31,3 +33,8 @@ def test_a_pattern_without_a_match_is_a_usage_error(cli: Cli):
     outcome = cli("models", "zzz")
     assert (outcome.code, outcome.out) == (2, "")
     assert "Try: transmiter models" in outcome.err
+
+
+def test_the_package_runs_as_a_module():
+    line = [sys.executable, "-m", "transmiter_cli", "--version"]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.startswith("transmiter ")

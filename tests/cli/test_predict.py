@@ -80,6 +80,21 @@ def test_named_images_without_a_prediction_are_listed_after_the_others(run: Cli,
     assert run("predict", file, "bad.jpg", "--strict").code == 1
 
 
+def test_of_many_images_without_a_prediction_a_few_are_named(run: Cli):
+    file = open_images("demo-digits", "test").files[0].path
+    outcome = run("predict", file, *(f"absent{number}.png" for number in range(8)))
+    named = ", ".join(f"absent{number}.png" for number in range(5))
+    assert f"Error: 8 of the 9 images that were named have no prediction: {named} and 3 more." in outcome.err
+
+
+def test_a_file_name_with_a_newline_is_one_line_of_the_table(run: Cli, tmp_path: Path):
+    name = "two\nlines\x1b[2J\u00e9.png"
+    shutil.copyfile(open_images("demo-digits", "test").files[0].path, tmp_path / name)
+    (line,) = run("predict", name, "--format", "table").out.splitlines()
+    assert line.endswith("two\\nlines\\x1b[2J\u00e9.png")
+    assert json.loads(run("predict", name).out)["image"] == name
+
+
 def test_bad_images_of_a_folder_are_left_out_and_named(run: Cli, tmp_path: Path):
     (tmp_path / "some").mkdir()
     shutil.copy(open_images("demo-digits", "test").files[0].path, tmp_path / "some" / "good.png")
@@ -101,6 +116,11 @@ def test_it_says_once_what_it_predicts_with(run: Cli):
 def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
     assert "Name image files or --data" in run("predict").err
     assert "no 'refined' in" in run("predict", "--data", "demo-digits", "--use", "refined").err
+    file = open_images("demo-digits", "test").files[0].path
+    for flags in (("--split", "test"), ("--root", "x"), ("--limit", 3)):
+        refused = run("predict", file, *flags)
+        assert (refused.code, refused.out) == (2, "")
+        assert f"{flags[0]} says which images of --data" in refused.err
     absent = run("predict", "absent.jpg")
     assert absent.code == 1
     assert "absent.jpg: No such file" in absent.err

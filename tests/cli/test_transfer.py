@@ -51,6 +51,25 @@ def test_the_fine_tuned_models_of_several_runs_are_combined(run: Cli, tmp_path: 
     refused = run(*TRANSFER, "--method", "discriminant", "--also", "reordered")
     assert refused.code == 2
     assert "other classes" in refused.err
+    assert "images" not in refused.err, "the refusal comes before anything is encoded"
+
+
+def test_each_run_is_asked_once_however_it_is_named(run: Cli, tmp_path: Path):
+    assert run(*FIT, "--finetuned", "probe", "--run", "other").code == 0
+    (tmp_path / "link").symlink_to("other")
+    named = [part for path in ("other", tmp_path / "other", "link") for part in ("--also", path)]
+    outcome = run(*TRANSFER, "--method", "discriminant", *named, "--json")
+    assert len(json.loads(outcome.out)["methods"]["discriminant"]["verdict"]["teachers"]) == 2
+    refused = run(*TRANSFER, "--also", tmp_path / "transmiter-run")
+    assert refused.code == 2
+    assert "is this one" in refused.err
+
+
+def test_a_strong_model_that_is_the_weak_one_is_warned_of(run: Cli):
+    assert "very weights" not in run(*TRANSFER).err
+    outcome = run("transfer", "--strong", "demo-weak", "--method", "discriminant")
+    assert outcome.code == 0
+    assert "Warning: demo-weak has the very weights of the weak model" in outcome.err
 
 
 def test_refine_starts_from_the_discriminant(run: Cli, tmp_path: Path):

@@ -41,5 +41,11 @@ def test_the_command_lines_of_the_history_make_it_again(run: Run, gone: list, ke
     assert all(f"{row}" in told and f"({strong})" in told for strong, row in gone)
 
 
+def test_strengths_that_differ_little_are_kept_apart(run: Run):
+    run.add(["transmiter", *["transfer", "--strong", "SigLIP", "--reg", "2,1.0000001"]], {}, strong="SigLIP")
+    assert "--reg 2,1.0000001" in removal([Made("SigLIP", "reg=1.0000001")], run)
+    assert "--reg 0.1,1.0,10" in removal([Made("SigLIP", "reg=1")], run)
+
+
 def test_nothing_is_said_of_nothing(run: Run):
     assert removal([], run) == ""

@@ -81,7 +81,7 @@ def command(
         ),
     ] = None,
     allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Measure on images that fit or refine used, too, and say so.")
+        bool, typer.Option("--allow-overlap", help="Measure on images that the run learned from, too, and say so.")
     ] = False,
     no_labels: Annotated[
         bool, typer.Option("--no-labels", help="Use no labels: agreement, confidence and moves only.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json as json_module
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 NAME = "predict"
 EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
+NAMED = 5
+"""Images without a prediction that the last line names."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What would break a line of the table, or move a terminal's cursor."""
 
 
 class Format(StrEnum):
@@ -84,6 +89,9 @@ def command(
     """
     if bool(images) == (data is not None):
         raise UsageError("Name image files or --data, and not both.", EXAMPLE)
+    given = {"--root": root, "--split": split, "--limit": limit}
+    if images and (flags := [flag for flag, value in given.items() if value is not None]):
+        raise UsageError(f"{', '.join(flags)} says which images of --data are meant, not which image files.", EXAMPLE)
     from transmiter_cli.embedding.sources import DataSpec, ImageFile, open_images
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.predict import open_predictor
@@ -104,8 +112,14 @@ def command(
     absent = [name for path in images or () if (name := str(path)) not in done]
     if absent:
         raise TransmiterError(
-            f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {', '.join(absent)}."
+            f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {first(absent)}."
         )
+
+
+def first(names: Sequence[str]) -> str:
+    """Names in one sentence: all of a few, else the first, and how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def noted(predictions: Iterator[Prediction], done: set[str]) -> Iterator[Prediction]:
@@ -141,11 +155,12 @@ def write_csv(predictions: Iterator[Prediction]) -> None:
 
 
 def write_table(predictions: Iterator[Prediction]) -> None:
-    """Aligned lines for people."""
+    """Aligned lines for people; newlines and other control characters in file names are escaped."""
     for prediction in predictions:
         pairs = zip(prediction.labels, prediction.probabilities, strict=True)
         shown = "  ".join(f"{100 * value:5.1f} % {label}" for label, value in pairs)
-        console.results.print(f"{shown:<30}  {prediction.image}", markup=False)
+        image = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), prediction.image)
+        console.results.print(f"{shown:<30}  {image}", markup=False)
 
 
 WRITERS: dict[Format, Callable[[Iterator[Prediction]], None]] = {

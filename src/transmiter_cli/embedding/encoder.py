@@ -65,7 +65,7 @@ class Encoder:
         """The open_clip model, its weights loaded.
 
         Raises:
-            TransmiterError: if the weights are not those of the architecture.
+            WrongCheckpointError: if the weights are not those of the architecture.
         """
         import open_clip
 
@@ -187,11 +187,15 @@ def missing_text_tower(spec: ModelSpec, error: OSError) -> TransmiterError:
     return missing_file(repository, ["config.json"], f"the text tower of {spec.name}", first_line(error))
 
 
-def wrong_checkpoint(spec: ModelSpec, error: Exception) -> TransmiterError:
+class WrongCheckpointError(TransmiterError):
+    """Weights do not load into the architecture."""
+
+
+def wrong_checkpoint(spec: ModelSpec, error: Exception) -> WrongCheckpointError:
     """The error for weights that do not load into the architecture."""
     architecture = spec.architecture.removeprefix(LOCAL)
     detail = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error).strip())
-    return TransmiterError(
+    return WrongCheckpointError(
         f"{spec.weights} does not hold weights of {architecture}: {detail[:200]}",
         "pass the model that was fine-tuned as --weak",
     )

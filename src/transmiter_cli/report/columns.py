@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from transmiter_cli.run import swept_row
+
 TITLES = {
     "weak": "weak, zero-shot",
     "weak_finetuned": "weak, fine-tuned",
@@ -29,7 +31,7 @@ def title(name: str) -> str:
 def titles(rows: Iterable[str], reg: float | None = None) -> dict[str, str]:
     """What each row is called; `reg` is the strength of "transferred", where others stand beside it."""
     named = {name: title(name) for name in rows}
-    return named if reg is None else named | {"transferred": f"{title('transferred')} reg={reg:g}"}
+    return named if reg is None else named | {"transferred": f"{title('transferred')} {swept_row(reg)}"}
 
 
 def is_ours(name: str) -> bool:

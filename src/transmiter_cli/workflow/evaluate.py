@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.artefact import Artefact
+from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting
@@ -49,7 +50,7 @@ class EvalOptions:
         mapping: a file from the data's labels to the run's classes.
         base_to_novel: also measure base and novel classes, each answered among its own.
         base: a file of base classes; CoOp's rule if None.
-        allow_overlap: measure on images that fit or refine used, too.
+        allow_overlap: measure on images that the run learned from, too.
         labels: whether labels are used where there are any.
         strong_finetuned: a fine-tuned twin of the strong model, for a row of its own.
         eft: strengths a of EFT.
@@ -130,7 +131,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
 
     Raises:
         UsageError: if nothing was fitted or transferred, or a gate names a row or column that the result cannot have.
-        TransmiterError: if the images' labels are none of the run's classes, or fit or refine used the images.
+        TransmiterError: if the images' labels are none of the run's classes, or the run learned from the images.
     """
     scene = open_scene(run, workspace, options.strong)
     task, spec = scene.task, options.data.spec(scene.task)
@@ -240,12 +241,22 @@ def make_candidates(
 def strong_finetuned(
     given: str | None, scene: Scene, files: Sequence[ImageRecord], strong: Embeddings
 ) -> Float[Tensor, "images classes"] | None:
-    """The logits of a fine-tuned strong model, in any form that --finetuned takes; None where none is given."""
+    """The logits of a fine-tuned strong model, in any form that --finetuned takes; None where none is given.
+
+    Raises:
+        TransmiterError: if it cannot be read, or is of another model than the strong one.
+    """
     if given is None:
         return None
     task = scene.task
     about = (resolve_model(scene.strong.name), strong.images.shape[1], strong.logit_scale, task.classes, task.templates)
-    found = open_teacher(given, scene.workspace, *about).logits(files, strong.images.cpu())
+    try:
+        found = open_teacher(given, scene.workspace, *about).logits(files, strong.images.cpu())
+    except WrongCheckpointError as error:
+        error.fix = (
+            "pass a fine-tuned twin of the strong model, or transfer to the one that was fine-tuned, as --strong"
+        )
+        raise
     return found.to(strong.images.device)
 
 
@@ -259,7 +270,7 @@ def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
 
 
 def overlap_notes(files: Sequence[ImageRecord], scene: Scene, allowed: bool) -> tuple[str, ...]:
-    """What to say of images that fit or refine used.
+    """What to say of images that fit, transfer or refine used.
 
     Raises:
         TransmiterError: if there are any and they are not allowed.

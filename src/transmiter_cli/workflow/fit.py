@@ -30,7 +30,7 @@ from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits, finetuned_model, signed
-from transmiter_cli.workflow.overlap import remember
+from transmiter_cli.workflow.overlap import fingerprints, remember_fit
 from transmiter_cli.workflow.removal import removal
 
 FEW_STEPS = 100
@@ -103,6 +103,8 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
     spec = resolve_model(options.weak)
     data, finetuned = lasting(options.data), tuple(map(teachers.lasting_name, options.finetuned))
+    if options.views:
+        teachers.require_answers_of_views(finetuned)
     origin = (
         data.data,
         images.split,
@@ -127,12 +129,13 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
+    used = fingerprints(seen.images.files, workspace)
+    gone = run.begin(task)
     if probe is not None:
         write_atomically(run.path / PROBE, teachers.save_head(probe))
-    artefact.save(run.path / FITTED)
-    gone = run.begin(task)
+    remember_fit(used, run)
     run.add(command, {encoder.name: encoder.fingerprint})
-    remember("fit", seen.images.files, run, workspace)
+    artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused
     agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)
     return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,29 +21,61 @@ from transmiter_cli.files import write_atomically
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 
-Use = Literal["fit", "refine"]
-FILES: dict[Use, str] = {"fit": "seen-by-fit.txt", "refine": "seen-by-refine.txt"}
-"""Where a run keeps the fingerprints of the images that a command used, one a line."""
+Use = Literal["fit", "transfer", "refine"]
+FILES: dict[Use, str] = {
+    "fit": "seen-by-fit.txt",
+    "transfer": "seen-by-transfer.txt",
+    "refine": "seen-by-refine.txt",
+}
+"""Where a run keeps the fingerprints of the images that a command used, one a line; transfer's beyond fit's."""
 CHUNK = 4096
 WORDS = 4
 """A fingerprint is so many 32-bit numbers; the store keeps them as float64, which holds them exactly."""
 
 
-def remember(use: Use, files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> None:
-    """Write down which images a command used; a new fit forgets what refined an earlier one."""
-    lines = "".join(f"{fingerprint}\n" for fingerprint in sorted(set(fingerprints(files, workspace))))
-    write_atomically(run.path / FILES[use], lines.encode())
-    if use == "fit":
-        (run.path / FILES["refine"]).unlink(missing_ok=True)
+def remember(use: Use, used: Iterable[str], run: Run) -> None:
+    """Write down the fingerprints of the images that a command used, in place of those of its last time."""
+    write_atomically(run.path / FILES[use], "".join(f"{fingerprint}\n" for fingerprint in sorted(set(used))).encode())
+
+
+def remember_fit(used: Iterable[str], run: Run) -> None:
+    """Write down which images a fit used, and forget what later commands used on an earlier one."""
+    remember("fit", used, run)
+    for use in FILES:
+        if use != "fit":
+            (run.path / FILES[use]).unlink(missing_ok=True)
+
+
+def remember_transfer(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> None:
+    """Add images that a transfer is about to learn from to those of earlier ones, as far as fit did not see them.
+
+    It is said where there are such images, or fewer than fit saw.
+    """
+    seen = remembered("fit", run)
+    if seen is None:  # then eval says that nobody knows, whatever transfer used
+        return
+    used = set(fingerprints(files, workspace))
+    more, fewer = used - seen, seen - used
+    if more:
+        remember("transfer", more | (remembered("transfer", run) or set()), run)
+    if more or fewer:
+        workspace.reporter.note(
+            f"The images are not those that fit saw: {len(more):,} more, {len(fewer):,} fewer (by their content)."
+        )
+
+
+def remembered(use: Use, run: Run) -> set[str] | None:
+    """The fingerprints of the images that a command used; None if the run does not say."""
+    path = run.path / FILES[use]
+    return set(path.read_text(encoding="ascii").split()) if path.is_file() else None
 
 
 def overlap(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> dict[Use, int] | None:
     """How many of the images each command of the run used; None if the run does not say which it used."""
-    seen: dict[Use, Path] = {use: run.path / name for use, name in FILES.items() if (run.path / name).is_file()}
-    if "fit" not in seen:
+    used: dict[Use, set[str]] = {use: known for use in FILES if (known := remembered(use, run)) is not None}
+    if "fit" not in used:
         return None
     asked = fingerprints(files, workspace)
-    used: dict[Use, set[str]] = {use: set(path.read_text(encoding="ascii").split()) for use, path in seen.items()}
     return {use: sum(fingerprint in known for fingerprint in asked) for use, known in used.items()}
 
 

@@ -17,7 +17,7 @@ from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import ARTEFACTS, ROWS, Run
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, check_artefact
-from transmiter_cli.workflow.overlap import remember
+from transmiter_cli.workflow.overlap import fingerprints, remember, remembered
 
 PREFERENCE: tuple[Method, ...] = ("discriminant", "adapter", "ridge")
 """Which correction is refined where none is named."""
@@ -81,10 +81,12 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         artefact = api.refine(
             transferred, found.rows.float().to(workspace.method_device), kept, advance, **vars(options.settings)
         )
-    path = run.home(strong) / ARTEFACTS["refined"]
+    path, used = run.home(strong) / ARTEFACTS["refined"], set(fingerprints(found.files, workspace))
+    remember("refine", used | (remembered("refine", run) or set()), run)  # first, so that a kill leaves no image unsaid
     artefact.save(path)
     if artefact.details["refine"]["unchanged"]:
         workspace.reporter.warn("Nothing helped on held-out labels: refined is what was transferred.")
     run.add(command, {strong: encoder.fingerprint})
-    remember("refine", found.files, run, workspace)
+    if [*run.path.rglob(path.name)] == [path]:  # else what another strong model's refinement used must stay
+        remember("refine", used, run)
     return RefineResult(artefact, path, len(kept))

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 
-from transmiter_cli.run import DEFAULT_METHODS, ROWS, SWEPT_ROW, Made, Run
+from transmiter_cli.run import DEFAULT_METHODS, ROWS, SWEPT_ROW, Made, Run, swept_row
 
 
 def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:
@@ -56,7 +56,7 @@ def method_of(row: str) -> str:
 
 def swept(regs: Sequence[str]) -> list[str]:
     """The strengths of a --reg value after its first, as rows have them."""
-    return [f"{float(value):g}" for value in regs[-1].split(",")[1:]] if regs else []
+    return [swept_row(float(value)).removeprefix(SWEPT_ROW) for value in regs[-1].split(",")[1:]] if regs else []
 
 
 def values(line: Sequence[str], option: str) -> list[str]:

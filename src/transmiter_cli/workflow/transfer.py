@@ -28,7 +28,7 @@ from transmiter_cli.workflow.common import (
     load_fitted,
     signed,
 )
-from transmiter_cli.workflow.overlap import FILES
+from transmiter_cli.workflow.overlap import FILES, remember_transfer
 from transmiter_cli.workflow.removal import removal
 
 
@@ -83,14 +83,16 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     """Transfer a run's adapter to each strong model with each method, and write the artefacts to the run directory.
 
     Raises:
-        UsageError: if nothing was fitted, or there is no such model.
+        UsageError: if nothing was fitted, there is no such model, or another run is this one or has other classes.
         TransmiterError: if data or weights cannot be used.
     """
     task = run.task()
+    others = other_runs(options.others, run, task)
     workspace = workspace.like_fit(task.decoding, task.precision)
     fitted = load_fitted(run, workspace)
     weak_encoder, *encoders = (workspace.open(resolve_model(name)) for name in (task.weak, *options.strong))
     check_artefact(fitted, task, weak_encoder)
+    warn_of_twins(weak_encoder, encoders, workspace)
     images = open_images(fit_data(task), task.split)
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = [encode(encoder, weak.images, fitted.vocabulary, task.templates) for encoder in encoders]
@@ -99,7 +101,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     teachers: list[Teacher] = []
     if set(options.methods) != {"adapter"}:
         teachers.append(teacher_of(run, task, workspace, weak))
-    teachers += [other_teacher(other, task, fitted, workspace, weak) for other in options.others]
+    teachers += [other_teacher(other, task, fitted, workspace, weak) for other in others]
     made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], teachers)
     folders, before = run.rehouse([encoder.name for encoder in encoders]), run.made()
     results = [
@@ -107,6 +109,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
         for result in results_of(artefacts, encoder, encoded.embeddings, run.home(encoder.name, folders))
     ]
+    remember_transfer(weak.images.files, run, workspace)
     for result in results:
         result.artefact.save(result.path)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
@@ -118,6 +121,37 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     if gone:
         workspace.reporter.note(gone)
     return results
+
+
+def other_runs(others: Sequence[Run], run: Run, task: Task) -> list[Run]:
+    """The runs whose fine-tuned models are asked, too, each once however it was named.
+
+    Raises:
+        UsageError: if one is no run, this very run, or a run of other classes.
+    """
+    found: dict[Path, Run] = {}
+    for other in others:
+        path = other.path.resolve()
+        if path == run.path.resolve():
+            raise UsageError(
+                f"The run {other.path} is this one, whose models are asked anyway.", "leave its --also out"
+            )
+        if other.task().classes != task.classes:
+            raise UsageError(
+                f"The run {other.path} has other classes than this one.", "fit both with the same --classes"
+            )
+        found.setdefault(path, other)
+    return list(found.values())
+
+
+def warn_of_twins(weak: CachedEncoder, strong: Sequence[CachedEncoder], workspace: Workspace) -> None:
+    """Say so where a strong model is the weak one."""
+    for encoder in strong:
+        if encoder.fingerprint == weak.fingerprint:
+            workspace.reporter.warn(
+                f"{encoder.name} has the very weights of the weak model {weak.name}: they err alike, and the trust of "
+                "discriminant takes models to err independently."
+            )
 
 
 def results_of(
@@ -168,12 +202,9 @@ def other_teacher(run: Run, task: Task, fitted: Artefact, workspace: Workspace, 
     """The fine-tuned model of another run, with its own weak model, on the images and vocabulary of this one.
 
     Raises:
-        UsageError: if the other run has other classes.
         TransmiterError: if its models cannot be used on these images.
     """
     other = run.task()
-    if other.classes != task.classes:
-        raise UsageError(f"The run {run.path} has other classes than this one.", "fit both with the same --classes")
     weak = encode(workspace.open(resolve_model(other.weak)), seen.images, fitted.vocabulary, other.templates)
     if weak.images.files != seen.images.files:
         raise TransmiterError("Images changed while they were read; run the command again.")

@@ -93,3 +93,22 @@ def test_hidden_folders_and_files_are_left_out(tmp_path: Path):
     for name in ("cat/1.png", "cat/.ipynb_checkpoints/1-checkpoint.png", "cat/.2.png", ".thumbs/3.png"):
         write_image(tmp_path / name)
     assert names(open_images(str(tmp_path), None)) == ["cat/1.png"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../train/", "a", "outside"])
+def test_a_link_that_would_give_images_a_second_class_is_named(tmp_path: Path, target: str):
+    write_image(tmp_path / "outside" / "0.png")
+    folder = tmp_path / "data" / "train"
+    write_image(folder / "a" / "1.png")
+    (folder / "b").symlink_to(tmp_path / "outside")
+    assert open_images(str(tmp_path / "data"), "train").label_names == ("a", "b")
+    (folder / "loop").symlink_to(tmp_path / "outside" if target == "outside" else target)
+    with pytest.raises(TransmiterError, match=r"'loop' in .* is a link to .*: its images would count twice"):
+        open_images(str(tmp_path / "data"), "train")
+
+
+def test_a_link_to_its_own_flat_folder_is_no_class(tmp_path: Path):
+    write_image(tmp_path / "1.png")
+    (tmp_path / "loop").symlink_to(".")
+    with pytest.raises(TransmiterError, match="'loop'"):
+        open_images(str(tmp_path), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -44,7 +44,7 @@ class FolderReader:
         return tuple(split_folders(self.root))
 
     def read(self, part: str | None) -> ImageSet:
-        """See Reader; raises TransmiterError, too, if a class folder is empty."""
+        """See Reader; raises TransmiterError, too, if a class folder is empty or repeats images."""
         folder = self.root if part is None else split_folders(self.root)[part]
         # An id says which split it is of: the same name in another split is another image.
         prefix = "" if part is None else f"{folder.name}/"
@@ -68,6 +68,7 @@ def split_folders(root: Path) -> Mapping[str, Path]:
 def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[str, ...]]:
     """The images below a folder, each with its class, and its class folders; without class folders it is flat."""
     subfolders = [name for name in folder_names(folder) if not name.startswith(".")]
+    refuse_repeated(folder, subfolders)
     by_class = {name: sorted(image_names(folder / name, f"{name}/")) for name in subfolders}
     if any(by_class.values()):
         empty = [name for name, images in by_class.items() if not images]
@@ -83,6 +84,30 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise TransmiterError(f"{data} holds no images: nothing in {folder} ends in {suffixes}.")
     return [(name, None) for name in flat], ()
+
+
+def refuse_repeated(folder: Path, subfolders: Sequence[str]) -> None:
+    """Raise TransmiterError if a link among the class folders would give images a second class.
+
+    That is a link to `folder` or a folder that holds it, or to what another class folder is.
+    """
+    links = {name: path.resolve() for name in subfolders if (path := folder / name).is_symlink()}
+    if not links:
+        return
+    here = folder.resolve()
+    known = {
+        here: ".",
+        **dict.fromkeys(here.parents, "."),
+        **{here / name: name for name in set(subfolders) - set(links)},
+    }
+    for name, target in links.items():
+        if target in known:
+            what = "a folder that holds it" if known[target] == "." else f"what {known[target]!r} is, too"
+            raise TransmiterError(
+                f"The class folder {name!r} in {folder} is a link to {what}: its images would count twice.",
+                "take the link away",
+            )
+        known[target] = name
 
 
 def folder_names(folder: Path) -> list[str]:

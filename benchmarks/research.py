@@ -2,8 +2,8 @@
 
     python benchmarks/research.py TABLE ... [--seeds 10]
 
-TABLE is one of rules, beds, bad, adapters, auto, teachers, shots; all of them if none is named. Each number is the
-mean over seeds of random halves (and, for base-to-novel, random base classes), ± the standard deviation. The real
+TABLE is one of rules, unseen, beds, bad, adapters, auto, teachers, shots; all of them if none is named. Numbers are
+means over seeds of random halves (and, for base-to-novel, random base classes), ± the standard deviation. The real
 embeddings are named by $TRANSMITER_REAL_EMBEDDINGS; without them the rows that need them are left out. The bundled
 task's test digits are never read.
 """
@@ -20,7 +20,7 @@ import torch
 from beds import BAD, BEDS, SETTINGS, Bed, find_real
 from curves import svg_curves
 from few_shot import SHOTS, few_shot_scores
-from rules import ADAPTERS, AUTO, MAIN, RULES, Rule, discriminant, teacher_of, zero_shot
+from rules import ADAPTERS, AUTO, MAIN, RULES, UNSEEN, Rule, discriminant, teacher_of, zero_shot
 from transmiter_cli.method.consensus import discriminant_transfer
 
 Row = dict[str, list[float]]
@@ -53,12 +53,18 @@ def print_table(title: str, columns: list[str], rows: Mapping[str, list[str]]) -
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def rules_by_bed(title: str, rules: Mapping[str, Rule], beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
-    """A row per rule, two columns per bed: top-1 with images of all classes, HM with images of the base classes."""
+def rules_by_bed(
+    title: str,
+    rules: Mapping[str, Rule],
+    beds: Mapping[str, Bed],
+    seeds: Iterable[int],
+    settings: Iterable[str] = SETTINGS,
+) -> None:
+    """A row per rule, columns per bed: top-1 with images of all classes, novel and HM with those of base classes."""
     cells: dict[str, list[str]] = {name: [] for name in rules}
     columns: list[str] = []
     for name, bed in beds.items():
-        for setting in SETTINGS:
+        for setting in settings:
             scores = ["all"] if setting == "all" else ["novel", "HM"]
             columns += [f"{name}: {score}" for score in scores]
             for rule, row in measure(rules, bed, seeds, setting).items():
@@ -157,6 +163,13 @@ def main() -> None:
         )[0],
         "adapters": lambda seeds: rules_by_bed(
             "Adapters", ADAPTERS, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
+        ),
+        "unseen": lambda seeds: rules_by_bed(
+            "Classes without images",
+            UNSEEN,
+            {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN},
+            seeds,
+            ("novel",),
         ),
         "auto": lambda seeds: rules_by_bed(
             "Strengths", AUTO, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds

@@ -28,6 +28,7 @@ from transmiter_cli.method.discriminant import (
 )
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
 from transmiter_cli.method.logits import class_logits
+from transmiter_cli.method.unseen import WAYS, Way, corrections, joint_moments, novelty, unseen_classifier
 
 Rule = Callable[[Trial], Tensor]
 
@@ -202,6 +203,20 @@ def discriminant(trial: Trial, heads: bool = True) -> Tensor:
         return correction(zero_shot(trial).float(), trial.strong.images[trial.test])
 
 
+def carried(trial: Trial, way: Way | None = None) -> Tensor:
+    """Z and what fine-tuning says of classes without images: one way to carry it over, or the one chosen."""
+    strong, teacher = trial.model("strong", trial.unlabelled), teacher_of(trial)
+    posterior = pooled_log_posterior([zero_shot(trial, rows=trial.unlabelled), teacher.finetuned], [1.0, 1.0])
+    counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
+    seen = counts >= 0.25 * len(posterior) / trial.classes
+    if way is None:
+        return unseen_classifier(strong, [teacher], [1.0], posterior, seen)[0](images(trial)[1])
+    rows = torch.arange(len(strong))
+    new = novelty(teacher, ~seen, rows)
+    found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)[way]
+    return zero_shot(trial) + found(images(trial)[1])
+
+
 def adapter(trial: Trial, reg: float | Literal["auto"] = 1.0, strength: float = 1.0, **settings: float) -> Tensor:
     """The paper's: fit on the weak model, rotate; `strength` < 1 averages it with the strong model's own logits."""
     weak, strong = trial.model("weak", trial.unlabelled), trial.model("strong", trial.unlabelled)
@@ -257,6 +272,14 @@ ADAPTERS: dict[str, Rule] = {
     "adapter, reg auto": partial(adapter, reg="auto"),
     "adapter, half strength": partial(adapter, strength=0.5),
 }
+UNSEEN: dict[str, Rule] = {
+    "strong zero-shot": zero_shot,
+    "EFT (3 models)": eft,
+    "ridge, rho 1, half strength": partial(ridge, rho=1.0, strength=0.5, centre=True),
+    **{", ".join(way): partial(carried, way=way) for way in WAYS},
+    "chosen by leaving classes out": carried,
+}
+"""What fine-tuning says of classes that no unlabelled image shows; to be read in the columns of novel classes."""
 AUTO: dict[str, Rule] = {
     **{f"ridge, rho {rho:g}": partial(ridge, rho=rho) for rho in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
     "ridge, rho auto": ridge_auto,

@@ -210,7 +210,7 @@ def carried(trial: Trial, way: Way | None = None) -> Tensor:
     counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
     seen = counts >= 0.25 * len(posterior) / trial.classes
     if way is None:
-        return unseen_classifier(strong, [teacher], [1.0], posterior, seen)[0](images(trial)[1])
+        return unseen_classifier(strong, [teacher], [1.0], posterior, seen)(images(trial)[1])
     rows = torch.arange(len(strong))
     new = novelty(teacher, ~seen, rows)
     found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)[way]

@@ -43,6 +43,7 @@ SWEPT_ROW = "reg="
 STRONG_MODELS = "strong"
 """The folder that has a folder for each strong model, in a run that was transferred to several at once."""
 FITTED = "weak.safetensors"
+RECORD = "run.json"
 PROBE = "probe.safetensors"
 
 
@@ -115,7 +116,7 @@ class Run:
     @property
     def record_path(self) -> Path:
         """run.json."""
-        return self.path / "run.json"
+        return self.path / RECORD
 
     def record(self) -> dict[str, Any]:
         """The content of run.json; empty if there is none yet.

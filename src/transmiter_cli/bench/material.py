@@ -13,11 +13,12 @@ from torch import Tensor
 
 from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
 from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
+from transmiter_cli.embedding.image_keys import image_key
 from transmiter_cli.embedding.models import HUB, LOCAL, resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
 from transmiter_cli.embedding.sources.record import file_identity
-from transmiter_cli.embedding.workspace import CachedEncoder, Workspace, image_key
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.files import canonical_json, digest

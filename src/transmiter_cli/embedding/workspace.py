@@ -22,7 +22,6 @@ from transmiter_cli.embedding.encoder import Encoder, EncoderFacts, Precision
 from transmiter_cli.embedding.filling import ImageFiller, lacking
 from transmiter_cli.embedding.found import ImageEmbeddings, NoImagesError, StoredImages
 from transmiter_cli.embedding.image_keys import KnownFiles, image_keys
-from transmiter_cli.embedding.image_keys import image_key as image_key
 from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.models import ModelSpec
 from transmiter_cli.embedding.prompts import Templates

@@ -207,7 +207,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     answered = max(trust) * chosen.class_counts() * len(strong) / len(chosen.rows)
     counts = torch.maximum(class_counts(log_posterior), answered)
     share = counts.square() / (counts.square() + (QUARTER * len(strong) / classes) ** 2)
-    unseen, _ = unseen_classifier(strong, teachers, trust, log_posterior, share > HALF)
+    unseen = unseen_classifier(strong, teachers, trust, log_posterior, share > HALF)
     merged = blend(unseen, chosen.classifier, share)
     weight = merged.weight - strong.logit_scale * texts
     verdict = Verdict(own, trust, expected_gain(chosen, posterior, zero_shot))

@@ -13,6 +13,9 @@ from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import RidgeMoments
 
+TINY = 1e-12
+"""Least of what is added to the diagonal: embeddings that are all alike have no moments of their own."""
+
 
 class LinearCorrection(nn.Module):
     """z_hat = z[:C] + x W + b: a linear correction of the class logits from the image embedding.
@@ -67,12 +70,22 @@ def ridge_transfer(
         InvalidTensorError: if rows do not match or values are not finite.
     """
     moments = ridge_moments(strong, finetuned_logits)
-    gram = moments.gram
-    gram.diagonal().add_(rho * gram.diagonal().mean())
-    factor, failed = torch.linalg.cholesky_ex(gram)
+    return LinearCorrection(solve_ridge(moments.gram, moments.cross, rho).float())
+
+
+def solve_ridge(
+    gram: Float[Tensor, "width width"], cross: Float[Tensor, "width targets"], rho: float
+) -> Float[Tensor, "width targets"]:
+    """(G + rho mean(diag G) I)^-1 C, by one Cholesky factorisation.
+
+    Raises:
+        InvalidTensorError: if rho is too small for the matrix to be positive.
+    """
+    level = (rho * gram.diagonal().mean()).clamp_min(TINY)
+    factor, failed = torch.linalg.cholesky_ex(gram + level * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     if bool(failed):
         raise InvalidTensorError(f"rho = {rho} is too small for these embeddings.", "a larger --rho")
-    return LinearCorrection(torch.cholesky_solve(moments.cross, factor).float())
+    return torch.cholesky_solve(cross, factor)
 
 
 def ridge_sweep(

@@ -30,6 +30,7 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import JUDGED, TINY, Linear
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.ridge import solve_ridge
 
 Route = Literal["direct", "bridged"]
 Share = Literal["whole", "new"]
@@ -97,14 +98,6 @@ def centred(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classe
     return logits - logits.mean(-1, keepdim=True)
 
 
-def ridge(
-    gram: Float[Tensor, "width width"], cross: Float[Tensor, "width targets"], rho: float
-) -> Float[Tensor, "width targets"]:
-    """(G + rho mean(diag G) I)^-1 C."""
-    level = (rho * gram.diagonal().mean()).clamp_min(TINY)
-    return torch.linalg.solve(gram + level * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), cross)
-
-
 @dataclass(frozen=True)
 class Novelty:
     """How the fine-tuned answers in classes without images relate to the weak model's own.
@@ -140,10 +133,10 @@ def corrections(strong: Embeddings, teacher: Teacher, moments: JointMoments, new
     texts, theirs = (model.unit_texts().double() for model in (strong, teacher.weak))
     texts, theirs = texts - texts.mean(0), theirs - theirs.mean(0)
     each = TEXTS_WEIGH * moments.images / len(texts)
-    bridge = ridge(gram + each * texts.T @ texts, between + each * texts.T @ theirs, RHO)
-    head = prior + ridge(weak, moments.cross[d:] - weak @ prior, PULL)
-    answers = {"direct": ridge(gram, moments.cross[:d], RHO), "bridged": bridge @ head}
-    known = {"direct": ridge(gram, between @ own, RHO), "bridged": bridge @ own}
+    bridge = solve_ridge(gram + each * texts.T @ texts, between + each * texts.T @ theirs, RHO)
+    head = prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
+    answers = {"direct": solve_ridge(gram, moments.cross[:d], RHO), "bridged": bridge @ head}
+    known = {"direct": solve_ridge(gram, between @ own, RHO), "bridged": bridge @ own}
     result: dict[Way, Linear] = {}
     for route, share in WAYS:
         strength, slope = (new.share, 0.0) if share == "whole" else (1.0, new.slope)
@@ -218,8 +211,8 @@ def unseen_classifier(
     trust: Sequence[float],
     log_posterior: Float[Tensor, "images classes"],
     seen: Bool[Tensor, " classes"],
-) -> tuple[Linear, list[Way]]:
-    """The classifier for classes without images, and how the trusted teachers' answers are carried there.
+) -> Linear:
+    """The classifier for classes without images: the strong model's own scores and the trusted teachers' corrections.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -228,7 +221,7 @@ def unseen_classifier(
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
     """
-    result, ways = zero_shot(strong, len(seen)), list[Way]()
+    result = zero_shot(strong, len(seen))
     rows = torch.arange(len(strong), device=strong.images.device)
     for teacher, own in zip(teachers, trust, strict=True):
         if not own:
@@ -237,5 +230,4 @@ def unseen_classifier(
         new = novelty(teacher, ~seen, some_rows(strong, len(seen)))
         found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)
         result = added(result, found[way], own * own / max(sum(trust), TINY))
-        ways.append(way)
-    return result, ways
+    return result

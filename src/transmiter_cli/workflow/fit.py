@@ -102,20 +102,12 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     if len(vocabulary) < options.vocabulary_size:
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
     spec = resolve_model(options.weak)
-    data, finetuned = lasting(options.data), tuple(map(teachers.lasting_name, options.finetuned))
+    finetuned = tuple(map(teachers.lasting_name, options.finetuned))
     if options.views:
         teachers.require_answers_of_views(finetuned)
-    origin = (
-        data.data,
-        images.split,
-        spec.name,
-        finetuned,
-        data.root,
-        data.limit,
-        workspace.decoding or "full",
-        workspace.precision,
-    )
-    task = Task(names, labels, templates, *origin)
+    data = lasting(options.data)
+    about = (data.data, images.split, spec.name, finetuned, data.root, data.limit)
+    task = Task(names, labels, templates, *about, workspace.decoding or "full", workspace.precision)
     run.claim(task, options.force)
     encoder = workspace.open(spec)
     files = with_views(images.files, options.views, options.settings.seed)

@@ -9,9 +9,7 @@ from typing import Any
 
 from transmiter_cli.description import read_description
 from transmiter_cli.errors import UsageError
-from transmiter_cli.run import FITTED, Run, Task
-
-RECORD = "run.json"
+from transmiter_cli.run import FITTED, RECORD, Run, Task
 
 
 @dataclass(frozen=True)

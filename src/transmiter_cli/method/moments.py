@@ -35,9 +35,9 @@ class Standardizer:
     """
 
     def __init__(self, model: Embeddings) -> None:
-        self.centred = centred_texts(model.texts)
+        self.centred = centred_texts(model.texts).float()
         self.scale = model.logit_scale
-        root = torch.linalg.qr(self.centred / (len(self.centred) - 1) ** 0.5, mode="r").R.float()
+        root = torch.linalg.qr(self.centred / (len(self.centred) - 1) ** 0.5, mode="r").R
         starts = range(0, len(root), max(1, math.ceil(len(root) / STRIPS)))
         self.strips = [(start, root[start : start + starts.step, start:].T.contiguous()) for start in starts]
 
@@ -81,8 +81,8 @@ class CrossMoment:
 
     def in_basis(self, basis: Float[Tensor, "basis vocabulary"]) -> Float[Tensor, "basis basis"]:
         """H_t'H_s of all images so far, float64."""
-        rows = basis.double()
-        return (rows @ self.target.centred) @ self.sum @ (rows @ self.source.centred).T
+        target, source = ((basis @ model.centred).double() for model in (self.target, self.source))
+        return target @ self.sum @ source.T
 
 
 def cross_moment(target: Embeddings, source: Embeddings) -> CrossMoment:

@@ -50,9 +50,7 @@ def transfer_adapters(
     """
     basis = adapter.basis.detach()
     rotations = basis_rotations([cross_moment(model, weak) for model in strong], basis, regs)
-    return [
-        [with_basis(adapter, (rotation.T @ basis.double()).float()) for rotation in of_model] for of_model in rotations
-    ]
+    return [[with_basis(adapter, rotation.T.float() @ basis) for rotation in of_model] for of_model in rotations]
 
 
 def transfer_adapter(adapter: Adapter, weak: Embeddings, strong: Embeddings, reg: float) -> Adapter:

@@ -127,7 +127,7 @@ def eft_candidates(
 
 def eft_name(strength: float) -> str:
     """The row of one strength of EFT: "eft" for a = 1, else "eft_0.5" and so on."""
-    return "eft" if strength == 1 else f"eft_{strength:g}"
+    return "eft" if strength == 1 else f"eft_{strength:.15g}"
 
 
 def twice(cost: int | None) -> int | None:

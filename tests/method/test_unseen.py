@@ -10,12 +10,12 @@ from transmiter_cli.method.unseen import (
     RHO,
     UNTESTED,
     Novelty,
-    best_way,
     centred,
     corrections,
     joint_moments,
     novelty,
     unseen_classifier,
+    way_weights,
     zero_shot,
 )
 
@@ -47,6 +47,19 @@ def test_joint_moments_are_covariances_of_both_embeddings_and_the_answers(seed: 
     torch.testing.assert_close(found.gram, (both - both.mean(0)).T @ (both - both.mean(0)), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(found.cross, (both - both.mean(0)).T @ (said - said.mean(0)), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(found.mean, both.mean(0), atol=1e-7, rtol=1e-7)
+
+
+@given(seed=st.integers(0, 2**16), out=st.integers(1, 30))
+@settings(max_examples=20, deadline=None)
+def test_moments_without_a_part_are_those_of_the_rest(seed: int, out: int):
+    strong, weak = random_embeddings(40, 9, 7, seed), random_embeddings(40, 9, 5, seed + 1)
+    teacher = Teacher(torch.randn(40, 4, generator=torch.Generator().manual_seed(seed)), weak)
+    rows = every(strong)
+    found = joint_moments(strong, teacher, rows).without(joint_moments(strong, teacher, rows[:out]))
+    expected = joint_moments(strong, teacher, rows[out:])
+    assert found.images == expected.images
+    for name in ("gram", "cross", "mean", "answers"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-9, rtol=1e-9)
 
 
 def test_the_direct_way_is_a_centred_ridge_regression(world: World):
@@ -107,10 +120,21 @@ def test_leaving_classes_out_finds_the_route_that_the_answers_take():
     heads = 40 * torch.randn(6, 8, generator=torch.Generator().manual_seed(2))
     teacher = Teacher(strong.unit_images() @ heads.T, weak)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
-    assert best_way(strong, teacher, log_posterior, torch.ones(6, dtype=torch.bool))[0] == "direct"
+    weights = way_weights(strong, teacher, log_posterior, torch.ones(6, dtype=torch.bool))
+    assert sum(weights.values()) == pytest.approx(1)
+    assert weights["direct", "whole"] + weights["direct", "new"] > 0.99
+
+
+def test_ways_that_cannot_be_told_apart_weigh_the_same():
+    """Embeddings of the weak model that are the strong model's: both routes are one."""
+    model = random_embeddings(300, 40, 8, 0)
+    teacher = Teacher(model.unit_images() @ model.unit_texts()[:6].T, model)
+    log_posterior = torch.log_softmax(100 * teacher.finetuned.double(), -1)
+    weights = way_weights(model, teacher, log_posterior, torch.ones(6, dtype=torch.bool))
+    assert weights["direct", "new"] == pytest.approx(weights["bridged", "new"], abs=0.1)
 
 
 def test_too_few_classes_to_leave_some_out(world: World):
     strong, teacher = teacher_of(world)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
-    assert best_way(strong, teacher, log_posterior, mask(world, 0, 1, 2)) == UNTESTED
+    assert way_weights(strong, teacher, log_posterior, mask(world, 0, 1, 2)) == {UNTESTED: 1.0}

@@ -35,7 +35,7 @@ class FirstTokenBlock(nn.Module):
 class OneDNNLinear(nn.Module):
     """A linear layer by oneDNN's float32 product, which torch leaves to MKL unless tensors are in oneDNN's layout.
 
-    On processors that are not Intel's, MKL's is slower by a fifth (docs/performance.md).
+    MKL's was the slower one on an AMD processor (docs/performance.md).
 
     Args:
         linear: the layer; its weights are copied.

@@ -12,8 +12,8 @@ and either the *whole* of L or what is *new* in it, L - k Z_w, k being the slope
 images. Where L hardly differs from Z_w there, fine-tuning taught nothing, and the strong model's own answers are
 better: the whole of L is added at the strength sqrt(1 - correlation^2).
 
-Which way is best is seen without labels by leaving classes out: classes that have images are put aside with
-their images, and what the others teach of them is compared with the posterior of all models.
+How much to make of each way is seen without labels by leaving classes out: classes that have images are put aside
+with their images, and what the others teach of them is compared with the posterior of all models.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ WAYS: tuple[Way, ...] = tuple((route, share) for route in get_args(Route) for sh
 UNTESTED: Way = ("bridged", "whole")
 """The way where too few classes have images to leave some of them out."""
 FEWEST = 4
-"""Classes with images that are needed to leave half of them out."""
-REPEATS = 4
+"""Classes with images that are needed to leave some of them out."""
+REPEATS = 12
+"""How often a third of the classes is left out."""
 RHO = 0.1
 """Relative ridge strength from strong embeddings, as in ridge transfer."""
 PULL = 1.0
@@ -68,6 +69,16 @@ class JointMoments:
     cross: Float[Tensor, "joint classes"]
     mean: Float[Tensor, " joint"]
     answers: Float[Tensor, " classes"]
+
+    def without(self, part: JointMoments) -> JointMoments:
+        """The moments of the images that are not in a part of them."""
+        count, rest = self.images, self.images - part.images
+        mean = (count * self.mean - part.images * part.mean) / rest
+        answers = (count * self.answers - part.images * part.answers) / rest
+        apart, share = self.mean - part.mean, count * part.images / rest
+        gram = self.gram - part.gram - share * torch.outer(apart, apart)
+        cross = self.cross - part.cross - share * torch.outer(apart, self.answers - part.answers)
+        return JointMoments(rest, self.width, gram, cross, mean, answers)
 
 
 def joint_moments(strong: Embeddings, teacher: Teacher, rows: Int[Tensor, " rows"]) -> JointMoments:
@@ -164,18 +175,21 @@ def some_rows(strong: Embeddings, classes: int) -> Int[Tensor, " rows"]:
     return torch.randperm(len(strong), generator=generator)[:most].to(strong.images.device)
 
 
-def halves(seen: Int[Tensor, " classes"]) -> Iterator[Int[Tensor, " half"]]:
-    """Random halves of some classes, REPEATS times both."""
+def left_out(seen: Int[Tensor, " classes"]) -> Iterator[Int[Tensor, " part"]]:
+    """A random third of some classes, two at least, REPEATS times."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(REPEATS):
-        order = seen[torch.randperm(len(seen), generator=generator).to(seen.device)]
-        yield from (order[0::2], order[1::2])
+        order = torch.randperm(len(seen), generator=generator).to(seen.device)
+        yield seen[order[: max(2, len(seen) // 3)]]
 
 
-def best_way(
+def way_weights(
     strong: Embeddings, teacher: Teacher, log_posterior: Float[Tensor, "images classes"], seen: Bool[Tensor, " classes"]
-) -> Way:
-    """The way that foretells classes left out best: the most answers as the posterior has them, then cross-entropy.
+) -> dict[Way, float]:
+    """The weight of each way: exp(-misses), normalised. A miss is an answer that is not the posterior's.
+
+    Misses are those among the images of classes left out, each counted once however often it was left out: ways that
+    many images tell apart exclude each other, and those that cannot be told apart are averaged.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -184,25 +198,25 @@ def best_way(
         seen: the classes that have images.
     """
     if int(seen.sum()) < FEWEST:
-        return UNTESTED
+        return {UNTESTED: 1.0}
     rows = some_rows(strong, len(seen))
     answers = log_posterior[rows].argmax(-1)
-    hits, entropy = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0.0)
-    for held in halves(seen.nonzero().flatten()):
+    base, whole = zero_shot(strong, len(seen)), joint_moments(strong, teacher, rows)
+    misses, asked = torch.zeros(len(WAYS), dtype=torch.float64), 0
+    for held in left_out(seen.nonzero().flatten()):
         away = torch.isin(answers, held)
         if bool(away.all()) or not bool(away.any()):
             continue
-        moments = joint_moments(strong, teacher, rows[~away])
         unseen = torch.zeros_like(seen)
         unseen[held] = True
+        moments = whole.without(joint_moments(strong, teacher, rows[away]))
         found = corrections(strong, teacher, moments, novelty(teacher, unseen, rows[~away]))
-        wanted = F.softmax(log_posterior[rows[away]][:, held].double(), -1)
-        images, base = strong.unit_images(rows[away]), zero_shot(strong, len(seen))
-        for way, correction in found.items():
-            scores = added(base, correction)(images)[:, held]
-            hits[way] += (scores.argmax(-1) == wanted.argmax(-1)).sum().item()
-            entropy[way] -= (wanted * F.log_softmax(scores, -1)).sum().item()
-    return max(WAYS, key=lambda way: (hits[way], -entropy[way]))
+        images, wanted = strong.unit_images(rows[away]), log_posterior[rows[away]][:, held].argmax(-1)
+        for place, way in enumerate(WAYS):
+            misses[place] += (added(base, found[way])(images)[:, held].argmax(-1) != wanted).sum().item()
+        asked += len(wanted)
+    weights = F.softmax(-misses / max(1, asked) * len(rows), 0)
+    return dict(zip(WAYS, weights.tolist(), strict=True))
 
 
 def unseen_classifier(
@@ -226,8 +240,8 @@ def unseen_classifier(
     for teacher, own in zip(teachers, trust, strict=True):
         if not own:
             continue
-        way = best_way(strong, teacher, log_posterior, seen)
         new = novelty(teacher, ~seen, some_rows(strong, len(seen)))
         found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)
-        result = added(result, found[way], own * own / max(sum(trust), TINY))
+        for way, weight in way_weights(strong, teacher, log_posterior, seen).items():
+            result = added(result, found[way], weight * own * own / max(sum(trust), TINY))
     return result

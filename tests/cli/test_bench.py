@@ -128,6 +128,19 @@ def test_a_scene_that_cannot_be_measured_is_named_and_the_others_go_on(cli: Cli,
     assert "'epoks'" in cli("bench", path).err
 
 
+def test_test_images_among_the_train_images_are_refused_unless_allowed(cli: Cli, tmp_path: Path):
+    for part, each in (("train", 6), ("test", 4)):
+        copies("train", tmp_path / "mine" / part, DIGITS, each)
+    text = small(tmp_path).read_text().replace("demo-digits", str(tmp_path / "mine"))
+    path = tmp_path / "small.toml"
+    path.write_text(text)
+    refused = cli("bench", path)
+    assert refused.code == 1
+    assert "40 of the 40 test images of 'digits' are among the train" in " ".join(refused.err.split())
+    path.write_text(text.replace("limit = 200", "allow_overlap = true"))
+    assert "strong" in table(cli("bench", path, "--json"))
+
+
 def test_a_lambda_that_is_no_number_is_the_methods_fault(cli: Cli, tmp_path: Path, monkeypatch):
     """What the check of a file would miss is still named, and ends one scene only."""
     monkeypatch.setattr("transmiter_cli.bench.spec.check_numbers", lambda *_: None)
@@ -302,6 +315,7 @@ def test_the_shipped_files_are_of_the_grammar():
         ((RIDGE, 'options = { paper_lambda = "x" }'), "options.paper_lambda must be a finite number above 0, not 'x'"),
         ((RIDGE, "refine = { folds = 1 }"), "refine.folds must be a whole number of at least 2, not 1"),
         (("limit = 200", 'limit = "x"'), "limit cannot be 'x'"),
+        (("limit = 200", "allow_overlap = 1"), "allow_overlap cannot be 1"),
         (('name = "adapter"', 'name = "direct"'), "no method can be called 'direct'"),
         (('name = "adapter"', 'name = "ridge"'), "two \\[\\[method\\]\\] with the name 'ridge'"),
         (('finetuned = "demo-finetuned"', ""), "either finetuned or features"),

@@ -3,7 +3,7 @@ import torch
 
 import transmiter_cli as tm
 from tests.conftest import World
-from transmiter_cli.evaluation.candidates import candidates
+from transmiter_cli.evaluation.candidates import candidates, eft_name
 from transmiter_cli.evaluation.protocols import Rates, accuracy_among, coop_base, mean_rates
 from transmiter_cli.evaluation.rows import measure
 from transmiter_cli.evaluation.unlabelled import Move
@@ -17,6 +17,12 @@ def parts(world: World) -> dict[str, object]:
     moved = tm.transfer(fitted, world.weak, world.strong)
     models = {"weak": world.weak, "strong": world.strong, "finetuned_logits": world.finetuned_logits}
     return {**models, "fitted": fitted, "transferred": {"transferred": moved}}
+
+
+def test_strengths_of_eft_that_differ_have_rows_of_their_own():
+    assert [eft_name(a) for a in (1.0, 0.1, 0.5, 2.0, 1.0000001)] == [
+        "eft", "eft_0.1", "eft_0.5", "eft_2", "eft_1.0000001"
+    ]  # fmt: skip
 
 
 def test_every_row_has_all_numbers(world: World, parts):

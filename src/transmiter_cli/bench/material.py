@@ -30,6 +30,7 @@ from transmiter_cli.task.templates import choose_templates, read_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.class_lists import read_map
 from transmiter_cli.workflow.common import EncodedImages, encode
+from transmiter_cli.workflow.overlap import fingerprints
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,8 @@ def from_images(source: Source) -> Material:
     if base is not None:
         seen = {labels[i] for i in base}
         train = ImageSet(tuple(file for file in train.files if file.label in seen), train.label_names, train.split)
+    if not key.measured.allow_overlap:
+        require_apart(train, test, source)
     both = [encode(source.weak, one, vocabulary, templates) for one in (train, test)]
     indices = (both[0].images.labels(labels), mapping.indices(both[1].images.files))
     numbers = [torch.tensor(one, device=device) for one in indices]
@@ -249,6 +252,18 @@ def from_images(source: Source) -> Material:
 
     learned, measured = (part(*one) for one in zip(both, numbers, (teacher, elsewhere), strict=True))
     return Material(vocabulary, learned, measured, base, mapping.among(test))
+
+
+def require_apart(train: ImageSet, test: ImageSet, source: Source) -> None:
+    """Raise TransmiterError if test images are train images, too."""
+    known = set(fingerprints(train.files, source.workspace))
+    shared = sum(fingerprint in known for fingerprint in fingerprints(test.files, source.workspace))
+    if shared:
+        raise TransmiterError(
+            f"{shared:,} of the {len(test.files):,} test images of {source.key.measured.name!r} are among the train "
+            "images (by their content), so nothing can be measured on them.",
+            "pass other images, or write allow_overlap = true into its [[data]]",
+        )
 
 
 def teacher_of(

@@ -29,6 +29,7 @@ class DataEntry:
         limit: the most train images.
         fit_on: the name of another data set: all is fitted there, and measured on the test part of this one.
         map: with `fit_on`, a file from this data set's labels to the classes of that one, as --map.
+        allow_overlap: measure on test images that are train images, too.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DataEntry:
     limit: int | None = None
     fit_on: str | None = None
     map: str | None = None
+    allow_overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,9 @@ def fits(declared: str, value: object) -> bool:
         )
     if declared.startswith("Mapping["):
         return isinstance(value, dict)
-    return type(value) is int if declared.startswith("int") else isinstance(value, str)
+    if declared in ("int", "int | None", "bool"):
+        return type(value) is (bool if declared == "bool" else int)
+    return isinstance(value, str)
 
 
 def check(spec: BenchSpec, path: Path) -> None:

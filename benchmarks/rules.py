@@ -204,7 +204,7 @@ def discriminant(trial: Trial, heads: bool = True) -> Tensor:
 
 
 def carried(trial: Trial, way: Way | None = None) -> Tensor:
-    """Z and what fine-tuning says of classes without images: one way to carry it over, or the one chosen."""
+    """Z and what fine-tuning says of classes without images: one way to carry it over, or all as they are weighed."""
     strong, teacher = trial.model("strong", trial.unlabelled), teacher_of(trial)
     posterior = pooled_log_posterior([zero_shot(trial, rows=trial.unlabelled), teacher.finetuned], [1.0, 1.0])
     counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
@@ -277,7 +277,7 @@ UNSEEN: dict[str, Rule] = {
     "EFT (3 models)": eft,
     "ridge, rho 1, half strength": partial(ridge, rho=1.0, strength=0.5, centre=True),
     **{", ".join(way): partial(carried, way=way) for way in WAYS},
-    "chosen by leaving classes out": carried,
+    "weighed by leaving classes out": carried,
 }
 """What fine-tuning says of classes that no unlabelled image shows; to be read in the columns of novel classes."""
 AUTO: dict[str, Rule] = {

@@ -114,6 +114,16 @@ def test_an_untrusted_teacher_has_no_say(world: World):
     torch.testing.assert_close(found.weight, own.weight)
 
 
+def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: World):
+    strong, teacher = teacher_of(world)
+    same = Teacher(2 * teacher.weak_logits, teacher.weak)
+    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
+    seen = ~mask(world, 4, 5)
+    alone = unseen_classifier(strong, [teacher], [0.9], log_posterior, seen)
+    both = unseen_classifier(strong, [teacher, same], [0.9, 0.9], log_posterior, seen)
+    torch.testing.assert_close(both.weight, alone.weight, rtol=0.05, atol=0.05 * alone.weight.std().item())
+
+
 def test_leaving_classes_out_finds_the_route_that_the_answers_take():
     """Answers that are linear in the strong embedding, and weak embeddings that have nothing to do with either."""
     strong, weak = random_embeddings(300, 40, 8, 0), random_embeddings(300, 40, 8, 1)

@@ -219,6 +219,21 @@ def way_weights(
     return dict(zip(WAYS, weights.tolist(), strict=True))
 
 
+def weighed_correction(
+    strong: Embeddings,
+    teacher: Teacher,
+    log_posterior: Float[Tensor, "images classes"],
+    seen: Bool[Tensor, " classes"],
+    new: Novelty,
+) -> Linear:
+    """What one teacher adds to the strong model's logits: the mean of all ways by their weights."""
+    rows = torch.arange(len(strong), device=strong.images.device)
+    found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)
+    weights = way_weights(strong, teacher, log_posterior, seen)
+    weight = torch.stack([share * found[way].weight for way, share in weights.items()]).sum(0)
+    return Linear(weight, torch.stack([share * found[way].bias for way, share in weights.items()]).sum(0))
+
+
 def unseen_classifier(
     strong: Embeddings,
     teachers: Sequence[Teacher],
@@ -226,22 +241,23 @@ def unseen_classifier(
     log_posterior: Float[Tensor, "images classes"],
     seen: Bool[Tensor, " classes"],
 ) -> Linear:
-    """The classifier for classes without images: the strong model's own scores and the trusted teachers' corrections.
+    """The classifier for classes without images: the strong model's own scores and the teachers' corrections.
+
+    A correction is as strong as its teacher is trusted. Several are averaged, each weighing as much as it is trusted
+    and says anything new of these classes: a head that was fine-tuned on other classes alone says nothing.
 
     Args:
         strong: the strong model on the unlabelled images.
         teachers: the fine-tuned models and their weak twins on the same images.
-        trust: the reliability of each, 0 to 1: the strength of its correction, and its weight in the mean of all.
+        trust: the reliability of each, 0 to 1.
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
     """
-    result = zero_shot(strong, len(seen))
-    rows = torch.arange(len(strong), device=strong.images.device)
-    for teacher, own in zip(teachers, trust, strict=True):
-        if not own:
-            continue
-        new = novelty(teacher, ~seen, some_rows(strong, len(seen)))
-        found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)
-        for way, weight in way_weights(strong, teacher, log_posterior, seen).items():
-            result = added(result, found[way], weight * own * own / max(sum(trust), TINY))
+    result, some = zero_shot(strong, len(seen)), some_rows(strong, len(seen))
+    new = [novelty(teacher, ~seen, some) for teacher in teachers]
+    says = [own * one.share for own, one in zip(trust, new, strict=True)]
+    for teacher, own, one, say in zip(teachers, trust, new, says, strict=True):
+        if say:
+            found = weighed_correction(strong, teacher, log_posterior, seen, one)
+            result = added(result, found, own * say / sum(says))
     return result

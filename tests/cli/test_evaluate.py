@@ -227,7 +227,7 @@ def test_csv_and_markdown_of_several_sets_have_the_means_too(cli: Cli, run: Path
     assert "HM of means: that of mean base and mean novel" in table
 
 
-@pytest.mark.parametrize("strength", ["nan", "inf", "-inf", "-0.5"])
+@pytest.mark.parametrize("strength", ["nan", "inf", "-inf", "-0.5", "x", "1,", "0.5,-1"])
 def test_a_strength_of_eft_that_means_nothing_is_a_usage_error(cli: Cli, run: Path, strength: str):
     failed(cli("eval", f"--eft={strength}"), 2, "--eft takes finite numbers that are not negative")
 
@@ -242,6 +242,7 @@ def test_labels_can_be_left_alone(cli: Cli, run: Path):
 
 
 def test_eft_strengths_and_a_fine_tuned_strong_model_are_rows(cli: Cli, run: Path):
+    assert {"eft_0.5", "eft", "eft_2"} <= set(rows(cli, "--eft", "0.5,1", "--eft", 2))
     shown = rows(cli, "--eft", 0.3, "--strong-finetuned", "local-dir:" + str(demo_strong()))
     assert [name for name in shown if name.startswith("eft")] == ["eft_0.3"]
     assert shown["strong_finetuned"]["top1"] == shown["strong"]["top1"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.cli.test_evaluate import copies
 from tests.cli.test_transfer import FIT
 
 LINE = (*FIT[:-2], "--finetuned", "demo-finetuned", "--limit", 40)
@@ -29,3 +32,11 @@ def test_few_steps_are_hinted_at_with_what_makes_more(cli: Cli):
         outcome = cli(*LINE, *enough)
         assert outcome.code == 0
         assert "Hint" not in outcome.err
+
+
+def test_one_class_is_refused_before_anything_is_encoded(cli: Cli, tmp_path: Path):
+    data = copies("train", tmp_path / "few", ["one"])
+    outcome = cli(*FIT[:3], "--data", data, "--finetuned", "demo-finetuned")
+    assert outcome.code == 2
+    assert "At least two classes are needed; there is 'one' alone." in " ".join(outcome.err.split())
+    assert "Encoding" not in outcome.err

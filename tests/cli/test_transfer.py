@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.cli.conftest import Cli
 from transmiter_cli.artefact import load
@@ -28,6 +30,15 @@ def test_the_verdict_is_printed_and_kept(run: Cli, tmp_path: Path):
     assert kept.details["transfer"]["verdict"] == printed["verdict"]
     assert kept.parameters_added == 0
     assert "helps (expected gain +" in run(*TRANSFER, "--method", "discriminant").out
+
+
+def test_all_results_that_follow_a_useless_teacher_are_warned_of(cli: Cli, tmp_path: Path):
+    head = tmp_path / "wrong.safetensors"
+    save_file({"weight": torch.randn(10, 64, generator=torch.Generator().manual_seed(0))}, head)
+    assert cli(*FIT, "--finetuned", head).code == 0
+    outcome = cli(*TRANSFER, "--method", "adapter", "--method", "ridge", "--method", "discriminant")
+    assert "the fine-tuned model looks useless, and adapter, ridge will follow it" in " ".join(outcome.err.split())
+    assert "useless, and" not in cli(*TRANSFER, "--method", "discriminant").err
 
 
 def test_strengths_can_be_chosen_without_labels(run: Cli):

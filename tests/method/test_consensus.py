@@ -45,6 +45,11 @@ def test_a_useless_teacher_is_found_out_and_does_no_harm(world: World, kind: str
     assert verdict.word == "useless teacher"
 
 
+def test_a_few_images_are_no_evidence_against_a_teacher():
+    assert Verdict(1.0, (0.0,), -0.1, images=4).word == "unsure"
+    assert Verdict(1.0, (0.0,), -0.1, images=100).word == "useless teacher"
+
+
 def test_a_good_teacher_outweighs_a_bad_one(world: World):
     good, bad = teacher(world, world.finetuned_logits), teacher(world, world.finetuned_logits.roll(1, -1))
     _, alone, _ = rates(world, [good])

@@ -71,7 +71,7 @@ def command(
         str | None, typer.Option(help="A fine-tuned strong model, as --finetuned takes it, for a row of its own.")
     ] = None,
     eft: Annotated[
-        list[float] | None, typer.Option(help="A strength a of EFT; may be repeated.", show_default="0.5, 1, 1.5")
+        list[str] | None, typer.Option(help="Strengths a of EFT, '0.5,1'; may be repeated.", show_default="0.5,1,1.5")
     ] = None,
     require: Annotated[
         list[str] | None,
@@ -113,9 +113,7 @@ def command(
     require_one_format(json, csv, markdown)
     if report is not None and data is not None and len(data) > 1:
         raise UsageError("--report is about one data set.", "give one --data")
-    strengths = tuple(eft) if eft else EFT_STRENGTHS
-    if not all(0 <= strength < inf for strength in strengths):
-        raise UsageError("--eft takes finite numbers that are not negative.", f"{EXAMPLE} --eft 0.5")
+    strengths = eft_strengths(eft) if eft else EFT_STRENGTHS
     gates = [parse_gate(text) for text in require or []]
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     options = EvalOptions(
@@ -159,6 +157,22 @@ def mean_of(results: list[EvalResult]) -> dict[str, Any]:
     if not all(result.labelled for result in results):
         raise UsageError("Several data sets must all have labels.", "give one --data at a time")
     return mean_rows([result.rows for result in results])  # type: ignore[misc]
+
+
+def eft_strengths(given: list[str]) -> tuple[float, ...]:
+    """The values of --eft.
+
+    Raises:
+        UsageError: if one is no finite number, or negative.
+    """
+    try:
+        strengths = tuple(float(one) for text in given for one in text.split(","))
+    except ValueError:
+        strengths = (inf,)
+    if not all(0 <= strength < inf for strength in strengths):
+        said = ",".join(given)
+        raise UsageError(f"--eft takes finite numbers that are not negative, not {said!r}.", f"{EXAMPLE} --eft 0.5,1")
+    return strengths
 
 
 def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdict], form: str, wide: bool) -> None:

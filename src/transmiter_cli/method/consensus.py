@@ -30,6 +30,8 @@ from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.unseen import unseen_classifier
 
 HALF = 0.5
+FEW = 20
+"""Images; fewer are no evidence against a teacher, whatever they say."""
 QUARTER = 0.25
 """A class with this share of its even share of the images weighs its own statistics and the rest alike."""
 
@@ -43,16 +45,20 @@ class Verdict:
         teachers: the same for each fine-tuned model; 0 for one that the others do better without.
         gain: by how much the transferred model is expected to be right more often than the strong model, a
             fraction: the posterior of all models together, averaged over held-out images.
+        images: how many unlabelled images there were.
     """
 
     strong: float
     teachers: tuple[float, ...]
     gain: float
+    images: int
 
     @property
     def word(self) -> str:
         """The verdict: "helps", "unsure" or "useless teacher"."""
         best = max(self.teachers)
+        if self.images < FEW:
+            return "unsure"
         if not best or best < HALF * self.strong:
             return "useless teacher"
         return "helps" if self.gain > 0 and best >= (1 - QUARTER) * self.strong else "unsure"
@@ -192,7 +198,9 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     gram = grams(strong, parts)
     own, trust = reliabilities(strong, zero_shot, teachers, parts, gram)
     if not max(own, *trust):
-        return LinearCorrection(zero_shot.new_zeros(strong.images.shape[1], classes)), Verdict(own, trust, 0.0)
+        return LinearCorrection(zero_shot.new_zeros(strong.images.shape[1], classes)), Verdict(
+            own, trust, 0.0, len(strong)
+        )
 
     def pooled(some: Sequence[int]) -> Float[Tensor, "images classes"]:
         answers = [zero_shot, *(teachers[one].finetuned for one in some)]
@@ -210,7 +218,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     unseen = unseen_classifier(strong, teachers, trust, log_posterior, share > HALF)
     merged = blend(unseen, chosen.classifier, share)
     weight = merged.weight - strong.logit_scale * texts
-    verdict = Verdict(own, trust, expected_gain(chosen, posterior, zero_shot))
+    verdict = Verdict(own, trust, expected_gain(chosen, posterior, zero_shot), len(strong))
     return LinearCorrection(weight.T.float(), merged.bias.float()), verdict
 
 

@@ -28,7 +28,7 @@ def polar_factor(matrix: Float[Tensor, "*batch size size"]) -> Float[Tensor, "*b
 
 
 def polar_by_lapack(matrix: Float[Tensor, "*batch size size"]) -> Float[Tensor, "*batch size size"]:
-    """A (A'A)^(-1/2), which is U V', from eigenvectors, which cost half of singular vectors; from those if need be.
+    """A (A'A)^(-1/2), which is U V', from eigenvectors, which cost less than singular vectors; from those if need be.
 
     The error of the root is about float64's times the square of A's condition, which SMALLEST_SQUARE keeps below 1e5;
     a Newton-Schulz step then squares what is missing from orthogonality.

@@ -188,8 +188,8 @@ def way_weights(
 ) -> dict[Way, float]:
     """The weight of each way: exp(-misses), normalised. A miss is an answer that is not the posterior's.
 
-    Misses are those among the images of classes left out, each counted once however often it was left out: ways that
-    many images tell apart exclude each other, and those that cannot be told apart are averaged.
+    Their number is the share of misses among the images of classes left out, of all times together, times the images
+    that are looked at: ways that many images tell apart exclude each other, others are averaged.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -215,7 +215,9 @@ def way_weights(
         for place, way in enumerate(WAYS):
             misses[place] += (added(base, found[way])(images)[:, held].argmax(-1) != wanted).sum().item()
         asked += len(wanted)
-    weights = F.softmax(-misses / max(1, asked) * len(rows), 0)
+    if not asked:
+        return {UNTESTED: 1.0}
+    weights = F.softmax(-misses / asked * len(rows), 0)
     return dict(zip(WAYS, weights.tolist(), strict=True))
 
 

@@ -19,7 +19,7 @@ def image_flops(encoder: CachedEncoder) -> int:
 
     A multiplication and an addition are two.
     """
-    path = encoder.folder / "flops.json"
+    path = encoder.folder / "image-flops.json"
     if path.is_file():
         return json.loads(path.read_text())["flops"]
     model = encoder.encoder.model

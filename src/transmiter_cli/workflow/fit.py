@@ -95,6 +95,9 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     """
     images = open_images(options.data, "train")
     names, labels = class_names(images.label_names, options.classes)
+    if len(names) < 2:
+        said = f"At least two classes are needed; there is {', '.join(map(repr, names))} alone."
+        raise UsageError(said, "pass a folder of class folders, or --classes FILE")
     templates = choose_templates(options.template, options.templates, names, labels)
     vocabulary = build_vocabulary(
         names, auxiliary_words(options.aux_words), options.vocabulary_size, options.settings.seed

@@ -109,6 +109,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
         for result in results_of(artefacts, encoder, encoded.embeddings, run.home(encoder.name, folders))
     ]
+    warn_of_useless_teachers(results, workspace)
     remember_transfer(weak.images.files, run, workspace)
     for result in results:
         result.artefact.save(result.path)
@@ -151,6 +152,20 @@ def warn_of_twins(weak: CachedEncoder, strong: Sequence[CachedEncoder], workspac
             workspace.reporter.warn(
                 f"{encoder.name} has the very weights of the weak model {weak.name}: they err alike, and the trust of "
                 "discriminant takes models to err independently."
+            )
+
+
+def warn_of_useless_teachers(results: Sequence[TransferResult], workspace: Workspace) -> None:
+    """Say which results follow a fine-tuned model that the discriminant found useless: all others than its own."""
+    verdicts = {
+        one.strong: one.settings.get("verdict", {}).get("verdict") for one in results if "verdict" in one.settings
+    }
+    for strong in [name for name, word in verdicts.items() if word == "useless teacher"]:
+        others = [one.name for one in results if one.strong == strong and "verdict" not in one.settings]
+        if others:
+            workspace.reporter.warn(
+                f"To {strong} the fine-tuned model looks useless, and {', '.join(others)} will follow it: use "
+                "discriminant, which leaves it aside, or another fine-tuned model."
             )
 
 

@@ -28,7 +28,7 @@ from transmiter_cli.method.discriminant import (
 )
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
 from transmiter_cli.method.logits import class_logits
-from transmiter_cli.method.unseen import WAYS, Way, corrections, joint_moments, novelty, unseen_classifier
+from transmiter_cli.method.unseen import WAYS, Way, carriers, corrections, joint_moments, novelty, unseen_classifier
 
 Rule = Callable[[Trial], Tensor]
 
@@ -210,7 +210,8 @@ def carried(trial: Trial, way: Way | None = None) -> Tensor:
     counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
     seen = counts >= 0.25 * len(posterior) / trial.classes
     if way is None:
-        return unseen_classifier(strong, [teacher], [1.0], posterior, seen)(images(trial)[1])
+        found = carriers(strong, [teacher], [1.0], posterior, seen)
+        return unseen_classifier(strong, found, ~seen, torch.arange(len(strong)))(images(trial)[1])
     rows = torch.arange(len(strong))
     new = novelty(teacher, ~seen, rows)
     found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)[way]

@@ -10,6 +10,7 @@ from transmiter_cli.method.unseen import (
     RHO,
     UNTESTED,
     Novelty,
+    carriers,
     centred,
     corrections,
     joint_moments,
@@ -100,7 +101,7 @@ def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: 
     same = Teacher(2 * teacher.weak_logits, teacher.weak)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
-    found = unseen_classifier(strong, [same], [1.0], log_posterior, seen)
+    found = unseen_classifier(strong, carriers(strong, [same], [1.0], log_posterior, seen), ~seen, every(strong))
     images = strong.unit_images()
     own = zero_shot(strong, world.classes)(images)[:, 4:6]
     torch.testing.assert_close(centred(found(images)[:, 4:6]), centred(own), atol=0.02 * own.std().item(), rtol=0.02)
@@ -109,9 +110,7 @@ def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: 
 def test_an_untrusted_teacher_has_no_say(world: World):
     strong, teacher = teacher_of(world)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
-    found = unseen_classifier(strong, [teacher], [0.0], log_posterior, ~mask(world, 4, 5))
-    own = zero_shot(strong, world.classes)
-    torch.testing.assert_close(found.weight, own.weight)
+    assert carriers(strong, [teacher], [0.0], log_posterior, ~mask(world, 4, 5)) == []
 
 
 def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: World):
@@ -119,8 +118,10 @@ def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: Worl
     same = Teacher(2 * teacher.weak_logits, teacher.weak)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
-    alone = unseen_classifier(strong, [teacher], [0.9], log_posterior, seen)
-    both = unseen_classifier(strong, [teacher, same], [0.9, 0.9], log_posterior, seen)
+    alone, both = (
+        unseen_classifier(strong, carriers(strong, some, trust, log_posterior, seen), ~seen, every(strong))
+        for some, trust in (([teacher], [0.9]), ([teacher, same], [0.9, 0.9]))
+    )
     torch.testing.assert_close(both.weight, alone.weight, rtol=0.05, atol=0.05 * alone.weight.std().item())
 
 

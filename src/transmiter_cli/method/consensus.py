@@ -15,7 +15,6 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import (
     SHRINKAGE,
     Chosen,
-    Linear,
     choose_discriminant,
     fold_moments,
     fold_rows,
@@ -26,10 +25,10 @@ from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, agreement, class_counts, pooled_log_posterior, third_party
 from transmiter_cli.method.logits import class_logits
+from transmiter_cli.method.merging import HALF, merged_classifier
 from transmiter_cli.method.ridge import LinearCorrection
-from transmiter_cli.method.unseen import unseen_classifier
+from transmiter_cli.method.unseen import carriers
 
-HALF = 0.5
 FEW = 20
 """Images; fewer are no evidence against a teacher, whatever they say."""
 QUARTER = 0.25
@@ -159,20 +158,6 @@ def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float]) ->
     return kept
 
 
-def blend(first: Linear, second: Linear, share: Float[Tensor, " classes"]) -> Linear:
-    """Among classes with a share of 1, the scores of the second; among those with 0, those of the first.
-
-    Each is centred over the classes by these shares, so that the two scales meet at the mean score.
-    """
-
-    def centred(values: Tensor) -> Tensor:
-        weights = share if values.ndim == 1 else share[:, None]
-        return values - (weights * values).sum(0) / share.sum().clamp_min(1e-12)
-
-    weight = first.weight + share[:, None] * (centred(second.weight) - centred(first.weight))
-    return Linear(weight, first.bias + share * (centred(second.bias) - centred(first.bias)))
-
-
 def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tuple[LinearCorrection, Verdict]:
     """One linear classifier of the strong model's embeddings from what all models say of unlabelled images.
 
@@ -183,7 +168,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
        shrinkage and temperature are chosen by held-out cross-entropy (`choose_discriminant`).
     4. Classes that hardly any image belongs to, neither by the posterior nor, as far as a teacher is trusted, by the
        held-out answers, keep the strong model's own scores, corrected by what the fine-tuned answers on other images
-       say of them (`unseen_classifier`, `blend`).
+       say of them, and lifted to where they compare with the others (`merged_classifier`).
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -215,8 +200,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     answered = max(trust) * chosen.class_counts() * len(strong) / len(chosen.rows)
     counts = torch.maximum(class_counts(log_posterior), answered)
     share = counts.square() / (counts.square() + (QUARTER * len(strong) / classes) ** 2)
-    unseen = unseen_classifier(strong, teachers, trust, log_posterior, share > HALF)
-    merged = blend(unseen, chosen.classifier, share)
+    found = carriers(strong, teachers, trust, log_posterior, share > HALF)
+    merged = merged_classifier(strong, found, posterior, chosen, share)
     weight = merged.weight - strong.logit_scale * texts
     verdict = Verdict(own, trust, expected_gain(chosen, posterior, zero_shot), len(strong))
     return LinearCorrection(weight.T.float(), merged.bias.float()), verdict

@@ -192,12 +192,14 @@ class Chosen:
     Attributes:
         classifier: of all images, its scores calibrated: softmax of them is a probability.
         shrinkage: the share of the identity in the covariance.
+        temperature: the factor that calibrates the scores.
         rows: the images that were held out in turn.
         held_out: their calibrated scores, each by a classifier that did not see it.
     """
 
     classifier: Linear
     shrinkage: float
+    temperature: float
     rows: Int[Tensor, " rows"]
     held_out: Float[Tensor, "rows classes"]
 
@@ -226,4 +228,4 @@ def choose_discriminant(
     factor = found[best][0]
     linear = discriminants(total(moments), texts, [shrinkages[best]])[0]
     calibrated = Linear(factor * linear.weight, factor * linear.bias)
-    return Chosen(calibrated, shrinkages[best], rows, factor * scores[best])
+    return Chosen(calibrated, shrinkages[best], factor, rows, factor * scores[best])

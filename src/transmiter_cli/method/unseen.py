@@ -163,24 +163,29 @@ def zero_shot(strong: Embeddings, classes: int) -> Linear:
     return Linear(weight, weight.new_zeros(classes))
 
 
-def added(first: Linear, second: Linear, strength: float = 1.0) -> Linear:
-    """The scores of the first and, scaled, those of the second."""
-    return Linear(first.weight + strength * second.weight, first.bias + strength * second.bias)
+def added(first: Linear, second: Linear) -> Linear:
+    """The scores of both."""
+    return Linear(first.weight + second.weight, first.bias + second.bias)
 
 
-def some_rows(strong: Embeddings, classes: int) -> Int[Tensor, " rows"]:
-    """Random images, as many as can be looked at at once."""
+def all_rows(strong: Embeddings) -> Int[Tensor, " rows"]:
+    """The numbers of all images."""
+    return torch.arange(len(strong), device=strong.images.device)
+
+
+def some_rows(rows: Int[Tensor, " rows"], classes: int) -> Int[Tensor, " some"]:
+    """A random choice of images, as many as can be looked at at once."""
     most = min(JUDGED, max(1, NUMBERS // classes))
     generator = torch.Generator().manual_seed(0)
-    return torch.randperm(len(strong), generator=generator)[:most].to(strong.images.device)
+    return rows[torch.randperm(len(rows), generator=generator)[:most].to(rows.device)]
 
 
-def left_out(seen: Int[Tensor, " classes"]) -> Iterator[Int[Tensor, " part"]]:
-    """A random third of some classes, two at least, REPEATS times."""
+def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[Int[Tensor, " part"]]:
+    """A random one of so many parts of some classes, two classes at least, several times."""
     generator = torch.Generator().manual_seed(0)
-    for _ in range(REPEATS):
+    for _ in range(times):
         order = torch.randperm(len(seen), generator=generator).to(seen.device)
-        yield seen[order[: max(2, len(seen) // 3)]]
+        yield seen[order[: max(2, len(seen) // part)]]
 
 
 def way_weights(
@@ -199,11 +204,11 @@ def way_weights(
     """
     if int(seen.sum()) < FEWEST:
         return {UNTESTED: 1.0}
-    rows = some_rows(strong, len(seen))
+    rows = some_rows(all_rows(strong), len(seen))
     answers = log_posterior[rows].argmax(-1)
     base, whole = zero_shot(strong, len(seen)), joint_moments(strong, teacher, rows)
     misses, asked = torch.zeros(len(WAYS), dtype=torch.float64), 0
-    for held in left_out(seen.nonzero().flatten()):
+    for held in left_out(seen.nonzero().flatten(), 3, REPEATS):
         away = torch.isin(answers, held)
         if bool(away.all()) or not bool(away.any()):
             continue
@@ -221,29 +226,37 @@ def way_weights(
     return dict(zip(WAYS, weights.tolist(), strict=True))
 
 
-def weighed_correction(
-    strong: Embeddings,
-    teacher: Teacher,
-    log_posterior: Float[Tensor, "images classes"],
-    seen: Bool[Tensor, " classes"],
-    new: Novelty,
-) -> Linear:
-    """What one teacher adds to the strong model's logits: the mean of all ways by their weights."""
-    rows = torch.arange(len(strong), device=strong.images.device)
-    found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)
-    weights = way_weights(strong, teacher, log_posterior, seen)
-    weight = torch.stack([share * found[way].weight for way, share in weights.items()]).sum(0)
-    return Linear(weight, torch.stack([share * found[way].bias for way, share in weights.items()]).sum(0))
+@dataclass(frozen=True)
+class Carrier:
+    """How what one teacher says of classes without images is carried over to the strong model.
+
+    Attributes:
+        teacher: the fine-tuned model and its weak twin on the unlabelled images.
+        weights: the weight of each way.
+        strength: what its correction is multiplied with, 0 to 1.
+    """
+
+    teacher: Teacher
+    weights: dict[Way, float]
+    strength: float
+
+    def correction(self, strong: Embeddings, unseen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Linear:
+        """What is added to the strong model's logits, learned from some images; the mean of all ways."""
+        new = novelty(self.teacher, unseen, some_rows(rows, len(unseen)))
+        found = corrections(strong, self.teacher, joint_moments(strong, self.teacher, rows), new)
+        shares = [(self.strength * weight, found[way]) for way, weight in self.weights.items()]
+        weight = torch.stack([share * one.weight for share, one in shares]).sum(0)
+        return Linear(weight, torch.stack([share * one.bias for share, one in shares]).sum(0))
 
 
-def unseen_classifier(
+def carriers(
     strong: Embeddings,
     teachers: Sequence[Teacher],
     trust: Sequence[float],
     log_posterior: Float[Tensor, "images classes"],
     seen: Bool[Tensor, " classes"],
-) -> Linear:
-    """The classifier for classes without images: the strong model's own scores and the teachers' corrections.
+) -> list[Carrier]:
+    """The teachers that have something to say of classes without images.
 
     A correction is as strong as its teacher is trusted. Several are averaged, each weighing as much as it is trusted
     and says anything new of these classes: a head that was fine-tuned on other classes alone says nothing.
@@ -255,11 +268,27 @@ def unseen_classifier(
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
     """
-    result, some = zero_shot(strong, len(seen)), some_rows(strong, len(seen))
-    new = [novelty(teacher, ~seen, some) for teacher in teachers]
-    says = [own * one.share for own, one in zip(trust, new, strict=True)]
-    for teacher, own, one, say in zip(teachers, trust, new, says, strict=True):
-        if say:
-            found = weighed_correction(strong, teacher, log_posterior, seen, one)
-            result = added(result, found, own * say / sum(says))
+    rows = some_rows(all_rows(strong), len(seen))
+    says = [own * novelty(teacher, ~seen, rows).share for own, teacher in zip(trust, teachers, strict=True)]
+    return [
+        Carrier(teacher, way_weights(strong, teacher, log_posterior, seen), own * say / sum(says))
+        for teacher, own, say in zip(teachers, trust, says, strict=True)
+        if say
+    ]
+
+
+def unseen_classifier(
+    strong: Embeddings, found: Sequence[Carrier], unseen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]
+) -> Linear:
+    """The classifier for classes without images: the strong model's own scores and what teachers say of other images.
+
+    Args:
+        strong: the strong model on the unlabelled images.
+        found: the teachers that say anything (`carriers`).
+        unseen: the classes without images.
+        rows: the images to learn from.
+    """
+    result = zero_shot(strong, len(unseen))
+    for carrier in found:
+        result = added(result, carrier.correction(strong, unseen, rows))
     return result

@@ -74,16 +74,22 @@ class Trial:
         return Embeddings(model.images[rows], model.texts, model.logit_scale)
 
     def score(self, logits: Tensor) -> dict[str, float]:
-        """Top-1 in percent on the test images: `all`; or base, novel (each among its own classes) and their mean HM."""
+        """Top-1 in percent on the test images, among all classes.
+
+        With base classes, also base and novel, each among its own classes, and their harmonic mean HM.
+        """
         labels = self.labels[self.test]
+        among_all = {"all": 100 * (logits.argmax(-1) == labels).double().mean().item()}
         if bool(self.base.all()):
-            return {"all": 100 * (logits.argmax(-1) == labels).double().mean().item()}
+            return among_all
         parts = {}
         for name, classes in (("base", self.base), ("novel", ~self.base)):
             rows = classes[labels]
             kept = logits[rows].masked_fill(~classes, -torch.inf)
             parts[name] = 100 * (kept.argmax(-1) == labels[rows]).double().mean().item()
-        return parts | {"HM": 2 * parts["base"] * parts["novel"] / max(parts["base"] + parts["novel"], 1e-9)}
+        return (
+            among_all | parts | {"HM": 2 * parts["base"] * parts["novel"] / max(parts["base"] + parts["novel"], 1e-9)}
+        )
 
 
 @dataclass(frozen=True)

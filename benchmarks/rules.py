@@ -19,6 +19,7 @@ from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.choice import choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import (
+    Linear,
     choose_discriminant,
     discriminants,
     fold_moments,
@@ -28,6 +29,7 @@ from transmiter_cli.method.discriminant import (
 )
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
 from transmiter_cli.method.logits import class_logits
+from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import WAYS, Way, carriers, corrections, joint_moments, novelty, unseen_classifier
 
 Rule = Callable[[Trial], Tensor]
@@ -203,6 +205,18 @@ def discriminant(trial: Trial, heads: bool = True) -> Tensor:
         return correction(zero_shot(trial).float(), trial.strong.images[trial.test])
 
 
+def self_trained(trial: Trial, others: bool = False) -> Tensor:
+    """`transfer`, then `self-train` on the test images, or on all other images: the strong model alone sees these."""
+    correction, _ = discriminant_transfer(trial.model("strong", trial.unlabelled), [teacher_of(trial)])
+    start = Linear(
+        *(part.detach().double() for part in correction.fold(trial.strong.unit_texts(), trial.strong.logit_scale))
+    )
+    rows = torch.ones(len(trial.labels), dtype=torch.bool)
+    rows[trial.test] = False
+    new = rows.nonzero().flatten() if others else trial.test
+    return self_train_classifier(trial.model("strong", new), start)(images(trial)[1])
+
+
 def carried(trial: Trial, way: Way | None = None) -> Tensor:
     """Z and what fine-tuning says of classes without images: one way to carry it over, or all as they are weighed."""
     strong, teacher = trial.model("strong", trial.unlabelled), teacher_of(trial)
@@ -281,6 +295,14 @@ UNSEEN: dict[str, Rule] = {
     "weighed by leaving classes out": carried,
 }
 """What fine-tuning says of classes that no unlabelled image shows; to be read in the columns of novel classes."""
+SELF_TRAINED: dict[str, Rule] = {
+    "strong zero-shot": zero_shot,
+    "EFT (3 models)": eft,
+    "discriminant": discriminant,
+    "self-trained on the test images": self_trained,
+    "self-trained on other images": partial(self_trained, others=True),
+}
+"""What more unlabelled images of all classes give, which no teacher is asked about."""
 AUTO: dict[str, Rule] = {
     **{f"ridge, rho {rho:g}": partial(ridge, rho=rho) for rho in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
     "ridge, rho auto": ridge_auto,

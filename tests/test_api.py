@@ -91,6 +91,29 @@ def test_an_artefact_survives_the_disk_byte_for_byte(world: World, fitted: tm.Ar
     assert loaded.details == json.loads(json.dumps(artefact.details))
 
 
+def test_self_training_needs_a_transferred_linear_classifier_and_two_images(world: World, fitted: tm.Artefact):
+    images = world.strong.images[TRAIN]
+    ridge = transfer(world, fitted, "ridge")
+    for wrong in (fitted, transfer(world, fitted, "adapter"), tm.self_train(ridge, images)):
+        with pytest.raises(ValueError, match="self_train needs what transfer made"):
+            tm.self_train(wrong, images)
+    with pytest.raises(InvalidTensorError, match="two images at least, not 1"):
+        tm.self_train(ridge, images[:1])
+
+
+def test_self_training_keeps_no_word_on_labels_and_says_what_it_saw(world: World, fitted: tm.Artefact):
+    ridge = transfer(world, fitted, "ridge")
+    found = tm.self_train(ridge, world.strong.images[TEST])
+    rows = tm.evaluate(world.labels[TEST], strong=world.part(world.strong, TEST), transferred={"self_trained": found})
+    row = rows["self_trained"]
+    assert (row.labels, row.gradients, row.parameters, row.models) == (False, False, 0, 0)
+    assert row.top1 > rows["strong"].top1 + 0.1
+    seen = found.details["self_train"]
+    assert seen["images"] == len(world.labels[TEST])
+    assert seen["missing"] == []
+    assert 0 <= seen["changed"] < 0.2
+
+
 @pytest.mark.parametrize("basis", ["compact", "paper"])
 def test_fit_transfer_and_refine_twice_give_the_same_bytes(world: World, basis, tmp_path):
     written: list[dict[str, bytes]] = []
@@ -99,12 +122,14 @@ def test_fit_transfer_and_refine_twice_give_the_same_bytes(world: World, basis, 
         moved = tm.transfer(fitted, world.weak, world.strong)
         ridge = tm.transfer(fitted, world.weak, world.strong, "ridge", finetuned_logits=world.finetuned_logits)
         refined = tm.refine(moved, world.strong.images[:60], world.labels[:60], epochs=3)
-        for name, artefact in {"fit": fitted, "transfer": moved, "ridge": ridge, "refine": refined}.items():
+        steps = {"fit": fitted, "transfer": moved, "ridge": ridge, "refine": refined}
+        steps["self_train"] = tm.self_train(ridge, world.strong.images)
+        for name, artefact in steps.items():
             artefact.save(tmp_path / str(number) / name)
         written.append({path.name: path.read_bytes() for path in (tmp_path / str(number)).iterdir()})
         torch.rand(5)  # a user's own draws in between change nothing
     assert written[0] == written[1]
-    assert len(written[0]) == 4
+    assert len(written[0]) == 5
 
 
 def test_no_step_holds_a_matrix_of_the_vocabulary_squared_or_of_all_logits(world: World):

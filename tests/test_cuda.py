@@ -24,6 +24,8 @@ def test_fit_transfer_and_refine_agree_with_the_cpu(world: World, method):
         teacher, labels = world.finetuned_logits.to(device), world.labels.to(device)
         fitted = tm.fit(weak, teacher, epochs=3, noise=0.0)
         moved = tm.transfer(fitted, weak, strong, method, finetuned_logits=teacher)
+        if method != "adapter":
+            assert tm.self_train(moved, strong.images).correction.weight.device.type == device
         refined = tm.refine(moved, strong.images[:60], labels[:60], epochs=5)
         logits = refined(tm.zero_shot_logits(strong), strong.images)
         assert logits.device.type == device

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transmiter_cli.api import fit as fit
     from transmiter_cli.api import refine as refine
+    from transmiter_cli.api import self_train as self_train
     from transmiter_cli.api import transfer as transfer
     from transmiter_cli.api import transfer_all as transfer_all
     from transmiter_cli.artefact import Artefact as Artefact
@@ -36,6 +37,7 @@ _HOME = {
     "fit": "api",
     "load": "artefact",
     "refine": "api",
+    "self_train": "api",
     "transfer": "api",
     "transfer_all": "api",
     "zero_shot_logits": "method.logits",
@@ -49,6 +51,7 @@ __all__ = [
     "fit",
     "load",
     "refine",
+    "self_train",
     "transfer",
     "transfer_all",
     "zero_shot_logits",

@@ -1,4 +1,4 @@
-"""fit, transfer and refine on tensors: all of transmiter for those who have embeddings already."""
+"""fit, transfer, self_train and refine on tensors: all of transmiter for those who have embeddings already."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal, get_args
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from transmiter_cli.artefact import Artefact, Correction, Method
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.choice import choose_reg, choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
+from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher
@@ -22,6 +24,7 @@ from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_correction
 from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
+from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.transfer import transfer_adapters
 
 
@@ -162,6 +165,41 @@ def on_strong(
         logit_scale=strong.logit_scale,
         details={**fitted.details, "transfer": {"images": len(strong), **chosen}},
     )
+
+
+def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> Artefact:
+    """Fit a transferred linear classifier to new unlabelled images by its own soft labels: no teacher, no label.
+
+    It helps where the images show classes that those of the transfer did not, or are many more. The transferred
+    classifier counts like ten images of each class, so that a few images change little. Classes that the images do not
+    show may lose some points: `details` name those that are the answer of none.
+
+    Args:
+        transferred: what `transfer` returned, with method "discriminant" or "ridge".
+        images: the strong model's embeddings of unlabelled images.
+
+    Raises:
+        InvalidTensorError: if widths do not match, values are not finite, or there are fewer than two images.
+        ValueError: if it is no transferred linear classifier.
+    """
+    correction = transferred.correction
+    if transferred.stage != "strong" or isinstance(correction, Adapter):
+        what = f"stage {transferred.stage!r}, method {transferred.method!r}"
+        raise ValueError(f"self_train needs what transfer made with 'discriminant' or 'ridge', not {what}.")
+    embeddings = Embeddings(images, transferred.texts.to(images.device), transferred.logit_scale)
+    if len(images) < 2:
+        raise InvalidTensorError(f"self-training needs two images at least, not {len(images)}.")
+    start = Linear(*(part.to(images.device).double() for part in transferred.classifier()))
+    found = self_train_classifier(embeddings, start)
+    change = found.weight - embeddings.logit_scale * embeddings.unit_texts()[: len(found.weight)]
+    module = LinearCorrection(change.T.float(), found.bias.float()).eval()
+    result = replace(transferred, stage="self_trained", correction=module)
+    answers = result.answers(embeddings)
+    changed = (answers != transferred.answers(embeddings)).double().mean().item()
+    counts = torch.bincount(answers, minlength=correction.classes).tolist()
+    missing = [name for name, count in zip(result.class_names, counts, strict=True) if not count]
+    about = {"images": len(images), "changed": changed, "missing": missing}
+    return replace(result, details={**transferred.details, "self_train": about})
 
 
 def refine(

@@ -1,4 +1,4 @@
-"""The artefact: a fitted, transferred or refined correction with all it needs, in one safetensors file."""
+"""The artefact: a correction, fitted, transferred or made of that, with all it needs, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.embeddings import Embeddings, require_finite
 from transmiter_cli.method.ridge import LinearCorrection
 
-Stage = Literal["weak", "strong", "refined"]
+Stage = Literal["weak", "strong", "self_trained", "refined"]
 Method = Literal["adapter", "ridge", "discriminant"]
 Correction = Adapter | LinearCorrection
 
@@ -30,7 +30,7 @@ class Artefact:
     """A correction of one model's class logits, and the vocabulary it was made for.
 
     Attributes:
-        stage: "weak" after fit, "strong" after transfer, "refined" after refine.
+        stage: "weak" after fit, "strong" after transfer, "self_trained" or "refined" after those commands.
         method: "adapter" (works on logits), "ridge" or "discriminant" (linear in the image embeddings).
         correction: the module that does it.
         texts: the model's unit-norm text embeddings T.

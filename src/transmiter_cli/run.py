@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -29,9 +29,12 @@ ARTEFACTS = {
     "transferred": "strong.safetensors",
     "ridge": "strong-ridge.safetensors",
     "discriminant": "strong-discriminant.safetensors",
+    "self_trained": "self-trained.safetensors",
     "refined": "refined.safetensors",
 }
-"""File names of what transfer and refine make, by the row of the evaluation they give."""
+"""File names of what transfer, self-train and refine make, by the row of the evaluation they give."""
+LATER: dict[str, Literal["self-train", "refine"]] = {"self_trained": "self-train", "refined": "refine"}
+"""The command behind each row that starts from what was transferred."""
 ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge", "discriminant": "discriminant"}
 """The row of the evaluation that each method of transfer gives."""
 DEFAULT_METHODS: tuple[Method, ...] = ("adapter", "discriminant")
@@ -84,7 +87,7 @@ class Task:
 
 
 class Made(NamedTuple):
-    """What transfer or refine made: for which strong model, and the row of the evaluation that it gives."""
+    """What transfer, self-train or refine made: for which strong model, and the row of the evaluation that it gives."""
 
     strong: str
     row: str
@@ -174,7 +177,7 @@ class Run:
         return sorted({*record.get("strong_folders", {}), *([record["strong"]] if "strong" in record else [])})
 
     def made(self) -> list[Made]:
-        """What there is of transfers and refinements."""
+        """What there is of transfers and what was made of them."""
         return [Made(strong, row) for strong in self.strong_models() for row in self.artefacts(strong)]
 
     def home(self, strong: str, folders: Mapping[str, str] | None = None) -> Path:
@@ -188,7 +191,7 @@ class Run:
         return self.path if folder is None else self.path / STRONG_MODELS / folder
 
     def artefacts(self, strong: str) -> dict[str, Path]:
-        """What was transferred to a strong model and refined there: a file by the row of the evaluation it gives.
+        """What was transferred to a strong model and made of it there: a file by the row of the evaluation it gives.
 
         With several --reg values, the first gives the row "transferred", each other one a row "reg=VALUE".
         """
@@ -263,7 +266,7 @@ class Run:
         return gone
 
     def forget(self) -> None:
-        """Remove what transfer and refine made."""
+        """Remove what transfer, self-train and refine made."""
         for path in [*(self.path / name for name in ARTEFACTS.values()), *self.path.glob(f"{SWEPT}*.safetensors")]:
             path.unlink(missing_ok=True)
         shutil.rmtree(self.path / STRONG_MODELS, ignore_errors=True)

@@ -20,7 +20,7 @@ EXAMPLE = "transmiter inspect transmiter-run/weak.safetensors"
 SHOWN = 8
 SHOWN_SETTINGS = ("reg", "rho", "images", "basis", "epochs", "epochs_taken", "penalty", "seed")
 """Settings that the line of an artefact has, of the step that made it."""
-STEPS = {"weak": "fit", "strong": "transfer", "refined": "refine"}
+STEPS = {"weak": "fit", "strong": "transfer", "self_trained": "self_train", "refined": "refine"}
 
 
 def command(

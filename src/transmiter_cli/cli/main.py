@@ -22,6 +22,7 @@ from transmiter_cli.cli import (
     models,
     predict,
     refine,
+    self_train,
     transfer,
 )
 
@@ -53,7 +54,7 @@ def root(
     """Options before the command."""
 
 
-for module in (demo, fit, transfer, refine, evaluate, predict, bench, embed, models, inspect):
+for module in (demo, fit, transfer, self_train, refine, evaluate, predict, bench, embed, models, inspect):
     app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.command)
 
 app.add_typer(cache.app, name=cache.NAME)

@@ -66,8 +66,8 @@ def command(
     use: Annotated[
         str | None,
         typer.Option(
-            help="Which correction, by its row of eval: `refined`, `discriminant`, `transferred`, `ridge`, `reg=10`, "
-            "...; the first there is of these if left out."
+            help="Which correction, by its row of eval: `refined`, `self_trained`, `discriminant`, `transferred`, "
+            "`ridge`, `reg=10`, ...; the first there is of these if left out."
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes per image.")] = 1,

@@ -17,6 +17,7 @@ TITLES = {
     "transferred": "transferred",
     "ridge": "ridge",
     "discriminant": "discriminant",
+    "self_trained": "self-trained",
     "refined": "refined",
     "strong_finetuned": "strong, fine-tuned",
 }

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.artefact import Artefact, load
+from transmiter_cli.artefact import Artefact, Method, load
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.run import FITTED, PROBE, Run, Task
+from transmiter_cli.run import FITTED, PROBE, ROWS, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
 from transmiter_cli.task.finetuned import HeadTeacher, LogitsTeacher, Teacher, mean_teacher, open_teacher
 
@@ -137,3 +139,19 @@ def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> No
             f"The {artefact.stage} artefact was made for {encoder.name} with other weights or preprocessing.",
             "fit and transfer again, or pass another --run",
         )
+
+
+def transferred_path(run: Run, strong: str, methods: Sequence[Method]) -> Path:
+    """Where the first of some methods is that was transferred to a strong model.
+
+    Raises:
+        UsageError: if none was.
+    """
+    there = run.artefacts(strong)
+    found = next((there[ROWS[method]] for method in methods if ROWS[method] in there), None)
+    if found is None:
+        raise UsageError(
+            f"There is no {methods[0]} in {run.path} to start from.",
+            f"transmiter transfer --strong {shlex.quote(strong)} --method {methods[0]}{run.flag}",
+        )
+    return found

@@ -270,7 +270,7 @@ def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
 
 
 def overlap_notes(files: Sequence[ImageRecord], scene: Scene, allowed: bool) -> tuple[str, ...]:
-    """What to say of images that fit, transfer or refine used.
+    """What to say of images that fit, transfer, self-train or refine used.
 
     Raises:
         TransmiterError: if there are any and they are not allowed.

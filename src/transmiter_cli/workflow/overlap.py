@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,10 +23,11 @@ from transmiter_cli.files import write_atomically
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 
-Use = Literal["fit", "transfer", "refine"]
+Use = Literal["fit", "transfer", "self-train", "refine"]
 FILES: dict[Use, str] = {
     "fit": "seen-by-fit.txt",
     "transfer": "seen-by-transfer.txt",
+    "self-train": "seen-by-self-train.txt",
     "refine": "seen-by-refine.txt",
 }
 """Where a run keeps the fingerprints of the images that a command used, one a line; transfer's beyond fit's."""
@@ -62,6 +65,20 @@ def remember_transfer(files: Sequence[ImageRecord], run: Run, workspace: Workspa
         workspace.reporter.note(
             f"The images are not those that fit saw: {len(more):,} more, {len(fewer):,} fewer (by their content)."
         )
+
+
+@contextmanager
+def remembering(use: Use, files: Sequence[ImageRecord], path: Path, run: Run, workspace: Workspace) -> Generator[None]:
+    """Write down which images went into an artefact that is written to `path` meanwhile.
+
+    They are added before, so that a kill leaves no image unsaid, and stand alone afterwards, unless another strong
+    model's artefact of that name stays.
+    """
+    used = set(fingerprints(files, workspace))
+    remember(use, used | (remembered(use, run) or set()), run)
+    yield
+    if [*run.path.rglob(path.name)] == [path]:
+        remember(use, used, run)
 
 
 def remembered(use: Use, run: Run) -> set[str] | None:

@@ -15,8 +15,8 @@ from transmiter_cli.workflow.common import check_artefact
 
 CHUNK = 4096
 """Images between two outputs; what is held in memory does not grow beyond."""
-PREFERENCE = ("refined", "discriminant", "transferred", "ridge")
-"""Which correction is taken where none is named: the one that saw labels, then the default method's."""
+PREFERENCE = ("refined", "self_trained", "discriminant", "transferred", "ridge")
+"""Which correction is taken where none is named: what saw labels, what saw more images, the default method's."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
     """What predicts in a run.
 
     Args:
-        row: "transferred", "ridge", "discriminant" or "refined"; the best there is if None.
+        row: "transferred", "ridge", "discriminant", "self_trained" or "refined"; the best there is if None.
         run: a run in which something was transferred.
         workspace: cache and device.
         strong: which strong model, where the run has several; the last one transferred to if None.

@@ -12,12 +12,11 @@ from transmiter_cli.artefact import Artefact, Method, load
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.errors import UsageError
 from transmiter_cli.method.refinement import RefineSettings
-from transmiter_cli.run import ARTEFACTS, ROWS, Run
+from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.task.shots import choose_shots
-from transmiter_cli.workflow.common import DataFlags, check_artefact
-from transmiter_cli.workflow.overlap import fingerprints, remember, remembered
+from transmiter_cli.workflow.common import DataFlags, check_artefact, transferred_path
+from transmiter_cli.workflow.overlap import remembering
 
 PREFERENCE: tuple[Method, ...] = ("discriminant", "adapter", "ridge")
 """Which correction is refined where none is named."""
@@ -60,14 +59,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     task = run.task()
     workspace = workspace.like_fit(task.decoding, task.precision)
     strong = run.strong(options.strong)
-    wanted: tuple[Method, ...] = (options.method,) if options.method else PREFERENCE
-    there = run.artefacts(strong)
-    source = next((there[ROWS[method]] for method in wanted if ROWS[method] in there), None)
-    if source is None:
-        raise UsageError(
-            f"There is no {wanted[0]} in {run.path} to refine.",
-            f"transmiter transfer --strong {strong} --method {wanted[0]}{run.flag}",
-        )
+    source = transferred_path(run, strong, (options.method,) if options.method else PREFERENCE)
     transferred = load(source, workspace.method_device)
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)
@@ -81,12 +73,10 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         artefact = api.refine(
             transferred, found.rows.float().to(workspace.method_device), kept, advance, **vars(options.settings)
         )
-    path, used = run.home(strong) / ARTEFACTS["refined"], set(fingerprints(found.files, workspace))
-    remember("refine", used | (remembered("refine", run) or set()), run)  # first, so that a kill leaves no image unsaid
-    artefact.save(path)
+    path = run.home(strong) / ARTEFACTS["refined"]
+    with remembering("refine", found.files, path, run, workspace):
+        artefact.save(path)
+        run.add(command, {strong: encoder.fingerprint})
     if artefact.details["refine"]["unchanged"]:
         workspace.reporter.warn("Nothing helped on held-out labels: refined is what was transferred.")
-    run.add(command, {strong: encoder.fingerprint})
-    if [*run.path.rglob(path.name)] == [path]:  # else what another strong model's refinement used must stay
-        remember("refine", used, run)
     return RefineResult(artefact, path, len(kept))

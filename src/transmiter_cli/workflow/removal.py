@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 
-from transmiter_cli.run import DEFAULT_METHODS, ROWS, SWEPT_ROW, Made, Run, swept_row
+from transmiter_cli.run import DEFAULT_METHODS, LATER, ROWS, SWEPT_ROW, Made, Run, swept_row
 
 
 def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:
@@ -23,7 +23,7 @@ def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:
     for made in gone:
         rows.setdefault(made.strong, []).append(made.row)
     what = "; ".join(f"{', '.join(names)} ({strong})" for strong, names in rows.items())
-    lines = dict.fromkeys(command_for(made, run, kept) for made in sorted(gone, key=lambda made: made.row == "refined"))
+    lines = dict.fromkeys(command_for(made, run, kept) for made in sorted(gone, key=lambda made: made.row in LATER))
     return f"No longer in {run.path}: {what}. To make it again: {' && '.join(lines)}"
 
 
@@ -32,16 +32,16 @@ def command_for(made: Made, run: Run, kept: Sequence[str]) -> str:
     line = next((line for line in reversed(run.history()) if makes(line, made)), None)
     if line is None:
         usual = f"transfer --strong {shlex.quote(made.strong)} --method {method_of(made.row)}"
-        return f"transmiter {'refine' if made.row == 'refined' else usual}{run.flag}"
-    others = [] if made.strong in kept or made.row == "refined" else kept
+        return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
+    others = [] if made.strong in kept or made.row in LATER else kept
     return shlex.join([*line, *(part for name in others for part in ("--strong", name))])
 
 
 def makes(line: Sequence[str], made: Made) -> bool:
     """Whether a command line makes a row for a strong model."""
     command, strong = line[1:2], values(line, "--strong")
-    if made.row == "refined":
-        return command == ["refine"] and (not strong or made.strong in strong)
+    if made.row in LATER:
+        return command == [LATER[made.row]] and (not strong or made.strong in strong)
     methods = values(line, "--method") or DEFAULT_METHODS
     if command != ["transfer"] or made.strong not in strong or method_of(made.row) not in methods:
         return False

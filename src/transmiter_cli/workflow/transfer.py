@@ -17,7 +17,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import class_answers
-from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
+from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, LATER, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
 from transmiter_cli.workflow.common import (
     EncodedImages,
     check_artefact,
@@ -242,9 +242,10 @@ def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], wr
             continue
         description = read_description(path)
         replaced = description["method"] in methods and (
-            description["stage"] == "refined" or path.name.startswith(SWEPT)
+            description["stage"] != "strong" or path.name.startswith(SWEPT)
         )
         if replaced or path.parent != home or description["details"]["model"]["fingerprint"] != encoder.fingerprint:
             path.unlink()
-    if not any(run.path.rglob(ARTEFACTS["refined"])):
-        (run.path / FILES["refine"]).unlink(missing_ok=True)
+    for row, use in LATER.items():
+        if not any(run.path.rglob(ARTEFACTS[row])):
+            (run.path / FILES[use]).unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""transmiter self-train."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from transmiter_cli.cli import console
+from transmiter_cli.cli.options import (
+    BatchOption,
+    DecodeOption,
+    DeviceOption,
+    JsonOption,
+    LimitOption,
+    PrecisionOption,
+    QuietOption,
+    RootOption,
+    RunOption,
+    SplitOption,
+    StrictOption,
+    StrongOption,
+    WorkersOption,
+)
+
+NAME = "self-train"
+EXAMPLE = "transmiter self-train --data NEW_IMAGES"
+
+
+def command(
+    run: RunOption,
+    data: Annotated[str, typer.Option(help="Unlabelled images, as fit takes them; labels are not looked at.")],
+    root: RootOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
+    method: Annotated[
+        Literal["discriminant", "ridge"] | None,
+        typer.Option(help="Which transferred classifier to start from; discriminant if there is one, else ridge."),
+    ] = None,
+    strong: StrongOption = None,
+    device: DeviceOption = "auto",
+    encode_batch: BatchOption = 64,
+    strict: StrictOption = False,
+    decode: DecodeOption = None,
+    workers: WorkersOption = None,
+    precision: PrecisionOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit the transferred classifier to new unlabelled images, of new classes above all: no teacher, no label."""
+    from transmiter_cli.run import Run
+    from transmiter_cli.workflow.common import DataFlags
+    from transmiter_cli.workflow.self_train import SelfTrainOptions, self_train_run
+
+    options = SelfTrainOptions(DataFlags(data, root, split, limit), method, strong)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
+    result = self_train_run(options, Run(run), workspace, console.command_line())
+    if json:
+        about = {"method": result.artefact.method, "images": result.images, "changed": result.changed}
+        console.print_json({"artefact": str(result.path), **about})
+        return
+    console.print_result(
+        [
+            ("self-trained", console.shown(result.path)),
+            ("learned from", f"{result.images:,} unlabelled images"),
+            ("answers", f"{100 * result.changed:.1f} % of them changed"),
+            ("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}"),
+        ]
+    )

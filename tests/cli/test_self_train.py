@@ -1,0 +1,102 @@
+"""self-train: new unlabelled images, no teacher."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.conftest import Cli
+from tests.cli.test_errors import failed
+from tests.cli.test_overlap import digits
+from transmiter_cli.artefact import load
+
+FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", 1)
+TRANSFER = ("transfer", "--strong", "demo-strong")
+NOVEL = ("five", "six", "seven", "eight", "nine")
+BASE = ("zero", "one", "two", "three", "four")
+FEW = 20
+"""Digits per class."""
+
+
+def flat(source: Path, folder: Path, labels: Sequence[str]) -> Path:
+    """The images of some classes in one folder."""
+    folder.mkdir()
+    for file in (file for label in labels for file in (source / label).iterdir()):
+        shutil.copyfile(file, folder / f"{file.parent.name}-{file.name}")
+    return folder
+
+
+@pytest.fixture
+def run(cli: Cli, tmp_path: Path) -> Cli:
+    """Transferred on digits below five alone; `new` has digits of all classes, `test` others of them."""
+    flat(digits(tmp_path / "all", 0, FEW), tmp_path / "base", BASE)
+    digits(tmp_path / "new", FEW, FEW), digits(tmp_path / "test", 2 * FEW, FEW)
+    (tmp_path / "names.txt").write_text("\n".join(sorted((*BASE, *NOVEL))))
+    assert cli(*FIT, "--data", "base", "--classes", "names.txt").code == 0
+    assert cli(*TRANSFER, "--method", "discriminant", "--method", "adapter").code == 0
+    return cli
+
+
+def top1(cli: Cli, *flags: object) -> dict[str, float]:
+    outcome = cli("eval", "--data", "test", "--json", *flags)
+    assert outcome.code == 0, outcome.err
+    return {name: row["top1"] for name, row in json.loads(outcome.out)["rows"].items()}
+
+
+def test_new_images_help_where_the_transfer_saw_some_classes_alone(run: Cli):
+    outcome = run("self-train", "--data", "new")
+    assert outcome.code == 0
+    assert "200 unlabelled images" in outcome.out
+    rows = top1(run)
+    assert rows["self_trained"] > rows["discriminant"] + 0.02
+    assert rows["self_trained"] > rows["strong"] + 0.05
+
+
+def test_labels_are_not_looked_at(run: Cli, tmp_path: Path):
+    assert run("self-train", "--data", "new").code == 0
+    labelled = load("transmiter-run/self-trained.safetensors").classifier()
+    assert run("self-train", "--data", flat(tmp_path / "new", tmp_path / "mixed", BASE + NOVEL)).code == 0
+    unlabelled = load("transmiter-run/self-trained.safetensors").classifier()
+    for one, two in zip(labelled, unlabelled, strict=True):  # the same images, in other parts of cross-validation
+        assert torch.nn.functional.cosine_similarity(one.flatten(), two.flatten(), dim=0) > 0.99
+
+
+def test_predict_takes_it_and_eval_refuses_its_images(run: Cli):
+    made = json.loads(run("self-train", "--data", "new", "--json").out)
+    assert made["images"] == 10 * FEW
+    assert 0 < made["changed"] < 0.5
+    outcome = run("predict", "--data", "test")
+    assert outcome.out == run("predict", "--data", "test", "--use", "self_trained").out
+    assert outcome.out != run("predict", "--data", "test", "--use", "discriminant").out
+    failed(run("eval", "--data", "new"), 1, "self-train used 200 of these 200 images")
+    assert "OVERLAP: in this run self-train used 200" in run("eval", "--data", "new", "--allow-overlap").out
+
+
+def test_a_new_transfer_removes_it_and_says_how_to_make_it_again(run: Cli):
+    assert run("self-train", "--data", "new").code == 0
+    again = run(*TRANSFER, "--method", "discriminant")
+    assert "No longer in transmiter-run: self_trained (demo-strong)." in again.err
+    assert "To make it again: transmiter self-train --data new\n" in again.err
+    assert run("eval", "--data", "new").code == 0, "what it used is forgotten with it"
+
+
+def test_what_cannot_be_self_trained_is_refused(run: Cli, tmp_path: Path):
+    failed(run("self-train", "--data", "new", "--method", "ridge"), 2, "There is no ridge in transmiter-run")
+    assert "Missing option '--data'" in run("self-train").err
+    (tmp_path / "one").mkdir()
+    shutil.copyfile(next((tmp_path / "new").rglob("*.png")), tmp_path / "one" / "one.png")
+    failed(run("self-train", "--data", "one"), 1, "two at least")
+
+
+def test_images_that_are_few_or_show_some_classes_alone_are_warned_of(run: Cli, tmp_path: Path):
+    assert "Warning" not in run("self-train", "--data", "new").err
+    outcome = run("self-train", "--data", flat(tmp_path / "new", tmp_path / "novel", NOVEL[:1]))
+    assert outcome.code == 0
+    assert "Fewer than 10 images per class" in outcome.err
+    assert "Warning: No image seems to show" in outcome.err
+    assert "of 10 classes" in outcome.err

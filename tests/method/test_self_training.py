@@ -1,0 +1,83 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import random_embeddings
+from transmiter_cli.method.discriminant import Linear, Moments
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.self_training import SHRINKAGE, expected_means, self_train_classifier
+
+CLASSES, WIDTH, SCALE = 8, 32, 20.0
+
+
+@pytest.fixture(scope="module")
+def task() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, labels, and texts that lie beside the class means."""
+    generator = torch.Generator().manual_seed(0)
+    means, apart = F.normalize(torch.randn(2, CLASSES, WIDTH, generator=generator), dim=-1)
+    labels = torch.arange(800) % CLASSES
+    images = F.normalize(means[labels] + 1.2 * torch.randn(800, WIDTH, generator=generator) / WIDTH**0.5, dim=-1)
+    return images, labels, F.normalize(means + 1.2 * apart, dim=-1)
+
+
+def zero_shot(texts: torch.Tensor) -> Linear:
+    return Linear(SCALE * texts.double(), torch.zeros(len(texts)).double())
+
+
+def test_it_improves_on_images_that_it_was_not_trained_on(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
+    images, labels, texts = task
+    start = zero_shot(texts)
+    found = self_train_classifier(Embeddings(images[:400], texts, SCALE), start)
+    before, after = ((one(images[400:]).argmax(-1) == labels[400:]).float().mean() for one in (start, found))
+    assert after > before + 0.05
+
+
+def test_a_few_images_change_little(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
+    images, labels, texts = task
+    start = zero_shot(texts)
+    found = self_train_classifier(Embeddings(images[:6], texts, SCALE), start)
+    before, after = ((one(images[400:]).argmax(-1) == labels[400:]).float().mean() for one in (start, found))
+    assert after >= before - 0.02
+
+
+def class_parts(rows: torch.Tensor, labels: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The mean and the soft labels of each class."""
+    return [(column @ rows / column.sum(), column) for column in labels.T]
+
+
+@given(seed=st.integers(0, 2**16), images=st.integers(2, 40))
+@settings(max_examples=20, deadline=None)
+def test_fishers_rule_makes_the_weights_of_the_expected_means(seed: int, images: int):
+    model = random_embeddings(images, 12, 6, seed)
+    start = zero_shot(model.unit_texts()[:5])
+    rows, labels = model.unit_images().double(), F.softmax(start(model.unit_images()), -1)
+    within = (
+        sum(
+            weight * torch.outer(row - mean, row - mean)
+            for mean, column in class_parts(rows, labels)
+            for row, weight in zip(rows, column, strict=True)
+        )
+        / images
+    )
+    shrunk = (1 - SHRINKAGE) * within + SHRINKAGE * within.diagonal().mean() * torch.eye(6).double()
+    means = expected_means(Moments(rows.T @ rows, labels.T @ rows, labels.sum(0)), start)
+    weight = start.weight - start.weight.mean(0)
+    torch.testing.assert_close(means @ torch.linalg.pinv(shrunk), weight, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("images", [2, 3, 7])
+def test_few_images_give_finite_classifiers(images: int):
+    model = random_embeddings(images, 12, 8, images)
+    start = Linear(1e3 * model.unit_texts()[:5].double(), torch.zeros(5).double())
+    found = self_train_classifier(model, start)
+    assert torch.isfinite(found.weight).all()
+    assert torch.isfinite(found.bias).all()
+
+
+def test_the_same_inputs_give_the_same_classifier(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
+    images, _, texts = task
+    one, two = (self_train_classifier(Embeddings(images, texts, SCALE), zero_shot(texts)) for _ in range(2))
+    assert torch.equal(one.weight, two.weight)
+    assert torch.equal(one.bias, two.bias)

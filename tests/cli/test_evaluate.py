@@ -169,6 +169,13 @@ def test_base_to_novel_by_coops_rule_and_by_a_file(cli: Cli, run: Path, tmp_path
     assert gate.code == 0
     (tmp_path / "base.txt").write_text("eleven\n")
     failed(cli("eval", "--base", "base.txt"), 1, "'eleven', which is none of the run's 10 classes")
+    for stranger in ("eleven", "twelve"):
+        (tmp_path / "strange" / stranger).mkdir(parents=True)
+        shutil.copyfile(
+            next(file.path for file in open_images("demo-digits", "test").files),
+            tmp_path / "strange" / stranger / "1.png",
+        )
+    failed(cli("eval", "--data", "strange"), 1, "2 classes, 'eleven', 'twelve', which are none of the run's 10 classes")
     failed(cli("eval", "--base", "absent.txt"), 2, "no file 'absent.txt'")
     (tmp_path / "twice.txt").write_text("one\ntwo\none\n")
     failed(cli("eval", "--base", "twice.txt"), 1, "twice.txt has the class 'one' twice")
@@ -178,7 +185,7 @@ def test_other_data_with_a_mapped_class_list(cli: Cli, run: Path, tmp_path: Path
     other = copies("test", tmp_path / "other", ["one", "two", "six"])
     for name in ("one", "two", "six"):
         (other / name).rename(other / f"n-{name}")
-    failed(cli("eval", "--data", "other"), 1, "class 'n-one'", "--map FILE")
+    failed(cli("eval", "--data", "other"), 1, "3 classes, 'n-one', 'n-six', 'n-two', which are none", "--map FILE")
     mapping: dict[str, str | None] = {"n-one": "one", "n-two": "two", "n-six": "six"}
     (tmp_path / "map.json").write_text(json.dumps(mapping))
     shown = json.loads(cli("eval", "--data", "other", "--map", "map.json", "--json").out)

@@ -124,3 +124,10 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
     absent = run("predict", "absent.jpg")
     assert absent.code == 1
     assert "absent.jpg: No such file" in absent.err
+
+
+def test_a_folder_among_the_files_is_named_in_the_fix(run: Cli, tmp_path: Path):
+    (tmp_path / "my photos").mkdir()
+    outcome = run("predict", "my photos", "--limit", 3)
+    assert outcome.code == 2
+    assert "Try: transmiter predict --data 'my photos'" in outcome.err

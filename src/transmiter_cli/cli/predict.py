@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json as json_module
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -91,7 +92,8 @@ def command(
         raise UsageError("Name image files or --data, and not both.", EXAMPLE)
     given = {"--root": root, "--split": split, "--limit": limit}
     if images and (flags := [flag for flag, value in given.items() if value is not None]):
-        raise UsageError(f"{', '.join(flags)} says which images of --data are meant, not which image files.", EXAMPLE)
+        fix = f"transmiter predict --data {shlex.quote(str(images[0]))}" if images[0].is_dir() else EXAMPLE
+        raise UsageError(f"{', '.join(flags)} says which images of --data are meant, not which image files.", fix)
     from transmiter_cli.embedding.sources import DataSpec, ImageFile, open_images
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.predict import open_predictor

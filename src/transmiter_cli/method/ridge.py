@@ -84,7 +84,7 @@ def solve_ridge(
     level = (rho * gram.diagonal().mean()).clamp_min(TINY)
     factor, failed = torch.linalg.cholesky_ex(gram + level * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     if bool(failed):
-        raise InvalidTensorError(f"rho = {rho} is too small for these embeddings.", "a larger --rho")
+        raise InvalidTensorError(f"a ridge strength of {rho} is too small for these embeddings.", "a larger --rho")
     return torch.cholesky_solve(cross, factor)
 
 
@@ -99,8 +99,8 @@ def ridge_sweep(
     moments = ridge_moments(strong, finetuned_logits)
     values, vectors = torch.linalg.eigh(moments.gram)
     rotated = vectors.T @ moments.cross
-    shifts = [rho * values.mean() for rho in rhos]  # the mean of the diagonal is that of the eigenvalues
-    return [LinearCorrection((vectors @ (rotated / (values + shift)[:, None])).float()) for shift in shifts]
+    shifts = [(rho * values.mean()).clamp_min(TINY) for rho in rhos]  # the diagonal's mean is the eigenvalues'
+    return [LinearCorrection((vectors @ (rotated / (values.clamp_min(0) + shift)[:, None])).float()) for shift in shifts]
 
 
 def ridge_moments(strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> RidgeMoments:

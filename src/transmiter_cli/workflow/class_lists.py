@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transmiter_cli.embedding.sources import ImageRecord, ImageSet
+from transmiter_cli.embedding.sources.record import foreign_classes
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.protocols import coop_base
@@ -28,21 +29,21 @@ class ClassMap:
     labels: Sequence[str]
     targets: Mapping[str, int | None]
 
-    def index(self, label: str | None) -> int | None:
-        """The class of a label; None if its images are left out.
+    def classes_of(self, labels: Iterable[str | None]) -> dict[str | None, int | None]:
+        """The class of each label; None if its images are left out.
 
         Raises:
-            TransmiterError: if the label is neither in the map nor a class of the run.
+            TransmiterError: if a label is neither in the map nor a class of the run.
         """
-        if label is not None and label in self.targets:
-            return self.targets[label]
-        if label in self.labels:
-            return self.labels.index(label)
-        raise TransmiterError(
-            f"The data have the class {label!r}, which is none of the run's {len(self.labels)} classes "
-            f"({', '.join(self.labels[:5])}{', ...' if len(self.labels) > 5 else ''}).",
-            'name it in --map FILE, a JSON object {"the data\'s label": "the run\'s class"}',
-        )
+        known: dict[str | None, int | None] = {**{label: i for i, label in enumerate(self.labels)}, **self.targets}
+        asked = dict.fromkeys(labels)
+        unknown = [label for label in asked if label not in known]
+        if unknown:
+            raise TransmiterError(
+                foreign_classes(unknown, self.labels),
+                'name each in --map FILE, a JSON object {"the data\'s label": "the run\'s class"}',
+            )
+        return {label: known[label] for label in asked}
 
     def known_only(self, images: ImageSet) -> ImageSet:
         """The images whose label is not left out.
@@ -50,7 +51,7 @@ class ClassMap:
         Raises:
             TransmiterError: if a label is unknown, or no image remains.
         """
-        index = {label: self.index(label) for label in dict.fromkeys(file.label for file in images.files)}
+        index = self.classes_of(file.label for file in images.files)
         kept = tuple(file for file in images.files if index[file.label] is not None)
         if not kept:
             raise TransmiterError("The map leaves out all images.")
@@ -58,7 +59,7 @@ class ClassMap:
 
     def indices(self, files: Sequence[ImageRecord]) -> list[int]:
         """The class of each image, of which none is left out."""
-        found = {label: self.index(label) for label in dict.fromkeys(file.label for file in files)}
+        found = self.classes_of(file.label for file in files)
         return [index for file in files if (index := found[file.label]) is not None]
 
     def among(self, images: ImageSet) -> list[int] | None:
@@ -68,9 +69,9 @@ class ClassMap:
         """
         if not self.targets:
             return None
-        names = set(images.label_names) | {file.label for file in images.files}
-        found = {self.index(label) for label in names if label is not None}
-        return sorted(index for index in found if index is not None)
+        names = [*images.label_names, *(file.label for file in images.files)]
+        found = self.classes_of(label for label in names if label is not None)
+        return sorted({index for index in found.values() if index is not None})
 
 
 def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -> ClassMap:

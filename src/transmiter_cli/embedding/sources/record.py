@@ -14,6 +14,9 @@ from PIL import Image
 
 from transmiter_cli.errors import TransmiterError
 
+SHOWN = 5
+"""Classes that a message names."""
+
 
 @runtime_checkable
 class ImageRecord(Protocol):
@@ -109,13 +112,21 @@ class ImageSet:
             raise TransmiterError(
                 "These images have no labels: they lie in no class folders, and nothing else says what they show."
             )
-        unknown = [file.label for file in self.files if file.label not in index]
+        unknown = [label for label in dict.fromkeys(file.label for file in self.files) if label not in index]
         if unknown:
-            raise TransmiterError(
-                f"The data have the class {unknown[0]!r}, which is none of the run's "
-                f"{len(label_names)} classes ({', '.join(label_names[:5])}{', ...' if len(label_names) > 5 else ''})."
-            )
+            raise TransmiterError(foreign_classes(unknown, label_names))
         return [index[file.label] for file in self.files]
+
+
+def foreign_classes(unknown: Sequence[str | None], known: Sequence[str]) -> str:
+    """What to say of data that have classes which a run does not know."""
+
+    def some(names: Sequence[object]) -> str:
+        return f"{', '.join(map(str, names[:SHOWN]))}{', ...' if len(names) > SHOWN else ''}"
+
+    named = some([repr(label) for label in unknown])
+    what = f"the class {named}, which is" if len(unknown) == 1 else f"{len(unknown)} classes, {named}, which are"
+    return f"The data have {what} none of the run's {len(known)} classes ({some(known)})."
 
 
 def file_identity(path: str) -> str:

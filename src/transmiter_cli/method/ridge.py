@@ -98,9 +98,9 @@ def ridge_sweep(
     """
     moments = ridge_moments(strong, finetuned_logits)
     values, vectors = torch.linalg.eigh(moments.gram)
-    rotated = vectors.T @ moments.cross
+    values, rotated = values.clamp_min(0), vectors.T @ moments.cross
     shifts = [(rho * values.mean()).clamp_min(TINY) for rho in rhos]  # the diagonal's mean is the eigenvalues'
-    return [LinearCorrection((vectors @ (rotated / (values.clamp_min(0) + shift)[:, None])).float()) for shift in shifts]
+    return [LinearCorrection((vectors @ (rotated / (values + shift)[:, None])).float()) for shift in shifts]
 
 
 def ridge_moments(strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> RidgeMoments:

@@ -45,12 +45,14 @@ class Verdict:
         gain: by how much the transferred model is expected to be right more often than the strong model, a
             fraction: the posterior of all models together, averaged over held-out images.
         images: how many unlabelled images there were.
+        unseen: how many classes hardly any of them belongs to.
     """
 
     strong: float
     teachers: tuple[float, ...]
     gain: float
     images: int
+    unseen: int = 0
 
     @property
     def word(self) -> str:
@@ -64,7 +66,8 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """What an artefact keeps of it."""
-        return {"verdict": self.word, "strong": self.strong, "teachers": list(self.teachers), "gain": self.gain}
+        trust = {"strong": self.strong, "teachers": list(self.teachers)}
+        return {"verdict": self.word, **trust, "gain": self.gain, "unseen": self.unseen}
 
 
 def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
@@ -203,7 +206,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     found = carriers(strong, teachers, trust, log_posterior, share > HALF)
     merged = merged_classifier(strong, found, posterior, chosen, share)
     weight = merged.weight - strong.logit_scale * texts
-    verdict = Verdict(own, trust, expected_gain(chosen, posterior, zero_shot), len(strong))
+    gain, without = expected_gain(chosen, posterior, zero_shot), int((share <= HALF).sum())
+    verdict = Verdict(own, trust, gain, len(strong), without)
     return LinearCorrection(weight.T.float(), merged.bias.float()), verdict
 
 

@@ -110,6 +110,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for result in results_of(artefacts, encoder, encoded.embeddings, run.home(encoder.name, folders))
     ]
     warn_of_useless_teachers(results, workspace)
+    note_unseen_classes(results, len(task.classes), run, workspace)
     remember_transfer(weak.images.files, run, workspace)
     for result in results:
         result.artefact.save(result.path)
@@ -153,6 +154,16 @@ def warn_of_twins(weak: CachedEncoder, strong: Sequence[CachedEncoder], workspac
                 f"{encoder.name} has the very weights of the weak model {weak.name}: they err alike, and the trust of "
                 "discriminant takes models to err independently."
             )
+
+
+def note_unseen_classes(results: Sequence[TransferResult], classes: int, run: Run, workspace: Workspace) -> None:
+    """Say so where the discriminant found no image of some classes."""
+    unseen = max((one.settings.get("verdict", {}).get("unseen", 0) for one in results), default=0)
+    if unseen:
+        workspace.reporter.note(
+            f"Hardly any image seems to show {unseen} of {classes} classes. Once there are images of them, without "
+            f"labels: transmiter self-train --data IMAGES{run.flag}"
+        )
 
 
 def warn_of_useless_teachers(results: Sequence[TransferResult], workspace: Workspace) -> None:

@@ -18,13 +18,14 @@ from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.experts import Teacher, class_counts
 from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.merging import SEEN, shares_of_images
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_correction
 from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
-from transmiter_cli.method.self_training import self_train_classifier
+from transmiter_cli.method.self_training import FEWEST, distinct, self_train_classifier
 from transmiter_cli.method.transfer import transfer_adapters
 
 
@@ -167,19 +168,20 @@ def on_strong(
     )
 
 
+@torch.no_grad()
 def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> Artefact:
     """Fit a transferred linear classifier to new unlabelled images by its own soft labels: no teacher, no label.
 
-    It helps where the images show classes that those of the transfer did not, or are many more. The transferred
-    classifier counts like ten images of each class, so that a few images change little. Classes that the images do not
-    show may lose some points: `details` name those that are the answer of none.
+    The images should show all classes; it helps where those of the transfer did not. The transferred classifier counts
+    like ten images of each class, so that a few images change little; images that repeat another count once. Classes
+    that the images do not show lose some points: `details` name those that hardly any seems to belong to.
 
     Args:
         transferred: what `transfer` returned, with method "discriminant" or "ridge".
         images: the strong model's embeddings of unlabelled images.
 
     Raises:
-        InvalidTensorError: if widths do not match, values are not finite, or there are fewer than two images.
+        InvalidTensorError: if widths do not match, values are not finite, or there are too few different images.
         ValueError: if it is no transferred linear classifier.
     """
     correction = transferred.correction
@@ -187,18 +189,18 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
         what = f"stage {transferred.stage!r}, method {transferred.method!r}"
         raise ValueError(f"self_train needs what transfer made with 'discriminant' or 'ridge', not {what}.")
     embeddings = Embeddings(images, transferred.texts.to(images.device), transferred.logit_scale)
-    if len(images) < 2:
-        raise InvalidTensorError(f"self-training needs two images at least, not {len(images)}.")
+    embeddings = replace(embeddings, images=images[distinct(embeddings.unit_images())])
+    if len(embeddings) < FEWEST:
+        raise InvalidTensorError(f"self-training needs {FEWEST} different images at least, not {len(embeddings)}.")
     start = Linear(*(part.to(images.device).double() for part in transferred.classifier()))
     found = self_train_classifier(embeddings, start)
     change = found.weight - embeddings.logit_scale * embeddings.unit_texts()[: len(found.weight)]
     module = LinearCorrection(change.T.float(), found.bias.float()).eval()
     result = replace(transferred, stage="self_trained", correction=module)
-    answers = result.answers(embeddings)
-    changed = (answers != transferred.answers(embeddings)).double().mean().item()
-    counts = torch.bincount(answers, minlength=correction.classes).tolist()
-    missing = [name for name, count in zip(result.class_names, counts, strict=True) if not count]
-    about = {"images": len(images), "changed": changed, "missing": missing}
+    changed = (result.answers(embeddings) != transferred.answers(embeddings)).double().mean().item()
+    few = shares_of_images(class_counts(start(embeddings.unit_images()).log_softmax(-1)), len(embeddings)) <= SEEN
+    missing = [name for name, lacks in zip(result.class_names, few.tolist(), strict=True) if lacks]
+    about = {"images": len(embeddings), "changed": changed, "missing": missing}
     return replace(result, details={**transferred.details, "self_train": about})
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.conftest import random_embeddings
 from transmiter_cli.method.discriminant import Linear, Moments
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.self_training import SHRINKAGE, expected_means, self_train_classifier
+from transmiter_cli.method.self_training import FEWEST, SHRINKAGE, distinct, expected_means, self_train_classifier
 
 CLASSES, WIDTH, SCALE = 8, 32, 20.0
 
@@ -37,7 +37,7 @@ def test_it_improves_on_images_that_it_was_not_trained_on(task: tuple[torch.Tens
 def test_a_few_images_change_little(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
     images, labels, texts = task
     start = zero_shot(texts)
-    found = self_train_classifier(Embeddings(images[:6], texts, SCALE), start)
+    found = self_train_classifier(Embeddings(images[:FEWEST], texts, SCALE), start)
     before, after = ((one(images[400:]).argmax(-1) == labels[400:]).float().mean() for one in (start, found))
     assert after >= before - 0.02
 
@@ -67,13 +67,19 @@ def test_fishers_rule_makes_the_weights_of_the_expected_means(seed: int, images:
     torch.testing.assert_close(means @ torch.linalg.pinv(shrunk), weight, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("images", [2, 3, 7])
-def test_few_images_give_finite_classifiers(images: int):
-    model = random_embeddings(images, 12, 8, images)
-    start = Linear(1e3 * model.unit_texts()[:5].double(), torch.zeros(5).double())
-    found = self_train_classifier(model, start)
-    assert torch.isfinite(found.weight).all()
-    assert torch.isfinite(found.bias).all()
+def test_a_few_images_of_one_class_leave_the_scale_as_it_was(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
+    images, labels, texts = task
+    start = zero_shot(texts)
+    found = self_train_classifier(Embeddings(images[labels == 0][:FEWEST], texts, SCALE), start)
+    assert found.weight.norm() < 3 * start.weight.norm()
+
+
+@given(seed=st.integers(0, 2**16), images=st.integers(1, 30), times=st.integers(1, 5))
+@settings(max_examples=20, deadline=None)
+def test_repeated_images_count_once(seed: int, images: int, times: int):
+    rows = random_embeddings(images, 3, 16, seed).unit_images()
+    repeated = rows.repeat(times, 1) + 1e-8
+    assert torch.equal(distinct(repeated), torch.arange(images))
 
 
 def test_the_same_inputs_give_the_same_classifier(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):

@@ -41,7 +41,8 @@ def command(
     method: Annotated[
         Literal["adapter", "ridge", "discriminant"] | None,
         typer.Option(
-            help="Which transferred correction to refine; the first there is of discriminant, adapter, ridge."
+            help="Which transferred correction to refine; if left out, what self-train made, "
+            "else the first there is of discriminant, adapter, ridge."
         ),
     ] = None,
     strong: StrongOption = None,

@@ -47,7 +47,7 @@ def command(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Fit the transferred classifier to new unlabelled images, of new classes above all: no teacher, no label."""
+    """Fit the transferred classifier to new unlabelled images of all classes by its own answers, without a teacher."""
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.self_train import SelfTrainOptions, self_train_run
@@ -56,13 +56,13 @@ def command(
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     result = self_train_run(options, Run(run), workspace, console.command_line())
     if json:
-        about = {"method": result.artefact.method, "images": result.images, "changed": result.changed}
-        console.print_json({"artefact": str(result.path), **about})
+        about = {"images": result.images, "changed": result.changed, "missing": result.missing}
+        console.print_json({"artefact": str(result.path), "method": result.artefact.method, **about})
         return
     console.print_result(
         [
             ("self-trained", console.shown(result.path)),
-            ("learned from", f"{result.images:,} unlabelled images"),
+            ("learned from", f"{result.images:,} different unlabelled images"),
             ("answers", f"{100 * result.changed:.1f} % of them changed"),
             ("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}"),
         ]

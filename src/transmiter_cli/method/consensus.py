@@ -25,14 +25,14 @@ from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, agreement, class_counts, pooled_log_posterior, third_party
 from transmiter_cli.method.logits import class_logits
-from transmiter_cli.method.merging import HALF, merged_classifier
+from transmiter_cli.method.merging import SEEN, merged_classifier, shares_of_images
 from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.unseen import carriers
 
+HALF, MOST = 0.5, 0.75
+"""Shares of the strong model's trust: a teacher with less than the first is useless, with the second it helps."""
 FEW = 20
 """Images; fewer are no evidence against a teacher, whatever they say."""
-QUARTER = 0.25
-"""A class with this share of its even share of the images weighs its own statistics and the rest alike."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Verdict:
             return "unsure"
         if not best or best < HALF * self.strong:
             return "useless teacher"
-        return "helps" if self.gain > 0 and best >= (1 - QUARTER) * self.strong else "unsure"
+        return "helps" if self.gain > 0 and best >= MOST * self.strong else "unsure"
 
     def as_json(self) -> dict[str, Any]:
         """What an artefact keeps of it."""
@@ -202,11 +202,11 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     chosen = choose_discriminant(strong, posterior, texts, parts, fold_moments(strong, posterior, parts, gram))
     answered = max(trust) * chosen.class_counts() * len(strong) / len(chosen.rows)
     counts = torch.maximum(class_counts(log_posterior), answered)
-    share = counts.square() / (counts.square() + (QUARTER * len(strong) / classes) ** 2)
-    found = carriers(strong, teachers, trust, log_posterior, share > HALF)
+    share = shares_of_images(counts, len(strong))
+    found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
     merged = merged_classifier(strong, found, posterior, chosen, share)
     weight = merged.weight - strong.logit_scale * texts
-    gain, without = expected_gain(chosen, posterior, zero_shot), int((share <= HALF).sum())
+    gain, without = expected_gain(chosen, posterior, zero_shot), int((share <= SEEN).sum())
     verdict = Verdict(own, trust, gain, len(strong), without)
     return LinearCorrection(weight.T.float(), merged.bias.float()), verdict
 

@@ -17,9 +17,17 @@ from transmiter_cli.method.discriminant import TINY, Chosen, Linear, Moments, di
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.unseen import FEWEST, Carrier, all_rows, left_out, some_rows, unseen_classifier
 
-HALF = 0.5
+SEEN = 0.5
+"""A class goes by its own images where they decide more than half of its scores."""
+QUARTER = 0.25
+"""A class with this share of its even share of the images weighs its own statistics and the rest alike."""
 REPEATS = 6
 """How often half of the classes is left out."""
+
+
+def shares_of_images(counts: Float[Tensor, " classes"], images: int) -> Float[Tensor, " classes"]:
+    """How far each class goes by its own images, 0 to 1, given how many it has of them all."""
+    return counts.square() / (counts.square() + (QUARTER * images / len(counts)) ** 2)
 
 
 def merged_classifier(
@@ -38,10 +46,10 @@ def merged_classifier(
         chosen: the discriminant.
         share: how far a class goes by its own images, 0 to 1.
     """
-    unseen = unseen_classifier(strong, carriers, share <= HALF, all_rows(strong))
+    unseen = unseen_classifier(strong, carriers, share <= SEEN, all_rows(strong))
     lift = find_lift(strong, carriers, posterior, chosen, share)
     weight = blend(unseen.weight.T, chosen.classifier.weight.T, share).T
-    return Linear(weight, blend(unseen.bias[None], chosen.classifier.bias[None], share)[0] + lift * (1 - share))
+    return Linear(weight, blend(unseen.bias[None], chosen.classifier.bias[None], share)[0] + lift * (share <= SEEN))
 
 
 def blend(
@@ -69,7 +77,7 @@ def find_lift(
 
     Arguments as for `merged_classifier`. Not below 0; 0 where all classes have images, or too few to leave some out.
     """
-    seen = share > HALF
+    seen = share > SEEN
     if bool(seen.all()) or int(seen.sum()) < FEWEST:
         return 0.0
     texts = strong.unit_texts()[: len(seen)].double()

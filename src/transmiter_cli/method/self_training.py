@@ -3,18 +3,22 @@
 No teacher and no label takes part. The soft labels are those of the classifier; a discriminant is made of them as in
 transfer, but what its class means are expected to be comes from the classifier, not from the texts: of weights W and a
 covariance S, Fisher's rule W = S^-1 M makes them M = S W. A second round multiplies the soft labels with what the first
-discriminant says of each image by the other images.
+discriminant says of each image by the other images. The covariance starts as one without a direction, worth an image of
+each class.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.discriminant import (
     TINY,
+    Chosen,
     Linear,
     Moments,
     choose_discriminant,
@@ -26,11 +30,14 @@ from transmiter_cli.method.discriminant import (
 )
 from transmiter_cli.method.embeddings import Embeddings
 
-ROUNDS = 2
 SHRINKAGE = 0.5
 """The identity's share in the covariance that tells the expected class means."""
 WORTH = 10.0
 """The classifier that is there counts like so many images of each class."""
+FEWEST = 10
+"""Different images that are needed; of fewer there is no covariance to speak of."""
+DIRECTIONS, RESOLUTION = 4, 1e-4
+"""Images that agree in so many random directions to this precision are the same."""
 
 
 def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
@@ -40,23 +47,51 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
         strong: the strong model on unlabelled images.
         start: the classifier of its unit-norm embeddings, its softmax a probability.
     """
+    classes = len(start.bias)
     parts = fold_rows(len(strong))
-    gram = grams(strong, parts)
+    prior = classes / len(parts) * isotropic(strong)
+    gram = [own + prior for own in grams(strong, parts)]
     rows = torch.cat(parts).to(strong.images.device)
-    own = torch.cat([start(strong.unit_images(block)) for block in strong.blocks(len(start.bias))])
-    log_posterior = F.log_softmax(own, -1)
-    found = start
-    for _ in range(ROUNDS):
-        posterior = log_posterior.exp()
-        moments = fold_moments(strong, posterior, parts, gram)
-        means = expected_means(total(moments), start)
-        chosen = choose_discriminant(strong, posterior, means, parts, moments)
-        found = chosen.classifier
-        scores = held_out_scores(strong, moments, means, parts, [chosen.shrinkage])[0]
-        log_posterior[rows] = F.log_softmax(own[rows] + F.log_softmax(chosen.temperature * scores, -1), -1)
-    share = len(strong) / (len(strong) + WORTH * len(start.bias))
+    own = torch.cat([start(strong.unit_images(block)) for block in strong.blocks(classes)])
+    posterior = F.softmax(own, -1)
+    first, moments, means = fit_discriminant(strong, start, posterior, parts, gram)
+    scores = held_out_scores(strong, moments, means, parts, [first.shrinkage])[0]
+    posterior[rows] = F.softmax(own[rows] + F.log_softmax(first.temperature * scores, -1), -1)
+    found = fit_discriminant(strong, start, posterior, parts, gram)[0].classifier
+    share = len(strong) / (len(strong) + WORTH * classes)
     weight = start.weight + share * (found.weight - start.weight)
     return Linear(weight, start.bias + share * (found.bias - start.bias))
+
+
+def fit_discriminant(
+    strong: Embeddings,
+    start: Linear,
+    posterior: Float[Tensor, "images classes"],
+    parts: Sequence[Int[Tensor, " _"]],
+    gram: Sequence[Float[Tensor, "width width"]],
+) -> tuple[Chosen, list[Moments], Float[Tensor, "classes width"]]:
+    """The discriminant of soft labels, the moments of its parts, and where the classes were expected to be."""
+    moments = fold_moments(strong, posterior, parts, gram)
+    means = expected_means(total(moments), start)
+    return choose_discriminant(strong, posterior, means, parts, moments), moments, means
+
+
+def distinct(images: Float[Tensor, "images width"]) -> Int[Tensor, " distinct"]:
+    """The rows of unit-norm images that repeat no earlier one, up to rounding."""
+    generator = torch.Generator().manual_seed(0)
+    directions = F.normalize(torch.randn(images.shape[1], DIRECTIONS, generator=generator), dim=0)
+    places = (images @ directions.to(images) / RESOLUTION).round()
+    _, groups = torch.unique(places, dim=0, return_inverse=True)
+    first = torch.full((int(groups.max()) + 1,), len(images), device=images.device)
+    return first.scatter_reduce(0, groups, torch.arange(len(images), device=images.device), "amin").sort().values
+
+
+def isotropic(strong: Embeddings) -> Float[Tensor, "width width"]:
+    """A covariance without a direction, as wide as that of the texts: what images have where they say nothing."""
+    texts = strong.unit_texts().double()
+    width = texts.shape[1]
+    variance = (texts - texts.mean(0)).square().sum(-1).mean() / width
+    return variance * torch.eye(width, dtype=texts.dtype, device=texts.device)
 
 
 def expected_means(moments: Moments, start: Linear) -> Float[Tensor, "classes width"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.artefact import Artefact, Method, load
+from transmiter_cli.artefact import Artefact, load
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet
@@ -141,17 +141,18 @@ def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> No
         )
 
 
-def transferred_path(run: Run, strong: str, methods: Sequence[Method]) -> Path:
-    """Where the first of some methods is that was transferred to a strong model.
+def transferred_path(run: Run, strong: str, rows: Sequence[str]) -> Path:
+    """Where the first of some corrections of a strong model is, by the rows of the evaluation that they give.
 
     Raises:
-        UsageError: if none was.
+        UsageError: if there is none of them.
     """
     there = run.artefacts(strong)
-    found = next((there[ROWS[method]] for method in methods if ROWS[method] in there), None)
+    found = next((there[row] for row in rows if row in there), None)
     if found is None:
+        method = next(method for row in rows for method, own in ROWS.items() if own == row)
         raise UsageError(
-            f"There is no {methods[0]} in {run.path} to start from.",
-            f"transmiter transfer --strong {shlex.quote(strong)} --method {methods[0]}{run.flag}",
+            f"There is no {method} in {run.path} to start from.",
+            f"transmiter transfer --strong {shlex.quote(strong)} --method {method}{run.flag}",
         )
     return found

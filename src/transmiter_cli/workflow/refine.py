@@ -13,13 +13,13 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.method.refinement import RefineSettings
-from transmiter_cli.run import ARTEFACTS, Run
+from transmiter_cli.run import ARTEFACTS, ROWS, Run
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, check_artefact, transferred_path
 from transmiter_cli.workflow.overlap import remembering
 
-PREFERENCE: tuple[Method, ...] = ("discriminant", "adapter", "ridge")
-"""Which correction is refined where none is named."""
+PREFERENCE = ("self_trained", *(ROWS[method] for method in ("discriminant", "adapter", "ridge")))
+"""Which correction is refined where none is named, by its row."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     task = run.task()
     workspace = workspace.like_fit(task.decoding, task.precision)
     strong = run.strong(options.strong)
-    source = transferred_path(run, strong, (options.method,) if options.method else PREFERENCE)
+    source = transferred_path(run, strong, (ROWS[options.method],) if options.method else PREFERENCE)
     transferred = load(source, workspace.method_device)
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, load
@@ -12,17 +13,15 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.self_training import WORTH
 from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.workflow.common import DataFlags, check_artefact, transferred_path
 from transmiter_cli.workflow.overlap import remembering
 
 LinearMethod = Literal["discriminant", "ridge"]
-PREFERENCE: tuple[LinearMethod, ...] = ("discriminant", "ridge")
+PREFERENCE = ("discriminant", "ridge")
 """Which classifier is trained where none is named."""
-FEW = 10
-"""Images per class; with fewer, the transferred classifier counts for more than they."""
-
-
 SHOWN = 5
 """Classes that are named of those that no image shows."""
 
@@ -44,12 +43,15 @@ class SelfTrainOptions:
 
 @dataclass(frozen=True)
 class SelfTrainResult:
-    """What self-train made, from how many images, and the share of them whose answer changed."""
+    """What self-train made, from how many different images, the share of them whose answer changed, and the classes
+    that hardly any of them seems to show.
+    """
 
     artefact: Artefact
     path: Path
     images: int
     changed: float
+    missing: tuple[str, ...]
 
 
 def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, command: list[str]) -> SelfTrainResult:
@@ -68,23 +70,26 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     check_artefact(transferred, task, encoder)
     images = open_images(options.data.spec(task, task.limit), "train")
     found = encoder.image_embeddings(images.files)
-    if len(found.rows) < 2:
+    try:
+        artefact = api.self_train(transferred, found.rows.float().to(workspace.method_device))
+    except InvalidTensorError as error:
         raise TransmiterError(
-            f"{options.data.data} has {len(found.rows)} image that can be used; self-training needs two at least.",
-            f"transmiter self-train --data FOLDER{run.flag}",
-        )
-    artefact = api.self_train(transferred, found.rows.float().to(workspace.method_device))
+            f"{options.data.data} cannot be used: {error}", "pass --data with more images, and no --limit"
+        ) from error
     path = run.home(strong) / ARTEFACTS["self_trained"]
     with remembering("self-train", found.files, path, run, workspace):
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
-    if len(found.files) < FEW * len(artefact.class_names):
-        workspace.reporter.note(f"Fewer than {FEW} images per class: what was transferred counts for more than they.")
-    missing = artefact.details["self_train"]["missing"]
+    made: Mapping[str, Any] = artefact.details["self_train"]
+    images, classes, missing = made["images"], len(artefact.class_names), made["missing"]
+    if images < WORTH * classes:
+        workspace.reporter.note(
+            f"{images} different images of {classes} classes: what was transferred counts for more than they."
+        )
     if missing:
         named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         workspace.reporter.warn(
-            f"No image seems to show {len(missing)} of {len(artefact.class_names)} classes: {named}. "
-            "Answers in these may get worse; --data that shows all classes is safer."
+            f"Hardly any image seems to show {len(missing)} of {classes} classes: {named}. Answers in these get worse "
+            "in favour of the others; pass --data that shows all classes."
         )
-    return SelfTrainResult(artefact, path, len(found.files), artefact.details["self_train"]["changed"])
+    return SelfTrainResult(artefact, path, images, made["changed"], tuple(missing))

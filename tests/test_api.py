@@ -91,14 +91,15 @@ def test_an_artefact_survives_the_disk_byte_for_byte(world: World, fitted: tm.Ar
     assert loaded.details == json.loads(json.dumps(artefact.details))
 
 
-def test_self_training_needs_a_transferred_linear_classifier_and_two_images(world: World, fitted: tm.Artefact):
+def test_self_training_needs_a_transferred_linear_classifier_and_ten_images(world: World, fitted: tm.Artefact):
     images = world.strong.images[TRAIN]
     ridge = transfer(world, fitted, "ridge")
     for wrong in (fitted, transfer(world, fitted, "adapter"), tm.self_train(ridge, images)):
         with pytest.raises(ValueError, match="self_train needs what transfer made"):
             tm.self_train(wrong, images)
-    with pytest.raises(InvalidTensorError, match="10 different images at least, not 1"):
-        tm.self_train(ridge, images[:1])
+    for count in (0, 1, 9):
+        with pytest.raises(InvalidTensorError, match=f"10 different images at least, not {count}"):
+            tm.self_train(ridge, images[:count])
 
 
 def test_self_training_keeps_no_word_on_labels_and_says_what_it_saw(world: World, fitted: tm.Artefact):

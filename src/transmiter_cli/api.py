@@ -189,7 +189,8 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
         what = f"stage {transferred.stage!r}, method {transferred.method!r}"
         raise ValueError(f"self_train needs what transfer made with 'discriminant' or 'ridge', not {what}.")
     embeddings = Embeddings(images, transferred.texts.to(images.device), transferred.logit_scale)
-    embeddings = replace(embeddings, images=images[distinct(embeddings.unit_images())])
+    if len(embeddings):
+        embeddings = replace(embeddings, images=images[distinct(embeddings.unit_images())])
     if len(embeddings) < FEWEST:
         raise InvalidTensorError(f"self-training needs {FEWEST} different images at least, not {len(embeddings)}.")
     start = Linear(*(part.to(images.device).double() for part in transferred.classifier()))

@@ -118,3 +118,8 @@ def test_refine_starts_from_it(run: Cli):
     assert "self_train" in refined.details
     assert refined.details["refine"]["unchanged"]
     torch.testing.assert_close(refined.classifier(), before, atol=1e-3, rtol=1e-3)
+    again = run("self-train", "--data", "test")
+    assert "No longer in transmiter-run: refined (demo-strong)." in again.err
+    assert "To make it again: transmiter refine --data new --shots 1\n" in again.err
+    assert run("eval", "--data", "new").code == 0, "nothing that is left has learned from it"
+    failed(run("eval", "--data", "test"), 1, "self-train used 200 of these 200 images")

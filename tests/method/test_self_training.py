@@ -74,11 +74,22 @@ def test_a_few_images_of_one_class_leave_the_scale_as_it_was(task: tuple[torch.T
     assert found.weight.norm() < 3 * start.weight.norm()
 
 
+def test_images_that_hardly_differ_do_not_make_weights_of_any_size(
+    task: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+):
+    images, _, texts = task
+    start = zero_shot(texts)
+    alike = images[:1] + 1e-3 * torch.randn(300, WIDTH, generator=torch.Generator().manual_seed(0)) / WIDTH**0.5
+    found = self_train_classifier(Embeddings(F.normalize(alike, dim=-1), texts, SCALE), start)
+    assert found.weight.norm() < 3 * start.weight.norm()
+
+
 @given(seed=st.integers(0, 2**16), images=st.integers(1, 30), times=st.integers(1, 5))
 @settings(max_examples=20, deadline=None)
 def test_repeated_images_count_once(seed: int, images: int, times: int):
     rows = random_embeddings(images, 3, 16, seed).unit_images()
-    repeated = rows.repeat(times, 1) + 1e-8
+    noise = torch.randn(images * times, 16, generator=torch.Generator().manual_seed(seed))
+    repeated = rows.repeat(times, 1) + 1e-10 * noise
     assert torch.equal(distinct(repeated), torch.arange(images))
 
 

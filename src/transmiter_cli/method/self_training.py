@@ -36,6 +36,8 @@ WORTH = 10.0
 """The classifier that is there counts like so many images of each class."""
 FEWEST = 10
 """Different images that are needed; of fewer there is no covariance to speak of."""
+LARGEST = 2.0
+"""So many times the size of what was there is the most: images that hardly differ would make weights of any size."""
 DIRECTIONS, RESOLUTION = 4, 1e-4
 """Images that agree in so many random directions to this precision are the same."""
 
@@ -57,10 +59,11 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     first, moments, means = fit_discriminant(strong, start, posterior, parts, gram)
     scores = held_out_scores(strong, moments, means, parts, [first.shrinkage])[0]
     posterior[rows] = F.softmax(own[rows] + F.log_softmax(first.temperature * scores, -1), -1)
-    found = fit_discriminant(strong, start, posterior, parts, gram)[0].classifier
+    found = centred(fit_discriminant(strong, start, posterior, parts, gram)[0].classifier)
     share = len(strong) / (len(strong) + WORTH * classes)
-    weight = start.weight + share * (found.weight - start.weight)
-    return Linear(weight, start.bias + share * (found.bias - start.bias))
+    largest = LARGEST * centred(start).weight.norm()
+    level = share * (largest / found.weight.norm().clamp_min(TINY)).clamp_max(1.0)
+    return Linear((1 - share) * start.weight + level * found.weight, (1 - share) * start.bias + level * found.bias)
 
 
 def fit_discriminant(
@@ -74,6 +77,11 @@ def fit_discriminant(
     moments = fold_moments(strong, posterior, parts, gram)
     means = expected_means(total(moments), start)
     return choose_discriminant(strong, posterior, means, parts, moments), moments, means
+
+
+def centred(classifier: Linear) -> Linear:
+    """The same classifier, its mean over the classes taken away, which no softmax sees."""
+    return Linear(classifier.weight - classifier.weight.mean(0), classifier.bias - classifier.bias.mean())
 
 
 def distinct(images: Float[Tensor, "images width"]) -> Int[Tensor, " distinct"]:
@@ -98,5 +106,5 @@ def expected_means(moments: Moments, start: Linear) -> Float[Tensor, "classes wi
     """The class means, up to a factor and a common vector, of which Fisher's rule would make a classifier's weights."""
     means = moments.sums / moments.mass[:, None].clamp_min(TINY)
     covariance = (moments.gram - moments.sums.T @ means) / moments.mass.sum()
-    directions = start.weight - start.weight.mean(0)
+    directions = centred(start).weight
     return (1 - SHRINKAGE) * directions @ covariance + SHRINKAGE * covariance.diagonal().mean() * directions

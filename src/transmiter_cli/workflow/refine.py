@@ -78,5 +78,5 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
     if artefact.details["refine"]["unchanged"]:
-        workspace.reporter.warn("Nothing helped on held-out labels: refined is what was transferred.")
+        workspace.reporter.warn(f"Nothing helped on held-out labels: refined is {source.name} as it was.")
     return RefineResult(artefact, path, len(kept))

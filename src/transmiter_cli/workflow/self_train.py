@@ -17,7 +17,8 @@ from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.self_training import WORTH
 from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.workflow.common import DataFlags, check_artefact, transferred_path
-from transmiter_cli.workflow.overlap import remembering
+from transmiter_cli.workflow.overlap import FILES, remembering
+from transmiter_cli.workflow.removal import removal
 
 LinearMethod = Literal["discriminant", "ridge"]
 PREFERENCE = ("discriminant", "ridge")
@@ -76,10 +77,18 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
         raise TransmiterError(
             f"{options.data.data} cannot be used: {error}", "pass --data with more images, and no --limit"
         ) from error
-    path = run.home(strong) / ARTEFACTS["self_trained"]
+    before, home = run.made(), run.home(strong)
+    (home / ARTEFACTS["refined"]).unlink(missing_ok=True)  # it may stem from an earlier self-training
+    if not any(run.path.rglob(ARTEFACTS["refined"])):
+        (run.path / FILES["refine"]).unlink(missing_ok=True)
+    path = home / ARTEFACTS["self_trained"]
     with remembering("self-train", found.files, path, run, workspace):
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
+    there = run.made()
+    gone = removal([one for one in before if one not in there], run)
+    if gone:
+        workspace.reporter.note(gone)
     made: Mapping[str, Any] = artefact.details["self_train"]
     images, classes, missing = made["images"], len(artefact.class_names), made["missing"]
     if images < WORTH * classes:
@@ -89,7 +98,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     if missing:
         named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         workspace.reporter.warn(
-            f"Hardly any image seems to show {len(missing)} of {classes} classes: {named}. Answers in these get worse "
-            "in favour of the others; pass --data that shows all classes."
+            f"Hardly any image seems to show {len(missing)} of {classes} classes: {named}. Answers in these may get "
+            "worse in favour of the others; --data that shows all classes is safer."
         )
     return SelfTrainResult(artefact, path, images, made["changed"], tuple(missing))

@@ -15,7 +15,7 @@ from transmiter_cli.artefact import Artefact, Correction, Method
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.choice import choose_reg, choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
-from transmiter_cli.method.discriminant import Linear
+from transmiter_cli.method.discriminant import Linear, all_scores
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, class_counts
@@ -188,18 +188,18 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
     if transferred.stage != "strong" or isinstance(correction, Adapter):
         what = f"stage {transferred.stage!r}, method {transferred.method!r}"
         raise ValueError(f"self_train needs what transfer made with 'discriminant' or 'ridge', not {what}.")
-    embeddings = Embeddings(images, transferred.texts.to(images.device), transferred.logit_scale)
-    if len(embeddings):
-        embeddings = replace(embeddings, images=images[distinct(embeddings.unit_images())])
+    embeddings = transferred.embeddings(images)
+    if len(images) and len(kept := distinct(embeddings)) < len(images):
+        embeddings = replace(embeddings, images=images[kept])
     if len(embeddings) < FEWEST:
         raise InvalidTensorError(f"self-training needs {FEWEST} different images at least, not {len(embeddings)}.")
     start = Linear(*(part.to(images.device).double() for part in transferred.classifier()))
     found = self_train_classifier(embeddings, start)
-    change = found.weight - embeddings.logit_scale * embeddings.unit_texts()[: len(found.weight)]
-    module = LinearCorrection(change.T.float(), found.bias.float()).eval()
+    module = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
     result = replace(transferred, stage="self_trained", correction=module)
     changed = (result.answers(embeddings) != transferred.answers(embeddings)).double().mean().item()
-    few = shares_of_images(class_counts(start(embeddings.unit_images()).log_softmax(-1)), len(embeddings)) <= SEEN
+    counts = class_counts(all_scores(embeddings, start).log_softmax(-1))
+    few = shares_of_images(counts, len(embeddings)) <= SEEN
     missing = [name for name, lacks in zip(result.class_names, few.tolist(), strict=True) if lacks]
     about = {"images": len(embeddings), "changed": changed, "missing": missing}
     return replace(result, details={**transferred.details, "self_train": about})
@@ -212,14 +212,14 @@ def refine(
     progress: Progress | None = None,
     **options: Any,
 ) -> Artefact:
-    """Improve a transferred correction with a few labelled images, the strong model frozen (paper Sec. 3.4).
+    """Improve a correction of the strong model with a few labelled images, the model frozen (paper Sec. 3.4).
 
     An adapter is trained further; "ridge" and "discriminant" are linear classifiers, and get a logistic regression
-    with a penalty on the distance from what was transferred. Cross-validation on the labelled images decides how
-    far either goes, and leaves it as it is where nothing helps.
+    with a penalty on the distance from what they were. Cross-validation on the labelled images decides how far either
+    goes, and leaves it as it is where nothing helps.
 
     Args:
-        transferred: what `transfer` returned.
+        transferred: what `transfer` or `self_train` returned.
         images: the strong model's embeddings of labelled images.
         labels: their class indices.
         progress: called with (epochs done, epochs in all).
@@ -232,7 +232,7 @@ def refine(
     recipe = RefineSettings(**options)
     check_labels(labels, len(images), transferred.correction.classes)
     labels = labels.long()
-    embeddings = Embeddings(images, transferred.texts.to(images.device), transferred.logit_scale)
+    embeddings = transferred.embeddings(images)
     correction = transferred.correction
     settings: dict[str, Any]
     if isinstance(correction, LinearCorrection):
@@ -240,8 +240,7 @@ def refine(
         start = (weight.detach().float(), bias.detach().float())
         about = (embeddings.logit_scale, recipe.seed, recipe.folds)
         weight, bias, penalty = refine_linear(embeddings.unit_images(), labels, *start, *about)
-        change = (weight - embeddings.logit_scale * embeddings.unit_texts()[: len(weight)]).T
-        module: Adapter | LinearCorrection = LinearCorrection(change, bias).eval()
+        module: Correction = LinearCorrection.of_classifier(weight, bias, embeddings)
         kept = math.isinf(penalty)
         settings = {"penalty": None if kept else penalty, "folds": recipe.folds, "seed": recipe.seed}
     else:

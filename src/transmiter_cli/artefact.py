@@ -128,7 +128,11 @@ class Artefact:
 
     def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
         """Adapted logits of the task classes, straight from the model's image embeddings."""
-        return self.adapt(Embeddings(images, self.texts.to(images.device), self.logit_scale))
+        return self.adapt(self.embeddings(images))
+
+    def embeddings(self, images: Float[Tensor, "images width"]) -> Embeddings:
+        """Image embeddings of the artefact's model, with its texts and logit scale, on the images' device."""
+        return Embeddings(images, self.texts.to(images.device), self.logit_scale)
 
     def save(self, path: str | Path) -> None:
         """Write the artefact; the same artefact always gives the same bytes."""

@@ -90,7 +90,7 @@ def test_repeated_images_count_once(seed: int, images: int, times: int):
     rows = random_embeddings(images, 3, 16, seed).unit_images()
     noise = torch.randn(images * times, 16, generator=torch.Generator().manual_seed(seed))
     repeated = rows.repeat(times, 1) + 1e-10 * noise
-    assert torch.equal(distinct(repeated), torch.arange(images))
+    assert torch.equal(distinct(Embeddings(repeated, rows, 1.0)), torch.arange(images))
 
 
 def test_the_same_inputs_give_the_same_classifier(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):

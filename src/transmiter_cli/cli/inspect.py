@@ -69,7 +69,8 @@ def content_line(content: Content) -> str:
     steps = about["details"].get(STEPS[about["stage"]], {})
     settings = [f"{name} {said(steps[name])}" for name in SHOWN_SETTINGS if steps.get(name) is not None]
     gives = [f"row {content.row}", f"on {content.strong}"] if content.row else ["fitted"]
-    return ", ".join([*gives, about["method"], *settings])
+    trained = ["self-trained"] if about["stage"] == "refined" and "self_train" in about["details"] else []
+    return ", ".join([*gives, about["method"], *trained, *settings])
 
 
 def said(value: object) -> str:

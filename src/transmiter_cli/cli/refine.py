@@ -60,8 +60,9 @@ def command(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Improve the transferred model with a few labels; the strong model itself stays frozen."""
+    """Improve what was transferred, or self-trained, with a few labels; the strong model itself stays frozen."""
     from transmiter_cli.method.refinement import RefineSettings
+    from transmiter_cli.report.columns import title
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.refine import RefineOptions, refine_run
@@ -72,12 +73,18 @@ def command(
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:
         console.print_json(
-            {"artefact": str(result.path), "labelled_images": result.images, "method": result.artefact.method}
+            {
+                "artefact": str(result.path),
+                "labelled_images": result.images,
+                "method": result.artefact.method,
+                "start": result.start,
+            }
         )
         return
     console.print_result(
         [
             ("refined", console.shown(result.path)),
+            ("started from", title(result.start)),
             ("learned from", f"{result.images:,} labelled images"),
             chosen(result.artefact.details["refine"]),
             ("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}"),

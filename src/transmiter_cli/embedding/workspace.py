@@ -213,15 +213,18 @@ class CachedEncoder:
         skipped = [*{image.name: image for image in skipped}.values()]  # once for all views of an image
         source = f"{encoded:,} decoded and encoded" if encoded else "all from the cache, none decoded"
         if kept:
-            reporter.note(f"{self.name}: {kept:,} images{f' and {views:,} views of them' if views else ''}, {source}.")
+            images = "1 image" if kept == 1 else f"{kept:,} images"
+            reporter.note(f"{self.name}: {images}{f' and {views:,} views of them' if views else ''}, {source}.")
         for image in skipped[:LISTED]:
             reporter.warn(f"Skipped {image.name}: {image.reason}.")
         if len(skipped) > LISTED:
             reporter.warn(f"Skipped {len(skipped) - LISTED} more images that cannot be decoded.")
         if skipped and (self.workspace.strict or not kept):
-            first = f"{skipped[0].name}: {skipped[0].reason}"
-            error = TransmiterError if kept else NoImagesError
-            raise error(f"{len(skipped):,} of {asked:,} images cannot be decoded; the first is {first}.")
+            told = f"{len(skipped):,} of {asked:,} images cannot be decoded; the first is"
+            told = f"{told} {skipped[0].name}: {skipped[0].reason}."
+            if kept:
+                raise TransmiterError(told, "mend or remove them, or leave --strict out")
+            raise NoImagesError(told, "pass images that open in an image viewer")
 
     def _embed(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> ImageEmbeddings:
         """The images' rows, all of them at once."""

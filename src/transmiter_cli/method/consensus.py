@@ -205,10 +205,9 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     share = shares_of_images(counts, len(strong))
     found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
     merged = merged_classifier(strong, found, posterior, chosen, share)
-    weight = merged.weight - strong.logit_scale * texts
     gain, without = expected_gain(chosen, posterior, zero_shot), int((share <= SEEN).sum())
     verdict = Verdict(own, trust, gain, len(strong), without)
-    return LinearCorrection(weight.T.float(), merged.bias.float()), verdict
+    return LinearCorrection.of_classifier(merged.weight, merged.bias, strong), verdict
 
 
 def expected_gain(

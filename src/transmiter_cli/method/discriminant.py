@@ -67,6 +67,11 @@ class Linear:
         return images.double() @ self.weight.T + self.bias
 
 
+def all_scores(model: Embeddings, classifier: Linear) -> Float[Tensor, "images classes"]:
+    """The scores of all images, a block at a time."""
+    return torch.cat([classifier(model.unit_images(rows)) for rows in model.blocks(len(classifier.bias))])
+
+
 def fold_rows(images: int, folds: int = FOLDS, seed: int = 0) -> list[Int[Tensor, " _"]]:
     """Random disjoint parts of all rows, sorted; as many parts as there are images where those are fewer."""
     order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))

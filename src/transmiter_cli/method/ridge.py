@@ -32,6 +32,14 @@ class LinearCorrection(nn.Module):
         self.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
         self.bias = nn.Parameter(weight.new_zeros(weight.shape[1]) if bias is None else bias.clone())
 
+    @classmethod
+    def of_classifier(
+        cls, weight: Float[Tensor, "classes width"], bias: Float[Tensor, " classes"], model: Embeddings
+    ) -> LinearCorrection:
+        """The correction that folds into a given classifier of unit-norm embeddings of a model."""
+        change = weight - model.logit_scale * model.unit_texts()[: len(weight)].to(weight)
+        return cls(change.T.float(), bias.float()).eval()
+
     @property
     def classes(self) -> int:
         """C, the number of task classes."""

@@ -21,6 +21,7 @@ from transmiter_cli.method.discriminant import (
     Chosen,
     Linear,
     Moments,
+    all_scores,
     choose_discriminant,
     fold_moments,
     fold_rows,
@@ -54,7 +55,7 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     prior = classes / len(parts) * isotropic(strong)
     gram = [own + prior for own in grams(strong, parts)]
     rows = torch.cat(parts).to(strong.images.device)
-    own = torch.cat([start(strong.unit_images(block)) for block in strong.blocks(classes)])
+    own = all_scores(strong, start)
     posterior = F.softmax(own, -1)
     first, moments, means = fit_discriminant(strong, start, posterior, parts, gram)
     scores = held_out_scores(strong, moments, means, parts, [first.shrinkage])[0]
@@ -84,14 +85,15 @@ def centred(classifier: Linear) -> Linear:
     return Linear(classifier.weight - classifier.weight.mean(0), classifier.bias - classifier.bias.mean())
 
 
-def distinct(images: Float[Tensor, "images width"]) -> Int[Tensor, " distinct"]:
-    """The rows of unit-norm images that repeat no earlier one, up to rounding."""
+def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:
+    """The rows of images, at least one, that repeat no earlier one up to rounding and length."""
+    device = model.images.device
     generator = torch.Generator().manual_seed(0)
-    directions = F.normalize(torch.randn(images.shape[1], DIRECTIONS, generator=generator), dim=0)
-    places = (images @ directions.to(images) / RESOLUTION).round()
-    _, groups = torch.unique(places, dim=0, return_inverse=True)
-    first = torch.full((int(groups.max()) + 1,), len(images), device=images.device)
-    return first.scatter_reduce(0, groups, torch.arange(len(images), device=images.device), "amin").sort().values
+    directions = F.normalize(torch.randn(model.images.shape[1], DIRECTIONS, generator=generator), dim=0).to(device)
+    places = torch.cat([model.unit_images(rows) @ directions for rows in model.blocks()])
+    _, groups = torch.unique((places / RESOLUTION).round(), dim=0, return_inverse=True)
+    first = torch.full((int(groups.max()) + 1,), len(model), device=device)
+    return first.scatter_reduce(0, groups, torch.arange(len(model), device=device), "amin").sort().values
 
 
 def isotropic(strong: Embeddings) -> Float[Tensor, "width width"]:

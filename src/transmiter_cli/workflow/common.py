@@ -141,14 +141,14 @@ def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> No
         )
 
 
-def transferred_path(run: Run, strong: str, rows: Sequence[str]) -> Path:
-    """Where the first of some corrections of a strong model is, by the rows of the evaluation that they give.
+def starting_point(run: Run, strong: str, rows: Sequence[str]) -> tuple[str, Path]:
+    """The first there is of some corrections of a strong model: the row of the evaluation that it gives, and its file.
 
     Raises:
         UsageError: if there is none of them.
     """
     there = run.artefacts(strong)
-    found = next((there[row] for row in rows if row in there), None)
+    found = next(((row, there[row]) for row in rows if row in there), None)
     if found is None:
         method = next(method for row in rows for method, own in ROWS.items() if own == row)
         raise UsageError(

@@ -21,7 +21,7 @@ from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.files import write_atomically
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import Run
+from transmiter_cli.run import ARTEFACTS, LATER, Run
 
 Use = Literal["fit", "transfer", "self-train", "refine"]
 FILES: dict[Use, str] = {
@@ -79,6 +79,13 @@ def remembering(use: Use, files: Sequence[ImageRecord], path: Path, run: Run, wo
     yield
     if [*run.path.rglob(path.name)] == [path]:
         remember(use, used, run)
+
+
+def forget_unused(run: Run) -> None:
+    """Forget which images went into what self-train or refine made where nothing of it is left."""
+    for row, use in LATER.items():
+        if not any(run.path.rglob(ARTEFACTS[row])):
+            (run.path / FILES[use]).unlink(missing_ok=True)
 
 
 def remembered(use: Use, run: Run) -> set[str] | None:

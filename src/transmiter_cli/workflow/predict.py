@@ -86,6 +86,8 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
     there = run.artefacts(name)
     chosen = row or next((best for best in PREFERENCE if best in there), "transferred")
     if chosen not in there:
+        chosen = chosen.replace("-", "_")  # tables call self_trained "self-trained"
+    if chosen not in there:
         raise UsageError(
             f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.", "transmiter transfer --help"
         )

@@ -1,4 +1,4 @@
-"""transmiter refine: improve the transferred correction with a few labelled images (TransMiter+)."""
+"""transmiter refine: improve what was transferred, or self-trained, with a few labelled images (TransMiter+)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import ARTEFACTS, ROWS, Run
 from transmiter_cli.task.shots import choose_shots
-from transmiter_cli.workflow.common import DataFlags, check_artefact, transferred_path
+from transmiter_cli.workflow.common import DataFlags, check_artefact, starting_point
 from transmiter_cli.workflow.overlap import remembering
 
 PREFERENCE = ("self_trained", *(ROWS[method] for method in ("discriminant", "adapter", "ridge")))
@@ -29,7 +29,7 @@ class RefineOptions:
     Attributes:
         data: labelled images; those that fit saw if none are given.
         shots: labelled images per class; all of them if None.
-        method: which transferred correction to start from; the first of PREFERENCE that there is if None.
+        method: which transferred correction to refine; the first of PREFERENCE that there is if None.
         strong: of which strong model, where the run has several; the last one transferred to if None.
     """
 
@@ -42,15 +42,16 @@ class RefineOptions:
 
 @dataclass(frozen=True)
 class RefineResult:
-    """What refine made, from how many labelled images."""
+    """What refine made of which row's correction, from how many labelled images."""
 
     artefact: Artefact
     path: Path
+    start: str
     images: int
 
 
 def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: list[str]) -> RefineResult:
-    """Refine a run's transferred correction and write the result to the run directory.
+    """Refine a correction of a run's strong model and write the result to the run directory.
 
     Raises:
         UsageError: if nothing was transferred with that method.
@@ -59,7 +60,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     task = run.task()
     workspace = workspace.like_fit(task.decoding, task.precision)
     strong = run.strong(options.strong)
-    source = transferred_path(run, strong, (ROWS[options.method],) if options.method else PREFERENCE)
+    start, source = starting_point(run, strong, (ROWS[options.method],) if options.method else PREFERENCE)
     transferred = load(source, workspace.method_device)
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)
@@ -79,4 +80,4 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         run.add(command, {strong: encoder.fingerprint})
     if artefact.details["refine"]["unchanged"]:
         workspace.reporter.warn(f"Nothing helped on held-out labels: refined is {source.name} as it was.")
-    return RefineResult(artefact, path, len(kept))
+    return RefineResult(artefact, path, start, len(kept))

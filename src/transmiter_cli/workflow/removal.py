@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import DEFAULT_METHODS, LATER, ROWS, SWEPT_ROW, Made, Run, swept_row
+
+
+@contextmanager
+def telling_removed(run: Run, reporter: Reporter, kept: Sequence[str] = ()) -> Generator[None]:
+    """Say what of a run is there before and not afterwards, and how to have it again; arguments as for `removal`."""
+    before = run.made()
+    yield
+    there = run.made()
+    told = removal([one for one in before if one not in there], run, kept)
+    if told:
+        reporter.note(told)
 
 
 def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, load
@@ -15,10 +14,11 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.self_training import WORTH
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import ARTEFACTS, Run
-from transmiter_cli.workflow.common import DataFlags, check_artefact, transferred_path
-from transmiter_cli.workflow.overlap import FILES, remembering
-from transmiter_cli.workflow.removal import removal
+from transmiter_cli.workflow.common import DataFlags, check_artefact, starting_point
+from transmiter_cli.workflow.overlap import forget_unused, remembering
+from transmiter_cli.workflow.removal import telling_removed
 
 LinearMethod = Literal["discriminant", "ridge"]
 PREFERENCE = ("discriminant", "ridge")
@@ -65,7 +65,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     task = run.task()
     workspace = workspace.like_fit(task.decoding, task.precision)
     strong = run.strong(options.strong)
-    source = transferred_path(run, strong, (options.method,) if options.method else PREFERENCE)
+    _, source = starting_point(run, strong, (options.method,) if options.method else PREFERENCE)
     transferred = load(source, workspace.method_device)
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)
@@ -77,28 +77,30 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
         raise TransmiterError(
             f"{options.data.data} cannot be used: {error}", "pass --data with more images, and no --limit"
         ) from error
-    before, home = run.made(), run.home(strong)
-    (home / ARTEFACTS["refined"]).unlink(missing_ok=True)  # it may stem from an earlier self-training
-    if not any(run.path.rglob(ARTEFACTS["refined"])):
-        (run.path / FILES["refine"]).unlink(missing_ok=True)
+    home = run.home(strong)
     path = home / ARTEFACTS["self_trained"]
-    with remembering("self-train", found.files, path, run, workspace):
-        artefact.save(path)
-        run.add(command, {strong: encoder.fingerprint})
-    there = run.made()
-    gone = removal([one for one in before if one not in there], run)
-    if gone:
-        workspace.reporter.note(gone)
-    made: Mapping[str, Any] = artefact.details["self_train"]
-    images, classes, missing = made["images"], len(artefact.class_names), made["missing"]
+    with telling_removed(run, workspace.reporter):
+        (home / ARTEFACTS["refined"]).unlink(missing_ok=True)  # it may stem from an earlier self-training
+        forget_unused(run)
+        with remembering("self-train", found.files, path, run, workspace):
+            artefact.save(path)
+            run.add(command, {strong: encoder.fingerprint})
+    about = artefact.details["self_train"]
+    result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))
+    tell_limits(result, workspace.reporter)
+    return result
+
+
+def tell_limits(result: SelfTrainResult, reporter: Reporter) -> None:
+    """Say so where there were few images, or none of some classes."""
+    images, missing, classes = result.images, result.missing, len(result.artefact.class_names)
     if images < WORTH * classes:
-        workspace.reporter.note(
+        reporter.note(
             f"{images} different images of {classes} classes: what was transferred counts for more than they."
         )
     if missing:
         named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
-        workspace.reporter.warn(
+        reporter.warn(
             f"Hardly any image seems to show {len(missing)} of {classes} classes: {named}. Answers in these may get "
             "worse in favour of the others; --data that shows all classes is safer."
         )
-    return SelfTrainResult(artefact, path, images, made["changed"], tuple(missing))

@@ -17,7 +17,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import class_answers
-from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, LATER, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
+from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
 from transmiter_cli.workflow.common import (
     EncodedImages,
     check_artefact,
@@ -28,8 +28,8 @@ from transmiter_cli.workflow.common import (
     load_fitted,
     signed,
 )
-from transmiter_cli.workflow.overlap import FILES, remember_transfer
-from transmiter_cli.workflow.removal import removal
+from transmiter_cli.workflow.overlap import forget_unused, remember_transfer
+from transmiter_cli.workflow.removal import telling_removed
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         teachers.append(teacher_of(run, task, workspace, weak))
     teachers += [other_teacher(other, task, fitted, workspace, weak) for other in others]
     made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], teachers)
-    folders, before = run.rehouse([encoder.name for encoder in encoders]), run.made()
+    names = [encoder.name for encoder in encoders]
+    folders = run.rehouse(names)
     results = [
         result
         for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
@@ -112,16 +113,13 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     warn_of_useless_teachers(results, workspace)
     note_unseen_classes(results, len(task.classes), run, workspace)
     remember_transfer(weak.images.files, run, workspace)
-    for result in results:
-        result.artefact.save(result.path)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
-    run.add(command, fingerprints, strong=encoders[-1].name, **({"strong_folders": folders} if folders else {}))
-    for encoder in encoders:
-        forget_stale(run, encoder, options.methods, [result.path for result in results])
-    there = run.made()
-    gone = removal([one for one in before if one not in there], run, [encoder.name for encoder in encoders])
-    if gone:
-        workspace.reporter.note(gone)
+    with telling_removed(run, workspace.reporter, names):
+        for result in results:
+            result.artefact.save(result.path)
+        run.add(command, fingerprints, strong=names[-1], **({"strong_folders": folders} if folders else {}))
+        for encoder in encoders:
+            forget_stale(run, encoder, options.methods, [result.path for result in results])
     return results
 
 
@@ -257,6 +255,4 @@ def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], wr
         )
         if replaced or path.parent != home or description["details"]["model"]["fingerprint"] != encoder.fingerprint:
             path.unlink()
-    for row, use in LATER.items():
-        if not any(run.path.rglob(ARTEFACTS[row])):
-            (run.path / FILES[use]).unlink(missing_ok=True)
+    forget_unused(run)

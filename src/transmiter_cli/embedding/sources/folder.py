@@ -82,7 +82,10 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
         flat = sorted(entry.name for entry in entries if is_image(entry))
     if not flat:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise TransmiterError(f"{data} holds no images: nothing in {folder} ends in {suffixes}.")
+        raise TransmiterError(
+            f"{data} holds no images: nothing in {folder} ends in {suffixes}.",
+            "pass --data with a folder of images, or one that has a folder of images for each class",
+        )
     return [(name, None) for name in flat], ()
 
 

@@ -66,7 +66,7 @@ class ManifestReader:
         read = csv_rows(self.path, self.root) if self.path.suffix.lower() == ".csv" else json_rows(self.path)
         rows = [as_row(line, values, self.path) for line, values in read]
         if not rows:
-            raise TransmiterError(f"{self.path} lists no images.")
+            raise TransmiterError(f"{self.path} lists no images.", "list one on each line, or pass another --data")
         first: dict[str, int] = {}
         for row in rows:
             if row.path in first:

@@ -167,8 +167,9 @@ class Bed:
         teacher: "finetuned", or "probe": a linear probe of the weak model.
         shots: labels per class that the probe gets (None: all of the unlabelled images').
         wrong: the share of those labels that are drawn at random.
+        skipped: labels per class that the probe does not get before its own.
+        half: 0 or 1: the probe gets labels of one half of the classes alone, drawn at random.
         permuted: whether the classes are mixed up in the probe's labels.
-        novel_labels: whether a probe has seen the novel classes, too.
         images: most unlabelled images.
         subset: classes drawn from the data's, all of them if None.
         open: whether methods may see the teacher's embeddings.
@@ -179,6 +180,8 @@ class Bed:
     strong: str = "strong"
     teacher: str = "finetuned"
     shots: int | None = None
+    skipped: int = 0
+    half: int | None = None
     wrong: float = 0.0
     permuted: bool = False
     images: int | None = None
@@ -225,7 +228,10 @@ class Bed:
         labels[noise] = present[torch.randint(len(present), (int(noise.sum()),), generator=generator)]
         if self.shots is not None:
             true = data.labels[rows]
-            rows = torch.cat([rows[true == c][: self.shots] for c in present])
+            known = present
+            if self.half is not None:
+                known = present[torch.randperm(len(present), generator=generator)][self.half :: 2]
+            rows = torch.cat([rows[true == c][self.skipped :][: self.shots] for c in known])
         labelled = Embeddings(weak.images[rows], weak.texts, weak.logit_scale)
         heads = linear_probe(labelled, labels[rows], classes, seed)
         return Teacher(weak.unit_images(), heads, weak.unit_texts(), self.open)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -113,16 +114,19 @@ def verdicts(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
 def several(seeds: Iterable[int]) -> None:
     """Two teachers with weak models of their own, together and alone; the strong model is the third of the bed."""
     pairs = {
-        "RemoteCLIP RN50 and an RN50 probe (4 shots)": ("real", "RN50 probe, 4 shots"),
-        "RN50 probes, 1 and 4 shots": ("RN50 probe, 1 shot", "RN50 probe, 4 shots"),
-        "RemoteCLIP RN50 and a permuted probe": ("real", "classes permuted"),
-        "demo checkpoint and a demo probe (4 shots)": ("demo", "demo probe, 4 shots"),
-        "demo probe (16 shots) and random labels": ("demo probe, 16 shots", "demo, all labels random"),
+        "RemoteCLIP RN50 and an RN50 probe (4 shots)": (BEDS["real"], BEDS["RN50 probe, 4 shots"]),
+        "RN50 probes, 1 and 4 shots": (BEDS["RN50 probe, 1 shot"], BEDS["RN50 probe, 4 shots"]),
+        "RemoteCLIP RN50 and a permuted probe": (BEDS["real"], BAD["classes permuted"]),
+        "demo checkpoint and a demo probe (4 shots)": (BEDS["demo"], BEDS["demo probe, 4 shots"]),
+        "demo probe (16 shots) and random labels": (BEDS["demo probe, 16 shots"], BAD["demo, all labels random"]),
     }
+    for source, name in (("real", "RN50"), ("demo", "demo")):
+        few, many = (Bed(source, teacher="probe", shots=shots) for shots in (2, 16))
+        pairs[f"{name} probes, 2 shots each, not the same"] = (few, replace(few, skipped=2))
+        pairs[f"{name} probes, 16 shots, of half of the classes each"] = (replace(many, half=0), replace(many, half=1))
     for setting, score in (("all", "all"), ("novel", "HM")):
         cells: dict[str, list[str]] = {}
-        for name, pair in pairs.items():
-            beds = [(BEDS | BAD)[one] for one in pair]
+        for name, beds in pairs.items():
             if find_real() is None and beds[0].source == "real":
                 continue
             scores: list[list[float]] = [[], [], []]

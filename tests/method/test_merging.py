@@ -1,10 +1,52 @@
+from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transmiter_cli.method.merging import best_threshold, blend, margins
+from tests.conftest import World
+from transmiter_cli.method.discriminant import Chosen, choose_discriminant, fold_moments, fold_rows, grams
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.merging import best_threshold, blend, find_lift, margins
+
+TRAIN = slice(0, 300)
+
+
+@pytest.fixture
+def part(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
+    """The strong model on some images, their soft labels and the discriminant of these."""
+    strong = world.part(world.strong, TRAIN)
+    posterior = F.softmax(world.finetuned_logits[TRAIN].double(), -1)
+    parts = fold_rows(len(strong))
+    moments = fold_moments(strong, posterior, parts, grams(strong, parts))
+    texts = strong.unit_texts()[: world.classes].double()
+    return strong, posterior, choose_discriminant(strong, posterior, texts, parts, moments)
+
+
+def share_of(classes: int, seen: int) -> torch.Tensor:
+    return (torch.arange(classes) < seen).double()
+
+
+@pytest.mark.parametrize("seen", [2, 3, None])
+def test_nothing_is_lifted_where_no_class_can_be_left_out_or_need_be(
+    part: tuple[Embeddings, torch.Tensor, Chosen], seen: int | None
+):
+    strong, posterior, chosen = part
+    classes = posterior.shape[1]
+    assert find_lift(strong, [], posterior, chosen, share_of(classes, seen or classes)) == 0
+
+
+def test_how_far_classes_without_images_are_lifted_is_judged_by_held_out_scores(
+    part: tuple[Embeddings, torch.Tensor, Chosen],
+):
+    strong, posterior, chosen = part
+    unsure = replace(strong, logit_scale=2.0)
+    share = share_of(posterior.shape[1], posterior.shape[1] - 2)
+    flat = replace(chosen, held_out=torch.zeros_like(chosen.held_out))
+    assert find_lift(unsure, [], posterior, flat, share) < find_lift(unsure, [], posterior, chosen, share)
 
 
 def test_classes_without_images_keep_the_differences_of_the_first():

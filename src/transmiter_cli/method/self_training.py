@@ -37,14 +37,15 @@ WORTH = 10.0
 """The classifier that is there counts like so many images of each class."""
 FEWEST = 10
 """Different images that are needed; of fewer there is no covariance to speak of."""
-LARGEST = 2.0
-"""So many times the size of what was there is the most: images that hardly differ would make weights of any size."""
 DIRECTIONS, RESOLUTION = 4, 1e-4
 """Images that agree in so many random directions to this precision are the same."""
 
 
 def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     """The mean of a classifier and of the discriminant of its soft labels, which weighs more the more images there are.
+
+    The discriminant's scores are made to vary no more than the classifier's own: few images look certain, and images
+    that hardly differ make weights of any size.
 
     Args:
         strong: the strong model on unlabelled images.
@@ -62,8 +63,8 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     posterior[rows] = F.softmax(own[rows] + F.log_softmax(first.temperature * scores, -1), -1)
     found = centred(fit_discriminant(strong, start, posterior, parts, gram)[0].classifier)
     share = len(strong) / (len(strong) + WORTH * classes)
-    largest = LARGEST * centred(start).weight.norm()
-    level = share * (largest / found.weight.norm().clamp_min(TINY)).clamp_max(1.0)
+    before, after = (spread(one, total(moments)) for one in (start, found))
+    level = share * (before / after.clamp_min(TINY)).clamp_max(1.0)
     return Linear((1 - share) * start.weight + level * found.weight, (1 - share) * start.bias + level * found.bias)
 
 
@@ -83,6 +84,14 @@ def fit_discriminant(
 def centred(classifier: Linear) -> Linear:
     """The same classifier, its mean over the classes taken away, which no softmax sees."""
     return Linear(classifier.weight - classifier.weight.mean(0), classifier.bias - classifier.bias.mean())
+
+
+def spread(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:
+    """How far scores, less their mean over the classes, vary with the images of some moments: the root of a sum."""
+    images = moments.mass.sum()
+    mean, weight = moments.sums.sum(0) / images, centred(classifier).weight
+    covariance = moments.gram / images - torch.outer(mean, mean)
+    return ((weight @ covariance) * weight).sum().clamp_min(0).sqrt()
 
 
 def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:

@@ -146,8 +146,9 @@ def corrections(strong: Embeddings, teacher: Teacher, moments: JointMoments, new
     each = TEXTS_WEIGH * moments.images / len(texts)
     bridge = solve_ridge(gram + each * texts.T @ texts, between + each * texts.T @ theirs, RHO)
     head = prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
-    answers = {"direct": solve_ridge(gram, moments.cross[:d], RHO), "bridged": bridge @ head}
-    known = {"direct": solve_ridge(gram, between @ own, RHO), "bridged": bridge @ own}
+    direct, direct_known = solve_ridge(gram, torch.cat([moments.cross[:d], between @ own], 1), RHO).chunk(2, 1)
+    answers = {"direct": direct, "bridged": bridge @ head}
+    known = {"direct": direct_known, "bridged": bridge @ own}
     result: dict[Way, Linear] = {}
     for route, share in WAYS:
         strength, slope = (new.share, 0.0) if share == "whole" else (1.0, new.slope)

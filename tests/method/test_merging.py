@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -36,7 +37,7 @@ def test_nothing_is_lifted_where_no_class_can_be_left_out_or_need_be(
 ):
     strong, posterior, chosen = part
     classes = posterior.shape[1]
-    assert find_lift(strong, [], posterior, chosen, share_of(classes, seen or classes)) == 0
+    assert find_lift(strong, [], posterior, chosen, share_of(classes, seen or classes), -math.inf) == 0
 
 
 def test_how_far_classes_without_images_are_lifted_is_judged_by_held_out_scores(
@@ -46,7 +47,9 @@ def test_how_far_classes_without_images_are_lifted_is_judged_by_held_out_scores(
     unsure = replace(strong, logit_scale=2.0)
     share = share_of(posterior.shape[1], posterior.shape[1] - 2)
     flat = replace(chosen, held_out=torch.zeros_like(chosen.held_out))
-    assert find_lift(unsure, [], posterior, flat, share) < find_lift(unsure, [], posterior, chosen, share)
+    lower, lift = (find_lift(unsure, [], posterior, one, share, -math.inf) for one in (flat, chosen))
+    assert lower < lift
+    assert find_lift(unsure, [], posterior, flat, share, lift) == lift
 
 
 def test_classes_without_images_keep_the_differences_of_the_first():

@@ -204,7 +204,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     counts = torch.maximum(class_counts(log_posterior), answered)
     share = shares_of_images(counts, len(strong))
     found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
-    merged = merged_classifier(strong, found, posterior, chosen, share)
+    least = 0.0 if max(trust) >= HALF * own else -math.inf
+    merged = merged_classifier(strong, found, posterior, chosen, share, least)
     gain, without = expected_gain(chosen, posterior, zero_shot), int((share <= SEEN).sum())
     verdict = Verdict(own, trust, gain, len(strong), without)
     return LinearCorrection.of_classifier(merged.weight, merged.bias, strong), verdict

@@ -36,6 +36,7 @@ def merged_classifier(
     posterior: Float[Tensor, "images classes"],
     chosen: Chosen,
     share: Float[Tensor, " classes"],
+    least: float,
 ) -> Linear:
     """The discriminant's scores for classes with images, and those of `unseen_classifier`, lifted, for the others.
 
@@ -45,9 +46,11 @@ def merged_classifier(
         posterior: the soft labels of the images.
         chosen: the discriminant.
         share: how far a class goes by its own images, 0 to 1.
+        least: the lowest lift. Where a teacher is trusted, no lift below 0 can be: it may be blind for just the classes
+            without images, which leaving out those that it knows does not show.
     """
     unseen = unseen_classifier(strong, carriers, share <= SEEN, all_rows(strong))
-    lift = find_lift(strong, carriers, posterior, chosen, share)
+    lift = find_lift(strong, carriers, posterior, chosen, share, least)
     weight = blend(unseen.weight.T, chosen.classifier.weight.T, share).T
     return Linear(weight, blend(unseen.bias[None], chosen.classifier.bias[None], share)[0] + lift * (share <= SEEN))
 
@@ -72,10 +75,11 @@ def find_lift(
     posterior: Float[Tensor, "images classes"],
     chosen: Chosen,
     share: Float[Tensor, " classes"],
+    least: float,
 ) -> float:
     """What to add to scores of classes without images, so that as few images as possible change sides.
 
-    Arguments as for `merged_classifier`. Not below 0; 0 where all classes have images, or too few to leave some out.
+    Arguments as for `merged_classifier`. 0 where all classes have images, or too few to leave some out.
     """
     seen = share > SEEN
     if bool(seen.all()) or int(seen.sum()) < FEWEST:
@@ -102,7 +106,7 @@ def find_lift(
         ahead = margins(blend(scores, own, share.masked_fill(out, 0.0)), seen & ~out, out)
         aside.append(ahead[away])
         rest.append(ahead[~away])
-    return max(best_threshold(torch.cat(aside), torch.cat(rest)), 0.0) if aside else 0.0
+    return max(best_threshold(torch.cat(aside), torch.cat(rest)), least) if aside else 0.0
 
 
 def margins(

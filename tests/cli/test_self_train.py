@@ -77,7 +77,8 @@ def test_predict_takes_it_and_eval_refuses_its_images(run: Cli):
     assert made["images"] == 10 * FEW
     assert 0 < made["changed"] < 0.5
     outcome = run("predict", "--data", "test")
-    assert outcome.out == run("predict", "--data", "test", "--use", "self_trained").out
+    for name in ("self_trained", "self-trained"):
+        assert outcome.out == run("predict", "--data", "test", "--use", name).out
     assert outcome.out != run("predict", "--data", "test", "--use", "discriminant").out
     failed(run("eval", "--data", "new"), 1, "self-train used 200 of these 200 images")
     assert "OVERLAP: in this run self-train used 200" in run("eval", "--data", "new", "--allow-overlap").out
@@ -113,13 +114,14 @@ def test_images_that_are_few_or_show_some_classes_alone_are_warned_of(run: Cli, 
 def test_refine_starts_from_it(run: Cli):
     assert run("self-train", "--data", "new").code == 0
     before = load("transmiter-run/self-trained.safetensors").classifier()
-    assert run("refine", "--data", "new", "--shots", 1).code == 0
+    assert json.loads(run("refine", "--data", "new", "--shots", 1, "--json").out)["start"] == "self_trained"
+    assert "discriminant, self-trained, images 10" in run("inspect").out
     refined = load("transmiter-run/refined.safetensors")
     assert "self_train" in refined.details
     assert refined.details["refine"]["unchanged"]
     torch.testing.assert_close(refined.classifier(), before, atol=1e-3, rtol=1e-3)
     again = run("self-train", "--data", "test")
     assert "No longer in transmiter-run: refined (demo-strong)." in again.err
-    assert "To make it again: transmiter refine --data new --shots 1\n" in again.err
+    assert "To make it again: transmiter refine --data new --shots 1 --json\n" in again.err
     assert run("eval", "--data", "new").code == 0, "nothing that is left has learned from it"
     failed(run("eval", "--data", "test"), 1, "self-train used 200 of these 200 images")

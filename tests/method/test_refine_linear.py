@@ -40,6 +40,14 @@ def test_labels_that_say_nothing_new_change_nothing(world: World):
     torch.testing.assert_close(tuple(after), before)
 
 
+def test_a_classifier_that_is_only_too_modest_stays_as_it_is(world: World):
+    """Every label is what it answers anyway; cross-entropy would fall if it were surer."""
+    rows, (weight, bias) = shots(world, 16), start(world, 0.1)
+    answers = (world.strong.unit_images(rows) @ weight.T + bias).argmax(-1)
+    *_, penalty = refine_linear(world.strong.unit_images(rows), answers, 0.1 * weight, 0.1 * bias, 20.0, seed=0)
+    assert math.isinf(penalty)
+
+
 def test_one_label_per_class_and_one_label_in_all_do_not_hurt(world: World):
     everything, before = torch.arange(len(world.labels)), start(world, 0.1)
     for rows in (shots(world, 1), torch.tensor([0])):

@@ -79,5 +79,5 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
     if artefact.details["refine"]["unchanged"]:
-        workspace.reporter.warn(f"Nothing helped on held-out labels: refined is {source.name} as it was.")
+        workspace.reporter.note(f"Nothing helped on held-out labels: refined is {source.name} as it was.")
     return RefineResult(artefact, path, start, len(kept))

@@ -117,6 +117,27 @@ def test_images_of_unseen_classes_are_not_lost_to_seen_ones():
     assert right[~seen].float().mean() > 0.85
 
 
+@pytest.mark.parametrize(("kind", "loss"), [("permuted", 0.06), ("blind", 0.0)])
+def test_among_all_classes_no_teacher_costs_what_the_strong_model_knows(kind: str, loss: float):
+    """Images of six of ten classes; the blind teacher knows these alone. Lifts below 0 help the first, 0 the second."""
+    world = World(1, images=1000, classes=10)
+    rows = (world.labels[:500] < 6).nonzero().flatten()
+    answers = world.finetuned_logits.roll(1, -1) if kind == "permuted" else world.finetuned_logits.clone()
+    if kind == "blind":
+        answers[:, 6:] = -8
+    strong, weak = (
+        Embeddings(model.images[rows], model.texts, model.logit_scale) for model in (world.strong, world.weak)
+    )
+    correction, _ = discriminant_transfer(strong, [Teacher(answers[rows], weak)])
+    test = world.part(world.strong, slice(500, None))
+    logits = zero_shot_logits(test)
+    before, after = (
+        (one.argmax(-1) == world.labels[500:]).float().mean()
+        for one in (logits[:, :10], correction(logits, test.images))
+    )
+    assert after > before - loss
+
+
 @pytest.mark.parametrize("images", [2, 3, 7])
 def test_few_images_and_extreme_answers_give_finite_classifiers(images: int):
     strong = random_embeddings(images, 12, 8, images)

@@ -1,9 +1,10 @@
 import math
 
+import pytest
 import torch
 
 from tests.conftest import World
-from transmiter_cli.method.refine_linear import refine_linear
+from transmiter_cli.method.refine_linear import CHANCE, above_errors, refine_linear
 from transmiter_cli.method.ridge import ridge_transfer
 
 
@@ -46,6 +47,26 @@ def test_a_classifier_that_is_only_too_modest_stays_as_it_is(world: World):
     answers = (world.strong.unit_images(rows) @ weight.T + bias).argmax(-1)
     *_, penalty = refine_linear(world.strong.unit_images(rows), answers, 0.1 * weight, 0.1 * bias, 20.0, seed=0)
     assert math.isinf(penalty)
+
+
+@pytest.mark.parametrize("known", [1, 2])
+def test_classes_without_a_label_lose_no_image(world: World, known: int):
+    rows = (world.labels < known).nonzero()[:, 0][:20]
+    before = start(world, 300.0)
+    images = world.strong.unit_images(rows)
+    *after, _ = refine_linear(images, world.labels[rows], *before, 20.0, seed=0)
+    others = (world.labels >= known).nonzero()[:, 0]
+    assert rate(world, *after, others) >= rate(world, *before, others) - 0.02
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "found"),
+    [(0, 0, False), (1, 0, False), (2, 0, False), (3, 0, True), (5, 3, False), (9, 1, True)],
+)
+def test_a_few_answers_more_may_be_chance(gained: int, lost: int, found: bool):
+    differences = torch.zeros(100)
+    differences[:gained], differences[50 : 50 + lost] = 1, -1
+    assert bool(above_errors(differences, CHANCE)) is found
 
 
 def test_one_label_per_class_and_one_label_in_all_do_not_hurt(world: World):

@@ -98,6 +98,16 @@ def test_images_that_hardly_differ_do_not_make_weights_of_any_size(
     assert found.weight.norm() < 3 * start.weight.norm()
 
 
+def test_scores_vary_no_more_than_those_of_a_modest_classifier(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
+    images, _, texts = task
+    start = Linear(5 * texts.double(), torch.zeros(len(texts)).double())
+    model = Embeddings(images[:100], texts, 5.0)
+    found = self_train_classifier(model, start)
+    rows, labels = model.unit_images().double(), F.softmax(start(model.unit_images()), -1)
+    moments = Moments(rows.T @ rows, labels.T @ rows, labels.sum(0))
+    assert spread(found, moments) <= 1.05 * spread(start, moments)
+
+
 @given(seed=st.integers(0, 2**16), images=st.integers(2, 40))
 @settings(max_examples=20, deadline=None)
 def test_the_spread_is_that_of_the_scores(seed: int, images: int):

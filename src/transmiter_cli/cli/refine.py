@@ -78,6 +78,7 @@ def command(
                 "labelled_images": result.images,
                 "method": result.artefact.method,
                 "start": result.start,
+                "unchanged": result.artefact.details["refine"]["unchanged"],
             }
         )
         return

@@ -57,17 +57,21 @@ class Verdict:
     @property
     def word(self) -> str:
         """The verdict: "helps", "unsure" or "useless teacher"."""
-        best = max(self.teachers)
         if self.images < FEW:
             return "unsure"
-        if not best or best < HALF * self.strong:
+        if all_useless(self.strong, self.teachers):
             return "useless teacher"
-        return "helps" if self.gain > 0 and best >= MOST * self.strong else "unsure"
+        return "helps" if self.gain > 0 and max(self.teachers) >= MOST * self.strong else "unsure"
 
     def as_json(self) -> dict[str, Any]:
         """What an artefact keeps of it."""
         trust = {"strong": self.strong, "teachers": list(self.teachers)}
         return {"verdict": self.word, **trust, "gain": self.gain, "unseen": self.unseen}
+
+
+def all_useless(strong: float, teachers: Sequence[float]) -> bool:
+    """Whether no teacher is trusted half as much as the strong model."""
+    return not max(teachers) or max(teachers) < HALF * strong
 
 
 def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
@@ -204,7 +208,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     counts = torch.maximum(class_counts(log_posterior), answered)
     share = shares_of_images(counts, len(strong))
     found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
-    least = 0.0 if max(trust) >= HALF * own else -math.inf
+    least = -math.inf if all_useless(own, trust) else 0.0
     merged = merged_classifier(strong, found, posterior, chosen, share, least)
     gain, without = expected_gain(chosen, posterior, zero_shot), int((share <= SEEN).sum())
     verdict = Verdict(own, trust, gain, len(strong), without)

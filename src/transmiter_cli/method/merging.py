@@ -1,8 +1,8 @@
 """One classifier for all classes: a discriminant for those with images, strong scores and a correction for the others.
 
 The two do not compare as they are: a discriminant is sure of what it has seen, and gives images of all other classes to
-these, too. How far the classes without images must be lifted is seen by leaving classes out: half of those with images
-are put aside with their images, and both classifiers are made of the others.
+these, too. How far the classes without images must be lifted, or lowered, is seen by leaving classes out: half of those
+with images are put aside with their images, and both classifiers are made of the others.
 """
 
 from __future__ import annotations

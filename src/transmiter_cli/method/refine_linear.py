@@ -1,4 +1,4 @@
-"""Refinement of a transferred linear classifier: a convex problem of a few labelled images."""
+"""Refinement of a linear classifier: a convex problem of a few labelled images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from transmiter_cli.method.probe import logistic_regression
 from transmiter_cli.method.refinement import stratified_folds
 
 PENALTIES = (math.inf, 10.0, 1.0, 0.1, 0.01, 0.001)
-"""Candidate penalties on the distance from the transferred classifier; the first leaves it as it is."""
+"""Candidate penalties on the distance from the classifier that is there; the first leaves it as it is."""
+CHANCE = 1.5
+"""Held-out answers are right more often than before where they are so by so many standard errors."""
 
 
 def refine_linear(
@@ -25,18 +27,21 @@ def refine_linear(
     seed: int,
     folds: int = 5,
 ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"], float]:
-    """Logistic regression with the penalty |V|^2 on its distance V from the transferred linear classifier.
+    """Logistic regression with the penalty |V|^2 on its distance V from a linear classifier.
 
     Minimises cross-entropy(x (W + s V)' + b + s v) + penalty |(V, v)|^2, a convex problem of a few labelled images.
     The penalty is the largest whose cross-validated cross-entropy is within a standard error of the least, so that
     few labels change little; infinity, no change at all, is among the candidates, and is taken, too, unless held-out
-    images are answered rightly more often than before, by more than a standard error: cross-entropy also falls where
-    the classifier only becomes surer or less sure.
+    images are answered rightly more often than before, by more than 1.5 standard errors: cross-entropy also falls
+    where the classifier only becomes surer or less sure.
+
+    Classes without a label stay as they are, and the others are told apart among themselves: V sums to zero over them,
+    so that they gain no image of those.
 
     Args:
         images: unit-norm embeddings of labelled images.
         labels: their class indices.
-        weight, bias: the transferred classifier.
+        weight, bias: the classifier that is there.
         scale: s, the strong model's logit scale.
         seed: decides the folds.
         folds: of the cross-validation.
@@ -45,7 +50,8 @@ def refine_linear(
         The weight and bias after it, and the penalty taken.
     """
     with_one = torch.cat([images, torch.ones_like(images[:, :1])], -1)
-    start = torch.cat([weight, bias[:, None]], -1) / scale
+    known, labels = labels.unique(return_inverse=True)
+    start = torch.cat([weight, bias[:, None]], -1)[known] / scale
     everything = torch.arange(len(labels), device=labels.device)
 
     def refined(rows: Tensor, penalty: float) -> Tensor:
@@ -62,15 +68,15 @@ def refine_linear(
                 scores = scale * with_one[held_out] @ refined(rows, penalty).T
                 losses[place, held_out] = F.cross_entropy(scores, labels[held_out], reduction="none")
                 right[place, held_out] = (scores.argmax(-1) == labels[held_out]).float()
-    excess = losses - losses[losses.mean(-1).argmin()]
-    best = int((~exceeds_chance(excess)).nonzero()[0, 0])
-    if not bool(exceeds_chance(right[best] - right[0])):
-        best = 0
+    worse = above_errors(losses - losses[losses.mean(-1).argmin()], 1.0)
+    best = int((~worse).nonzero()[0, 0])
+    if not bool(above_errors(right[best] - right[0], CHANCE)):
+        return weight, bias, math.inf
     final = scale * refined(everything, PENALTIES[best])
-    return final[:, :-1], final[:, -1], PENALTIES[best]
+    return weight.index_copy(0, known, final[:, :-1]), bias.index_copy(0, known, final[:, -1]), PENALTIES[best]
 
 
-def exceeds_chance(differences: Float[Tensor, "*batch images"]) -> Bool[Tensor, "*batch"]:
-    """Whether the mean over images is more than a standard error above 0."""
+def above_errors(differences: Float[Tensor, "*batch images"], errors: float) -> Bool[Tensor, "*batch"]:
+    """Whether the mean over images is more than so many of its standard errors above 0."""
     error = differences.std(-1, unbiased=False) / differences.shape[-1] ** 0.5
-    return differences.mean(-1) > error
+    return differences.mean(-1) > errors * error

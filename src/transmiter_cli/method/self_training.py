@@ -87,7 +87,12 @@ def centred(classifier: Linear) -> Linear:
 
 
 def spread(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:
-    """How far scores, less their mean over the classes, vary with the images of some moments: the root of a sum."""
+    """The deviation over images of scores less their mean over the classes: the root of a sum over the classes.
+
+    Args:
+        classifier: gives the scores.
+        moments: of the images, and of what is added to them for a covariance without a direction.
+    """
     images = moments.mass.sum()
     mean, weight = moments.sums.sum(0) / images, centred(classifier).weight
     covariance = moments.gram / images - torch.outer(mean, mean)

@@ -85,11 +85,12 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
     encoder = workspace.like_fit(task.decoding, task.precision).open(resolve_model(name))
     there = run.artefacts(name)
     chosen = row or next((best for best in PREFERENCE if best in there), "transferred")
-    if chosen not in there:
-        chosen = chosen.replace("-", "_")  # tables call self_trained "self-trained"
+    if chosen == "self-trained":  # as tables call it
+        chosen = "self_trained"
     if chosen not in there:
         raise UsageError(
-            f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.", "transmiter transfer --help"
+            f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.",
+            "transmiter predict --use with one of them",
         )
     artefact = load(there[chosen], workspace.method_device)
     check_artefact(artefact, task, encoder)

@@ -1,4 +1,4 @@
-"""What a new fit or transfer takes out of a run, and the command lines that make it again."""
+"""What a new fit, transfer or self-train takes out of a run, and the command lines that make it again."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def command_for(made: Made, run: Run, kept: Sequence[str]) -> str:
     if line is None:
         usual = f"transfer --strong {shlex.quote(made.strong)} --method {method_of(made.row)}"
         return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
+    if made.row in LATER and not values(line, "--strong") and len(run.strong_models()) > 1:
+        return shlex.join([*line, "--strong", made.strong])
     others = [] if made.strong in kept or made.row in LATER else kept
     return shlex.join([*line, *(part for name in others for part in ("--strong", name))])
 

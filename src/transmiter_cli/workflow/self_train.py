@@ -8,6 +8,7 @@ from typing import Literal
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, load
+from transmiter_cli.description import read_description
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
@@ -80,14 +81,18 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     home = run.home(strong)
     path = home / ARTEFACTS["self_trained"]
     with telling_removed(run, workspace.reporter):
-        (home / ARTEFACTS["refined"]).unlink(missing_ok=True)  # it may stem from an earlier self-training
-        forget_unused(run)
+        refined = home / ARTEFACTS["refined"]
+        if refined.is_file() and "self_train" in read_description(refined)["details"]:
+            refined.unlink()
+            forget_unused(run)
         with remembering("self-train", found.files, path, run, workspace):
             artefact.save(path)
             run.add(command, {strong: encoder.fingerprint})
     about = artefact.details["self_train"]
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))
     tell_limits(result, workspace.reporter)
+    if refined.is_file():
+        workspace.reporter.note(f"predict goes on with refined: to refine what this made, transmiter refine{run.flag}")
     return result
 
 
@@ -99,8 +104,8 @@ def tell_limits(result: SelfTrainResult, reporter: Reporter) -> None:
             f"{images} different images of {classes} classes: what was transferred counts for more than they."
         )
     if missing:
-        named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+        named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else ".")
         reporter.warn(
-            f"Hardly any image seems to show {len(missing)} of {classes} classes: {named}. Answers in these may get "
+            f"Hardly any image seems to show {len(missing)} of {classes} classes: {named} Answers in these may get "
             "worse in favour of the others; --data that shows all classes is safer."
         )

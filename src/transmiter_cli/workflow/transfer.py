@@ -120,6 +120,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         run.add(command, fingerprints, strong=names[-1], **({"strong_folders": folders} if folders else {}))
         for encoder in encoders:
             forget_stale(run, encoder, options.methods, [result.path for result in results])
+        forget_unused(run)
     return results
 
 
@@ -255,4 +256,3 @@ def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], wr
         )
         if replaced or path.parent != home or description["details"]["model"]["fingerprint"] != encoder.fingerprint:
             path.unlink()
-    forget_unused(run)

@@ -36,7 +36,7 @@ def refine_linear(
     where the classifier only becomes surer or less sure.
 
     Classes without a label stay as they are, and the others are told apart among themselves: V sums to zero over them,
-    so that they gain no image of those.
+    so that they gain few images of those.
 
     Args:
         images: unit-norm embeddings of labelled images.

@@ -80,7 +80,9 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         run.add(command, {strong: encoder.fingerprint})
     unlabelled = len(task.classes) - len(kept.unique())
     if unlabelled and artefact.method != "adapter":
-        workspace.reporter.note(f"{unlabelled} of {len(task.classes)} classes have no label, and stay as they were.")
+        workspace.reporter.warn(
+            f"{unlabelled} of {len(task.classes)} classes have no label: they stay as they were, and may lose images."
+        )
     if artefact.details["refine"]["unchanged"]:
         workspace.reporter.note(f"Nothing helped on held-out labels: refined is {source.name} as it was.")
     return RefineResult(artefact, path, start, len(kept))

@@ -125,3 +125,19 @@ def test_refine_starts_from_it(run: Cli):
     assert "To make it again: transmiter refine --data new --shots 1 --json\n" in again.err
     assert run("eval", "--data", "new").code == 0, "nothing that is left has learned from it"
     failed(run("eval", "--data", "test"), 1, "self-train used 200 of these 200 images")
+
+
+def test_a_refinement_of_what_was_transferred_stays(run: Cli):
+    assert run("refine", "--data", "new", "--shots", 1).code == 0
+    outcome = run("self-train", "--data", "test")
+    assert "predict goes on with refined" in outcome.err
+    assert "No longer" not in outcome.err
+    assert {"self_trained", "refined"} <= set(top1(run, "--allow-overlap"))
+
+
+def test_labels_of_one_class_change_nothing_and_are_warned_of(run: Cli, tmp_path: Path):
+    (tmp_path / "one").mkdir()
+    flat(tmp_path / "new", tmp_path / "one" / "seven", ("seven",))
+    outcome = run("refine", "--data", "one", "--method", "discriminant")
+    assert "9 of 10 classes have no label" in outcome.err
+    assert json.loads(run("refine", "--data", "one", "--json").out)["unchanged"]

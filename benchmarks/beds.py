@@ -167,8 +167,8 @@ class Bed:
         teacher: "finetuned", or "probe": a linear probe of the weak model.
         shots: labels per class that the probe gets (None: all of the unlabelled images').
         wrong: the share of those labels that are drawn at random.
-        skipped: labels per class that the probe does not get before its own.
-        half: 0 or 1: the probe gets labels of one half of the classes alone, drawn at random.
+        skipped: with shots, labels per class that are passed over before them.
+        half: with shots, 0 or 1: the probe gets labels of one half of the classes alone, drawn at random.
         permuted: whether the classes are mixed up in the probe's labels.
         images: most unlabelled images.
         subset: classes drawn from the data's, all of them if None.

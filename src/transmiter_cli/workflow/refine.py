@@ -81,7 +81,8 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     unlabelled = len(task.classes) - len(kept.unique())
     if unlabelled and artefact.method != "adapter":
         workspace.reporter.warn(
-            f"{unlabelled} of {len(task.classes)} classes have no label: they stay as they were, and may lose images."
+            f"{unlabelled} of {len(task.classes)} classes have no label: the others alone are told apart anew, and may "
+            "win images of these."
         )
     if artefact.details["refine"]["unchanged"]:
         workspace.reporter.note(f"Nothing helped on held-out labels: refined is {source.name} as it was.")

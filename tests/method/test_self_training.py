@@ -34,6 +34,12 @@ def zero_shot(texts: torch.Tensor) -> Linear:
     return Linear(SCALE * texts.double(), torch.zeros(len(texts)).double())
 
 
+def soft_moments(model: Embeddings, classifier: Linear) -> Moments:
+    """The moments of images with a classifier's soft labels."""
+    rows, labels = model.unit_images().double(), F.softmax(classifier(model.unit_images()), -1)
+    return Moments(rows.T @ rows, labels.T @ rows, labels.sum(0))
+
+
 @pytest.mark.parametrize(("count", "gain"), [(100, 0.09), (400, 0.12)])
 def test_it_improves_on_images_that_it_was_not_trained_on(
     count: int, gain: float, task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -76,7 +82,7 @@ def test_fishers_rule_makes_the_weights_of_the_expected_means(seed: int, images:
         / images
     )
     shrunk = (1 - SHRINKAGE) * within + SHRINKAGE * within.diagonal().mean() * torch.eye(6).double()
-    means = expected_means(Moments(rows.T @ rows, labels.T @ rows, labels.sum(0)), start)
+    means = expected_means(soft_moments(model, start), start)
     weight = start.weight - start.weight.mean(0)
     torch.testing.assert_close(means @ torch.linalg.pinv(shrunk), weight, atol=1e-4, rtol=1e-4)
 
@@ -103,8 +109,7 @@ def test_scores_vary_no_more_than_those_of_a_modest_classifier(task: tuple[torch
     start = Linear(5 * texts.double(), torch.zeros(len(texts)).double())
     model = Embeddings(images[:100], texts, 5.0)
     found = self_train_classifier(model, start)
-    rows, labels = model.unit_images().double(), F.softmax(start(model.unit_images()), -1)
-    moments = Moments(rows.T @ rows, labels.T @ rows, labels.sum(0))
+    moments = soft_moments(model, start)
     assert spread(found, moments) <= 1.05 * spread(start, moments)
 
 
@@ -113,12 +118,10 @@ def test_scores_vary_no_more_than_those_of_a_modest_classifier(task: tuple[torch
 def test_the_spread_is_that_of_the_scores(seed: int, images: int):
     model = random_embeddings(images, 12, 6, seed)
     classifier = zero_shot(model.unit_texts()[:5])
-    rows, labels = model.unit_images().double(), F.softmax(classifier(model.unit_images()), -1)
     scores = classifier(model.unit_images())
     scores = scores - scores.mean(-1, keepdim=True)
     expected = scores.var(0, unbiased=False).sum().sqrt()
-    found = spread(classifier, Moments(rows.T @ rows, labels.T @ rows, labels.sum(0)))
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(spread(classifier, soft_moments(model, classifier)), expected, atol=1e-4, rtol=1e-4)
 
 
 @given(seed=st.integers(0, 2**16), images=st.integers(1, 30), times=st.integers(1, 5))

@@ -44,8 +44,8 @@ DIRECTIONS, RESOLUTION = 4, 1e-4
 def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     """The mean of a classifier and of the discriminant of its soft labels, which weighs more the more images there are.
 
-    The discriminant's scores are made to vary no more than the classifier's own: few images look certain, and images
-    that hardly differ make weights of any size.
+    The discriminant's scores are made to vary no more than the classifier's own: a discriminant of few images is too
+    sure, and one of images that hardly differ has weights of any size.
 
     Args:
         strong: the strong model on unlabelled images.

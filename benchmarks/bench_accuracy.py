@@ -108,8 +108,8 @@ def ours(task: Task, seed: int) -> dict[str, torch.Tensor]:
     models, teacher = (task.weak, task.strong), task.teacher
     moved = {
         "paper, lambda 500": tm.transfer(paper, *models, reg=REG / len(task.weak)),
-        "paper": tm.transfer(paper, *models),
-        "compact": tm.transfer(compact, *models),
+        "paper": tm.transfer(paper, *models, reg=1.0),
+        "compact": tm.transfer(compact, *models, reg=1.0),
         "discriminant": tm.transfer(compact, *models, "discriminant", finetuned_logits=teacher),
     }
     return {name: one.class_logits(task.test) for name, one in moved.items()}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import transmiter_cli as tm
 from beds import Trial
+from transmiter_cli.method import unseen
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.choice import choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
@@ -30,7 +31,15 @@ from transmiter_cli.method.discriminant import (
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.self_training import self_train_classifier
-from transmiter_cli.method.unseen import WAYS, Way, carriers, corrections, joint_moments, novelty, unseen_classifier
+from transmiter_cli.method.unseen import (
+    WAYS,
+    Way,
+    carriers,
+    corrections,
+    joint_moments,
+    novelty,
+    unseen_classifier,
+)
 
 Rule = Callable[[Trial], Tensor]
 
@@ -176,7 +185,7 @@ def plain_discriminant(trial: Trial, labels: str = "both", shrinkage: float | No
     strong = trial.model("strong", trial.unlabelled)
     logits = {"strong": zero_shot(trial, rows=trial.unlabelled), "finetuned": trial.teacher.logits(trial.unlabelled)}
     chosen = [logits[name].double() for name in ((labels,) if labels in logits else logits)]
-    log_posterior = pooled_log_posterior(chosen, [1.0] * len(chosen))
+    log_posterior = pooled_log_posterior(chosen, [1.0] * len(chosen))[:]
     texts = strong.unit_texts()[: trial.classes].double()
     parts = fold_rows(len(strong))
     gram = grams(strong, parts)
@@ -220,7 +229,7 @@ def self_trained(trial: Trial, others: bool = False) -> Tensor:
 def carried(trial: Trial, way: Way | None = None) -> Tensor:
     """Z and what fine-tuning says of classes without images: one way to carry it over, or all as they are weighed."""
     strong, teacher = trial.model("strong", trial.unlabelled), teacher_of(trial)
-    posterior = pooled_log_posterior([zero_shot(trial, rows=trial.unlabelled), teacher.finetuned], [1.0, 1.0])
+    posterior = pooled_log_posterior([zero_shot(trial, rows=trial.unlabelled), teacher.finetuned], [1.0, 1.0])[:]
     counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
     seen = counts >= 0.25 * len(posterior) / trial.classes
     if way is None:
@@ -228,7 +237,9 @@ def carried(trial: Trial, way: Way | None = None) -> Tensor:
         return unseen_classifier(strong, found, ~seen, torch.arange(len(strong)))(images(trial)[1])
     rows = torch.arange(len(strong))
     new = novelty(teacher, ~seen, rows)
-    found = corrections(strong, teacher, joint_moments(strong, teacher, rows), new)[way]
+    found = corrections(unseen.text_anchors(strong, teacher.weak), teacher, joint_moments(strong, teacher, rows), new)[
+        way
+    ]
     return zero_shot(trial) + found(images(trial)[1])
 
 

@@ -11,9 +11,10 @@ from torch.utils._pytree import tree_flatten
 import transmiter_cli as tm
 from tests.conftest import World, random_embeddings
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.method import discriminant, unseen
 from transmiter_cli.method import embeddings as embeddings_module
 from transmiter_cli.method.embeddings import InvalidTensorError
-from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.logits import class_logits, zero_shot_logits
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
 
@@ -133,28 +134,50 @@ def test_fit_transfer_and_refine_twice_give_the_same_bytes(world: World, basis, 
     assert len(written[0]) == 5
 
 
-def test_no_step_holds_a_matrix_of_the_vocabulary_squared_or_of_all_logits(world: World):
+class Largest(TorchDispatchMode):
+    """Remembers how many numbers the largest tensor has that is made; views of what is given are not made."""
+
+    def __init__(self, *given: torch.Tensor) -> None:
+        super().__init__()
+        self.given = {tensor.untyped_storage().data_ptr() for tensor in given}
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_flatten(made)[0]:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in {0, *self.given}:
+                self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return made
+
+
+def test_no_step_holds_a_matrix_of_the_vocabulary_squared_or_of_all_logits():
     """Every tensor that fit, transfer and the answers make is measured; none has N x M numbers, let alone M x M."""
     images, words, classes = 300, 3000, 200
     weak, strong = (random_embeddings(images, words, width, width) for width in (16, 24))
     teacher = torch.randn(images, classes, generator=torch.Generator().manual_seed(0))
-
-    class Largest(TorchDispatchMode):
-        numbers = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            made = func(*args, **(kwargs or {}))
-            for tensor in tree_flatten(made)[0]:
-                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes():
-                    self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
-            return made
-
     with Largest() as seen, patch.object(embeddings_module, "BLOCK", 8):
         fitted = tm.fit(weak, teacher, batch_size=32, epochs=1)
         tm.transfer(fitted, weak, strong).class_logits(strong.images[:100])
         tm.transfer(fitted, weak, strong, "ridge", finetuned_logits=teacher).class_logits(strong.images[:100])
     assert len(fitted.correction.basis) <= 16
     assert 0 < seen.numbers <= images * words // 3
+
+
+def test_the_discriminant_holds_no_matrix_of_all_images_and_classes():
+    """None but the teacher's own, which is given; neither does self-training, whose images are given."""
+    images, classes = 2000, 200
+    weak, strong = (random_embeddings(images, 300, width, width) for width in (16, 24))
+    fitted = tm.fit(weak, teacher := 10 * class_logits(strong, classes), epochs=1)
+    limits = [
+        patch.object(embeddings_module, "BLOCK", 64),
+        patch.object(embeddings_module, "CHECKED", 64),
+        patch.object(discriminant, "NUMBERS", 2**16),
+        patch.object(unseen, "NUMBERS", 2**16),
+    ]
+    with limits[0], limits[1], limits[2], limits[3], Largest(teacher, weak.images, strong.images) as seen:
+        moved = tm.transfer(fitted, weak, strong, "discriminant", finetuned_logits=teacher)
+        tm.self_train(moved, strong.images)
+    assert 0 < seen.numbers <= images * classes // 3
 
 
 def test_half_precision_embeddings_work(world: World, fitted: tm.Artefact):

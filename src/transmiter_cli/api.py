@@ -15,7 +15,7 @@ from transmiter_cli.artefact import Artefact, Correction, Method
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.choice import choose_reg, choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
-from transmiter_cli.method.discriminant import Linear, all_scores
+from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, class_counts
@@ -64,7 +64,7 @@ def transfer(
     weak: Embeddings,
     strong: Embeddings,
     method: Method = "adapter",
-    reg: float | Auto = 1.0,
+    reg: float | Auto = "auto",
     rho: float | Auto = 0.1,
     finetuned_logits: Float[Tensor, "images classes"] | None = None,
     teachers: Sequence[Teacher] = (),
@@ -77,7 +77,8 @@ def transfer(
         strong: the strong model on the same images and vocabulary.
         method: "adapter" (the paper's), "ridge" (regress the fine-tuned answers on the strong embeddings) or
             "discriminant" (a linear classifier from what strong and fine-tuned answers say together).
-        reg: the paper's lambda divided by the number of images, or "auto"; "adapter" only.
+        reg: the paper's lambda divided by the number of images, or "auto", which takes the one that explains held-out
+            images best; "adapter" only.
         rho: ridge strength, or "auto"; "ridge" only.
         finetuned_logits: the fine-tuned weak model on the same images; not for "adapter".
         teachers: fine-tuned models that bring weak models of their own, one or several, in place of or beside
@@ -198,7 +199,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
     module = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
     result = replace(transferred, stage="self_trained", correction=module)
     changed = (result.answers(embeddings) != transferred.answers(embeddings)).double().mean().item()
-    counts = class_counts(all_scores(embeddings, start).log_softmax(-1))
+    counts = class_counts(start.scores(embeddings))
     few = shares_of_images(counts, len(embeddings)) <= SEEN
     missing = [name for name, lacks in zip(result.class_names, few.tolist(), strict=True) if lacks]
     about = {"images": len(embeddings), "changed": changed, "missing": missing}

@@ -184,7 +184,7 @@ def test_inspect_tells_all_without_torch(transmiter: Transmiter, environment: di
     shown = json.loads(transmiter("inspect", "transmiter-demo/strong.safetensors", "--json").stdout)
     assert (shown["stage"], shown["method"], shown["classes"]) == ("strong", "adapter", 10)
     assert shown["vocabulary"][:2] == ["eight", "five"]
-    assert shown["details"]["transfer"] == {"images": 1198, "reg": 1.0}
+    assert shown["details"]["transfer"] == {"images": 1198, "reg": 0.01}
     code = "import sys; from transmiter_cli.cli.main import main; sys.argv = ['transmiter', 'inspect', sys.argv[1]]\n"
     code += "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
     line = [COMMAND.parent / "python", "-c", code, "transmiter-demo/strong.safetensors"]

@@ -12,6 +12,7 @@ from transmiter_cli.method.discriminant import (
     fold_moments,
     fold_rows,
     grams,
+    held_out,
     held_out_scores,
     total,
 )
@@ -100,6 +101,15 @@ def test_held_out_scores_do_not_see_their_own_labels():
     size = len(parts[0])
     torch.testing.assert_close(before[:size], after[:size])
     assert not torch.allclose(before[size:], after[size:])
+
+
+def test_each_image_is_scored_by_a_classifier_that_has_not_seen_it():
+    model, posterior, texts = problem(3)
+    parts = fold_rows(60)
+    moments = fold_moments(model, posterior, parts, grams(model, parts))
+    found = held_out(model, moments, texts, parts, 0.3)
+    torch.testing.assert_close(found[torch.cat(parts)], held_out_scores(model, moments, texts, parts, [0.3])[0])
+    torch.testing.assert_close(found[10:20], found[:][10:20])
 
 
 def test_the_chosen_classifier_is_the_best_of_the_candidates():

@@ -36,7 +36,8 @@ def zero_shot(texts: torch.Tensor) -> Linear:
 
 def soft_moments(model: Embeddings, classifier: Linear) -> Moments:
     """The moments of images with a classifier's soft labels."""
-    rows, labels = model.unit_images().double(), F.softmax(classifier(model.unit_images()), -1)
+    rows = model.unit_images().double()
+    labels = F.softmax(classifier(rows), -1)
     return Moments(rows.T @ rows, labels.T @ rows, labels.sum(0))
 
 
@@ -72,7 +73,8 @@ def class_parts(rows: torch.Tensor, labels: torch.Tensor) -> list[tuple[torch.Te
 def test_fishers_rule_makes_the_weights_of_the_expected_means(seed: int, images: int):
     model = random_embeddings(images, 12, 6, seed)
     start = zero_shot(model.unit_texts()[:5])
-    rows, labels = model.unit_images().double(), F.softmax(start(model.unit_images()), -1)
+    rows = model.unit_images().double()
+    labels = F.softmax(start(rows), -1)
     within = (
         sum(
             weight * torch.outer(row - mean, row - mean)
@@ -118,7 +120,7 @@ def test_scores_vary_no_more_than_those_of_a_modest_classifier(task: tuple[torch
 def test_the_spread_is_that_of_the_scores(seed: int, images: int):
     model = random_embeddings(images, 12, 6, seed)
     classifier = zero_shot(model.unit_texts()[:5])
-    scores = classifier(model.unit_images())
+    scores = classifier(model.unit_images().double())
     scores = scores - scores.mean(-1, keepdim=True)
     expected = scores.var(0, unbiased=False).sum().sqrt()
     torch.testing.assert_close(spread(classifier, soft_moments(model, classifier)), expected, atol=1e-4, rtol=1e-4)

@@ -58,10 +58,11 @@ def command(
     reg: Annotated[
         str,
         typer.Option(
-            help="Pull of the rotation to the identity: the paper's lambda / images; or `auto`. With several, "
-            "`0.1,1,10`, each gives a row of eval; refine and predict take the first."
+            help="Pull of the rotation to the identity: the paper's lambda / images; `auto`: the one that explains "
+            "held-out images best. With several, `0.1,1,10`, each gives a row of eval; refine and predict take the "
+            "first."
         ),
-    ] = "1.0",
+    ] = "auto",
     rho: Annotated[str, typer.Option(help="Relative strength of the ridge, or `auto`.")] = "0.1",
     also: Annotated[
         list[Path] | None,

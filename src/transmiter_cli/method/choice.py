@@ -12,6 +12,7 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import JUDGED, fold_moments, fold_rows, grams, total
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import cross_moment
+from transmiter_cli.method.per_image import Computed, Rows
 from transmiter_cli.method.polar import polar_factor
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -53,23 +54,27 @@ def choose_rho(
 
     Ridge transfer distils softmax(z + L) into softmax(z + x W): the least cross-entropy between the two wins.
     """
-    logs = F.log_softmax(finetuned_logits.double(), -1)
-    logs = logs - logs.mean(-1, keepdim=True)
-    parts = fold_rows(len(strong))
-    moments = fold_moments(strong, logs, parts, grams(strong, parts))
+    images, classes = finetuned_logits.shape
+
+    def logs(rows: Rows) -> Float[Tensor, "rows classes"]:
+        found = F.log_softmax(finetuned_logits[rows].float(), -1)
+        return found - found.mean(-1, keepdim=True)
+
+    parts = fold_rows(images)
+    moments = fold_moments(strong, Computed((images, classes), logs), parts, grams(strong, parts))
     whole = total(moments)
-    texts = strong.logit_scale * strong.unit_texts()[: logs.shape[1]].double()
+    texts = strong.logit_scale * strong.unit_texts()[:classes].double()
     entropy = dict.fromkeys(candidates, 0.0)
     for part, own in zip(parts, moments, strict=True):
         rest = whole - own
         values, vectors = torch.linalg.eigh(rest.gram)
         rotated = vectors.T @ rest.sums.T
-        rows = part[: -(-JUDGED // len(parts))].to(logs.device)
-        images = strong.unit_images(rows).double()
-        zero_shot = images @ texts.T
-        wanted = F.softmax(zero_shot + logs[rows], -1)
+        rows = part[: -(-JUDGED // len(parts))].to(finetuned_logits.device)
+        held = strong.unit_images(rows).double()
+        zero_shot = held @ texts.T
+        wanted = F.softmax(zero_shot + logs(rows), -1)
         for rho in candidates:
-            correction = images @ vectors @ (rotated / (values + rho * values.mean())[:, None])
+            correction = held @ vectors @ (rotated / (values + rho * values.mean())[:, None])
             entropy[rho] -= (wanted * F.log_softmax(zero_shot + correction, -1)).sum().item()
     return min(candidates, key=lambda rho: entropy[rho])
 

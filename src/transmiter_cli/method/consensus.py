@@ -8,24 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import (
-    SHRINKAGE,
-    Chosen,
-    choose_discriminant,
-    fold_moments,
-    fold_rows,
-    grams,
-    held_out_scores,
-)
+from transmiter_cli.method.discriminant import SHRINKAGE, choose_discriminant, fold_moments, fold_rows, grams, held_out
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, agreement, class_counts, pooled_log_posterior, third_party
-from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.merging import SEEN, merged_classifier, shares_of_images
+from transmiter_cli.method.per_image import PerImage, answers, blocks_of, computed_class_logits, softmax_of
 from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.unseen import carriers
 
@@ -108,7 +99,7 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
 
 def reliabilities(
     strong: Embeddings,
-    zero_shot: Float[Tensor, "images classes"],
+    zero_shot: PerImage,
     teachers: Sequence[Teacher],
     parts: Sequence[Int[Tensor, " _"]],
     gram: Sequence[Float[Tensor, "width width"]],
@@ -121,9 +112,11 @@ def reliabilities(
     least as often as the root of their agreement, whatever a teacher says.
     """
     own, found = [foretold(strong, zero_shot, parts, gram)], list[float]()
+    before = answers(zero_shot)
     for teacher in teachers:
-        with_teacher, with_weak = agreement(zero_shot, teacher.finetuned), agreement(zero_shot, teacher.weak_logits)
-        between = agreement(teacher.finetuned, teacher.weak_logits)
+        after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
+        pairs = ((before, after), (before, weak), (after, weak))
+        with_teacher, with_weak, between = (agreement(*pair, teacher.classes) for pair in pairs)
         own.append(max(third_party(with_teacher, with_weak, between), math.sqrt(with_weak)))
         found.append(
             min(third_party(with_teacher, between, with_weak), foretold(strong, teacher.finetuned, parts, gram))
@@ -133,16 +126,15 @@ def reliabilities(
 
 def foretold(
     strong: Embeddings,
-    logits: Float[Tensor, "images classes"],
+    logits: PerImage,
     parts: Sequence[Int[Tensor, " _"]],
     gram: Sequence[Float[Tensor, "width width"]],
 ) -> float:
     """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
     texts = strong.unit_texts()[: logits.shape[1]].double()
-    rows = torch.cat(list(parts)).to(logits.device)
-    moments = fold_moments(strong, F.softmax(logits.double(), -1), parts, gram)
-    scores = held_out_scores(strong, moments, texts, parts, [SHRINKAGE])[0]
-    return (scores.argmax(-1) == logits[rows].argmax(-1)).double().mean().item()
+    moments = fold_moments(strong, softmax_of(logits), parts, gram)
+    found = answers(held_out(strong, moments, texts, parts, SHRINKAGE))
+    return (found == answers(logits)).double().mean().item()
 
 
 def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float]) -> tuple[int, ...]:
@@ -185,41 +177,40 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
         InvalidTensorError: if rows or classes do not match or values are not finite.
     """
     classes = check_teachers(strong, teachers)
-    zero_shot = class_logits(strong, classes)
+    zero_shot = computed_class_logits(strong, classes)
     parts = fold_rows(len(strong))
     gram = grams(strong, parts)
     own, trust = reliabilities(strong, zero_shot, teachers, parts, gram)
     if not max(own, *trust):
-        return LinearCorrection(zero_shot.new_zeros(strong.images.shape[1], classes)), Verdict(
-            own, trust, 0.0, len(strong)
-        )
+        nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)
+        return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong))
 
-    def pooled(some: Sequence[int]) -> Float[Tensor, "images classes"]:
-        answers = [zero_shot, *(teachers[one].finetuned for one in some)]
-        return pooled_log_posterior(answers, [own, *(trust[one] for one in some)])
+    def pooled(some: Sequence[int]) -> PerImage:
+        models = [zero_shot, *(teachers[one].finetuned for one in some)]
+        return pooled_log_posterior(models, [own, *(trust[one] for one in some)])
 
     kept = allies(lambda some: foretold(strong, pooled(some), parts, gram), trust)
     log_posterior = pooled(kept)
     trust = tuple(reliability if one in kept else 0.0 for one, reliability in enumerate(trust))
-    posterior = F.softmax(log_posterior, -1)
+    posterior = softmax_of(log_posterior)
     texts = strong.unit_texts()[:classes].double()
-    chosen = choose_discriminant(strong, posterior, texts, parts, fold_moments(strong, posterior, parts, gram))
-    answered = max(trust) * chosen.class_counts() * len(strong) / len(chosen.rows)
+    moments = fold_moments(strong, posterior, parts, gram)
+    chosen = choose_discriminant(strong, posterior, texts, parts, moments)
+    after = answers(held_out(strong, moments, texts, parts, chosen.shrinkage))
+    # A class that the soft labels underrate gets its images back here, since its mean lies where they are.
+    answered = max(trust) * torch.bincount(after, minlength=classes)
     counts = torch.maximum(class_counts(log_posterior), answered)
     share = shares_of_images(counts, len(strong))
     found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
     least = -math.inf if all_useless(own, trust) else 0.0
     merged = merged_classifier(strong, found, posterior, chosen, share, least)
-    gain, without = expected_gain(chosen, posterior, zero_shot), int((share <= SEEN).sum())
+    gain, without = expected_gain(posterior, after, answers(zero_shot)), int((share <= SEEN).sum())
     verdict = Verdict(own, trust, gain, len(strong), without)
     return LinearCorrection.of_classifier(merged.weight, merged.bias, strong), verdict
 
 
-def expected_gain(
-    chosen: Chosen, posterior: Float[Tensor, "images classes"], zero_shot: Float[Tensor, "images classes"]
-) -> float:
-    """The posterior of the held-out answers less that of the strong model's own, the mean over images."""
-    rows = posterior[chosen.rows]
-    answers = [scores.argmax(-1, keepdim=True) for scores in (chosen.held_out, zero_shot[chosen.rows])]
-    after, before = (rows.gather(1, answer).mean().item() for answer in answers)
-    return after - before
+def expected_gain(posterior: PerImage, after: Int[Tensor, " images"], before: Int[Tensor, " images"]) -> float:
+    """The posterior of some answers less that of others, the mean over images."""
+    both = torch.stack([after, before], 1)
+    found = torch.cat([posterior[rows].gather(1, both[rows]) for rows in blocks_of(posterior)]).double().mean(0)
+    return (found[0] - found[1]).item()

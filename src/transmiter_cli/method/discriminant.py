@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import BLOCK, Embeddings
+from transmiter_cli.method.embeddings import BLOCK, Embeddings, block_rows
+from transmiter_cli.method.per_image import Computed, PerImage, Rows
 
 FOLDS = 5
 SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -29,14 +30,20 @@ SHRINKAGE = 0.3
 """The share where none is chosen: any of the middle candidates ranks classes alike."""
 JUDGED = 8192
 """Most held-out images that shrinkage and temperature are chosen on."""
+NUMBERS = 2**26
+"""Most scores that are compared at a time; of very many classes, fewer images are looked at."""
 MOST_PRIOR = 1e3
 """The text is worth at most so many images."""
 TINY = 1e-12
+LEAST_STEP, LEAST_GAIN = 1e-4, 1e-8
+"""The search for a temperature ends where a step, relative to it, or the entropy that it saves is smaller."""
 
 
 @dataclass(frozen=True)
 class Moments:
     """What soft-labelled images contribute to a discriminant, in float64; those of disjoint images add up.
+
+    Products are taken in float32 within a block of images and summed over blocks in float64.
 
     Attributes:
         gram: X'X.
@@ -63,13 +70,12 @@ class Linear:
     bias: Float[Tensor, " classes"]
 
     def __call__(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:
-        """Scores of unit-norm rows."""
-        return images.double() @ self.weight.T + self.bias
+        """Scores of unit-norm rows, in their precision."""
+        return images @ self.weight.T.to(images.dtype) + self.bias.to(images.dtype)
 
-
-def all_scores(model: Embeddings, classifier: Linear) -> Float[Tensor, "images classes"]:
-    """The scores of all images, a block at a time."""
-    return torch.cat([classifier(model.unit_images(rows)) for rows in model.blocks(len(classifier.bias))])
+    def scores(self, model: Embeddings) -> Computed:
+        """The scores of a model's images."""
+        return Computed((len(model), len(self.bias)), lambda rows: self(model.unit_images(rows)))
 
 
 def fold_rows(images: int, folds: int = FOLDS, seed: int = 0) -> list[Int[Tensor, " _"]]:
@@ -83,8 +89,8 @@ def grams(model: Embeddings, parts: Sequence[Int[Tensor, " _"]]) -> list[Float[T
     result: list[Tensor] = []
     for part in parts:
         gram = model.images.new_zeros(model.images.shape[1], model.images.shape[1], dtype=torch.float64)
-        for rows in part.split(BLOCK):
-            images = model.unit_images(rows.to(model.images.device)).double()
+        for rows in part.to(gram.device).split(BLOCK):
+            images = model.unit_images(rows)
             gram += images.T @ images
         result.append(gram)
     return result
@@ -92,17 +98,20 @@ def grams(model: Embeddings, parts: Sequence[Int[Tensor, " _"]]) -> list[Float[T
 
 def fold_moments(
     model: Embeddings,
-    posterior: Float[Tensor, "images classes"],
+    posterior: PerImage,
     parts: Sequence[Int[Tensor, " _"]],
     gram: Sequence[Float[Tensor, "width width"]],
 ) -> list[Moments]:
     """The moments of each part, given its X'X, which all posteriors share."""
+    classes = posterior.shape[1]
     result: list[Moments] = []
     for part, own in zip(parts, gram, strict=True):
-        sums = own.new_zeros(posterior.shape[1], len(own))
-        for rows in part.to(own.device).split(BLOCK):
-            sums += posterior[rows].double().T @ model.unit_images(rows).double()
-        result.append(Moments(own, sums, posterior[part.to(own.device)].double().sum(0)))
+        sums, mass = own.new_zeros(classes, len(own)), own.new_zeros(classes)
+        for rows in part.to(own.device).split(block_rows(classes)):
+            labels = posterior[rows]
+            sums += labels.T @ model.unit_images(rows).to(labels.dtype)
+            mass += labels.double().sum(0)
+        result.append(Moments(own, sums, mass))
     return result
 
 
@@ -152,7 +161,7 @@ def held_out_scores(
     parts: Sequence[Int[Tensor, " _"]],
     shrinkages: Sequence[float],
 ) -> list[Float[Tensor, "rows classes"]]:
-    """For each shrinkage, the scores of every part's rows by the classifier of the other parts, in the parts' order."""
+    """For each shrinkage, the scores of some rows of every part by the classifier of the other parts, in that order."""
     whole = total(moments)
     scores: list[list[Tensor]] = [[] for _ in shrinkages]
     for part, own in zip(parts, moments, strict=True):
@@ -160,6 +169,30 @@ def held_out_scores(
         for found, classifier in zip(scores, discriminants(whole - own, texts, shrinkages), strict=True):
             found.append(classifier(images))
     return [torch.cat(found) for found in scores]
+
+
+def held_out(
+    model: Embeddings,
+    moments: Sequence[Moments],
+    texts: Float[Tensor, "classes width"],
+    parts: Sequence[Int[Tensor, " _"]],
+    shrinkage: float,
+) -> Computed:
+    """The scores of all images, each by the classifier of the parts that it is not in."""
+    whole = total(moments)
+    classifiers = [discriminants(whole - own, texts, [shrinkage])[0] for own in moments]
+    place = torch.empty(len(model), dtype=torch.long, device=model.images.device)
+    for number, part in enumerate(parts):
+        place[part.to(place.device)] = number
+
+    def of_rows(rows: Rows) -> Float[Tensor, "rows classes"]:
+        images, own = model.unit_images(rows), place[rows]
+        scores = images.new_empty(len(images), len(texts))
+        for number, classifier in enumerate(classifiers):
+            scores[own == number] = classifier(images[own == number])
+        return scores
+
+    return Computed((len(model), len(texts)), of_rows)
 
 
 def best_temperature(
@@ -172,21 +205,24 @@ def best_temperature(
     unit = (scores - scores.mean(-1, keepdim=True)) / scores.std().clamp_min(TINY)
 
     def loss(factor: float) -> float:
-        return -(posterior * F.log_softmax(factor * unit, -1)).sum(-1).mean().item()
+        return -(posterior * F.log_softmax(factor * unit, -1)).sum(-1).double().mean().item()
 
     factor, lowest = 0.0, loss(0.0)
     for _ in range(steps):
         chance = F.softmax(factor * unit, -1)
         mean = (chance * unit).sum(-1, keepdim=True)
-        slope = ((chance - posterior) * unit).sum(-1).mean().item()
-        curvature = (chance * (unit - mean).square()).sum(-1).mean().item()
+        slope = ((chance - posterior) * unit).sum(-1).double().mean().item()
+        curvature = (chance * (unit - mean).square()).sum(-1).double().mean().item()
         step = -slope / max(curvature, TINY)
-        while abs(step) > 1e-6 * max(factor, 1.0) and not loss(max(factor + step, 0.0)) < lowest:
-            step /= 2
         found = max(factor + step, 0.0)
-        if not loss(found) < lowest - 1e-9:
+        entropy = loss(found)
+        while not entropy < lowest and abs(step) > LEAST_STEP * max(factor, 1.0):
+            step /= 2
+            found = max(factor + step, 0.0)
+            entropy = loss(found)
+        if not entropy < lowest - LEAST_GAIN:
             break
-        factor, lowest = found, loss(found)
+        factor, lowest = found, entropy
     return factor / scores.std().clamp_min(TINY).item(), lowest
 
 
@@ -198,7 +234,7 @@ class Chosen:
         classifier: of all images, its scores calibrated: softmax of them is a probability.
         shrinkage: the share of the identity in the covariance.
         temperature: the factor that calibrates the scores.
-        rows: the images that were held out in turn.
+        rows: the images that both were chosen on.
         held_out: their calibrated scores, each by a classifier that did not see it.
     """
 
@@ -208,27 +244,21 @@ class Chosen:
     rows: Int[Tensor, " rows"]
     held_out: Float[Tensor, "rows classes"]
 
-    def class_counts(self) -> Int[Tensor, " classes"]:
-        """How many of the held-out images each class is the answer of.
-
-        A class that the soft labels underrate gets its images back here, since its mean lies where they are.
-        """
-        return torch.bincount(self.held_out.argmax(-1), minlength=self.held_out.shape[1])
-
 
 def choose_discriminant(
     model: Embeddings,
-    posterior: Float[Tensor, "images classes"],
+    posterior: PerImage,
     texts: Float[Tensor, "classes width"],
     parts: Sequence[Int[Tensor, " _"]],
     moments: Sequence[Moments],
     shrinkages: Sequence[float] = SHRINKAGES,
 ) -> Chosen:
     """The shrinkage and the temperature whose held-out scores have the least cross-entropy with the soft labels."""
-    few = [part[: -(-JUDGED // len(parts))] for part in parts]
-    rows = torch.cat(few).to(posterior.device)
-    scores = held_out_scores(model, moments, texts, few, shrinkages)
-    found = [best_temperature(one, posterior[rows].double()) for one in scores]
+    most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
+    few = [part[: -(-most // len(parts))] for part in parts]
+    rows = torch.cat(few).to(model.images.device)
+    scores, labels = held_out_scores(model, moments, texts, few, shrinkages), posterior[rows]
+    found = [best_temperature(one, labels) for one in scores]
     best = min(range(len(shrinkages)), key=lambda place: found[place][1])
     factor = found[best][0]
     linear = discriminants(total(moments), texts, [shrinkages[best]])[0]

@@ -38,6 +38,11 @@ def require_finite(name: str, tensor: Tensor) -> None:
             raise InvalidTensorError(f"{name} hold NaN or infinite values (first in row {row}).")
 
 
+def block_rows(width: int) -> int:
+    """How many rows to work on at a time, of so many numbers each."""
+    return max(1, BLOCK * WIDEST // max(width, WIDEST))
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """Image and text embeddings of one encoder (X, T and s of the paper's Sec. 3.1).
@@ -83,6 +88,6 @@ class Embeddings:
 
     def blocks(self, width: int = WIDEST) -> Iterator[slice]:
         """Consecutive slices that together cover all images, for work on `width` numbers per image."""
-        rows = max(1, BLOCK * WIDEST // max(width, WIDEST))
+        rows = block_rows(width)
         for start in range(0, len(self), rows):
             yield slice(start, min(start + rows, len(self)))

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.logits import class_logits
+from transmiter_cli.method.per_image import Computed, PerImage, Rows, blocks_of, computed_class_logits, probabilities
 
 LEAST_AGREEMENT = 0.05
 """Agreement beyond chance below which two models have nothing in common."""
 ROUNDS = 30
+LIKELIEST = 32
+"""Classes of each image that can be its own; the others have hardly any of its posterior."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,15 @@ class Teacher:
         """What the weak model multiplies image embeddings with: s T[:C]."""
         return self.weak.logit_scale * self.weak.unit_texts()[: self.classes]
 
-    @cached_property
-    def weak_logits(self) -> Float[Tensor, "images classes"]:
+    @property
+    def weak_logits(self) -> Computed:
         """The weak model's zero-shot logits of the classes."""
-        return class_logits(self.weak, self.classes)
+        return computed_class_logits(self.weak, self.classes)
 
 
-def agreement(first: Float[Tensor, "images classes"], second: Float[Tensor, "images classes"]) -> float:
+def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
     """On how many images two models answer alike, beyond chance: 1 always, 0 as often as by chance or less."""
-    classes = first.shape[1]
-    rate = (first.argmax(-1) == second.argmax(-1)).double().mean().item()
+    rate = (first == second).double().mean().item()
     return max((classes * rate - 1) / (classes - 1), 0.0)
 
 
@@ -73,30 +73,41 @@ def third_party(first: float, second: float, between: float) -> float:
     return min(1.0, math.sqrt(first * second / between))
 
 
-def pooled_log_posterior(
-    answers: Sequence[Float[Tensor, "images classes"]], reliabilities: Sequence[float]
-) -> Float[Tensor, "images classes"]:
-    """Sum over the models of log(r p + (1 - r) / C), float64: a model that cannot be trusted has no say.
+def pooled_log_posterior(answers: Sequence[PerImage], reliabilities: Sequence[float]) -> Computed:
+    """Sum over the models of log(r p + (1 - r) / C): a model that cannot be trusted has no say.
 
     Args:
         answers: logits of each model.
         reliabilities: r of each, from 0 to 1.
     """
-    classes = answers[0].shape[1]
-    summed = torch.zeros_like(answers[0], dtype=torch.float64)
-    for logits, trust in zip(answers, reliabilities, strict=True):
-        summed += torch.log(trust * F.softmax(logits.double(), -1) + max(1 - trust, 1e-9) / classes)
-    return summed
+    images, classes = answers[0].shape
+
+    def of_rows(rows: Rows) -> Float[Tensor, "rows classes"]:
+        return torch.stack(
+            [
+                torch.log(trust * probabilities(logits[rows]) + max(1 - trust, 1e-9) / classes)
+                for logits, trust in zip(answers, reliabilities, strict=True)
+            ]
+        ).sum(0)
+
+    return Computed((images, classes), of_rows)
 
 
-def class_counts(log_posterior: Float[Tensor, "images classes"]) -> Float[Tensor, " classes"]:
+def class_counts(log_posterior: PerImage, likeliest: int = LIKELIEST) -> Float[Tensor, " classes"]:
     """How many images each class has, by expectation maximisation on the class prior (Saerens et al., 2002).
 
     A class with no image of its own loses the small share that every image's posterior leaves it.
+
+    Args:
+        log_posterior: of each image, up to a constant.
+        likeliest: how many classes of each image are kept, on the CPU, whose sums do not depend on the order.
     """
     images, classes = log_posterior.shape
-    counts = log_posterior.new_full((classes,), images / classes)
+    found = [log_posterior[rows].topk(min(likeliest, classes)) for rows in blocks_of(log_posterior)]
+    logs, places = torch.cat([one.values.cpu() for one in found]), torch.cat([one.indices.cpu() for one in found])
+    counts = torch.full((classes,), images / classes, dtype=torch.float64)
     for _ in range(ROUNDS):
-        prior = (counts + 1) / (images + classes)
-        counts = F.softmax(log_posterior + prior.log(), -1).sum(0)
-    return counts
+        prior = ((counts + 1) / (images + classes)).log()
+        posterior = F.softmax(logs + prior.to(logs.dtype)[places], -1)
+        counts = torch.bincount(places.flatten(), posterior.flatten().double(), classes)
+    return counts.to(found[0].values.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import Embeddings
@@ -36,12 +36,6 @@ def zero_shot_logits(embeddings: Embeddings, rows: slice | Tensor = slice(None))
 def class_logits(embeddings: Embeddings, classes: int) -> Float[Tensor, "images classes"]:
     """The first C columns of Z for all images; the auxiliary words' columns are never formed."""
     return embeddings.logit_scale * embeddings.unit_images() @ embeddings.unit_texts()[:classes].T
-
-
-def class_answers(embeddings: Embeddings, classes: int) -> Int[Tensor, " images"]:
-    """The likeliest class of each image, without the N x C logits of all images at once."""
-    classifier = embeddings.unit_texts()[:classes].T
-    return torch.cat([(embeddings.unit_images(rows) @ classifier).argmax(-1) for rows in embeddings.blocks(classes)])
 
 
 def standardize(logits: Float[Tensor, "rows vocabulary"]) -> Standardized:

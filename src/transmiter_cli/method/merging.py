@@ -15,6 +15,7 @@ from torch import Tensor
 
 from transmiter_cli.method.discriminant import TINY, Chosen, Linear, Moments, discriminants
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.per_image import PerImage
 from transmiter_cli.method.unseen import FEWEST, Carrier, all_rows, left_out, some_rows, unseen_classifier
 
 SEEN = 0.5
@@ -33,7 +34,7 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int) -> Float[Te
 def merged_classifier(
     strong: Embeddings,
     carriers: Sequence[Carrier],
-    posterior: Float[Tensor, "images classes"],
+    posterior: PerImage,
     chosen: Chosen,
     share: Float[Tensor, " classes"],
     least: float,
@@ -72,7 +73,7 @@ def blend(
 def find_lift(
     strong: Embeddings,
     carriers: Sequence[Carrier],
-    posterior: Float[Tensor, "images classes"],
+    posterior: PerImage,
     chosen: Chosen,
     share: Float[Tensor, " classes"],
     least: float,

@@ -21,15 +21,15 @@ from transmiter_cli.method.discriminant import (
     Chosen,
     Linear,
     Moments,
-    all_scores,
     choose_discriminant,
     fold_moments,
     fold_rows,
     grams,
-    held_out_scores,
+    held_out,
     total,
 )
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.per_image import Computed, PerImage, Rows, softmax_of
 
 SHRINKAGE = 0.5
 """The identity's share in the covariance that tells the expected class means."""
@@ -55,13 +55,14 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     parts = fold_rows(len(strong))
     prior = classes / len(parts) * isotropic(strong)
     gram = [own + prior for own in grams(strong, parts)]
-    rows = torch.cat(parts).to(strong.images.device)
-    own = all_scores(strong, start)
-    posterior = F.softmax(own, -1)
-    first, moments, means = fit_discriminant(strong, start, posterior, parts, gram)
-    scores = held_out_scores(strong, moments, means, parts, [first.shrinkage])[0]
-    posterior[rows] = F.softmax(own[rows] + F.log_softmax(first.temperature * scores, -1), -1)
-    found = centred(fit_discriminant(strong, start, posterior, parts, gram)[0].classifier)
+    own = start.scores(strong)
+    first, moments, means = fit_discriminant(strong, start, softmax_of(own), parts, gram)
+    others = held_out(strong, moments, means, parts, first.shrinkage)
+
+    def product(rows: Rows) -> Float[Tensor, "rows classes"]:
+        return F.softmax(own[rows] + F.log_softmax(first.temperature * others[rows], -1), -1)
+
+    found = centred(fit_discriminant(strong, start, Computed(own.shape, product), parts, gram)[0].classifier)
     share = len(strong) / (len(strong) + WORTH * classes)
     before, after = (spread(one, total(moments)) for one in (start, found))
     level = share * (before / after.clamp_min(TINY)).clamp_max(1.0)
@@ -71,7 +72,7 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
 def fit_discriminant(
     strong: Embeddings,
     start: Linear,
-    posterior: Float[Tensor, "images classes"],
+    posterior: PerImage,
     parts: Sequence[Int[Tensor, " _"]],
     gram: Sequence[Float[Tensor, "width width"]],
 ) -> tuple[Chosen, list[Moments], Float[Tensor, "classes width"]]:

@@ -27,9 +27,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import JUDGED, TINY, Linear
-from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.basis import centred_texts
+from transmiter_cli.method.discriminant import NUMBERS, TINY, Linear
+from transmiter_cli.method.embeddings import Embeddings, block_rows
 from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.per_image import PerImage
 from transmiter_cli.method.ridge import solve_ridge
 
 Route = Literal["direct", "bridged"]
@@ -38,6 +40,8 @@ Way = tuple[Route, Share]
 WAYS: tuple[Way, ...] = tuple((route, share) for route in get_args(Route) for share in get_args(Share))
 UNTESTED: Way = ("bridged", "whole")
 """The way where too few classes have images to leave some of them out."""
+LOOKED_AT = 4096
+"""Most images of which classes are left out."""
 FEWEST = 4
 """Classes with images that are needed to leave some of them out."""
 REPEATS = 12
@@ -48,13 +52,13 @@ PULL = 1.0
 """Relative ridge strength with which the linear map of weak embeddings is pulled to what is known of it."""
 TEXTS_WEIGH = 3.0
 """How much all texts together weigh beside all images."""
-NUMBERS = 2**26
-"""Most logits that leaving classes out looks at at a time."""
 
 
 @dataclass(frozen=True)
 class JointMoments:
     """Sums over images, float64, of x = [strong embedding, weak embedding] and the fine-tuned answers L.
+
+    Products are taken in float32 within a block of images and summed over blocks in float64.
 
     Attributes:
         images: how many.
@@ -70,38 +74,52 @@ class JointMoments:
     mean: Float[Tensor, " joint"]
     answers: Float[Tensor, " classes"]
 
-    def without(self, part: JointMoments) -> JointMoments:
-        """The moments of the images that are not in a part of them."""
-        count, rest = self.images, self.images - part.images
-        mean = (count * self.mean - part.images * part.mean) / rest
-        answers = (count * self.answers - part.images * part.answers) / rest
-        apart, share = self.mean - part.mean, count * part.images / rest
-        gram = self.gram - part.gram - share * torch.outer(apart, apart)
-        cross = self.cross - part.cross - share * torch.outer(apart, self.answers - part.answers)
-        return JointMoments(rest, self.width, gram, cross, mean, answers)
-
 
 def joint_moments(strong: Embeddings, teacher: Teacher, rows: Int[Tensor, " rows"]) -> JointMoments:
-    """The moments of some images, a block at a time."""
-    width, classes = strong.images.shape[1], teacher.finetuned.shape[1]
-    joint = width + teacher.weak.images.shape[1]
-    device = strong.images.device
-    gram = torch.zeros(joint, joint, dtype=torch.float64, device=device)
-    cross = torch.zeros(joint, classes, dtype=torch.float64, device=device)
-    mean, answers = gram.new_zeros(joint), gram.new_zeros(classes)
-    for block in strong.blocks(max(joint, classes)):
-        chosen = rows[block]
-        both = torch.cat([strong.unit_images(chosen), teacher.weak.unit_images(chosen)], 1).double()
-        said = centred(teacher.finetuned[chosen].double())
+    """The moments of some images, one at least, a block at a time.
+
+    They are taken about the first image, so that no digit is lost to what all images have in common.
+    """
+
+    def embeddings(chosen: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen joint"]:
+        return torch.cat([strong.unit_images(chosen), teacher.weak.unit_images(chosen)], 1)
+
+    first, count = embeddings(rows[:1])[0], len(rows)
+    gram = torch.zeros(len(first), len(first), dtype=torch.float64, device=first.device)
+    cross = gram.new_zeros(len(first), teacher.classes)
+    mean, answers = gram.new_zeros(len(first)), gram.new_zeros(teacher.classes)
+    for block in rows.split(block_rows(max(len(first), teacher.classes))):
+        both = embeddings(block) - first
+        said = centred(teacher.finetuned[block].float())
         gram += both.T @ both
         cross += both.T @ said
-        mean += both.sum(0)
-        answers += said.sum(0)
-    count = len(rows)
+        mean += both.double().sum(0)
+        answers += said.double().sum(0)
     mean, answers = mean / count, answers / count
     gram -= count * torch.outer(mean, mean)
     cross -= count * torch.outer(mean, answers)
-    return JointMoments(count, width, gram, cross, mean, answers)
+    return JointMoments(count, strong.images.shape[1], gram, cross, mean + first, answers)
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Moments of the centred texts of the vocabulary, which both models know, float64.
+
+    Attributes:
+        texts: how many.
+        gram: of the strong model's texts.
+        cross: of the strong model's with the weak model's.
+    """
+
+    texts: int
+    gram: Float[Tensor, "width width"]
+    cross: Float[Tensor, "width weak_width"]
+
+
+def text_anchors(strong: Embeddings, weak: Embeddings) -> Anchors:
+    """The anchors of two models."""
+    ours, theirs = (centred_texts(model.texts) for model in (strong, weak))
+    return Anchors(len(ours), ours.T @ ours, ours.T @ theirs)
 
 
 def centred(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
@@ -124,27 +142,26 @@ class Novelty:
 
 def novelty(teacher: Teacher, unseen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Novelty:
     """The novelty of some classes on some images; each row and each class less its mean."""
-    after, before = (logits[rows][:, unseen].double() for logits in (teacher.finetuned, teacher.weak_logits))
+    both: tuple[PerImage, ...] = (teacher.finetuned, teacher.weak_logits)
+    after, before = (logits[rows][:, unseen].double() for logits in both)
     if after.shape[1] > 1:
         after, before = centred(after), centred(before)
     after, before = after - after.mean(0), before - before.mean(0)
-    both, own = (after * before).sum(), before.square().sum()
-    correlation = both / (after.norm() * before.norm()).clamp_min(TINY)
+    product, own = (after * before).sum(), before.square().sum()
+    correlation = product / (after.norm() * before.norm()).clamp_min(TINY)
     new = (1 - correlation.clamp(0, 1).square()).sqrt()
-    return Novelty((both / own.clamp_min(TINY)).item(), new.item())
+    return Novelty((product / own.clamp_min(TINY)).item(), new.item())
 
 
-def corrections(strong: Embeddings, teacher: Teacher, moments: JointMoments, new: Novelty) -> dict[Way, Linear]:
+def corrections(anchors: Anchors, teacher: Teacher, moments: JointMoments, new: Novelty) -> dict[Way, Linear]:
     """What each way adds to the strong model's logits s X T'."""
     d = moments.width
     gram, between, weak = moments.gram[:d, :d], moments.gram[:d, d:], moments.gram[d:, d:]
     own = teacher.weak_heads().double()
     own = (own - own.mean(0)).T
     prior = new.slope * own if teacher.heads is None else (teacher.heads.double() - teacher.heads.double().mean(0)).T
-    texts, theirs = (model.unit_texts().double() for model in (strong, teacher.weak))
-    texts, theirs = texts - texts.mean(0), theirs - theirs.mean(0)
-    each = TEXTS_WEIGH * moments.images / len(texts)
-    bridge = solve_ridge(gram + each * texts.T @ texts, between + each * texts.T @ theirs, RHO)
+    each = TEXTS_WEIGH * moments.images / anchors.texts
+    bridge = solve_ridge(gram + each * anchors.gram, between + each * anchors.cross, RHO)
     head = prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
     direct, direct_known = solve_ridge(gram, torch.cat([moments.cross[:d], between @ own], 1), RHO).chunk(2, 1)
     answers = {"direct": direct, "bridged": bridge @ head}
@@ -176,7 +193,7 @@ def all_rows(strong: Embeddings) -> Int[Tensor, " rows"]:
 
 def some_rows(rows: Int[Tensor, " rows"], classes: int) -> Int[Tensor, " some"]:
     """A random choice of images, as many as can be looked at at once."""
-    most = min(JUDGED, max(1, NUMBERS // classes))
+    most = min(LOOKED_AT, max(1, NUMBERS // classes))
     generator = torch.Generator().manual_seed(0)
     return rows[torch.randperm(len(rows), generator=generator)[:most].to(rows.device)]
 
@@ -190,7 +207,7 @@ def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[I
 
 
 def way_weights(
-    strong: Embeddings, teacher: Teacher, log_posterior: Float[Tensor, "images classes"], seen: Bool[Tensor, " classes"]
+    strong: Embeddings, teacher: Teacher, anchors: Anchors, log_posterior: PerImage, seen: Bool[Tensor, " classes"]
 ) -> dict[Way, float]:
     """The weight of each way: exp(-misses), normalised. A miss is an answer that is not the posterior's.
 
@@ -200,14 +217,16 @@ def way_weights(
     Args:
         strong: the strong model on the unlabelled images.
         teacher: the fine-tuned model and its weak twin on the same images.
-        log_posterior: what all models together say of them.
+        anchors: the texts of both.
+        log_posterior: what all models together say of the images.
         seen: the classes that have images.
     """
     if int(seen.sum()) < FEWEST:
         return {UNTESTED: 1.0}
     rows = some_rows(all_rows(strong), len(seen))
-    answers = log_posterior[rows].argmax(-1)
-    base, whole = zero_shot(strong, len(seen)), joint_moments(strong, teacher, rows)
+    posterior = log_posterior[rows]
+    answers = posterior.argmax(-1)
+    base = zero_shot(strong, len(seen))
     misses, asked = torch.zeros(len(WAYS), dtype=torch.float64), 0
     for held in left_out(seen.nonzero().flatten(), 3, REPEATS):
         away = torch.isin(answers, held)
@@ -215,9 +234,9 @@ def way_weights(
             continue
         unseen = torch.zeros_like(seen)
         unseen[held] = True
-        moments = whole.without(joint_moments(strong, teacher, rows[away]))
-        found = corrections(strong, teacher, moments, novelty(teacher, unseen, rows[~away]))
-        images, wanted = strong.unit_images(rows[away]), log_posterior[rows[away]][:, held].argmax(-1)
+        kept = rows[~away]
+        found = corrections(anchors, teacher, joint_moments(strong, teacher, kept), novelty(teacher, unseen, kept))
+        images, wanted = strong.unit_images(rows[away]), posterior[away][:, held].argmax(-1)
         for place, way in enumerate(WAYS):
             misses[place] += (added(base, found[way])(images)[:, held].argmax(-1) != wanted).sum().item()
         asked += len(wanted)
@@ -233,18 +252,20 @@ class Carrier:
 
     Attributes:
         teacher: the fine-tuned model and its weak twin on the unlabelled images.
+        anchors: the texts of the strong and the weak model.
         weights: the weight of each way.
         strength: what its correction is multiplied with, 0 to 1.
     """
 
     teacher: Teacher
+    anchors: Anchors
     weights: dict[Way, float]
     strength: float
 
     def correction(self, strong: Embeddings, unseen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Linear:
         """What is added to the strong model's logits, learned from some images; the mean of all ways."""
         new = novelty(self.teacher, unseen, some_rows(rows, len(unseen)))
-        found = corrections(strong, self.teacher, joint_moments(strong, self.teacher, rows), new)
+        found = corrections(self.anchors, self.teacher, joint_moments(strong, self.teacher, rows), new)
         shares = [(self.strength * weight, found[way]) for way, weight in self.weights.items()]
         weight = torch.stack([share * one.weight for share, one in shares]).sum(0)
         return Linear(weight, torch.stack([share * one.bias for share, one in shares]).sum(0))
@@ -254,7 +275,7 @@ def carriers(
     strong: Embeddings,
     teachers: Sequence[Teacher],
     trust: Sequence[float],
-    log_posterior: Float[Tensor, "images classes"],
+    log_posterior: PerImage,
     seen: Bool[Tensor, " classes"],
 ) -> list[Carrier]:
     """The teachers that have something to say of classes without images.
@@ -271,11 +292,13 @@ def carriers(
     """
     rows = some_rows(all_rows(strong), len(seen))
     says = [own * novelty(teacher, ~seen, rows).share for own, teacher in zip(trust, teachers, strict=True)]
-    return [
-        Carrier(teacher, way_weights(strong, teacher, log_posterior, seen), own * say / sum(says))
-        for teacher, own, say in zip(teachers, trust, says, strict=True)
-        if say
-    ]
+    found: list[Carrier] = []
+    for teacher, own, say in zip(teachers, trust, says, strict=True):
+        if say:
+            anchors = text_anchors(strong, teacher.weak)
+            weights = way_weights(strong, teacher, anchors, log_posterior, seen)
+            found.append(Carrier(teacher, anchors, weights, own * say / sum(says)))
+    return found
 
 
 def unseen_classifier(

@@ -16,7 +16,7 @@ from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import class_answers
+from transmiter_cli.method.per_image import answers, computed_class_logits
 from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
 from transmiter_cli.workflow.common import (
     EncodedImages,
@@ -47,7 +47,7 @@ class TransferOptions:
 
     strong: Sequence[str]
     methods: Sequence[Method] = DEFAULT_METHODS
-    regs: Sequence[float] | api.Auto = (1.0,)
+    regs: Sequence[float] | api.Auto = "auto"
     rho: float | api.Auto = 0.1
     others: Sequence[Run] = ()
 
@@ -184,7 +184,7 @@ def results_of(
 ) -> Iterator[TransferResult]:
     """What was made for one strong model, with how many of its answers on the images it saw changed."""
     for row, artefact in artefacts.items():
-        before = class_answers(seen, artefact.correction.classes)
+        before = answers(computed_class_logits(seen, artefact.correction.classes))
         changed = (artefact.answers(seen) != before).double().mean().item()
         path = home / file_name(row)
         yield TransferResult(encoder.name, row, signed(artefact, encoder), path, len(before), changed)

@@ -9,9 +9,13 @@ from benchmarks.published import published_solve
 import transmiter_cli as tm
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
+from transmiter_cli.method.choice import choose_reg
+from transmiter_cli.method.consensus import discriminant_transfer
+from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.moments import STRIPS
 from transmiter_cli.method.ridge import ridge_sweep, ridge_transfer
-from transmiter_cli.method.transfer import transfer_adapters
+from transmiter_cli.method.transfer import transfer_adapter, transfer_adapters
 
 VOCABULARY, WEAK, STRONG, SCALE, CLASSES = 1024, 512, 768, 100.0, 100
 REGS = [10 ** (-2 + 0.25 * power) for power in range(16)]
@@ -31,6 +35,10 @@ def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter
         published_solve((weak.images, weak.texts), (strong.images, strong.texts), SCALE, torch.eye(VOCABULARY))
     elif way.endswith("lambdas"):
         transfer_adapters(adapter, weak, [strong], REGS)
+    elif way.endswith("auto"):
+        transfer_adapter(adapter, weak, strong, choose_reg(strong, weak, adapter.basis))
+    elif way == "discriminant":
+        discriminant_transfer(strong, [Teacher(class_logits(strong, CLASSES), weak)])
     elif way.endswith("rho"):
         ridge_sweep(strong, strong.images[:, :CLASSES], REGS)
     elif way == "ridge":
@@ -58,13 +66,13 @@ def bench(quick: bool) -> list[Row]:
     images = 10_000 if quick else 50_000
     weak, strong = models(images)
     adapter = Adapter(compact_basis(weak.texts), CLASSES)
-    ways = ("published", "ours", "ours, 16 lambdas", "ridge", "ridge, 16 rho")
+    ways = ("published", "ours", "ours, reg auto", "ours, 16 lambdas", "ridge", "ridge, 16 rho", "discriminant")
     jobs = {way: lambda way=way: solve(way, weak, strong, adapter) for way in ways}
     seconds = side_by_side({**jobs, "product": product}, 3 if quick else 5)
     share = operations(images) / seconds["ours"] / (PRODUCT / seconds["product"])
     rows: list[Row] = []
     for way in ways:
-        alone = {"ours, 16 lambdas": "ours", "ridge, 16 rho": "ridge"}.get(way)
+        alone = {"ours, reg auto": "ours", "ours, 16 lambdas": "ours", "ridge, 16 rho": "ridge"}.get(way)
         rows.append(
             {
                 "way": way,

@@ -65,7 +65,7 @@ def transfer(
     strong: Embeddings,
     method: Method = "adapter",
     reg: float | Auto = "auto",
-    rho: float | Auto = 0.1,
+    rho: float | Auto = "auto",
     finetuned_logits: Float[Tensor, "images classes"] | None = None,
     teachers: Sequence[Teacher] = (),
 ) -> Artefact:
@@ -79,7 +79,7 @@ def transfer(
             "discriminant" (a linear classifier from what strong and fine-tuned answers say together).
         reg: the paper's lambda divided by the number of images, or "auto", which takes the one that explains held-out
             images best; "adapter" only.
-        rho: ridge strength, or "auto"; "ridge" only.
+        rho: ridge strength, or "auto", which takes the one whose answers on held-out images are closest; "ridge" only.
         finetuned_logits: the fine-tuned weak model on the same images; not for "adapter".
         teachers: fine-tuned models that bring weak models of their own, one or several, in place of or beside
             `finetuned_logits`; "ridge" takes one. A teacher's `heads` help "discriminant" with classes that no image

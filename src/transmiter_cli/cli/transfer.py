@@ -63,7 +63,7 @@ def command(
             "first."
         ),
     ] = "auto",
-    rho: Annotated[str, typer.Option(help="Relative strength of the ridge, or `auto`.")] = "0.1",
+    rho: Annotated[str, typer.Option(help="Relative strength of the ridge, or `auto`.")] = "auto",
     also: Annotated[
         list[Path] | None,
         typer.Option(

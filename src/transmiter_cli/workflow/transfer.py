@@ -48,7 +48,7 @@ class TransferOptions:
     strong: Sequence[str]
     methods: Sequence[Method] = DEFAULT_METHODS
     regs: Sequence[float] | api.Auto = "auto"
-    rho: float | api.Auto = 0.1
+    rho: float | api.Auto = "auto"
     others: Sequence[Run] = ()
 
 

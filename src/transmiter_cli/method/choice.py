@@ -28,7 +28,7 @@ def choose_reg(
     """The `reg` whose rotation, solved on four fifths of the images, has the least |H_t Omega - H_s|^2 on the others.
 
     Omega is orthogonal, so the residual is a constant less 2 tr(Omega' H_t'H_s): only the cross-moments of the
-    fifths are needed.
+    fifths are needed. Fifths are held out in turn until JUDGED images were.
 
     Raises:
         InvalidTensorError: if the models do not share images and vocabulary.
@@ -41,7 +41,8 @@ def choose_reg(
     identity = torch.eye(len(whole), dtype=whole.dtype, device=whole.device)
     strengths = torch.tensor(candidates, dtype=whole.dtype, device=whole.device)[:, None, None]
     explained = torch.zeros(len(candidates), dtype=whole.dtype, device=whole.device)
-    for part, own in zip(parts, moments, strict=True):
+    enough = -(-JUDGED // len(parts[0]))
+    for part, own in zip(parts[:enough], moments, strict=False):
         rotations = polar_factor(whole - own + strengths * (len(target) - len(part)) * identity)
         explained += (rotations * own).sum((1, 2))
     return candidates[int(explained.argmax())]

@@ -34,11 +34,12 @@ def polar_by_lapack(matrix: Float[Tensor, "*batch size size"]) -> Float[Tensor, 
     a Newton-Schulz step then squares what is missing from orthogonality.
     """
     squares, vectors = torch.linalg.eigh(matrix.mT @ matrix)
-    ill = squares[..., 0] <= SMALLEST_SQUARE * squares[..., -1]
-    factor = matrix @ (vectors / squares.sqrt()[..., None, :] @ vectors.mT)
-    factor = 1.5 * factor - 0.5 * factor @ (factor.mT @ factor)
-    if bool(ill.any()):
-        factor[ill] = polar_by_svd(matrix[ill])
+    well = squares[..., 0] > SMALLEST_SQUARE * squares[..., -1]
+    vectors = vectors[well]
+    root = matrix[well] @ (vectors / squares[well].sqrt()[..., None, :] @ vectors.mT)
+    factor = torch.empty_like(matrix)
+    factor[well] = torch.baddbmm(root, root, root.mT @ root, beta=1.5, alpha=-0.5)
+    factor[~well] = polar_by_svd(matrix[~well])
     return factor
 
 

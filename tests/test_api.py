@@ -1,6 +1,8 @@
 """The tensor API, from fit to evaluate, and artefacts on disk."""
 
 import json
+import subprocess
+import sys
 from unittest.mock import patch
 
 import pytest
@@ -216,6 +218,21 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
         tm.refine(fitted, world.weak.images[:2], torch.tensor([0, 6]))
     with pytest.raises(InvalidTensorError, match="3 labels for a model on 4 images"):
         tm.evaluate(torch.tensor([0, 1, 2]), strong=random_embeddings(4, 5, 3, 0))
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        ("tm.Embeddings(array, tensor, 1.0)", "image embeddings"),
+        ("tm.fit(tm.Embeddings(tensor, tensor, 1.0), array)", "the fine-tuned logits"),
+        ("tm.evaluate(array[:, 0], strong=tm.Embeddings(tensor, tensor, 1.0))", "labels"),
+    ],
+)
+def test_arrays_of_numpy_are_refused_by_name(call: str, what: str):
+    """In a process of its own: here, annotations are checked before the code sees a value."""
+    code = f"import numpy, torch, transmiter_cli as tm; array = numpy.ones((4, 3)); tensor = torch.ones(4, 3); {call}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"InvalidTensorError: {what} must be a torch tensor, not numpy.ndarray." in done.stderr
 
 
 def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):

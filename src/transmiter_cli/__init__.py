@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
     from transmiter_cli.method.logits import zero_shot_logits as zero_shot_logits
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Artefact": "artefact",

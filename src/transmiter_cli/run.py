@@ -171,6 +171,10 @@ class Run:
             )
         return chosen or last
 
+    def strong_flag(self, strong: str) -> str:
+        """What a command line needs to mean this strong model; nothing where the run has no other."""
+        return f" --strong {shlex.quote(strong)}" if len(self.strong_models()) > 1 else ""
+
     def strong_models(self) -> list[str]:
         """All strong models that were transferred to, sorted."""
         record = self.record()

@@ -135,6 +135,20 @@ def test_a_refinement_of_what_was_transferred_stays(run: Cli):
     assert {"self_trained", "refined"} <= set(top1(run, "--allow-overlap"))
 
 
+def test_with_two_strong_models_the_next_command_names_the_one(run: Cli):
+    models = ("--strong", "demo-weak", "--strong", "demo-strong", "--method", "discriminant")
+    assert run("transfer", *models).code == 0
+    assert run("refine", "--data", "new", "--shots", 1, "--strong", "demo-weak").code == 0
+    outcome = run("self-train", "--data", "test", "--strong", "demo-weak")
+    assert "transmiter refine --strong demo-weak\n" in outcome.err
+
+
+def test_labels_that_the_run_does_not_know_are_refused_with_what_mends_it(run: Cli, tmp_path: Path):
+    (tmp_path / "strange").mkdir()
+    flat(tmp_path / "new", tmp_path / "strange" / "cat", ("seven",))
+    failed(run("refine", "--data", "strange"), 1, "the class 'cat', which is none of the run's 10 classes", "Try: name")
+
+
 def test_labels_of_one_class_change_nothing_and_are_warned_of(run: Cli, tmp_path: Path):
     (tmp_path / "one").mkdir()
     flat(tmp_path / "new", tmp_path / "one" / "seven", ("seven",))

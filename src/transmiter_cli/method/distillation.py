@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite, require_tensor
 from transmiter_cli.method.rotation import LearnedBasis
 
 Basis = Literal["compact", "paper"]
@@ -200,6 +200,7 @@ def cosine_with_warmup(steps: int, warmup: float) -> Callable[[int], float]:
 
 def check_teacher(weak: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:
     """Raise InvalidTensorError unless the fine-tuned logits fit the weak model's embeddings."""
+    require_tensor("the fine-tuned logits", finetuned_logits)
     if finetuned_logits.ndim != 2 or len(finetuned_logits) != len(weak):
         shape = tuple(finetuned_logits.shape)
         raise InvalidTensorError(f"the fine-tuned logits have shape {shape}, but there are {len(weak)} images.")

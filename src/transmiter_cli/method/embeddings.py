@@ -25,6 +25,13 @@ class InvalidTensorError(TransmiterError, ValueError):
     """A tensor that cannot be worked with: wrong shape, too few rows, or values that are not finite."""
 
 
+def require_tensor(name: str, value: object) -> None:
+    """Raise InvalidTensorError unless a value is a tensor, as an array of NumPy is not."""
+    if not isinstance(value, Tensor):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise InvalidTensorError(f"{name} must be a torch tensor, not {kind}.", "torch.as_tensor(...)")
+
+
 def require_finite(name: str, tensor: Tensor) -> None:
     """Raise InvalidTensorError, naming the first bad row, unless every value of `tensor` is finite.
 
@@ -56,7 +63,7 @@ class Embeddings:
         logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model.
 
     Raises:
-        InvalidTensorError: on other than two dimensions, widths that differ, or NaN and infinite values.
+        InvalidTensorError: on no tensor, other than two dimensions, widths that differ, or NaN and infinite values.
     """
 
     images: Float[Tensor, "images width"]
@@ -65,6 +72,7 @@ class Embeddings:
 
     def __post_init__(self) -> None:
         for name, tensor in (("image embeddings", self.images), ("text embeddings", self.texts)):
+            require_tensor(name, tensor)
             if tensor.ndim != 2:
                 raise InvalidTensorError(f"{name} must be a matrix, one row each; got shape {tuple(tensor.shape)}.")
             require_finite(name, tensor)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import InvalidTensorError, require_finite
+from transmiter_cli.method.embeddings import InvalidTensorError, require_finite, require_tensor
 
 RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""
@@ -55,6 +55,7 @@ def accuracy(correct: Bool[Tensor, " images"], seed: int = 0) -> Accuracy:
 
 def check_labels(labels: Int[Tensor, " images"], images: int, classes: int) -> None:
     """Raise InvalidTensorError unless there is one class index for each image."""
+    require_tensor("labels", labels)
     if labels.shape != (images,):
         raise InvalidTensorError(f"labels have shape {tuple(labels.shape)} for {images} images.")
     if not images:

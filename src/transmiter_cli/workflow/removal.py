@@ -46,8 +46,8 @@ def command_for(made: Made, run: Run, kept: Sequence[str]) -> str:
     if line is None:
         usual = f"transfer --strong {shlex.quote(made.strong)} --method {method_of(made.row)}"
         return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
-    if made.row in LATER and not values(line, "--strong") and len(run.strong_models()) > 1:
-        return shlex.join([*line, "--strong", made.strong])
+    if made.row in LATER and not values(line, "--strong"):
+        return shlex.join(line) + run.strong_flag(made.strong)
     others = [] if made.strong in kept or made.row in LATER else kept
     return shlex.join([*line, *(part for name in others for part in ("--strong", name))])
 

@@ -92,7 +92,8 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))
     tell_limits(result, workspace.reporter)
     if refined.is_file():
-        workspace.reporter.note(f"predict goes on with refined: to refine what this made, transmiter refine{run.flag}")
+        command_line = f"transmiter refine{run.strong_flag(strong)}{run.flag}"
+        workspace.reporter.note(f"predict goes on with refined: to refine what this made, {command_line}")
     return result
 
 

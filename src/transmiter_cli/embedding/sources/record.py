@@ -114,7 +114,8 @@ class ImageSet:
             )
         unknown = [label for label in dict.fromkeys(file.label for file in self.files) if label not in index]
         if unknown:
-            raise TransmiterError(foreign_classes(unknown, label_names))
+            fix = "name each folder, or label, as the run's classes are; eval takes others with --map FILE"
+            raise TransmiterError(foreign_classes(unknown, label_names), fix)
         return [index[file.label] for file in self.files]
 
 

@@ -86,6 +86,13 @@ class Task:
         return self.label_names or self.classes
 
 
+class Step(NamedTuple):
+    """A command that changed a run: its line, and the names of the models behind its result."""
+
+    line: Sequence[str]
+    models: frozenset[str]
+
+
 class Made(NamedTuple):
     """What transfer, self-train or refine made: for which strong model, and the row of the evaluation that it gives."""
 
@@ -218,13 +225,14 @@ class Run:
 
     def commands(self) -> list[str]:
         """The command lines that made what is there, the last fit's first."""
-        lines = self.history()
-        fits = [i for i, line in enumerate(lines) if line[1:2] == ["fit"]]
-        return [shlex.join(line) for line in lines[fits[-1] if fits else 0 :]]
+        steps = self.history()
+        fits = [i for i, step in enumerate(steps) if step.line[1:2] == ["fit"]]
+        return [shlex.join(step.line) for step in steps[fits[-1] if fits else 0 :]]
 
-    def history(self) -> list[list[str]]:
-        """All command lines that changed the run, the first one first."""
-        return [[str(part) for part in entry["command"]] for entry in self.record().get("history", [])]
+    def history(self) -> list[Step]:
+        """All that changed the run, the first one first."""
+        entries = self.record().get("history", [])
+        return [Step([str(part) for part in entry["command"]], frozenset(entry["models"])) for entry in entries]
 
     def claim(self, task: Task, force: bool) -> None:
         """Refuse to overwrite a run of other classes, or to compute what could not be written.

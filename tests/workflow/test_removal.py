@@ -11,7 +11,9 @@ LINES = [
     "transfer --strong=ViT-L/14 --strong SigLIP --reg 0.1,1.0,10",
     "refine --shots 4",
     "transfer --strong SigLIP --method adapter",
+    "refine --shots 8",
 ]
+REFINED = {LINES[2]: "SigLIP", LINES[4]: "ViT-L/14"}
 
 
 @pytest.fixture
@@ -19,7 +21,8 @@ def run(tmp_path: Path) -> Run:
     run = Run(tmp_path / "run")
     run.begin(TASK)
     for line in LINES:
-        run.add(["transmiter", *line.split()], {}, strong="SigLIP")
+        models = [REFINED[line]] if line in REFINED else ["weak", "SigLIP", "ViT-L/14"]
+        run.add(["transmiter", *line.split()], dict.fromkeys(models, "fingerprint"), strong="SigLIP")
     return run
 
 
@@ -32,6 +35,7 @@ def run(tmp_path: Path) -> Run:
         ([("SigLIP", "transferred")], [], LINES[3]),
         ([("ViT-L/14", "ridge")], ["SigLIP", "EVA"], f"{LINES[0]} --strong SigLIP --strong EVA"),
         ([("SigLIP", "refined"), ("SigLIP", "discriminant")], ["SigLIP"], f"{LINES[1]} && transmiter {LINES[2]}"),
+        ([("ViT-L/14", "refined")], ["ViT-L/14"], LINES[4]),
         ([("EVA", "ridge")], ["EVA"], "transfer --strong EVA --method ridge --run"),
     ],
 )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import DEFAULT_METHODS, LATER, ROWS, SWEPT_ROW, Made, Run, swept_row
+from transmiter_cli.run import DEFAULT_METHODS, LATER, ROWS, SWEPT_ROW, Made, Run, Step, swept_row
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:
 
 def command_for(made: Made, run: Run, kept: Sequence[str]) -> str:
     """The last command line of the history that made something; the plainest one where there is none."""
-    line = next((line for line in reversed(run.history()) if makes(line, made)), None)
+    line = next((step.line for step in reversed(run.history()) if makes(step, made)), None)
     if line is None:
         usual = f"transfer --strong {shlex.quote(made.strong)} --method {method_of(made.row)}"
         return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
@@ -52,13 +52,13 @@ def command_for(made: Made, run: Run, kept: Sequence[str]) -> str:
     return shlex.join([*line, *(part for name in others for part in ("--strong", name))])
 
 
-def makes(line: Sequence[str], made: Made) -> bool:
-    """Whether a command line makes a row for a strong model."""
-    command, strong = line[1:2], values(line, "--strong")
+def makes(step: Step, made: Made) -> bool:
+    """Whether a command made a row for a strong model."""
+    line = step.line
     if made.row in LATER:
-        return command == [LATER[made.row]] and (not strong or made.strong in strong)
+        return line[1:2] == [LATER[made.row]] and made.strong in step.models
     methods = values(line, "--method") or DEFAULT_METHODS
-    if command != ["transfer"] or made.strong not in strong or method_of(made.row) not in methods:
+    if line[1:2] != ["transfer"] or made.strong not in values(line, "--strong") or method_of(made.row) not in methods:
         return False
     wanted = made.row.removeprefix(SWEPT_ROW)
     return wanted == made.row or wanted in swept(values(line, "--reg"))

@@ -10,12 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.discriminant import JUDGED, fold_moments, fold_rows, grams, total
+from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import cross_moment
 from transmiter_cli.method.per_image import Computed, Rows
 from transmiter_cli.method.polar import polar_factor
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
+ALIKE = 1e-9
+"""Residuals that differ by this part of what is explained are the same, and more regularisation is taken."""
 RHOS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
@@ -31,8 +34,10 @@ def choose_reg(
     fifths are needed. Fifths are held out in turn until JUDGED images were.
 
     Raises:
-        InvalidTensorError: if the models do not share images and vocabulary.
+        InvalidTensorError: if the models do not share images and vocabulary, or there are fewer than two images.
     """
+    if len(target) < 2:
+        raise InvalidTensorError(f"at least two images are needed, got {len(target)}.")
     if len(target) != len(source):
         raise InvalidTensorError(f"the two models have {len(target)} and {len(source)} images; they must be the same.")
     parts = fold_rows(len(target))
@@ -45,7 +50,8 @@ def choose_reg(
     for part, own in zip(parts[:enough], moments, strict=False):
         rotations = polar_factor(whole - own + strengths * (len(target) - len(part)) * identity)
         explained += (rotations * own).sum((1, 2))
-    return candidates[int(explained.argmax())]
+    alike = explained >= explained.max() - ALIKE * explained.max().abs()
+    return max(one for one, best in zip(candidates, alike.tolist(), strict=True) if best)
 
 
 def choose_rho(
@@ -54,7 +60,11 @@ def choose_rho(
     """The `rho` of ridge transfer whose solution on four fifths of the images foretells the others best.
 
     Ridge transfer distils softmax(z + L) into softmax(z + x W): the least cross-entropy between the two wins.
+
+    Raises:
+        InvalidTensorError: if rows do not match or values are not finite.
     """
+    check_teacher(strong, finetuned_logits)
     images, classes = finetuned_logits.shape
 
     def logs(rows: Rows) -> Float[Tensor, "rows classes"]:

@@ -16,7 +16,7 @@ from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, agreement, class_counts, pooled_log_posterior, third_party
 from transmiter_cli.method.merging import SEEN, merged_classifier, shares_of_images
-from transmiter_cli.method.per_image import PerImage, answers, blocks_of, computed_class_logits, softmax_of
+from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
 from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.unseen import carriers
 
@@ -33,8 +33,8 @@ class Verdict:
     Attributes:
         strong: how far the strong model's zero-shot answers are trusted, 0 (as good as chance) to 1.
         teachers: the same for each fine-tuned model; 0 for one that the others do better without.
-        gain: by how much the transferred model is expected to be right more often than the strong model, a
-            fraction: the posterior of all models together, averaged over held-out images.
+        gain: by how much the transferred model is expected to be right more often than the strong model
+            (`expected_gain`), a fraction.
         images: how many unlabelled images there were.
         unseen: how many classes hardly any of them belongs to.
     """
@@ -204,13 +204,18 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
     least = -math.inf if all_useless(own, trust) else 0.0
     merged = merged_classifier(strong, found, posterior, chosen, share, least)
-    gain, without = expected_gain(posterior, after, answers(zero_shot)), int((share <= SEEN).sum())
+    gain = expected_gain(after, answers(zero_shot), answers(log_posterior))
+    without = int((share <= SEEN).sum())
     verdict = Verdict(own, trust, gain, len(strong), without)
     return LinearCorrection.of_classifier(merged.weight, merged.bias, strong), verdict
 
 
-def expected_gain(posterior: PerImage, after: Int[Tensor, " images"], before: Int[Tensor, " images"]) -> float:
-    """The posterior of some answers less that of others, the mean over images."""
-    both = torch.stack([after, before], 1)
-    found = torch.cat([posterior[rows].gather(1, both[rows]) for rows in blocks_of(posterior)]).double().mean(0)
-    return (found[0] - found[1]).item()
+def expected_gain(
+    after: Int[Tensor, " images"], before: Int[Tensor, " images"], common: Int[Tensor, " images"]
+) -> float:
+    """By how much held-out answers are right more often than zero-shot ones, a fraction.
+
+    Held-out answers agree with the common ones of all models about as often as they are right, and with zero-shot
+    ones about as often as these are: where they are nearly always right, both would be exact.
+    """
+    return ((after == common).double().mean() - (after == before).double().mean()).item()

@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.per_image import Computed, PerImage, Rows, blocks_of, computed_class_logits, probabilities
+from transmiter_cli.method.per_image import (
+    Computed,
+    PerImage,
+    Rows,
+    blocks_of,
+    computed_class_logits,
+    probabilities,
+    softmax_of,
+)
 
 LEAST_AGREEMENT = 0.05
 """Agreement beyond chance below which two models have nothing in common."""
 ROUNDS = 30
 LIKELIEST = 32
-"""Classes of each image that can be its own; the others have hardly any of its posterior."""
+"""Classes of each image whose posterior is told apart from that of the others."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Teacher:
         """What the weak model multiplies image embeddings with: s T[:C]."""
         return self.weak.logit_scale * self.weak.unit_texts()[: self.classes]
 
-    @property
+    @cached_property
     def weak_logits(self) -> Computed:
         """The weak model's zero-shot logits of the classes."""
         return computed_class_logits(self.weak, self.classes)
@@ -100,14 +108,22 @@ def class_counts(log_posterior: PerImage, likeliest: int = LIKELIEST) -> Float[T
 
     Args:
         log_posterior: of each image, up to a constant.
-        likeliest: how many classes of each image are kept, on the CPU, whose sums do not depend on the order.
+        likeliest: how many classes of each image are kept, on the CPU, where sums do not depend on the order; the
+            others have equal parts of the rest, as where a model has no say.
     """
     images, classes = log_posterior.shape
-    found = [log_posterior[rows].topk(min(likeliest, classes)) for rows in blocks_of(log_posterior)]
-    logs, places = torch.cat([one.values.cpu() for one in found]), torch.cat([one.indices.cpu() for one in found])
+    top = min(likeliest, classes)
+    posterior = softmax_of(log_posterior)
+    found = [posterior[rows].topk(top) for rows in blocks_of(posterior)]
+    blocks = [(values.cpu(), places.cpu()) for values, places in found]
     counts = torch.full((classes,), images / classes, dtype=torch.float64)
     for _ in range(ROUNDS):
-        prior = ((counts + 1) / (images + classes)).log()
-        posterior = F.softmax(logs + prior.to(logs.dtype)[places], -1)
-        counts = torch.bincount(places.flatten(), posterior.flatten().double(), classes)
+        prior = (counts + 1) / (images + classes)
+        counts = torch.zeros_like(prior)
+        for shares, places in blocks:
+            rest = (1 - shares.sum(-1, keepdim=True)).clamp_min(0) / max(classes - top, 1)
+            own = prior[places]
+            total = (shares * own).sum(-1, keepdim=True) + rest * (1 - own.sum(-1, keepdim=True))
+            counts += torch.bincount(places.flatten(), ((shares - rest) * own / total).flatten(), classes)
+            counts += prior * (rest / total).sum()
     return counts.to(found[0].values.device)

@@ -27,9 +27,9 @@ def fitted(world: World) -> tm.Artefact:
     return tm.fit(world.part(world.weak, TRAIN), world.finetuned_logits[TRAIN], names, batch_size=32)
 
 
-def transfer(world: World, fitted: tm.Artefact, method) -> tm.Artefact:
+def transfer(world: World, fitted: tm.Artefact, method, **options) -> tm.Artefact:
     weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
-    return tm.transfer(fitted, weak, strong, method, finetuned_logits=world.finetuned_logits[TRAIN])
+    return tm.transfer(fitted, weak, strong, method, finetuned_logits=world.finetuned_logits[TRAIN], **options)
 
 
 def test_the_whole_job_on_tensors(world: World, fitted: tm.Artefact):
@@ -182,6 +182,13 @@ def test_the_discriminant_holds_no_matrix_of_all_images_and_classes():
     assert 0 < seen.numbers <= images * classes // 3
 
 
+def test_strengths_are_chosen_by_default(world: World, fitted: tm.Artefact):
+    for method, name in (("adapter", "reg"), ("ridge", "rho")):
+        usual = transfer(world, fitted, method)
+        assert usual.details["transfer"] == transfer(world, fitted, method, **{name: "auto"}).details["transfer"]
+        assert name in usual.details["transfer"]
+
+
 def test_half_precision_embeddings_work(world: World, fitted: tm.Artefact):
     weak, strong = (
         tm.Embeddings(model.images.half(), model.texts.half(), model.logit_scale)
@@ -233,6 +240,33 @@ def test_arrays_of_numpy_are_refused_by_name(call: str, what: str):
     code = f"import numpy, torch, transmiter_cli as tm; array = numpy.ones((4, 3)); tensor = torch.ones(4, 3); {call}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"InvalidTensorError: {what} must be a torch tensor, not numpy.ndarray." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (
+            "tm.transfer(fitted, model, model, 'ridge', finetuned_logits=torch.randn(9))",
+            "InvalidTensorError: the fine-tuned logits have shape (9,), but there are 9 images.",
+        ),
+        (
+            "tm.transfer(fitted, model, model, reg=None)",
+            "ValueError: reg and rho must be positive and finite, or 'auto', not None, auto.",
+        ),
+        (
+            "tm.transfer_all(fitted, model, [model], ['auto'])",
+            "ValueError: transfer_all takes numbers for regs; transfer chooses one with reg='auto'.",
+        ),
+    ],
+)
+def test_wrong_arguments_of_transfer_are_refused_by_name(call: str, error: str):
+    """In a process of its own: here, annotations are checked before the code sees a value."""
+    code = (
+        "import torch, transmiter_cli as tm; model = tm.Embeddings(torch.randn(9, 4), torch.randn(5, 4), 1.0);"
+        f"fitted = tm.fit(model, torch.randn(9, 3), epochs=1); {call}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert error in done.stderr
 
 
 def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):

@@ -16,7 +16,7 @@ from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.choice import choose_reg, choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import Linear
-from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
+from transmiter_cli.method.distillation import FitSettings, Progress, check_teacher, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, class_counts
 from transmiter_cli.method.logits import zero_shot_logits
@@ -99,6 +99,7 @@ def transfer(
     every = [*own, *teachers]
     if not every:
         raise ValueError(f"method {method!r} needs finetuned_logits, the fine-tuned weak model on the same images.")
+    check_teacher(weak, every[0].finetuned)
     if every[0].classes != adapter.classes:
         counts = f"{every[0].classes} classes, the fitted adapter {adapter.classes}"
         raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
@@ -119,7 +120,7 @@ def transfer_all(
         fitted: what `fit` returned.
         weak: the weak model on unlabelled images.
         strong: the strong models on the same images and vocabulary.
-        regs: values of `transfer`'s `reg`.
+        regs: numbers, each as `transfer`'s `reg`.
 
     Returns:
         For each strong model, an artefact for each strength.
@@ -128,6 +129,8 @@ def transfer_all(
         InvalidTensorError: if shapes do not match or values are not finite.
         ValueError: if `fitted` is no fitted adapter, or a strength is not positive.
     """
+    if "auto" in regs:
+        raise ValueError("transfer_all takes numbers for regs; transfer chooses one with reg='auto'.")
     adapter = check_transfer(fitted, [weak, *strong], regs)
     moved = transfer_adapters(adapter, weak, strong, regs)
     return [
@@ -136,7 +139,7 @@ def transfer_all(
     ]
 
 
-def check_transfer(fitted: Artefact, models: Sequence[Embeddings], strengths: Sequence[float | Auto]) -> Adapter:
+def check_transfer(fitted: Artefact, models: Sequence[Embeddings], strengths: Sequence[object]) -> Adapter:
     """The fitted adapter, if it can be transferred between these models.
 
     Raises:
@@ -145,7 +148,7 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings], strengths: Se
     """
     if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
         raise ValueError("transfer starts from a fitted adapter, as fit returns it.")
-    if not all(strength == "auto" or 0 < strength < math.inf for strength in strengths):
+    if not all(one == "auto" or (isinstance(one, int | float) and 0 < one < math.inf) for one in strengths):
         raise ValueError(f"reg and rho must be positive and finite, or 'auto', not {', '.join(map(str, strengths))}.")
     for model in models:
         if len(model.texts) != len(fitted.vocabulary):

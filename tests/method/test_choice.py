@@ -1,9 +1,13 @@
+from dataclasses import replace
+from unittest.mock import patch
+
 import pytest
 import torch
 
 from tests.conftest import World
+from transmiter_cli.method import choice
 from transmiter_cli.method.basis import compact_basis
-from transmiter_cli.method.choice import RHOS, choose_reg, choose_rho
+from transmiter_cli.method.choice import REGS, RHOS, choose_reg, choose_rho
 from transmiter_cli.method.discriminant import fold_rows
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.logits import standardize, zero_shot_logits
@@ -48,6 +52,34 @@ def test_the_chosen_reg_has_the_least_residual_on_held_out_images(world: World):
         return residual
 
     assert choose_reg(world.strong, world.weak, basis, candidates) == min(candidates, key=held_out)
+
+
+def test_all_fifths_of_few_images_are_held_out(world: World):
+    held: list[int] = []
+
+    def factor(matrix: torch.Tensor) -> torch.Tensor:
+        held.append(len(matrix))
+        return polar_factor(matrix)
+
+    with patch.object(choice, "polar_factor", factor):
+        choose_reg(world.strong, world.weak, compact_basis(world.weak.texts))
+        with patch.object(choice, "JUDGED", 100):
+            choose_reg(world.strong, world.weak, compact_basis(world.weak.texts))
+    assert len(held) == 5 + 2, "of 400 images; 80 are too few for 100, 160 are enough"
+
+
+def test_images_that_say_nothing_ask_for_the_most_regularisation(world: World):
+    silent = replace(world.strong, images=torch.zeros_like(world.strong.images))
+    assert choose_reg(silent, world.weak, compact_basis(world.weak.texts)) == max(REGS)
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_a_strength_needs_two_images(world: World, images: int):
+    strong, weak = (world.part(model, slice(0, images)) for model in (world.strong, world.weak))
+    with pytest.raises(InvalidTensorError, match="two images"):
+        choose_reg(strong, weak, compact_basis(weak.texts))
+    with pytest.raises(InvalidTensorError, match="two images"):
+        choose_rho(strong, world.finetuned_logits[:images])
 
 
 def test_models_must_share_their_images(world: World):

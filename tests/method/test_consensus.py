@@ -28,7 +28,13 @@ def test_it_helps_on_images_it_has_not_seen(world: World):
     before, after, verdict = rates(world, [teacher(world, world.finetuned_logits)])
     assert after > before + 0.1
     assert verdict.word != "useless teacher"
-    assert verdict.gain > 0
+
+
+def test_the_expected_gain_is_near_the_true_one():
+    worlds = [World(seed, images=1000) for seed in range(3)]
+    for world in worlds:
+        before, after, verdict = rates(world, [teacher(world, world.finetuned_logits)])
+        assert verdict.gain == pytest.approx(after - before, abs=0.12)
 
 
 @pytest.mark.parametrize("kind", ["random", "permuted", "constant"])
@@ -87,16 +93,19 @@ def test_one_teacher_is_kept_without_a_look():
     assert allies(lambda some: pytest.fail(str(some)), [0.0]) == (0,)
 
 
-def test_unseen_classes_are_told_apart_no_worse_than_zero_shot(world: World):
-    seen = (world.labels < 3).nonzero()[:, 0]
-    part = Embeddings(world.strong.images[seen], world.strong.texts, world.strong.logit_scale)
-    weak = Embeddings(world.weak.images[seen], world.weak.texts, world.weak.logit_scale)
-    correction, _ = discriminant_transfer(part, [Teacher(world.finetuned_logits[seen], weak)])
-    rows = (world.labels >= 3).nonzero()[:, 0]
-    logits = zero_shot_logits(world.strong)[rows]
-    answers = correction(logits, world.strong.images[rows])
-    after, before = ((one[:, 3:6].argmax(-1) + 3 == world.labels[rows]).float().mean() for one in (answers, logits))
-    assert after >= before - 0.05
+def test_unseen_classes_are_told_apart_no_worse_than_zero_shot():
+    change = list[float]()
+    for world in map(World, range(6)):
+        seen = (world.labels < 3).nonzero()[:, 0]
+        part = Embeddings(world.strong.images[seen], world.strong.texts, world.strong.logit_scale)
+        weak = Embeddings(world.weak.images[seen], world.weak.texts, world.weak.logit_scale)
+        correction, _ = discriminant_transfer(part, [Teacher(world.finetuned_logits[seen], weak)])
+        rows = (world.labels >= 3).nonzero()[:, 0]
+        logits = zero_shot_logits(world.strong)[rows]
+        answers = correction(logits, world.strong.images[rows])
+        right = [(one[:, 3:6].argmax(-1) + 3 == world.labels[rows]).float().mean().item() for one in (answers, logits)]
+        change.append(right[0] - right[1])
+    assert sum(change) / len(change) > -0.05
 
 
 def test_images_of_unseen_classes_are_not_lost_to_seen_ones():

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World
+from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import Chosen, choose_discriminant, fold_moments, fold_rows, grams
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.merging import best_threshold, blend, find_lift, margins
+from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.merging import CALMEST, best_threshold, blend, calming, find_lift, margins
 
 TRAIN = slice(0, 300)
 
@@ -50,6 +52,27 @@ def test_how_far_classes_without_images_are_lifted_is_judged_by_held_out_scores(
     lower, lift = (find_lift(unsure, [], posterior, one, share, -math.inf) for one in (flat, chosen))
     assert lower < lift
     assert find_lift(unsure, [], posterior, flat, share, lift) == lift
+
+
+def test_scores_that_are_far_too_wide_do_not_drown_the_discriminant():
+    """Every class has images; the strong model's logits are fifty times as wide as they should be."""
+    world = World(3)
+    wide = replace(world.part(world.strong, TRAIN), logit_scale=50 * world.strong.logit_scale)
+    teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
+    images, labels = world.strong.unit_images(slice(300, None)), world.labels[300:]
+    right = []
+    for model in (world.part(world.strong, TRAIN), wide):
+        correction, _ = discriminant_transfer(model, [teacher])
+        weight, bias = correction.fold(model.unit_texts(), model.logit_scale)
+        right.append(((images @ weight.T + bias).argmax(-1) == labels).float().mean().item())
+    assert right[1] > right[0] - 0.1
+
+
+def test_only_scores_that_are_too_wide_are_calmed():
+    posterior = F.softmax(torch.randn(200, 5, generator=torch.Generator().manual_seed(0)), -1)
+    assert calming(0.9 * posterior.log(), posterior) == 1
+    assert calming(10 * posterior.log(), posterior) == pytest.approx(0.1, abs=0.01)
+    assert calming(-posterior.log(), posterior) == CALMEST
 
 
 def test_classes_without_images_keep_the_differences_of_the_first():

@@ -124,7 +124,8 @@ def strength(flag: str, given: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise typer.BadParameter(f"{flag} must be a positive and finite number or auto, not {given!r}.")
+        several = ", or several such numbers" if flag == "--reg" else ""
+        raise typer.BadParameter(f"{flag} must be auto alone, or a positive and finite number{several}; not {given!r}.")
     return value
 
 

@@ -20,6 +20,8 @@ from transmiter_cli.method.rotation import LearnedBasis
 Basis = Literal["compact", "paper"]
 Progress = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
+LARGEST = 1e18
+"""Logits beyond this say nothing, and their squares leave float32's range."""
 
 
 @dataclass(frozen=True)
@@ -212,3 +214,5 @@ def check_teacher(weak: Embeddings, finetuned_logits: Float[Tensor, "images clas
     if classes > len(weak.texts):
         raise InvalidTensorError(f"{classes} classes do not fit a vocabulary of {len(weak.texts)} entries.")
     require_finite("the fine-tuned logits", finetuned_logits)
+    if max(abs(float(end)) for end in finetuned_logits.aminmax()) > LARGEST:
+        raise InvalidTensorError(f"the fine-tuned logits go beyond {LARGEST:g}: these are no logits.")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import TINY, Chosen, Linear, Moments, discriminants
+from transmiter_cli.method.discriminant import TINY, Chosen, Linear, Moments, best_temperature, discriminants
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import PerImage
 from transmiter_cli.method.unseen import FEWEST, Carrier, all_rows, left_out, some_rows, unseen_classifier
@@ -22,6 +22,8 @@ SEEN = 0.5
 """A class goes by its own images where they decide more than half of its scores."""
 QUARTER = 0.25
 """A class with this share of its even share of the images weighs its own statistics and the rest alike."""
+CALMEST = 0.01
+"""Scores that contradict the posterior keep this part of their differences, and with it their order."""
 REPEATS = 6
 """How often half of the classes is left out."""
 
@@ -51,9 +53,16 @@ def merged_classifier(
             without images, which leaving out those that it knows does not show.
     """
     unseen = unseen_classifier(strong, carriers, share <= SEEN, all_rows(strong))
-    lift = find_lift(strong, carriers, posterior, chosen, share, least)
+    calm = calming(unseen(strong.unit_images(chosen.rows)), posterior[chosen.rows])
+    unseen = Linear(calm * unseen.weight, calm * unseen.bias)
+    lift = find_lift(strong, carriers, posterior, chosen, share, least, calm)
     weight = blend(unseen.weight.T, chosen.classifier.weight.T, share).T
     return Linear(weight, blend(unseen.bias[None], chosen.classifier.bias[None], share)[0] + lift * (share <= SEEN))
+
+
+def calming(scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"]) -> float:
+    """The factor, 1 at most, that makes scores no surer than the posterior asks for."""
+    return min(max(best_temperature(scores, posterior)[0], CALMEST), 1.0)
 
 
 def blend(
@@ -77,10 +86,12 @@ def find_lift(
     chosen: Chosen,
     share: Float[Tensor, " classes"],
     least: float,
+    calm: float = 1.0,
 ) -> float:
     """What to add to scores of classes without images, so that as few images as possible change sides.
 
-    Arguments as for `merged_classifier`. 0 where all classes have images, or too few to leave some out.
+    Arguments as for `merged_classifier`, and the factor of strong scores. 0 where all classes have images, or too few
+    to leave some out.
     """
     seen = share > SEEN
     if bool(seen.all()) or int(seen.sum()) < FEWEST:
@@ -97,7 +108,7 @@ def find_lift(
         out = torch.zeros_like(seen)
         out[held] = True
         kept = rows[~away]
-        scores = unseen_classifier(strong, carriers, out, kept)(images)
+        scores = calm * unseen_classifier(strong, carriers, out, kept)(images)
         labels = posterior[kept].double().masked_fill(out, 0.0)
         labels = labels / labels.sum(-1, keepdim=True).clamp_min(TINY)
         known = images[~away].double()

@@ -111,7 +111,6 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for result in results_of(artefacts, encoder, encoded.embeddings, run.home(encoder.name, folders))
     ]
     warn_of_useless_teachers(results, workspace)
-    note_unseen_classes(results, len(task.classes), run, workspace)
     remember_transfer(weak.images.files, run, workspace)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
     with telling_removed(run, workspace.reporter, names):
@@ -121,6 +120,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for encoder in encoders:
             forget_stale(run, encoder, options.methods, [result.path for result in results])
         forget_unused(run)
+    note_unseen_classes(results, len(task.classes), run, workspace)
     return results
 
 
@@ -156,13 +156,14 @@ def warn_of_twins(weak: CachedEncoder, strong: Sequence[CachedEncoder], workspac
 
 
 def note_unseen_classes(results: Sequence[TransferResult], classes: int, run: Run, workspace: Workspace) -> None:
-    """Say so where the discriminant found no image of some classes."""
-    unseen = max((one.settings.get("verdict", {}).get("unseen", 0) for one in results), default=0)
-    if unseen:
-        workspace.reporter.note(
-            f"Hardly any image seems to show {unseen} of {classes} classes. Once there are images of them, without "
-            f"labels: transmiter self-train --data IMAGES{run.flag}"
-        )
+    """Say so where the discriminant of a strong model found no image of some classes."""
+    for one in results:
+        unseen = one.settings.get("verdict", {}).get("unseen", 0)
+        if unseen:
+            workspace.reporter.note(
+                f"By {one.strong}, hardly any image shows {unseen} of {classes} classes. Once there are some of them, "
+                f"without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
+            )
 
 
 def warn_of_useless_teachers(results: Sequence[TransferResult], workspace: Workspace) -> None:

@@ -196,7 +196,7 @@ def plain_discriminant(trial: Trial, labels: str = "both", shrinkage: float | No
             return discriminants(total(moments), texts, [shrinkage])[0](images(trial)[1])
         found = choose_discriminant(strong, posterior, texts, parts, moments)
         scores = torch.empty_like(log_posterior)
-        scores[found.rows] = found.held_out
+        scores[found.rows] = found.held_out.double()
         posterior = F.softmax(log_posterior + F.log_softmax(scores, -1), -1)
     return found.classifier(images(trial)[1])
 

@@ -34,3 +34,12 @@ def read_description(path: str | Path) -> dict[str, Any]:
             f"{path} is a safetensors file, but no artefact of transmiter: weights or a classifier head, perhaps."
         )
     return {**json.loads(metadata), "tensors": shapes}
+
+
+def verdict_in_words(verdict: dict[str, Any]) -> str:
+    """What an artefact of the discriminant keeps of its verdict, in one line; "none" is a teacher that is not used."""
+    trust = ", ".join(f"{one:.2f}" if one else "none" for one in verdict["teachers"])
+    return (
+        f"{verdict['verdict']} (expected gain {100 * verdict['gain']:+.1f} points; "
+        f"trust in the fine-tuned model {trust}, in the strong one {verdict['strong']:.2f})"
+    )

@@ -231,7 +231,7 @@ def test_files_that_are_no_artefacts(cli: Cli, tmp_path: Path):
 def test_strengths_that_are_not_positive(cli: Cli):
     outcome = cli("transfer", "--strong", "demo-strong", "--reg", "0")
     assert outcome.code == 2
-    assert "must be a positive" in outcome.err
+    assert "must be auto alone" in outcome.err
 
 
 def test_an_unexpected_error_is_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyPatch):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Cli
 from tests.cli.test_evaluate import copies
+from tests.cli.test_overlap import digits
+from tests.cli.test_self_train import BASE, NOVEL
 from tests.cli.test_transfer import FIT
 
 LINE = (*FIT[:-2], "--finetuned", "demo-finetuned", "--limit", 40)
@@ -40,3 +44,19 @@ def test_one_class_is_refused_before_anything_is_encoded(cli: Cli, tmp_path: Pat
     assert outcome.code == 2
     assert "At least two classes are needed; there is 'one' alone." in " ".join(outcome.err.split())
     assert "Encoding" not in outcome.err
+
+
+def test_a_list_of_names_may_have_classes_without_images(cli: Cli, tmp_path: Path):
+    """Base-to-novel on class folders: half of the classes have images, and the teacher is a probe on those."""
+    digits(tmp_path / "base", 0, 20)
+    for name in NOVEL:
+        shutil.rmtree(tmp_path / "base" / name)
+    for file, names in (("names.txt", (*BASE, *NOVEL)), ("base.txt", BASE)):
+        (tmp_path / file).write_text("\n".join(names))
+    outcome = cli(*FIT[:3], "--finetuned", "probe", "--data", "base", "--classes", "names.txt")
+    assert outcome.code == 0, outcome.err
+    assert "No image is labelled with 5 of 10 classes: five, six, seven, eight, nine." in outcome.err
+    assert cli("transfer", "--strong", "demo-strong", "--method", "discriminant").code == 0
+    outcome = cli("eval", "--data", "demo-digits", "--base-to-novel", "--base", "base.txt", "--json")
+    rows = json.loads(outcome.out)["rows"]
+    assert rows["discriminant"]["hm"] > rows["strong"]["hm"]

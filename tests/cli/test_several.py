@@ -107,8 +107,8 @@ def test_a_solve_for_several_is_that_for_each(fitted: Cli):
     ("arguments", "said"),
     [
         (("transfer",), "No strong model was given"),
-        (("transfer", "--strong", "demo-strong", "--reg", "1,x"), "--reg must be a positive"),
-        (("transfer", "--strong", "demo-strong", "--reg", "1,-1"), "--reg must be a positive"),
+        (("transfer", "--strong", "demo-strong", "--reg", "1,x"), "--reg must be auto alone, or a positive"),
+        (("transfer", "--strong", "demo-strong", "--reg", "1,-1"), "--reg must be auto alone, or a positive"),
         (("eval", "--strong", "ViT-L/14"), "Nothing was transferred to 'ViT-L/14'"),
         (("predict", "--data", "demo-digits", "--use", "reg=7"), "There is no 'reg=7'"),
     ],

@@ -46,7 +46,8 @@ def test_strengths_can_be_chosen_without_labels(run: Cli):
     made = json.loads(run(*TRANSFER, *methods).out)["methods"]
     assert made["adapter"]["reg"] > 0
     assert made["ridge"]["rho"] > 0
-    refused = run(*TRANSFER, "--rho", "-1")
+    assert "--rho needs --method ridge" in run(*TRANSFER, "--rho", "1").err
+    refused = run(*TRANSFER, "--method", "ridge", "--rho", "-1")
     assert refused.code == 2
     assert "positive" in refused.err
 

@@ -28,7 +28,7 @@ def test_names_for_folders_that_are_codes(tmp_path: Path):
     (tmp_path / "names.json").write_text(json.dumps({"n02": "dog", "n01": "cat"}))
     assert class_names(("n01", "n02"), tmp_path / "names.json") == (("dog", "cat"), ("n02", "n01"))
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    with pytest.raises(UsageError, match="'cat', which is no class of the data; which it stands for is not guessed"):
+    with pytest.raises(UsageError, match="none of them for the class 'n01' of the data; which stands for it is not"):
         class_names(("n01", "n02"), tmp_path / "names.txt")
 
 
@@ -42,7 +42,7 @@ def test_unlabelled_images_need_a_file_of_names(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("n.txt", "a\nb\nc\n", "3 names for 2 classes"),
+        ("n.txt", "a\nb\nc\n", "3 names, none of them for the class 'x1'"),
         ("n.json", "{", "no valid JSON"),
         ("n.json", "[1, 2]", "holds no names"),
         ("n.json", '{"x": "a"}', "no name for the class 'x1'"),
@@ -61,12 +61,20 @@ def test_numbered_classes_are_the_lines_of_the_file(tmp_path: Path):
     labels = sorted(map(str, range(11)))  # "10" comes before "2"
     found, ordered = class_names(labels, tmp_path / "names.txt")
     assert dict(zip(ordered, found, strict=True))["10"] == "name k"
+    assert class_names(("9", "2"), tmp_path / "names.txt") == (found, ordered), "other classes have no images"
 
 
-def test_names_of_which_only_some_are_the_datas_are_not_guessed_at(tmp_path: Path):
-    (tmp_path / "names.txt").write_text("dog\ncat\npony\n")
-    with pytest.raises(UsageError, match="'pony', which is no class of the data"):
+@pytest.mark.parametrize("names", ["dog\ncat\npony\n", "dog\ncat\n", "dog\ncat\npony\nmule\n"])
+def test_a_class_of_the_data_without_a_name_is_not_guessed_at(tmp_path: Path, names: str):
+    (tmp_path / "names.txt").write_text(names)
+    with pytest.raises(UsageError, match="none of them for the class 'horse'"):
         class_names(("cat", "dog", "horse"), tmp_path / "names.txt")
+
+
+def test_a_list_may_name_classes_without_images(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("Pug Dog\nAxolotl\nMaine-Coon\n")
+    found = class_names(("maine_coon", "pug_dog"), tmp_path / "names.txt")
+    assert found == (("Pug Dog", "Axolotl", "Maine-Coon"), ("pug_dog", "Axolotl", "maine_coon"))
 
 
 def test_the_same_name_twice_is_refused():

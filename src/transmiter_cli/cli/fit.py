@@ -53,7 +53,10 @@ def command(
         ),
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="Class names, one per line or JSON; else the data's labels.")
+        Path | None,
+        typer.Option(
+            help="Class names, one per line or JSON; else the data's labels. A list may name classes without images."
+        ),
     ] = None,
     template: Annotated[list[str] | None, typer.Option(help="A prompt with {} for the name; may be repeated.")] = None,
     templates: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,8 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import JsonOption
+from transmiter_cli.description import verdict_in_words
+from transmiter_cli.errors import some
 from transmiter_cli.run import default_run
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 NAME = "inspect"
 EXAMPLE = "transmiter inspect transmiter-run/weak.safetensors"
-SHOWN = 8
 SHOWN_SETTINGS = ("reg", "rho", "images", "basis", "epochs", "epochs_taken", "penalty", "seed")
 """Settings that the line of an artefact has, of the step that made it."""
 STEPS = {"weak": "fit", "strong": "transfer", "self_trained": "self_train", "refined": "refine"}
@@ -68,13 +68,16 @@ def content_line(content: Content) -> str:
     about = content.description
     steps = about["details"].get(STEPS[about["stage"]], {})
     settings = [f"{name} {said(steps[name])}" for name in SHOWN_SETTINGS if steps.get(name) is not None]
+    settings += [steps["verdict"]["verdict"]] if "verdict" in steps else []
     gives = [f"row {content.row}", f"on {content.strong}"] if content.row else ["fitted"]
     trained = ["self-trained"] if about["stage"] == "refined" and "self_train" in about["details"] else []
     return ", ".join([*gives, about["method"], *trained, *settings])
 
 
 def said(value: object) -> str:
-    """A setting as people write it: 1,198 and 0.1, and 10 for 10.0."""
+    """A setting as people write it: 1,198 and 0.1, and 10 for 10.0; a verdict in words."""
+    if isinstance(value, dict):
+        return verdict_in_words(value)
     return f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -88,12 +91,7 @@ def artefact_lines(description: dict[str, Any]) -> list[tuple[str, str]]:
         ("logit scale", f"{description['logit_scale']:.4g}"),
     ]
     for step, settings in description["details"].items():
-        lines.append((step, ", ".join(f"{name} {value}" for name, value in settings.items())))
+        lines.append((step, ", ".join(f"{name} {said(value)}" for name, value in settings.items())))
     for name, shape in description["tensors"].items():
         lines.append((name, " x ".join(map(str, shape)) or "scalar"))
     return lines
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of many names."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

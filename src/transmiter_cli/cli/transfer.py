@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,9 +22,12 @@ from transmiter_cli.cli.options import (
     StrictOption,
     WorkersOption,
 )
+from transmiter_cli.description import verdict_in_words
 from transmiter_cli.errors import UsageError
+from transmiter_cli.run import DEFAULT_METHODS, Run
 
 if TYPE_CHECKING:
+    from transmiter_cli.artefact import Method
     from transmiter_cli.workflow.transfer import TransferResult
 
 NAME = "transfer"
@@ -83,15 +87,16 @@ def command(
     """Carry the fitted adapter to stronger models: no labels, no gradients, seconds."""
     if not strong:
         raise UsageError("No strong model was given, so there is nowhere to transfer to.", EXAMPLE)
-    if also and method and MethodName.discriminant not in method:
-        raise typer.BadParameter("--also needs --method discriminant.")
+    methods: Sequence[Method] = tuple(dict.fromkeys(name.value for name in method)) if method else DEFAULT_METHODS
+    for flag, given, needs in (("--also", also, "discriminant"), ("--reg", reg, "adapter"), ("--rho", rho, "ridge")):
+        if given and given != "auto" and needs not in methods:
+            raise typer.BadParameter(f"{flag} needs --method {needs}.")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
-    from transmiter_cli.run import DEFAULT_METHODS, Run
     from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 
     options = TransferOptions(
         tuple(dict.fromkeys(strong)),
-        tuple(dict.fromkeys(name.value for name in method)) if method else DEFAULT_METHODS,
+        methods,
         regs,
         "auto" if rho == "auto" else strength("--rho", rho),
         tuple(map(Run, also or ())),
@@ -131,13 +136,7 @@ def strength(flag: str, given: str) -> float:
 
 def said(value: float | dict[str, Any]) -> str:
     """A chosen strength, or the verdict in words."""
-    if not isinstance(value, dict):
-        return f"{value:g}"
-    trust = ", ".join(f"{one:.2f}" for one in value["teachers"])
-    return (
-        f"{value['verdict']} (expected gain {100 * value['gain']:+.1f} points; "
-        f"trust in the fine-tuned model {trust}, in the strong one {value['strong']:.2f})"
-    )
+    return verdict_in_words(value) if isinstance(value, dict) else f"{value:g}"
 
 
 def as_json(results: list[TransferResult]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def name_from_label(label: str) -> str:
 def class_names(labels: Sequence[str], given: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The name of each class and the label that the data have for it, in the order of the task.
 
-    That is the order of the labels, or the lines of a --classes file whose names are the labels'.
+    That is the order of the labels, or the lines of a --classes file whose names are the labels'. The file may have
+    more: classes without images, whose label is their name.
 
     Args:
         labels: what the data call the classes: class folders, labels of a manifest; empty for unlabelled images.
@@ -56,7 +57,7 @@ def named_classes(
     """Match the names of a --classes file with the data's labels; return names and labels in one order.
 
     Raises:
-        UsageError: if a name is no label, a label has no name, or their numbers differ.
+        UsageError: if a label has no name.
     """
     if isinstance(given, dict):
         absent = [label for label in labels if label not in given]
@@ -68,17 +69,16 @@ def named_classes(
         return tuple(given), ()
     by_name = {normal(label): label for label in labels}
     matched = [by_name.get(normal(name)) for name in given]
-    if None not in matched and len(given) == len(labels):
-        return tuple(given), tuple(label for label in matched if label)
-    if len(given) != len(labels):
-        raise UsageError(f"{source} has {len(given)} names for {len(labels)} classes, {labels[0]!r} the first.")
-    numbers = tuple(map(str, range(len(labels))))
-    if set(labels) == set(numbers):  # shards number their classes: line 0 is class 0
+    unnamed = [label for label in labels if label not in matched]
+    if not unnamed:
+        return tuple(given), tuple(label or name for label, name in zip(matched, given, strict=True))
+    numbers = tuple(map(str, range(len(given))))
+    if set(labels) <= set(numbers):  # shards number their classes: line 0 is class 0
         return tuple(given), numbers
-    stranger = next(name for name, label in zip(given, matched, strict=True) if label is None)
     raise UsageError(
-        f"{source} has the name {stranger!r}, which is no class of the data; which it stands for is not guessed.",
-        f'a JSON file {{"{labels[0]}": "NAME", ...}} with all classes of the data',
+        f"{source} has {len(given)} names, none of them for the class {unnamed[0]!r} of the data; which stands for it "
+        "is not guessed.",
+        f'a JSON file {{"{unnamed[0]}": "NAME", ...}} with all classes of the data',
     )
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import DataSpec, open_images
+from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.views import View, with_views
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import UsageError, some
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.embeddings import Embeddings
@@ -98,6 +98,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     if len(names) < 2:
         said = f"At least two classes are needed; there is {', '.join(map(repr, names))} alone."
         raise UsageError(said, "pass a folder of class folders, or --classes FILE")
+    note_classes_without_images(names, labels, images, workspace)
     templates = choose_templates(options.template, options.templates, names, labels)
     vocabulary = build_vocabulary(
         names, auxiliary_words(options.aux_words), options.vocabulary_size, options.settings.seed
@@ -133,6 +134,15 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused
     agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)
     return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))
+
+
+def note_classes_without_images(
+    names: Sequence[str], labels: Sequence[str], images: ImageSet, workspace: Workspace
+) -> None:
+    """Say so where a --classes file names more classes than labelled images have."""
+    absent = [name for name, label in zip(names, labels, strict=False) if label not in images.label_names]
+    if absent:
+        workspace.reporter.note(f"No image is labelled with {len(absent)} of {len(names)} classes: {some(absent)}.")
 
 
 def agreement(

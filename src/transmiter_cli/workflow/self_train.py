@@ -12,7 +12,7 @@ from transmiter_cli.description import read_description
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, some
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.self_training import WORTH
 from transmiter_cli.reporter import Reporter
@@ -24,8 +24,6 @@ from transmiter_cli.workflow.removal import telling_removed
 LinearMethod = Literal["discriminant", "ridge"]
 PREFERENCE = ("discriminant", "ridge")
 """Which classifier is trained where none is named."""
-SHOWN = 5
-"""Classes that are named of those that no image shows."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,7 @@ def tell_limits(result: SelfTrainResult, reporter: Reporter) -> None:
             f"{images} different images of {classes} classes: what was transferred counts for more than they."
         )
     if missing:
-        named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else ".")
         reporter.warn(
-            f"Hardly any image seems to show {len(missing)} of {classes} classes: {named} Answers in these may get "
-            "worse in favour of the others; --data that shows all classes is safer."
+            f"Hardly any image seems to show {len(missing)} of {classes} classes: {some(missing)}. Answers in these "
+            "may get worse in favour of the others; --data that shows all classes is safer."
         )

@@ -74,7 +74,8 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
         empty = [name for name, images in by_class.items() if not images]
         if empty:
             raise TransmiterError(
-                f"The class folder {empty[0]!r} in {folder} holds no images.", "put images into it, or take it away"
+                f"The class folder {empty[0]!r} in {folder} holds no images.",
+                "put images into it, or take it away; fit --classes FILE may name classes that have no folder",
             )
         in_order = sorted(subfolders, key=lambda name: f"{name}/")  # as their images are, all together
         return [(image, name) for name in in_order for image in by_class[name]], tuple(subfolders)

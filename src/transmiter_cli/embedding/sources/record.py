@@ -12,10 +12,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from PIL import Image
 
-from transmiter_cli.errors import TransmiterError
-
-SHOWN = 5
-"""Classes that a message names."""
+from transmiter_cli.errors import TransmiterError, some
 
 
 @runtime_checkable
@@ -121,10 +118,6 @@ class ImageSet:
 
 def foreign_classes(unknown: Sequence[str | None], known: Sequence[str]) -> str:
     """What to say of data that have classes which a run does not know."""
-
-    def some(names: Sequence[object]) -> str:
-        return f"{', '.join(map(str, names[:SHOWN]))}{', ...' if len(names) > SHOWN else ''}"
-
     named = some([repr(label) for label in unknown])
     what = f"the class {named}, which is" if len(unknown) == 1 else f"{len(unknown)} classes, {named}, which are"
     return f"The data have {what} none of the run's {len(known)} classes ({some(known)})."

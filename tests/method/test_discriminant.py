@@ -1,9 +1,12 @@
+from unittest.mock import patch
+
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import random_embeddings
+from tests.conftest import World, random_embeddings
+from transmiter_cli.method import discriminant
 from transmiter_cli.method.discriminant import (
     best_temperature,
     choose_discriminant,
@@ -121,3 +124,13 @@ def test_the_chosen_classifier_is_the_best_of_the_candidates():
     for share in (0.02, 0.3, 0.9):
         scores = held_out_scores(model, moments, texts, parts, [share])[0]
         assert own <= best_temperature(scores, posterior[chosen.rows])[1] + 1e-9
+
+
+def test_fewer_images_choose_where_there_are_many_classes(world: World):
+    parts = fold_rows(len(world.labels))
+    posterior = F.softmax(world.finetuned_logits, -1)
+    moments = fold_moments(world.strong, posterior, parts, grams(world.strong, parts))
+    texts = world.strong.unit_texts()[: world.classes].double()
+    with patch.object(discriminant, "NUMBERS", 100 * world.classes * 2):
+        chosen = choose_discriminant(world.strong, posterior, texts, parts, moments, (0.1, 0.5))
+    assert len(chosen.rows) == 100

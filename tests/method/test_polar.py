@@ -44,6 +44,13 @@ def test_all_ways_agree_however_ill_conditioned(way, digits: int):
     torch.testing.assert_close(factor, polar_by_svd(matrix), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("digits", [0, 2, 4, 4.9, 6])
+def test_the_factor_is_orthogonal_to_float64s_precision(digits: float):
+    factor = polar_by_lapack(spectrum(torch.logspace(0, -digits, 60)))
+    identity = torch.eye(60, dtype=torch.float64)
+    torch.testing.assert_close(factor.mT @ factor, identity, atol=1e-11, rtol=0)
+
+
 @pytest.mark.parametrize("way", [polar_by_lapack, polar_by_products])
 @pytest.mark.parametrize("shift", [1e-6, 1e-3, 1.0, 1e3])
 def test_all_ways_agree_on_low_rank_plus_a_multiple_of_the_identity(way, shift: float):

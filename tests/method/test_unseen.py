@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
+from transmiter_cli.method.discriminant import NUMBERS
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.unseen import (
@@ -15,6 +16,7 @@ from transmiter_cli.method.unseen import (
     corrections,
     joint_moments,
     novelty,
+    some_rows,
     text_anchors,
     unseen_classifier,
     way_weights,
@@ -145,3 +147,10 @@ def test_too_few_classes_to_leave_some_out(world: World):
     assert way_weights(strong, teacher, text_anchors(strong, teacher.weak), log_posterior, mask(world, 0, 1, 2)) == {
         UNTESTED: 1.0
     }
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(2, 4096), (1000, 4096), (NUMBERS // 100, 100), (2 * NUMBERS, 1)])
+def test_no_more_images_are_looked_at_than_there_is_room_for(classes: int, rows: int):
+    chosen = some_rows(torch.arange(5000) + 7, classes)
+    assert len(chosen.unique()) == rows
+    assert 7 <= int(chosen.min()) <= int(chosen.max()) < 5007

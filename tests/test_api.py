@@ -251,11 +251,11 @@ def test_arrays_of_numpy_are_refused_by_name(call: str, what: str):
         ),
         (
             "tm.transfer(fitted, model, model, reg=None)",
-            "ValueError: reg and rho must be positive and finite, or 'auto', not None, auto.",
+            "ValueError: reg must be positive and finite, not None; transfer takes 'auto', too.",
         ),
         (
             "tm.transfer_all(fitted, model, [model], ['auto'])",
-            "ValueError: transfer_all takes numbers for regs; transfer chooses one with reg='auto'.",
+            "ValueError: reg must be positive and finite, not 'auto'; transfer takes 'auto', too.",
         ),
     ],
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsFloat, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -91,7 +92,9 @@ def transfer(
     """
     if method not in get_args(Method):
         raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {method!r}.")
-    adapter = check_transfer(fitted, [weak, strong], [reg, rho])
+    adapter = check_transfer(fitted, [weak, strong])
+    reg = reg if reg == "auto" else positive("reg", reg)
+    rho = rho if rho == "auto" else positive("rho", rho)
     if method == "adapter":
         strength = choose_reg(strong, weak, adapter.basis) if reg == "auto" else reg
         return transfer_all(fitted, weak, [strong], [strength])[0][0]
@@ -129,27 +132,37 @@ def transfer_all(
         InvalidTensorError: if shapes do not match or values are not finite.
         ValueError: if `fitted` is no fitted adapter, or a strength is not positive.
     """
-    if "auto" in regs:
-        raise ValueError("transfer_all takes numbers for regs; transfer chooses one with reg='auto'.")
-    adapter = check_transfer(fitted, [weak, *strong], regs)
-    moved = transfer_adapters(adapter, weak, strong, regs)
+    adapter = check_transfer(fitted, [weak, *strong])
+    strengths = [positive("reg", reg) for reg in regs]
+    moved = transfer_adapters(adapter, weak, strong, strengths)
     return [
-        [on_strong(fitted, model, "adapter", one, {"reg": reg}) for one, reg in zip(of_model, regs, strict=True)]
+        [on_strong(fitted, model, "adapter", one, {"reg": reg}) for one, reg in zip(of_model, strengths, strict=True)]
         for model, of_model in zip(strong, moved, strict=True)
     ]
 
 
-def check_transfer(fitted: Artefact, models: Sequence[Embeddings], strengths: Sequence[object]) -> Adapter:
+def positive(name: str, value: object) -> float:
+    """A strength as a float.
+
+    Raises:
+        ValueError: if it is no number, not positive, or not finite.
+    """
+    if isinstance(value, SupportsFloat) and not isinstance(value, bool | Tensor):
+        with suppress(OverflowError):
+            if 0 < float(value) < math.inf:
+                return float(value)
+    raise ValueError(f"{name} must be positive and finite, not {value!r}; transfer takes 'auto', too.")
+
+
+def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
     """The fitted adapter, if it can be transferred between these models.
 
     Raises:
         InvalidTensorError: if a model has another vocabulary.
-        ValueError: if `fitted` is no fitted adapter, or a strength is not positive.
+        ValueError: if `fitted` is no fitted adapter.
     """
     if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
         raise ValueError("transfer starts from a fitted adapter, as fit returns it.")
-    if not all(one == "auto" or (isinstance(one, int | float) and 0 < one < math.inf) for one in strengths):
-        raise ValueError(f"reg and rho must be positive and finite, or 'auto', not {', '.join(map(str, strengths))}.")
     for model in models:
         if len(model.texts) != len(fitted.vocabulary):
             sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"

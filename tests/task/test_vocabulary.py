@@ -61,7 +61,10 @@ def test_numbered_classes_are_the_lines_of_the_file(tmp_path: Path):
     labels = sorted(map(str, range(11)))  # "10" comes before "2"
     found, ordered = class_names(labels, tmp_path / "names.txt")
     assert dict(zip(ordered, found, strict=True))["10"] == "name k"
-    assert class_names(("9", "2"), tmp_path / "names.txt") == (found, ordered), "other classes have no images"
+    others = class_names(("0", "2"), tmp_path / "names.txt")
+    assert dict(zip(*reversed(others), strict=True)) == dict(zip(ordered, found, strict=True)), "they have no images"
+    with pytest.raises(UsageError, match="for the class '1' of the data"):  # counted from 1?
+        class_names(("1", "2"), tmp_path / "names.txt")
 
 
 @pytest.mark.parametrize("names", ["dog\ncat\npony\n", "dog\ncat\n", "dog\ncat\npony\nmule\n"])
@@ -77,7 +80,10 @@ def test_a_list_may_name_classes_without_images(tmp_path: Path):
     assert found == (("Pug Dog", "Axolotl", "Maine-Coon"), ("pug_dog", "Axolotl", "maine_coon"))
 
 
-def test_the_same_name_twice_is_refused():
+def test_the_same_name_twice_is_refused(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("maine coon\npug\n")
+    with pytest.raises(TransmiterError, match="same name: 'maine_coon' and 'Maine_coon'"):
+        class_names(("maine_coon", "Maine_coon"), tmp_path / "names.txt")
     with pytest.raises(TransmiterError, match="same name: 'maine coon' and 'Maine coon'"):
         class_names(("maine_coon", "Maine_coon"), None)
 

@@ -10,7 +10,7 @@ import typer
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import JsonOption
 from transmiter_cli.description import verdict_in_words
-from transmiter_cli.errors import some
+from transmiter_cli.names import some
 from transmiter_cli.run import default_run
 
 if TYPE_CHECKING:

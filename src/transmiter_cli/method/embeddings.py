@@ -15,6 +15,8 @@ from transmiter_cli.errors import TransmiterError
 
 BLOCK = 8192
 """Rows that are worked on at a time where all rows at once would need too much memory."""
+LARGEST = 1e18
+"""Numbers beyond this mean nothing here, and their squares leave float32's range."""
 CHECKED = 65_536
 """Rows that are searched for bad values at a time."""
 WIDEST = 1024
@@ -33,16 +35,17 @@ def require_tensor(name: str, value: object) -> None:
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
-    """Raise InvalidTensorError, naming the first bad row, unless every value of `tensor` is finite.
+    """Raise InvalidTensorError, naming the first bad row, unless every value of `tensor` is finite and not absurd.
 
     A block at a time: a memory-mapped tensor may be larger than the memory.
     """
     for start in range(0, len(tensor) if tensor.ndim else 1, CHECKED):
         block = tensor[start : start + CHECKED] if tensor.ndim else tensor
-        finite = torch.isfinite(block)
-        if not bool(finite.all()):
-            row = start + int((~finite).nonzero()[0, 0]) if tensor.ndim else 0
-            raise InvalidTensorError(f"{name} hold NaN or infinite values (first in row {row}).")
+        fine = torch.isfinite(block) & (block.abs() <= LARGEST)
+        if not bool(fine.all()):
+            row = start + int((~fine).nonzero()[0, 0]) if tensor.ndim else 0
+            said = "NaN or infinite values" if not bool(torch.isfinite(block).all()) else f"values beyond {LARGEST:g}"
+            raise InvalidTensorError(f"{name} hold {said} (first in row {row}).")
 
 
 def block_rows(width: int) -> int:

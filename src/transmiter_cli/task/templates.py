@@ -9,7 +9,8 @@ from typing import TypeGuard
 
 from transmiter_cli.embedding.prompts import DEFAULT_TEMPLATE, Templates
 from transmiter_cli.errors import UsageError
-from transmiter_cli.task.vocabulary import normal, read_text
+from transmiter_cli.names import normal
+from transmiter_cli.task.vocabulary import read_text
 
 COOP = {
     "oxford_pets": "a photo of a {}, a type of pet.",

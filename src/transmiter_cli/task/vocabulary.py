@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.names import normal
 
 WORD_LISTS = ("nouns", "imagenet", "characters")
 """Lists that come with the package: WordNet's commonest concrete nouns, ImageNet's classes, printed characters."""
@@ -43,12 +44,17 @@ def class_names(labels: Sequence[str], given: Path | None) -> tuple[tuple[str, .
         names, ordered = tuple(name_from_label(label) for label in labels), tuple(labels)
     else:
         names, ordered = named_classes(labels, read_names(given), given)
+    refuse_repeated(names)
+    return names, ordered
+
+
+def refuse_repeated(names: Sequence[str]) -> None:
+    """Raise TransmiterError if two classes have the same name, in whatever spelling."""
     seen: dict[str, str] = {}
     for name in names:
         if normal(name) in seen:
             raise TransmiterError(f"Two classes have the same name: {seen[normal(name)]!r} and {name!r}.")
         seen[normal(name)] = name
-    return names, ordered
 
 
 def named_classes(
@@ -67,13 +73,14 @@ def named_classes(
         return tuple(given[label] for label in ordered), tuple(ordered) if labels else ()
     if not labels:
         return tuple(given), ()
+    refuse_repeated(labels)
     by_name = {normal(label): label for label in labels}
     matched = [by_name.get(normal(name)) for name in given]
     unnamed = [label for label in labels if label not in matched]
     if not unnamed:
         return tuple(given), tuple(label or name for label, name in zip(matched, given, strict=True))
     numbers = tuple(map(str, range(len(given))))
-    if set(labels) <= set(numbers):  # shards number their classes: line 0 is class 0
+    if "0" in labels and set(labels) <= set(numbers):  # shards number their classes: line 0 is class 0
         return tuple(given), numbers
     raise UsageError(
         f"{source} has {len(given)} names, none of them for the class {unnamed[0]!r} of the data; which stands for it "
@@ -150,11 +157,6 @@ def build_vocabulary(classes: Sequence[str], words: Sequence[str], size: int, se
     candidates = [word for word in distinct.values() if not forms(word) & taken]
     count = min(size - len(classes), len(candidates))
     return (*classes, *random.Random(seed).sample(candidates, count))
-
-
-def normal(name: str) -> str:
-    """A name without regard to case, underscores and hyphens."""
-    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
 
 
 def forms(name: str) -> set[str]:

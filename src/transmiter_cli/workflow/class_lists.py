@@ -12,6 +12,7 @@ from transmiter_cli.embedding.sources.record import foreign_classes
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.protocols import coop_base
+from transmiter_cli.names import index_of
 from transmiter_cli.run import Task
 
 
@@ -30,20 +31,20 @@ class ClassMap:
     targets: Mapping[str, int | None]
 
     def classes_of(self, labels: Iterable[str | None]) -> dict[str | None, int | None]:
-        """The class of each label; None if its images are left out.
+        """The class of each label, or of the only one that is spelled alike; None if its images are left out.
 
         Raises:
             TransmiterError: if a label is neither in the map nor a class of the run.
         """
-        known: dict[str | None, int | None] = {**{label: i for i, label in enumerate(self.labels)}, **self.targets}
-        asked = dict.fromkeys(labels)
-        unknown = [label for label in asked if label not in known]
+        place = index_of(self.labels)
+        found = {label: self.targets.get(label, place(label)) if label is not None else None for label in labels}
+        unknown = [label for label, index in found.items() if index is None and label not in self.targets]
         if unknown:
             raise TransmiterError(
                 foreign_classes(unknown, self.labels),
                 'name each in --map FILE, a JSON object {"the data\'s label": "the run\'s class"}',
             )
-        return {label: known[label] for label in asked}
+        return found
 
     def known_only(self, images: ImageSet) -> ImageSet:
         """The images whose label is not left out.

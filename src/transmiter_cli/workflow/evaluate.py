@@ -300,7 +300,8 @@ def novel_notes(base: Sequence[int], task: Task) -> tuple[str, ...]:
     count = sum(file.label in novel for file in images.files)
     if not count:
         return ()
-    return (f"fit saw {count:,} images of novel classes, which is not the published base-to-novel protocol.",)
+    said = f"fit saw {count:,} images of novel classes, which is not the published base-to-novel protocol"
+    return (f"{said}; --base FILE names other base classes.",)
 
 
 def optional_logits(

@@ -18,13 +18,14 @@ from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.views import View, with_views
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.errors import UsageError, some
+from transmiter_cli.errors import UsageError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.metrics import hits
 from transmiter_cli.method.probe import linear_probe
+from transmiter_cli.names import some
 from transmiter_cli.run import FITTED, PROBE, Run, Task
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
@@ -139,8 +140,9 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
 def note_classes_without_images(
     names: Sequence[str], labels: Sequence[str], images: ImageSet, workspace: Workspace
 ) -> None:
-    """Say so where a --classes file names more classes than labelled images have."""
-    absent = [name for name, label in zip(names, labels, strict=False) if label not in images.label_names]
+    """Say so where a --classes file, or another part of the data, has more classes than the labelled images."""
+    shown = {file.label for file in images.files}
+    absent = [name for name, label in zip(names, labels, strict=False) if label not in shown]
     if absent:
         workspace.reporter.note(f"No image is labelled with {len(absent)} of {len(names)} classes: {some(absent)}.")
 

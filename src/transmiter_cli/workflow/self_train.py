@@ -12,9 +12,10 @@ from transmiter_cli.description import read_description
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.errors import TransmiterError, some
+from transmiter_cli.errors import TransmiterError
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.self_training import WORTH
+from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import ARTEFACTS, Run
 from transmiter_cli.workflow.common import DataFlags, check_artefact, starting_point

@@ -12,7 +12,8 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from PIL import Image
 
-from transmiter_cli.errors import TransmiterError, some
+from transmiter_cli.errors import TransmiterError
+from transmiter_cli.names import index_of, some
 
 
 @runtime_checkable
@@ -99,21 +100,22 @@ class ImageSet:
         return all(file.label is not None for file in self.files)
 
     def labels(self, label_names: Sequence[str]) -> list[int]:
-        """The index of each image's label in `label_names`.
+        """The index of each image's label in `label_names`, or of the only one that is spelled alike.
 
         Raises:
             TransmiterError: if the images have no labels, or a label is not among `label_names`.
         """
-        index: dict[str | None, int] = {name: i for i, name in enumerate(label_names)}
         if not self.labelled:
             raise TransmiterError(
                 "These images have no labels: they lie in no class folders, and nothing else says what they show."
             )
-        unknown = [label for label in dict.fromkeys(file.label for file in self.files) if label not in index]
+        place = index_of(label_names)
+        index = {label: place(label) for label in dict.fromkeys(file.label for file in self.files)}
+        unknown = [label for label, found in index.items() if found is None]
         if unknown:
             fix = "name each folder, or label, as the run's classes are; eval takes others with --map FILE"
             raise TransmiterError(foreign_classes(unknown, label_names), fix)
-        return [index[file.label] for file in self.files]
+        return [found for file in self.files if (found := index[file.label]) is not None]
 
 
 def foreign_classes(unknown: Sequence[str | None], known: Sequence[str]) -> str:

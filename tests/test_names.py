@@ -1,0 +1,20 @@
+import pytest
+
+from transmiter_cli.names import index_of, some
+
+
+def test_a_name_is_found_in_its_own_or_another_spelling():
+    place = index_of(["Maine-Coon", "pug dog", "axolotl"])
+    assert [place(name) for name in ("Maine-Coon", "maine_coon", "PUG_DOG", "axolotl")] == [0, 0, 1, 2]
+    assert place("pug") is None
+    assert place(None) is None
+
+
+def test_names_that_are_spelled_alike_are_themselves_alone():
+    place = index_of(["a b", "a_b"])
+    assert (place("a b"), place("a_b"), place("A B")) == (0, 1, None)
+
+
+@pytest.mark.parametrize(("count", "text"), [(2, "0, 1"), (5, "0, 1, 2, 3, 4"), (6, "0, 1, 2, 3, 4, ...")])
+def test_messages_list_some_names(count: int, text: str):
+    assert some(range(count)) == text

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import Chosen, choose_discriminant, fold_moments, fold_rows, grams
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.merging import CALMEST, best_threshold, blend, calming, find_lift, margins
+from transmiter_cli.method.merging import CALMEST, best_lift, blend, calming, margins, margins_left_out, merge
 
 TRAIN = slice(0, 300)
 
@@ -34,24 +35,41 @@ def share_of(classes: int, seen: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("seen", [2, 3, None])
-def test_nothing_is_lifted_where_no_class_can_be_left_out_or_need_be(
+def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
     part: tuple[Embeddings, torch.Tensor, Chosen], seen: int | None
 ):
     strong, posterior, chosen = part
-    classes = posterior.shape[1]
-    assert find_lift(strong, [], posterior, chosen, share_of(classes, seen or classes), -math.inf) == 0
+    share = share_of(posterior.shape[1], seen or posterior.shape[1])
+    assert len(margins_left_out(strong, [], posterior, chosen, share, 1.0)) == 0
+    merged = merge(strong, [], posterior, chosen, share, -math.inf)
+    scores = merged.classifier(strong.unit_images(chosen.rows))
+    own = chosen.classifier(strong.unit_images(chosen.rows))
+    if seen is None:
+        torch.testing.assert_close(scores - scores.mean(-1, keepdim=True), own - own.mean(-1, keepdim=True))
 
 
-def test_how_far_classes_without_images_are_lifted_is_judged_by_held_out_scores(
+@pytest.mark.parametrize("least", [-math.inf, 3.0])
+def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings, torch.Tensor, Chosen], least: float):
+    strong, posterior, chosen = part
+    images = strong.unit_images(chosen.rows)
+    known = replace(chosen, held_out=chosen.classifier(images))
+    merged = merge(strong, [], posterior, known, share_of(posterior.shape[1], posterior.shape[1] - 2), least)
+    torch.testing.assert_close(merged.held_out, merged.classifier(images).double(), atol=1e-3, rtol=1e-4)
+
+
+def test_classes_without_images_are_lifted_less_where_they_would_take_images(
     part: tuple[Embeddings, torch.Tensor, Chosen],
 ):
     strong, posterior, chosen = part
-    unsure = replace(strong, logit_scale=2.0)
+    strong = replace(strong, logit_scale=2.0)
     share = share_of(posterior.shape[1], posterior.shape[1] - 2)
-    flat = replace(chosen, held_out=torch.zeros_like(chosen.held_out))
-    lower, lift = (find_lift(unsure, [], posterior, one, share, -math.inf) for one in (flat, chosen))
-    assert lower < lift
-    assert find_lift(unsure, [], posterior, flat, share, lift) == lift
+
+    def bias(some: Chosen, least: float = -math.inf) -> float:
+        return merge(strong, [], posterior, some, share, least).classifier.bias[-1].item()
+
+    unsure = replace(chosen, held_out=0.1 * chosen.held_out)
+    assert bias(unsure) < bias(chosen) - 0.1
+    assert bias(unsure, bias(unsure) + 1) == pytest.approx(bias(unsure) + 1)
 
 
 def test_scores_that_are_far_too_wide_do_not_drown_the_discriminant():
@@ -70,9 +88,20 @@ def test_scores_that_are_far_too_wide_do_not_drown_the_discriminant():
 
 def test_only_scores_that_are_too_wide_are_calmed():
     posterior = F.softmax(torch.randn(200, 5, generator=torch.Generator().manual_seed(0)), -1)
-    assert calming(0.9 * posterior.log(), posterior) == 1
-    assert calming(10 * posterior.log(), posterior) == pytest.approx(0.1, abs=0.01)
-    assert calming(-posterior.log(), posterior) == CALMEST
+    every = torch.ones(5, dtype=torch.bool)
+    assert calming(0.9 * posterior.log(), posterior, every) == 1
+    assert calming(10 * posterior.log(), posterior, every) == pytest.approx(0.1, abs=0.01)
+    for width in (1, 1e6):
+        opposite = -width * posterior.log()
+        assert calming(opposite, posterior, every) * opposite.std() == pytest.approx(CALMEST)
+
+
+def test_how_wide_scores_are_is_seen_among_classes_with_images():
+    posterior = F.softmax(torch.randn(200, 5, generator=torch.Generator().manual_seed(0)), -1)
+    seen = torch.arange(5) < 3
+    scores = posterior.log() + 50 * ~seen
+    assert calming(10 * scores, posterior, seen) == pytest.approx(0.1, abs=0.01)
+    assert calming(10 * scores, posterior, torch.arange(5) < 1) == 1
 
 
 def test_classes_without_images_keep_the_differences_of_the_first():
@@ -90,20 +119,39 @@ def test_margins_are_between_the_best_of_each_side():
     assert margins(scores, first, ~first).item() == 2
 
 
+def of_margins(lost: Sequence[float], unseen: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of two classes with images and some without, and which are which."""
+    scores = torch.zeros(len(lost), 2 + unseen, dtype=torch.float64)
+    scores[:, 1] = -100
+    scores[:, 2:] = -torch.tensor(lost).double()[:, None]
+    return scores, torch.arange(2 + unseen) < 2
+
+
 @given(
-    below=st.lists(st.integers(-20, 20), min_size=1, max_size=30),
-    above=st.lists(st.integers(-20, 20), min_size=1, max_size=30),
+    won=st.lists(st.integers(-20, 20), min_size=1, max_size=30),
+    lost=st.lists(st.integers(-20, 20), min_size=1, max_size=30),
+    unseen=st.integers(1, 8),
 )
-def test_no_threshold_has_fewer_on_the_wrong_side(below: list[int], above: list[int]):
-    low, high = torch.tensor(below).double(), torch.tensor(above).double()
+def test_no_lift_has_fewer_errors(won: list[int], lost: list[int], unseen: int):
+    low, high = torch.tensor(won).double(), torch.tensor(lost).double()
 
-    def wrong(threshold: float) -> float:
-        return ((low > threshold).double().mean() + (high < threshold).double().mean()).item()
+    def wrong(lift: float) -> float:
+        return (unseen * (low > lift).double().mean() + 2 * (high < lift).double().mean()).item()
 
-    values = sorted({*below, *above})
+    values = sorted({*won, *lost})
     middles = [(a + b) / 2 for a, b in pairwise(values)] or values
-    assert wrong(best_threshold(low, high)) <= min(map(wrong, middles)) + 1e-6
+    assert wrong(best_lift(low, *of_margins(lost, unseen))) <= min(map(wrong, middles)) + 1e-6
 
 
 def test_a_gap_is_cut_in_the_middle():
-    assert best_threshold(torch.tensor([-2.0, 0.0]), torch.tensor([4.0, 6.0])) == 2
+    assert best_lift(torch.tensor([-2.0, 0.0]).double(), *of_margins([4, 6], 2)) == 2
+
+
+def test_images_that_are_met_more_often_count_for_more():
+    won = torch.tensor([0.0, 2.0]).double()
+    assert best_lift(won, *of_margins([1, 3], 1)) < 1 < 2 < best_lift(won, *of_margins([1, 3], 6))
+
+
+def test_nothing_is_lifted_without_images_on_both_sides():
+    some, none = torch.tensor([3.0]).double(), torch.tensor([]).double()
+    assert best_lift(some, *of_margins([], 2)) == best_lift(none, *of_margins([1], 2)) == 0

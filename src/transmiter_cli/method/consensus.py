@@ -15,7 +15,7 @@ from transmiter_cli.method.discriminant import SHRINKAGE, choose_discriminant, f
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, agreement, class_counts, pooled_log_posterior, third_party
-from transmiter_cli.method.merging import SEEN, merged_classifier, shares_of_images
+from transmiter_cli.method.merging import SEEN, merge, shares_of_images
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
 from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.unseen import carriers
@@ -167,7 +167,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
        shrinkage and temperature are chosen by held-out cross-entropy (`choose_discriminant`).
     4. Classes that hardly any image belongs to, neither by the posterior nor, as far as a teacher is trusted, by the
        held-out answers, keep the strong model's own scores, corrected by what the fine-tuned answers on other images
-       say of them, and lifted to where they compare with the others (`merged_classifier`).
+       say of them, and lifted to where they compare with the others (`merge`).
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -203,11 +203,11 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     share = shares_of_images(counts, len(strong))
     found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
     least = -math.inf if all_useless(own, trust) else 0.0
-    merged = merged_classifier(strong, found, posterior, chosen, share, least)
-    gain = expected_gain(after, answers(zero_shot), answers(log_posterior))
-    without = int((share <= SEEN).sum())
-    verdict = Verdict(own, trust, gain, len(strong), without)
-    return LinearCorrection.of_classifier(merged.weight, merged.bias, strong), verdict
+    merged = merge(strong, found, posterior, chosen, share, least)
+    rows = chosen.rows
+    gain = expected_gain(merged.held_out.argmax(-1), zero_shot[rows].argmax(-1), log_posterior[rows].argmax(-1))
+    verdict = Verdict(own, trust, gain, len(strong), unseen=int((share <= SEEN).sum()))
+    return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
 
 
 def expected_gain(

@@ -1,13 +1,16 @@
 """One classifier for all classes: a discriminant for those with images, strong scores and a correction for the others.
 
-The two do not compare as they are: a discriminant is sure of what it has seen, and gives images of all other classes to
-these, too. How far the classes without images must be lifted, or lowered, is seen by leaving classes out: half of those
-with images are put aside with their images, and both classifiers are made of the others.
+The two do not compare as they are. Strong scores may be far wider than a probability's logarithm: they are made
+narrower. And a discriminant is sure of what it has seen, so that images of all other classes go to these, too. How far
+the classes without images must be lifted, or lowered, is seen from two sides: what they take from the others, by the
+held-out scores of images there are; what they win, by leaving classes out: half of those with images are put aside with
+their images, and both classifiers are made of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +26,7 @@ SEEN = 0.5
 QUARTER = 0.25
 """A class with this share of its even share of the images weighs its own statistics and the rest alike."""
 CALMEST = 0.01
-"""Scores that contradict the posterior keep this part of their differences, and with it their order."""
+"""The least deviation of calm scores: those that contradict the posterior keep their order."""
 REPEATS = 6
 """How often half of the classes is left out."""
 
@@ -33,14 +36,27 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int) -> Float[Te
     return counts.square() / (counts.square() + (QUARTER * images / len(counts)) ** 2)
 
 
-def merged_classifier(
+@dataclass(frozen=True)
+class Merged:
+    """A classifier for all classes.
+
+    Attributes:
+        classifier: its softmax is a probability.
+        held_out: its scores of the images that the discriminant was chosen on, by one that did not see them.
+    """
+
+    classifier: Linear
+    held_out: Float[Tensor, "rows classes"]
+
+
+def merge(
     strong: Embeddings,
     carriers: Sequence[Carrier],
     posterior: PerImage,
     chosen: Chosen,
     share: Float[Tensor, " classes"],
     least: float,
-) -> Linear:
+) -> Merged:
     """The discriminant's scores for classes with images, and those of `unseen_classifier`, lifted, for the others.
 
     Args:
@@ -52,17 +68,28 @@ def merged_classifier(
         least: the lowest lift. Where a teacher is trusted, no lift below 0 can be: it may be blind for just the classes
             without images, which leaving out those that it knows does not show.
     """
-    unseen = unseen_classifier(strong, carriers, share <= SEEN, all_rows(strong))
-    calm = calming(unseen(strong.unit_images(chosen.rows)), posterior[chosen.rows])
-    unseen = Linear(calm * unseen.weight, calm * unseen.bias)
-    lift = find_lift(strong, carriers, posterior, chosen, share, least, calm)
-    weight = blend(unseen.weight.T, chosen.classifier.weight.T, share).T
-    return Linear(weight, blend(unseen.bias[None], chosen.classifier.bias[None], share)[0] + lift * (share <= SEEN))
+    seen = share > SEEN
+    images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
+    first = unseen_classifier(strong, carriers, ~seen, all_rows(strong))
+    calm = calming(first(images), labels, seen)
+    first, second = Linear(calm * first.weight, calm * first.bias), chosen.classifier
+    held_out = blend(first(images), chosen.held_out, share)
+    won = margins_left_out(strong, carriers, posterior, chosen, share, calm)
+    lift = ~seen * max(best_lift(won, held_out[seen[labels.argmax(-1)]], seen), least)
+    weight = blend(first.weight.T, second.weight.T, share).T
+    bias = blend(first.bias[None], second.bias[None], share)[0]
+    return Merged(Linear(weight, bias + lift), held_out + lift)
 
 
-def calming(scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"]) -> float:
-    """The factor, 1 at most, that makes scores no surer than the posterior asks for."""
-    return min(max(best_temperature(scores, posterior)[0], CALMEST), 1.0)
+def calming(
+    scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
+) -> float:
+    """The factor, 1 at most, that makes scores of classes with images no surer among these than the posterior is."""
+    if int(seen.sum()) < 2:
+        return 1.0
+    labels = posterior[:, seen] / posterior[:, seen].sum(-1, keepdim=True).clamp_min(TINY)
+    least = CALMEST / scores.std().clamp_min(CALMEST).item()
+    return min(max(best_temperature(scores[:, seen], labels)[0], least), 1.0)
 
 
 def blend(
@@ -79,46 +106,39 @@ def blend(
     return first + share * (centred(second) - centred(first))
 
 
-def find_lift(
+def margins_left_out(
     strong: Embeddings,
     carriers: Sequence[Carrier],
     posterior: PerImage,
     chosen: Chosen,
     share: Float[Tensor, " classes"],
-    least: float,
-    calm: float = 1.0,
-) -> float:
-    """What to add to scores of classes without images, so that as few images as possible change sides.
+    calm: float,
+) -> Float[Tensor, " left_out"]:
+    """By how much images of classes that were left out prefer the others, half of those with images at a time.
 
-    Arguments as for `merged_classifier`, and the factor of strong scores. 0 where all classes have images, or too few
-    to leave some out.
+    Arguments as for `merge`, and the factor of strong scores. Empty where too few classes have images.
     """
     seen = share > SEEN
+    found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
     if bool(seen.all()) or int(seen.sum()) < FEWEST:
-        return 0.0
+        return found[0]
     texts = strong.unit_texts()[: len(seen)].double()
-    some = some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))
-    rows, held_out = chosen.rows[some], chosen.held_out[some]
+    rows = chosen.rows[some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))]
     images, answers = strong.unit_images(rows), posterior[rows].argmax(-1)
-    aside, rest = list[Tensor](), list[Tensor]()
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
         away = torch.isin(answers, held)
         if bool(away.all()) or not bool(away.any()):
             continue
         out = torch.zeros_like(seen)
         out[held] = True
-        kept = rows[~away]
-        scores = calm * unseen_classifier(strong, carriers, out, kept)(images)
-        labels = posterior[kept].double().masked_fill(out, 0.0)
+        labels = posterior[rows[~away]].double().masked_fill(out, 0.0)
         labels = labels / labels.sum(-1, keepdim=True).clamp_min(TINY)
         known = images[~away].double()
         moments = Moments(known.T @ known, labels.T @ known, labels.sum(0))
-        own = discriminants(moments, texts, [chosen.shrinkage])[0](images) * chosen.temperature
-        own[~away] = held_out[~away]
-        ahead = margins(blend(scores, own, share.masked_fill(out, 0.0)), seen & ~out, out)
-        aside.append(ahead[away])
-        rest.append(ahead[~away])
-    return max(best_threshold(torch.cat(aside), torch.cat(rest)), least) if aside else 0.0
+        own = discriminants(moments, texts, [chosen.shrinkage])[0](images[away]) * chosen.temperature
+        scores = calm * unseen_classifier(strong, carriers, out, rows[~away])(images[away])
+        found.append(margins(blend(scores, own, share.masked_fill(out, 0.0)), seen & ~out, out).double())
+    return torch.cat(found)
 
 
 def margins(
@@ -128,12 +148,26 @@ def margins(
     return scores[:, first].amax(-1) - scores[:, second].amax(-1)
 
 
-def best_threshold(below: Float[Tensor, " below"], above: Float[Tensor, " above"]) -> float:
-    """The number that fewest of `below` are above and of `above` are below, as shares; the middle one of several."""
-    values = torch.cat([below, above]).sort().values
+def best_lift(
+    won: Float[Tensor, " left_out"], scores: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
+) -> float:
+    """The lift with the fewest errors, if there will be as many images of each class; the middle one of several.
+
+    Args:
+        won: by how much images of classes without images prefer the others, as far as leaving classes out tells; of
+            those below the lift, none is lost. Without any the lift is 0.
+        scores: held-out scores, before the lift, of images of the classes that have some; of those whose margin is
+            above the lift, none is lost.
+        seen: which classes have images.
+    """
+    if not len(won) or not len(scores):
+        return 0.0
+    unseen = (~seen).double().mean()
+    kept = margins(scores, seen, ~seen).double()
+    values = torch.cat([won, kept]).sort().values
     middles = (values[1:] + values[:-1]) / 2
-    over = 1 - torch.searchsorted(below.sort().values, middles) / len(below)
-    under = torch.searchsorted(above.sort().values, middles) / len(above)
-    wrong = over + under
+    over = 1 - torch.searchsorted(won.sort().values, middles) / len(won)
+    under = torch.searchsorted(kept.sort().values, middles) / len(kept)
+    wrong = unseen * over + (1 - unseen) * under
     best = middles[wrong <= wrong.min() + 1e-9]
     return best[len(best) // 2].item()

@@ -47,6 +47,7 @@ def test_strengths_can_be_chosen_without_labels(run: Cli):
     assert made["adapter"]["reg"] > 0
     assert made["ridge"]["rho"] > 0
     assert "--rho needs --method ridge" in run(*TRANSFER, "--rho", "1").err
+    assert "--reg needs --method adapter" in run(*TRANSFER, "--method", "ridge", "--reg", "1").err
     refused = run(*TRANSFER, "--method", "ridge", "--rho", "-1")
     assert refused.code == 2
     assert "positive" in refused.err

@@ -50,6 +50,21 @@ def test_a_useless_teacher_is_found_out_and_does_no_harm(world: World, kind: str
     assert verdict.word == "useless teacher"
 
 
+@pytest.mark.parametrize(
+    ("strong", "teacher", "gain", "word"),
+    [
+        (0.8, 0.7, 0.1, "helps"),
+        (0.8, 0.7, 0.0, "unsure"),
+        (0.8, 0.5, 0.1, "unsure"),
+        (0.0, 0.1, 0.5, "unsure"),
+        (0.0, 0.6, 0.5, "helps"),
+        (0.8, 0.3, 0.1, "useless teacher"),
+    ],
+)
+def test_a_teacher_helps_that_is_trusted(strong: float, teacher: float, gain: float, word: str):
+    assert Verdict(strong, (teacher,), gain, images=100).word == word
+
+
 def test_a_few_images_are_no_evidence_against_a_teacher():
     assert Verdict(1.0, (0.0,), -0.1, images=4).word == "unsure"
     assert Verdict(1.0, (0.0,), -0.1, images=100).word == "useless teacher"

@@ -21,7 +21,8 @@ from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.unseen import carriers
 
 HALF, MOST = 0.5, 0.75
-"""Shares of the strong model's trust: a teacher with less than the first is useless, with the second it helps."""
+"""Shares of the strong model's trust: a teacher with less than the first is useless; with the second it helps, if that
+is not less than the first share of full trust."""
 FEW = 20
 """Images; fewer are no evidence against a teacher, whatever they say."""
 
@@ -52,7 +53,7 @@ class Verdict:
             return "unsure"
         if all_useless(self.strong, self.teachers):
             return "useless teacher"
-        return "helps" if self.gain > 0 and max(self.teachers) >= MOST * self.strong else "unsure"
+        return "helps" if self.gain > 0 and max(self.teachers) >= max(MOST * self.strong, HALF) else "unsure"
 
     def as_json(self) -> dict[str, Any]:
         """What an artefact keeps of it."""

@@ -1,6 +1,6 @@
 import pytest
 
-from transmiter_cli.names import index_of, some
+from transmiter_cli.names import index_of, meeting, some
 
 
 def test_a_name_is_found_in_its_own_or_another_spelling():
@@ -18,3 +18,13 @@ def test_names_that_are_spelled_alike_are_themselves_alone():
 @pytest.mark.parametrize(("count", "text"), [(2, "0, 1"), (5, "0, 1, 2, 3, 4"), (6, "0, 1, 2, 3, 4, ...")])
 def test_messages_list_some_names(count: int, text: str):
     assert some(range(count)) == text
+
+
+@pytest.mark.parametrize("name", ["-1", "B-", "A+"])
+def test_signs_at_an_end_are_not_spelling(name: str):
+    assert index_of(["1", "B", "A"])(name) is None
+
+
+def test_two_names_for_one_place_are_found():
+    assert meeting({"cat": 0, "Dog": 1, "dog": 1}) == ("Dog", "dog")
+    assert meeting({"cat": 0, "dog": 1, None: None, "left out": None, "too": None}) is None

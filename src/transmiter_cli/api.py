@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Any, Literal, SupportsFloat, get_args
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -132,6 +133,7 @@ def transfer_all(
         InvalidTensorError: if shapes do not match or values are not finite.
         ValueError: if `fitted` is no fitted adapter, or a strength is not positive.
     """
+    strong = list(strong)
     adapter = check_transfer(fitted, [weak, *strong])
     strengths = [positive("reg", reg) for reg in regs]
     moved = transfer_adapters(adapter, weak, strong, strengths)
@@ -147,7 +149,7 @@ def positive(name: str, value: object) -> float:
     Raises:
         ValueError: if it is no number, not positive, or not finite.
     """
-    if isinstance(value, SupportsFloat) and not isinstance(value, bool | Tensor):
+    if not isinstance(value, bool) and isinstance(value, Real):
         with suppress(OverflowError):
             if 0 < float(value) < math.inf:
                 return float(value)

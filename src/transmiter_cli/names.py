@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 SHOWN = 5
 """How many of many names a message shows."""
@@ -16,8 +16,8 @@ def some(names: Sequence[object]) -> str:
 
 
 def normal(name: str) -> str:
-    """A name without regard to case, underscores and hyphens."""
-    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
+    """A name without regard to case, and to spaces, underscores and hyphens within; "-1" and "B-" keep theirs."""
+    return re.sub(r"(?<=.)[\s_\-]+(?=.)", " ", name.strip(" _")).casefold()
 
 
 def index_of(names: Sequence[str]) -> Callable[[str | None], int | None]:
@@ -30,3 +30,12 @@ def index_of(names: Sequence[str]) -> Callable[[str | None], int | None]:
         return exact.get(name) if name is None or name in exact else alike.get(normal(name))
 
     return place
+
+
+def meeting(places: Mapping[str | None, int | None]) -> tuple[str, str] | None:
+    """Two names that have the same place, if there are such."""
+    first: dict[int, str] = {}
+    for name, place in places.items():
+        if name is not None and place is not None and first.setdefault(place, name) != name:
+            return first[place], name
+    return None

@@ -11,10 +11,19 @@ from hypothesis import strategies as st
 
 from tests.conftest import World
 from transmiter_cli.method.consensus import discriminant_transfer
-from transmiter_cli.method.discriminant import Chosen, choose_discriminant, fold_moments, fold_rows, grams
+from transmiter_cli.method.discriminant import (
+    Chosen,
+    Moments,
+    choose_discriminant,
+    discriminants,
+    fold_moments,
+    fold_rows,
+    grams,
+)
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.merging import CALMEST, best_lift, blend, calming, margins, margins_left_out, merge
+from transmiter_cli.method.merging import CALMEST, REPEATS, best_lift, blend, calming, margins, margins_left_out, merge
+from transmiter_cli.method.unseen import left_out, zero_shot
 
 TRAIN = slice(0, 300)
 
@@ -55,6 +64,56 @@ def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings,
     known = replace(chosen, held_out=chosen.classifier(images))
     merged = merge(strong, [], posterior, known, share_of(posterior.shape[1], posterior.shape[1] - 2), least)
     torch.testing.assert_close(merged.held_out, merged.classifier(images).double(), atol=1e-3, rtol=1e-4)
+
+
+def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_out(
+    part: tuple[Embeddings, torch.Tensor, Chosen],
+):
+    """Each of them made anew, of the other images alone and as if there were only their classes and those left out."""
+    strong, posterior, chosen = part
+    classes, calm = posterior.shape[1], 0.7
+    share = torch.tensor([1.0, 0.9, 0.8, 0.95, 0.9, 0.1]).double()
+    answers, seen = posterior.argmax(-1)[chosen.rows], share > 0.5
+    expected: list[float] = []
+    for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
+        kept = torch.tensor([one for one in range(classes) if seen[one] and one not in held])
+        out = torch.isin(torch.arange(classes), held)
+        away = torch.isin(answers, held)
+        rows = chosen.rows[~away]
+        labels = posterior[rows].clone()
+        labels[:, held] = 0
+        labels /= labels.sum(-1, keepdim=True)
+        images = strong.unit_images(rows).double()
+        moments = Moments(images.T @ images, labels.T @ images, labels.sum(0))
+        texts = strong.unit_texts()[:classes].double()
+        own = discriminants(moments, texts, [chosen.shrinkage])[0]
+        first = zero_shot(strong, classes)
+        some = share.clone()
+        some[held] = 0
+        for image in strong.unit_images(chosen.rows[away]):
+            scores = blend(calm * first(image[None]), chosen.temperature * own(image[None]), some)[0]
+            expected.append(max(scores[kept].tolist()) - max(scores[out].tolist()))
+    found = margins_left_out(strong, [], posterior, chosen, share, calm)
+    torch.testing.assert_close(found.sort().values, torch.tensor(expected).double().sort().values, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("least", [-math.inf, 0.0])
+def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(
+    part: tuple[Embeddings, torch.Tensor, Chosen], least: float
+):
+    strong, posterior, chosen = part
+    strong = replace(strong, logit_scale=100.0)
+    seen = torch.arange(posterior.shape[1]) < posterior.shape[1] - 2
+    share, images = seen.double(), strong.unit_images(chosen.rows)
+    labels = posterior[chosen.rows]
+    scores = zero_shot(strong, len(seen))(images)
+    calm = calming(scores, labels, seen)
+    assert calm < 0.9
+    before = blend(calm * scores, chosen.held_out, share)
+    won = margins_left_out(strong, [], posterior, chosen, share, calm)
+    lift = max(best_lift(won, before[labels.argmax(-1) < int(seen.sum())], seen), least)
+    after = merge(strong, [], posterior, chosen, share, least).held_out
+    torch.testing.assert_close(after - before, (lift * ~seen).double().expand_as(after), atol=1e-4, rtol=1e-4)
 
 
 def test_classes_without_images_are_lifted_less_where_they_would_take_images(

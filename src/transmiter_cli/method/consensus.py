@@ -205,18 +205,28 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
     least = -math.inf if all_useless(own, trust) else 0.0
     merged = merge(strong, found, posterior, chosen, share, least)
-    rows = chosen.rows
-    gain = expected_gain(merged.held_out.argmax(-1), zero_shot[rows].argmax(-1), log_posterior[rows].argmax(-1))
+    common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
+    gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     verdict = Verdict(own, trust, gain, len(strong), unseen=int((share <= SEEN).sum()))
     return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
 
 
 def expected_gain(
-    after: Int[Tensor, " images"], before: Int[Tensor, " images"], common: Int[Tensor, " images"]
+    after: Int[Tensor, " rows"],
+    before: Int[Tensor, " rows"],
+    common: Int[Tensor, " rows"],
+    discriminant: Int[Tensor, " rows"],
 ) -> float:
-    """By how much held-out answers are right more often than zero-shot ones, a fraction.
+    """By how much a transferred model's answers are right more often than zero-shot ones, a fraction.
 
-    Held-out answers agree with the common ones of all models about as often as they are right, and with zero-shot
-    ones about as often as these are: where they are nearly always right, both would be exact.
+    They are right about as often as they are those of all models in common. Zero-shot answers had a part in these: how
+    often they are right is told by a discriminant that did not see the images. Where common answers and the
+    discriminant's are right, both rates are exact.
+
+    Args:
+        after: the transferred model's answers to images that it did not see.
+        before: zero-shot answers to the same images.
+        common: those of all models in common.
+        discriminant: those of the discriminant alone, which did not see the images either.
     """
-    return ((after == common).double().mean() - (after == before).double().mean()).item()
+    return ((after == common).double().mean() - (before == discriminant).double().mean()).item()

@@ -201,8 +201,6 @@ def cosine_with_warmup(steps: int, warmup: float) -> Callable[[int], float]:
 def check_teacher(weak: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:
     """Raise InvalidTensorError unless the fine-tuned logits fit the weak model's embeddings."""
     require_tensor("the fine-tuned logits", finetuned_logits)
-    if not finetuned_logits.is_floating_point():
-        raise InvalidTensorError(f"the fine-tuned logits are {finetuned_logits.dtype}, not floating-point numbers.")
     if finetuned_logits.ndim != 2 or len(finetuned_logits) != len(weak):
         shape = tuple(finetuned_logits.shape)
         raise InvalidTensorError(f"the fine-tuned logits have shape {shape}, but there are {len(weak)} images.")

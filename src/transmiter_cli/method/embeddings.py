@@ -35,17 +35,19 @@ def require_tensor(name: str, value: object) -> None:
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
-    """Raise InvalidTensorError, naming the first bad row, unless every value of `tensor` is finite and not absurd.
+    """Raise InvalidTensorError, naming the first bad row, unless all are floating-point numbers within LARGEST.
 
     A block at a time: a memory-mapped tensor may be larger than the memory.
     """
-    for start in range(0, len(tensor) if tensor.ndim else 1, CHECKED):
-        block = tensor[start : start + CHECKED] if tensor.ndim else tensor
-        fine = torch.isfinite(block) & (block.abs() <= LARGEST)
-        if not bool(fine.all()):
-            row = start + int((~fine).nonzero()[0, 0]) if tensor.ndim else 0
-            said = "NaN or infinite values" if not bool(torch.isfinite(block).all()) else f"values beyond {LARGEST:g}"
-            raise InvalidTensorError(f"{name} hold {said} (first in row {row}).")
+    if not tensor.is_floating_point():
+        raise InvalidTensorError(f"{name} must be floating-point numbers, not {tensor.dtype}.")
+    rows = torch.atleast_1d(tensor)
+    for start, block in enumerate(rows.reshape(len(rows), -1).split(CHECKED) if rows.numel() else ()):
+        low, high = block.aminmax()
+        if not -LARGEST <= float(low) <= float(high) <= LARGEST:  # NaN is within no limits
+            row = int(((block.abs() <= LARGEST) & block.isfinite()).all(-1).logical_not().nonzero()[0])
+            said = f"values beyond {LARGEST:g}" if bool(block[row].isfinite().all()) else "NaN or infinite values"
+            raise InvalidTensorError(f"{name} hold {said} (first in row {start * CHECKED + row}).")
 
 
 def block_rows(width: int) -> int:
@@ -66,7 +68,8 @@ class Embeddings:
         logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model.
 
     Raises:
-        InvalidTensorError: on no tensor, other than two dimensions, widths that differ, or NaN and infinite values.
+        InvalidTensorError: on no tensor, other than two dimensions, widths that differ, no floating-point numbers, NaN,
+            or values beyond LARGEST.
     """
 
     images: Float[Tensor, "images width"]

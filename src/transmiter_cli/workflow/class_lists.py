@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transmiter_cli.embedding.sources import ImageRecord, ImageSet
-from transmiter_cli.embedding.sources.record import foreign_classes
+from transmiter_cli.embedding.sources.record import foreign_classes, refuse_meeting
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.protocols import coop_base
@@ -36,15 +36,18 @@ class ClassMap:
         Raises:
             TransmiterError: if a label is neither in the map nor a class of the run.
         """
-        place = index_of(self.labels)
-        found = {label: self.targets.get(label, place(label)) if label is not None else None for label in labels}
-        unknown = [label for label, index in found.items() if index is None and label not in self.targets]
+        asked, targets = tuple(dict.fromkeys(labels)), tuple(self.targets.values())
+        place, mapped = index_of(self.labels), index_of(tuple(self.targets))
+        by_map = {label: targets[row] for label in asked if (row := mapped(label)) is not None}
+        by_name = {label: place(label) for label in asked if label not in by_map}
+        unknown = [label for label, index in by_name.items() if index is None]
         if unknown:
             raise TransmiterError(
                 foreign_classes(unknown, self.labels),
                 'name each in --map FILE, a JSON object {"the data\'s label": "the run\'s class"}',
             )
-        return found
+        refuse_meeting(by_name)
+        return {**by_map, **by_name}
 
     def known_only(self, images: ImageSet) -> ImageSet:
         """The images whose label is not left out.
@@ -92,11 +95,11 @@ def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(name, str | None) for name in content.values()):
         raise TransmiterError(f'{path} is no class map: it must be {{"the data\'s label": "the run\'s class"}}.')
-    index = class_index(classes, labels)
-    unknown = [name for name in content.values() if name is not None and name not in index]
+    place = class_place(classes, labels)
+    unknown = [name for name in content.values() if name is not None and place(name) is None]
     if unknown:
         raise TransmiterError(f"{path} maps to {unknown[0]!r}, which is none of the run's {len(classes)} classes.")
-    targets = {str(label): None if name is None else index[name] for label, name in content.items()}
+    targets = {str(label): place(name) for label, name in content.items()}
     return ClassMap(classes, labels, targets)
 
 
@@ -115,20 +118,26 @@ def base_classes(path: Path | None, task: Task) -> list[int]:
         names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not isinstance(names, list):
         raise TransmiterError(f"{path} is no list of classes.")
-    index = class_index(task.classes, task.labels)
-    unknown = [name for name in names if name not in index]
+    place = class_place(task.classes, task.labels)
+    unknown = [name for name in names if place(name) is None]
     if unknown:
         raise TransmiterError(f"{path} has {unknown[0]!r}, which is none of the run's {len(task.classes)} classes.")
-    numbers = [index[name] for name in names]
+    numbers = [number for name in names if (number := place(name)) is not None]
     twice = [name for name, number in zip(names, numbers, strict=True) if numbers.count(number) > 1]
     if twice:
         raise TransmiterError(f"{path} has the class {twice[-1]!r} twice.", "list each base class once")
     return sorted(numbers)
 
 
-def class_index(classes: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
-    """A class by its name or by its label."""
-    return {name: i for names in (labels, classes) for i, name in enumerate(names)}
+def class_place(classes: Sequence[str], labels: Sequence[str]) -> Callable[[str | None], int | None]:
+    """What finds a class by its name or by its label, the same one or the only one that is spelled alike."""
+    by_name, by_label = index_of(classes), index_of(labels)
+
+    def place(name: str | None) -> int | None:
+        found = by_name(name)
+        return by_label(name) if found is None else found
+
+    return place
 
 
 def read_text(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from PIL import Image
 
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.names import index_of, some
+from transmiter_cli.names import index_of, meeting, some
 
 
 @runtime_checkable
@@ -115,7 +115,18 @@ class ImageSet:
         if unknown:
             fix = "name each folder, or label, as the run's classes are; eval takes others with --map FILE"
             raise TransmiterError(foreign_classes(unknown, label_names), fix)
+        refuse_meeting(index)
         return [found for file in self.files if (found := index[file.label]) is not None]
+
+
+def refuse_meeting(index: Mapping[str | None, int | None]) -> None:
+    """Raise TransmiterError if two labels are taken for the same class, which is not sure of both."""
+    both = meeting(index)
+    if both:
+        raise TransmiterError(
+            f"The data have the classes {both[0]!r} and {both[1]!r}, which differ in spelling alone.",
+            "name each folder, or label, as the run's classes are; eval takes others with --map FILE",
+        )
 
 
 def foreign_classes(unknown: Sequence[str | None], known: Sequence[str]) -> str:

@@ -84,7 +84,10 @@ def merge(
 def calming(
     scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
 ) -> float:
-    """The factor, 1 at most, that makes scores of classes with images no surer among these than the posterior is."""
+    """The factor, 1 at most, that makes scores of classes with images no surer among these than the posterior is.
+
+    Scores that contradict the posterior keep a deviation of CALMEST; with a single class there is nothing to calm.
+    """
     if int(seen.sum()) < 2:
         return 1.0
     labels = posterior[:, seen] / posterior[:, seen].sum(-1, keepdim=True).clamp_min(TINY)
@@ -151,7 +154,9 @@ def margins(
 def best_lift(
     won: Float[Tensor, " left_out"], scores: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
 ) -> float:
-    """The lift with the fewest errors, if there will be as many images of each class; the middle one of several.
+    """The lift with the fewest errors, if both groups of classes will have as many images as they have classes.
+
+    The middle one of several. The two margins compare best where about as many classes have images as have none.
 
     Args:
         won: by how much images of classes without images prefer the others, as far as leaving classes out tells; of

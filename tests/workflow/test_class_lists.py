@@ -1,0 +1,62 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from transmiter_cli.embedding.sources import ImageSet
+from transmiter_cli.embedding.sources.record import ImageFile
+from transmiter_cli.errors import TransmiterError
+from transmiter_cli.run import Task
+from transmiter_cli.task.templates import choose_templates
+from transmiter_cli.workflow.class_lists import base_classes, read_map
+
+CLASSES, LABELS = ("maine coon", "pug dog", "axolotl"), ("n01", "pug_dog", "Axolotl")
+
+
+def given(path: Path, content: object) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def images(*labels: str) -> ImageSet:
+    files = tuple(ImageFile(Path("/data"), f"{label}/1.png", label) for label in labels)
+    return ImageSet(files, tuple(dict.fromkeys(labels)), None)
+
+
+def test_labels_are_found_in_another_spelling():
+    assert read_map(None, CLASSES, LABELS).classes_of(["Pug-Dog", "axolotl", "n01"]) == {
+        "Pug-Dog": 1,
+        "axolotl": 2,
+        "n01": 0,
+    }
+    assert images("Pug-Dog", "axolotl").labels(LABELS) == [1, 2]
+
+
+def test_two_labels_that_differ_in_spelling_alone_are_refused():
+    for read in (lambda: read_map(None, CLASSES, LABELS).classes_of(["axolotl", "Axolotl"]), same_class):
+        with pytest.raises(TransmiterError, match="'axolotl' and 'Axolotl', which differ in spelling alone"):
+            read()
+
+
+def same_class() -> list[int]:
+    return images("axolotl", "Axolotl").labels(LABELS)
+
+
+def test_a_map_may_send_two_labels_to_one_class_and_is_asked_before_the_runs_labels(tmp_path: Path):
+    path = given(tmp_path / "map.json", {"A_b": "MAINE-COON", "pug": "pug_dog", "pug_dog": "axolotl", "none": None})
+    found = read_map(path, CLASSES, LABELS).classes_of(["a b", "pug", "pug_dog", "none", "axolotl"])
+    assert found == {"a b": 0, "pug": 1, "pug_dog": 2, "none": None, "axolotl": 2}
+    with pytest.raises(TransmiterError, match="the class 'cat'"):
+        read_map(path, CLASSES, LABELS).classes_of(["cat"])
+    with pytest.raises(TransmiterError, match="maps to 'cat'"):
+        read_map(given(tmp_path / "map.json", {"x": "cat"}), CLASSES, LABELS)
+
+
+def test_base_classes_are_named_by_name_or_label_in_any_spelling(tmp_path: Path):
+    task = Task(CLASSES, LABELS, choose_templates((), None, CLASSES, LABELS), "data", None, "weak", ("finetuned",))
+    assert base_classes(given(tmp_path / "base.txt", "N01\nPug Dog\n"), task) == [0, 1]
+    assert base_classes(given(tmp_path / "base.json", ["Maine Coon", "axolotl"]), task) == [0, 2]
+    with pytest.raises(TransmiterError, match="'maine coon' twice"):
+        base_classes(given(tmp_path / "base.txt", "n01\nmaine coon\n"), task)
+    with pytest.raises(TransmiterError, match="'cat', which is none"):
+        base_classes(given(tmp_path / "base.txt", "cat\n"), task)

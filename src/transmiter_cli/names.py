@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 SHOWN = 5
@@ -17,19 +16,29 @@ def some(names: Sequence[object]) -> str:
 
 def normal(name: str) -> str:
     """A name without regard to case, and to spaces, underscores and hyphens within; "-1" and "B-" keep theirs."""
-    return re.sub(r"(?<=.)[\s_\-]+(?=.)", " ", name.strip(" _")).casefold()
+    return re.sub(r"(?<=.)[\s_\-]+(?=.)", " ", name.strip().strip("_")).casefold()
 
 
-def index_of(names: Sequence[str]) -> Callable[[str | None], int | None]:
-    """What finds the place of a name: of the same one, else of the only one that is spelled alike; None for neither."""
-    exact: dict[str | None, int] = {name: i for i, name in enumerate(names)}
-    spellings = Counter(map(normal, names))
-    alike = {normal(name): i for i, name in enumerate(names) if spellings[normal(name)] == 1}
+def finder(places: Mapping[str, int]) -> Callable[[str | None], int | None]:
+    """What finds the place of a name: of the same one, else the only place of those spelled alike; None for neither."""
+    alike: dict[str, set[int]] = {}
+    for name, place in places.items():
+        alike.setdefault(normal(name), set()).add(place)
 
-    def place(name: str | None) -> int | None:
-        return exact.get(name) if name is None or name in exact else alike.get(normal(name))
+    def find(name: str | None) -> int | None:
+        if name is None:
+            return None
+        if name in places:
+            return places[name]
+        found = alike.get(normal(name), set())
+        return next(iter(found)) if len(found) == 1 else None
 
-    return place
+    return find
+
+
+def numbered(names: Sequence[str]) -> dict[str, int]:
+    """The place of each name among them."""
+    return {name: place for place, name in enumerate(names)}
 
 
 def meeting(places: Mapping[str | None, int | None]) -> tuple[str, str] | None:

@@ -71,13 +71,13 @@ def merge(
     seen = share > SEEN
     images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
     first = unseen_classifier(strong, carriers, ~seen, all_rows(strong))
-    calm = calming(first(images), labels, seen)
-    first, second = Linear(calm * first.weight, calm * first.bias), chosen.classifier
-    held_out = blend(first(images), chosen.held_out, share)
+    scores = first(images)
+    calm = calming(scores, labels, seen)
+    held_out = blend(calm * scores, chosen.held_out, share)
     won = margins_left_out(strong, carriers, posterior, chosen, share, calm)
     lift = ~seen * max(best_lift(won, held_out[seen[labels.argmax(-1)]], seen), least)
-    weight = blend(first.weight.T, second.weight.T, share).T
-    bias = blend(first.bias[None], second.bias[None], share)[0]
+    weight = blend(calm * first.weight.T, chosen.classifier.weight.T, share).T
+    bias = blend(calm * first.bias[None], chosen.classifier.bias[None], share)[0]
     return Merged(Linear(weight, bias + lift), held_out + lift)
 
 

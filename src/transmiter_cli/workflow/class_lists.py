@@ -12,7 +12,7 @@ from transmiter_cli.embedding.sources.record import foreign_classes, refuse_meet
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.protocols import coop_base
-from transmiter_cli.names import index_of
+from transmiter_cli.names import finder, numbered
 from transmiter_cli.run import Task
 
 
@@ -34,12 +34,12 @@ class ClassMap:
         """The class of each label, or of the only one that is spelled alike; None if its images are left out.
 
         Raises:
-            TransmiterError: if a label is neither in the map nor a class of the run.
+            TransmiterError: if a label is neither in the map nor a class of the run, or two are spelled alike.
         """
         asked, targets = tuple(dict.fromkeys(labels)), tuple(self.targets.values())
-        place, mapped = index_of(self.labels), index_of(tuple(self.targets))
-        by_map = {label: targets[row] for label in asked if (row := mapped(label)) is not None}
-        by_name = {label: place(label) for label in asked if label not in by_map}
+        find, find_mapped = finder(numbered(self.labels)), finder(numbered(tuple(self.targets)))
+        by_map = {label: targets[row] for label in asked if (row := find_mapped(label)) is not None}
+        by_name = {label: find(label) for label in asked if label not in by_map}
         unknown = [label for label, index in by_name.items() if index is None]
         if unknown:
             raise TransmiterError(
@@ -95,11 +95,11 @@ def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(name, str | None) for name in content.values()):
         raise TransmiterError(f'{path} is no class map: it must be {{"the data\'s label": "the run\'s class"}}.')
-    place = class_place(classes, labels)
-    unknown = [name for name in content.values() if name is not None and place(name) is None]
+    find = class_finder(classes, labels)
+    unknown = [name for name in content.values() if name is not None and find(name) is None]
     if unknown:
         raise TransmiterError(f"{path} maps to {unknown[0]!r}, which is none of the run's {len(classes)} classes.")
-    targets = {str(label): place(name) for label, name in content.items()}
+    targets = {str(label): find(name) for label, name in content.items()}
     return ClassMap(classes, labels, targets)
 
 
@@ -118,26 +118,20 @@ def base_classes(path: Path | None, task: Task) -> list[int]:
         names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not isinstance(names, list):
         raise TransmiterError(f"{path} is no list of classes.")
-    place = class_place(task.classes, task.labels)
-    unknown = [name for name in names if place(name) is None]
+    find = class_finder(task.classes, task.labels)
+    unknown = [name for name in names if find(name) is None]
     if unknown:
         raise TransmiterError(f"{path} has {unknown[0]!r}, which is none of the run's {len(task.classes)} classes.")
-    numbers = [number for name in names if (number := place(name)) is not None]
+    numbers = [number for name in names if (number := find(name)) is not None]
     twice = [name for name, number in zip(names, numbers, strict=True) if numbers.count(number) > 1]
     if twice:
         raise TransmiterError(f"{path} has the class {twice[-1]!r} twice.", "list each base class once")
     return sorted(numbers)
 
 
-def class_place(classes: Sequence[str], labels: Sequence[str]) -> Callable[[str | None], int | None]:
-    """What finds a class by its name or by its label, the same one or the only one that is spelled alike."""
-    by_name, by_label = index_of(classes), index_of(labels)
-
-    def place(name: str | None) -> int | None:
-        found = by_name(name)
-        return by_label(name) if found is None else found
-
-    return place
+def class_finder(classes: Sequence[str], labels: Sequence[str]) -> Callable[[str | None], int | None]:
+    """What finds a class by its name or by its label."""
+    return finder({**numbered(labels), **numbered(classes)})
 
 
 def read_text(path: Path) -> str:

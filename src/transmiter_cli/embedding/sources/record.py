@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from PIL import Image
 
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.names import index_of, meeting, some
+from transmiter_cli.names import finder, meeting, numbered, some
 
 
 @runtime_checkable
@@ -103,14 +103,14 @@ class ImageSet:
         """The index of each image's label in `label_names`, or of the only one that is spelled alike.
 
         Raises:
-            TransmiterError: if the images have no labels, or a label is not among `label_names`.
+            TransmiterError: if the images have no labels, a label is not among `label_names`, or two are spelled alike.
         """
         if not self.labelled:
             raise TransmiterError(
                 "These images have no labels: they lie in no class folders, and nothing else says what they show."
             )
-        place = index_of(label_names)
-        index = {label: place(label) for label in dict.fromkeys(file.label for file in self.files)}
+        find = finder(numbered(label_names))
+        index = {label: find(label) for label in dict.fromkeys(file.label for file in self.files)}
         unknown = [label for label, found in index.items() if found is None]
         if unknown:
             fix = "name each folder, or label, as the run's classes are; eval takes others with --map FILE"

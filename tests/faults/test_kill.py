@@ -20,12 +20,13 @@ from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.store import EmbeddingStore
 from transmiter_cli.embedding.workspace import Workspace
 
-IMAGES = 640
 KILLS = 20
+IMAGES = 45 * 16  # more shards of 16 than the two that each attempt may write
 # One process imports and loads all, then forks a child for each attempt, waits until it has written a shard, and
-# kills it a random moment later. Small shards, and a rest in each batch, so that a kill finds it in the middle.
+# kills it a random moment later. Small shards, and a rest in each batch, so that a kill finds it in the middle; a
+# child rests in its fifth batch until it is killed, however late a busy machine lets that be.
 SCRIPT = """
-import json, os, signal, sys, time
+import itertools, os, signal, sys, time
 from pathlib import Path
 from transmiter_cli.embedding import filling
 from transmiter_cli.embedding.encoder import Encoder
@@ -34,8 +35,8 @@ from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 
 filling.SHARD_ROWS = 16
-encode = Encoder.encode_images
-Encoder.encode_images = lambda self, batch: (time.sleep(0.05), encode(self, batch))[1]
+encode, rests = Encoder.encode_images, itertools.repeat(0.05)
+Encoder.encode_images = lambda self, batch: (time.sleep(next(rests)), encode(self, batch))[1]
 cache, folder, *waits = sys.argv[1:]
 encoder = Workspace(cache=Path(cache), batch_size=8).open(resolve_model("demo-weak"))
 encoder.encoder.preprocess
@@ -48,6 +49,7 @@ for wait in map(float, waits):
     before = shards()
     child = os.fork()
     if not child:
+        rests = iter([0.05] * 4 + [600])
         encoder.image_embeddings(files)
         os._exit(0)
     while shards() == before and os.waitpid(child, os.WNOHANG) == (0, 0):

@@ -1,6 +1,6 @@
 import pytest
 
-from transmiter_cli.names import finder, meeting, numbered, some
+from transmiter_cli.names import ambiguous, finder, numbered, some
 
 
 def finder_of(names: list[str]):
@@ -24,14 +24,25 @@ def test_messages_list_some_names(count: int, text: str):
     assert some(range(count)) == text
 
 
-@pytest.mark.parametrize("name", ["-1", "B-", "A+"])
+@pytest.mark.parametrize("name", ["-1", "B-", "A+", "C--"])
 def test_signs_at_an_end_are_not_spelling(name: str):
-    assert finder_of(["1", "B", "A"])(name) is None
+    assert finder_of(["1", "B", "A", "C-"])(name) is None
 
 
-def test_two_names_for_one_place_are_found():
-    assert meeting({"cat": 0, "Dog": 1, "dog": 1}) == ("Dog", "dog")
-    assert meeting({"cat": 0, "dog": 1, None: None, "left out": None, "too": None}) is None
+@pytest.mark.parametrize("name", ["Zu\u0308rich", " _ZÜRICH_ ", "zürich"])
+def test_accents_case_and_what_stands_around_a_name_are_spelling(name: str):
+    assert finder_of(["bern", "Zürich"])(name) == 1
+
+
+def test_a_sharp_s_is_found_in_capitals():
+    assert finder_of(["Straße"])("STRASSE") == 0
+
+
+def test_names_that_would_have_one_place_are_found():
+    places = {"dog": 1, "a b": 2, "a_b": 2, "cat": 1}
+    assert ambiguous(["cat", "Dog", "dog"], places) == ("Dog", "dog")
+    assert ambiguous(["Dog", "DOG"], places) == ("Dog", "DOG")
+    assert ambiguous(["dog", "cat", "a b", "a_b"], places) is None
 
 
 def test_the_same_name_comes_before_those_spelled_alike():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 SHOWN = 5
 """How many of many names a message shows."""
@@ -15,8 +16,12 @@ def some(names: Sequence[object]) -> str:
 
 
 def normal(name: str) -> str:
-    """A name without regard to case, and to spaces, underscores and hyphens within; "-1" and "B-" keep theirs."""
-    return re.sub(r"(?<=.)[\s_\-]+(?=.)", " ", name.strip().strip("_")).casefold()
+    """A name without regard to case, to how accents are encoded, and to spaces, underscores and hyphens within.
+
+    "-1" and "B--" keep their signs.
+    """
+    composed = unicodedata.normalize("NFC", name).strip().strip("_")
+    return re.sub(r"(?<=.)[\s_\-]+(?=.)", " ", composed).casefold()
 
 
 def finder(places: Mapping[str, int]) -> Callable[[str | None], int | None]:
@@ -41,10 +46,11 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(names)}
 
 
-def meeting(places: Mapping[str | None, int | None]) -> tuple[str, str] | None:
-    """Two names that have the same place, if there are such."""
-    first: dict[int, str] = {}
-    for name, place in places.items():
-        if name is not None and place is not None and first.setdefault(place, name) != name:
-            return first[place], name
+def ambiguous(names: Iterable[str], places: Mapping[str, int]) -> tuple[str, str] | None:
+    """Two names that differ in spelling alone and would have one place, since they do not both stand in `places`."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(normal(name), name)
+        if other != name and not (other in places and name in places):
+            return other, name
     return None

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from transmiter_cli.embedding.prompts import DEFAULT_TEMPLATE, Templates
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.task.templates import COOP, check_templates, choose_templates, read_templates
 
 CLASSES = ("maine coon", "pug")
@@ -59,7 +59,6 @@ def test_prompts_by_class_are_found_by_name_or_label_and_words_keep_the_default(
     [
         ("t.txt", b"", "holds no templates"),
         ("t.txt", b"a photo\n", r"'a photo' must have \{\} once"),
-        ("t.txt", b"caf\xe9 {}\n", "cannot be read"),
         ("t.json", b"{", "no valid JSON"),
         ("t.json", b"[1]", "holds no templates"),
         ("t.json", b'{"pug": "a pug"}', "holds no templates"),
@@ -70,6 +69,12 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, conten
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=said):
         choose_templates([], str(tmp_path / name), CLASSES)
+
+
+def test_templates_that_are_not_utf8_are_refused(tmp_path: Path):
+    (tmp_path / "t.txt").write_bytes(b"caf\xe9 {}\n")
+    with pytest.raises(TransmiterError, match="not UTF-8: byte 0xe9 in line 1"):
+        choose_templates([], str(tmp_path / "t.txt"), CLASSES)
 
 
 def test_a_name_that_is_neither_lists_the_names():

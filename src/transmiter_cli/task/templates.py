@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
 from transmiter_cli.embedding.prompts import DEFAULT_TEMPLATE, Templates
+from transmiter_cli.embedding.sources.text import read_list
 from transmiter_cli.errors import UsageError
 from transmiter_cli.names import normal
-from transmiter_cli.task.vocabulary import read_text
 
 COOP = {
     "oxford_pets": "a photo of a {}, a type of pet.",
@@ -79,14 +78,7 @@ def read_templates(source: str) -> list[str] | dict[str, list[str]]:
     if not path.is_file():
         names = ", ".join([*ENSEMBLES, *COOP])
         raise UsageError(f"There are no templates {source!r}: neither a file nor one of {names}.")
-    text = read_text(path)
-    if path.suffix.lower() != ".json":
-        content: object = [line.strip() for line in text.splitlines() if line.strip()]
-    else:
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{path} is no valid JSON: {error}.") from error
+    content = read_list(path)
     if is_texts(content):
         return list(content)
     if isinstance(content, dict) and content and all(is_texts(prompts) for prompts in content.values()):

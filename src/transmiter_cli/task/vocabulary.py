@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from transmiter_cli.embedding.sources.text import read_list
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.names import normal
 
@@ -44,16 +44,19 @@ def class_names(labels: Sequence[str], given: Path | None) -> tuple[tuple[str, .
         names, ordered = tuple(name_from_label(label) for label in labels), tuple(labels)
     else:
         names, ordered = named_classes(labels, read_names(given), given)
-    refuse_repeated(names)
+    refuse_repeated(names, given)
     return names, ordered
 
 
-def refuse_repeated(names: Sequence[str]) -> None:
-    """Raise TransmiterError if two classes have the same name, in whatever spelling."""
+def refuse_repeated(names: Sequence[str], given: Path | None = None) -> None:
+    """Raise TransmiterError if two classes, of a file or of the data, have the same name in whatever spelling."""
     seen: dict[str, str] = {}
     for name in names:
         if normal(name) in seen:
-            raise TransmiterError(f"Two classes have the same name: {seen[normal(name)]!r} and {name!r}.")
+            raise TransmiterError(
+                f"Two classes of {given or 'the data'} have the same name: {seen[normal(name)]!r} and {name!r}.",
+                'tell them apart in a JSON file of names, --classes FILE: {"folder or label": "name", ...}',
+            )
         seen[normal(name)] = name
 
 
@@ -90,32 +93,17 @@ def named_classes(
 
 
 def read_names(path: Path) -> list[str] | dict[str, str]:
-    """The content of a file of names: JSON, or one name per line."""
-    text = read_text(path)
-    if path.suffix.lower() != ".json":
-        names: object = [line.strip() for line in text.splitlines() if line.strip()]
-    else:
-        try:
-            names = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{path} is no valid JSON: {error}.") from error
+    """The content of a file of names: JSON, or one name per line.
+
+    Raises:
+        UsageError: if there is no such file, or it holds no names.
+    """
+    names = read_list(path)
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         return names
     if isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values()):
         return {str(label): str(name) for label, name in names.items()}
     raise UsageError(f"{path} holds no names: a list of strings or an object from label to name is needed.")
-
-
-def read_text(path: Path) -> str:
-    """The content of a text file that a flag names.
-
-    Raises:
-        UsageError: if it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.") from error
 
 
 def auxiliary_words(source: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from PIL import Image
 
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.names import finder, meeting, numbered, some
+from transmiter_cli.names import ambiguous, finder, numbered, some
 
 
 @runtime_checkable
@@ -103,30 +103,42 @@ class ImageSet:
         """The index of each image's label in `label_names`, or of the only one that is spelled alike.
 
         Raises:
-            TransmiterError: if the images have no labels, a label is not among `label_names`, or two are spelled alike.
+            TransmiterError: if the images have no labels, a label is not among `label_names`, or two that differ in
+                spelling alone would be the same class.
         """
         if not self.labelled:
             raise TransmiterError(
                 "These images have no labels: they lie in no class folders, and nothing else says what they show."
             )
-        find = finder(numbered(label_names))
-        index = {label: find(label) for label in dict.fromkeys(file.label for file in self.files)}
-        unknown = [label for label, found in index.items() if found is None]
-        if unknown:
-            fix = "name each folder, or label, as the run's classes are; eval takes others with --map FILE"
-            raise TransmiterError(foreign_classes(unknown, label_names), fix)
-        refuse_meeting(index)
-        return [found for file in self.files if (found := index[file.label]) is not None]
+        fix = "name each folder, or label, as the run's classes are; eval takes others with --map FILE"
+        index = places_of((file.label for file in self.files), numbered(label_names), label_names, fix)
+        return [index[file.label] for file in self.files]
 
 
-def refuse_meeting(index: Mapping[str | None, int | None]) -> None:
-    """Raise TransmiterError if two labels are taken for the same class, which is not sure of both."""
-    both = meeting(index)
+def places_of(
+    labels: Iterable[str | None], places: Mapping[str, int], known: Sequence[str], fix: str
+) -> dict[str | None, int]:
+    """The place of each label, or of the only one that is spelled alike.
+
+    Args:
+        labels: of the data.
+        places: by label.
+        known: the run's labels, for messages.
+        fix: what mends the labels.
+
+    Raises:
+        TransmiterError: if a label has no place, or two that differ in spelling alone would have the same.
+    """
+    find = finder(places)
+    found = {label: find(label) for label in labels}
+    unknown = [label for label, place in found.items() if place is None]
+    if unknown:
+        raise TransmiterError(foreign_classes(unknown, known), fix)
+    both = ambiguous([label for label in found if label is not None], places)
     if both:
-        raise TransmiterError(
-            f"The data have the classes {both[0]!r} and {both[1]!r}, which differ in spelling alone.",
-            "name each folder, or label, as the run's classes are; eval takes others with --map FILE",
-        )
+        what = f"The data have the classes {both[0]!r} and {both[1]!r}, which differ in spelling alone."
+        raise TransmiterError(what, fix)
+    return {label: place for label, place in found.items() if place is not None}
 
 
 def foreign_classes(unknown: Sequence[str | None], known: Sequence[str]) -> str:

@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, UsageError
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that a flag names.
+
+    Raises:
+        UsageError: if there is no such file.
+        TransmiterError: if it cannot be read, or is not UTF-8.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r}.", f"ls {path.absolute().parent}")
+    return read_utf8(path)
+
+
+def read_json(path: Path) -> object:
+    """The JSON of a file that a flag names.
+
+    Raises:
+        UsageError: if there is no such file, or it is no JSON.
+        TransmiterError: if it cannot be read, or is not UTF-8.
+    """
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise UsageError(f"{path} is no valid JSON: {error}.") from error
+
+
+def read_list(path: Path) -> object:
+    """The JSON of a file that a flag names, or the lines of one with another suffix, empty ones left out.
+
+    Raises:
+        UsageError: if there is no such file, or a .json is no JSON.
+        TransmiterError: if it cannot be read, or is not UTF-8.
+    """
+    if path.suffix.lower() == ".json":
+        return read_json(path)
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_utf8(path: Path, errors: Literal["strict", "surrogateescape"] = "strict") -> str:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -172,6 +171,7 @@ class Bed:
         permuted: whether the classes are mixed up in the probe's labels.
         images: most unlabelled images.
         subset: classes drawn from the data's, all of them if None.
+        seen: in base-to-novel, how many classes have images; half of them if None.
         open: whether methods may see the teacher's embeddings.
     """
 
@@ -186,6 +186,7 @@ class Bed:
     permuted: bool = False
     images: int | None = None
     subset: int | None = None
+    seen: int | None = None
     open: bool = True
 
     def trial(self, seed: int, setting: str) -> Trial:
@@ -199,7 +200,7 @@ class Bed:
         classes = int(data.labels.max()) + 1
         base = torch.ones(classes, dtype=torch.bool)
         if setting == "novel":
-            base[torch.randperm(classes, generator=generator)[(classes + 1) // 2 :]] = False
+            base[torch.randperm(classes, generator=generator)[self.seen or (classes + 1) // 2 :]] = False
         words = torch.randperm(len(data.tensors["weak.aux"]), generator=generator)[:WORDS]
         weak, strong = (data.model(self.role(name), words) for name in (self.weak, self.strong))
         unlabelled = unlabelled[base[data.labels[unlabelled]]]
@@ -277,4 +278,9 @@ BAD: dict[str, Bed] = {
     "demo, classes permuted": Bed("demo", teacher="probe", permuted=True),
 }
 """Teachers that are no good."""
-Method = Callable[[Trial], Tensor]
+FEW: dict[str, Bed] = {
+    f"{name}, {seen} of {classes}": replace((BEDS | BAD)[name], subset=classes, seen=seen)
+    for name in ("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots", "half the labels wrong")
+    for seen, classes in ((2, 6), (3, 6), (2, 10), (3, 10), (4, 10))
+}
+"""Few classes with images."""

@@ -6,10 +6,19 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import World, random_embeddings
-from transmiter_cli.method import merging
-from transmiter_cli.method.consensus import Verdict, allies, discriminant_transfer, expected_gain
+from transmiter_cli.method import consensus, merging
+from transmiter_cli.method.consensus import (
+    Verdict,
+    allies,
+    discriminant_transfer,
+    expected_gain,
+    foretold,
+    images_of_classes,
+    reliabilities,
+)
+from transmiter_cli.method.discriminant import fold_rows, grams
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.experts import Teacher, agreement, third_party
 from transmiter_cli.method.logits import class_logits, zero_shot_logits
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
@@ -48,7 +57,7 @@ def test_what_classes_without_images_take_from_the_others_lowers_the_expected_ga
     strong, weak = (replace(model, images=model.images[seen]) for model in (world.strong, world.weak))
     own = Teacher(world.finetuned_logits[seen], weak)
     _, sound = discriminant_transfer(strong, [own])
-    with patch.object(merging, "best_lift", lambda *_: 100.0):
+    with patch.object(merging, "lift_of", lambda *_: 100.0):
         _, harmful = discriminant_transfer(strong, [own])
     assert harmful.gain < -0.5 < sound.gain
 
@@ -105,6 +114,53 @@ def test_a_bad_teacher_does_not_cost_the_strong_model_its_trust(world: World):
     _, _, alone = rates(world, [teacher(world, world.finetuned_logits)])
     _, _, beside = rates(world, [teacher(world, world.finetuned_logits.roll(1, -1))])
     assert beside.strong > 0.8 * alone.strong
+
+
+def test_trust_is_the_smaller_of_two_rates_and_the_strong_models_no_less_than_its_agreement_with_the_weak_one(
+    world: World,
+):
+    """Two teachers: a good one, and one that is the weak model and nothing else."""
+    strong, weak = world.part(world.strong, TRAIN), world.part(world.weak, TRAIN)
+    teachers = [Teacher(logits, weak) for logits in (world.finetuned_logits[TRAIN], class_logits(weak, world.classes))]
+    zero_shot, parts = class_logits(strong, world.classes), fold_rows(len(strong))
+    gram = grams(strong, parts)
+    before, twin = (class_logits(model, world.classes).argmax(-1) for model in (strong, weak))
+    rates = [0.0, agreement(before, twin, world.classes) ** 0.5]
+    expected = list[float]()
+    for one in teachers:
+        after = one.finetuned.argmax(-1)
+        pairs = ((before, after), (after, twin), (before, twin))
+        with_strong, with_weak, between = (agreement(*pair, world.classes) for pair in pairs)
+        rates.append(third_party(with_strong, between, with_weak))
+        expected.append(min(third_party(with_strong, with_weak, between), foretold(strong, one.finetuned, parts, gram)))
+    found = foretold(strong, zero_shot, parts, gram)
+    own, trust = reliabilities(strong, zero_shot, teachers, parts, gram)
+    assert trust == pytest.approx(expected)
+    assert own == pytest.approx(min(found, max(rates)))
+    assert reliabilities(strong, zero_shot, teachers[1:], parts, gram)[0] == pytest.approx(min(found, rates[1]))
+    assert rates[3] < rates[1] < found < rates[2]
+
+
+def test_images_of_a_class_are_counted_by_soft_labels_and_by_trusted_answers():
+    log_posterior = F.one_hot(torch.tensor([0, 0, 0, 1]), 3).double().mul(50)
+    answers = torch.tensor([0, 2, 2, 2])
+    counts = images_of_classes(log_posterior, answers, 0.5)
+    torch.testing.assert_close(counts, torch.tensor([3.0, 1.0, 1.5]).double(), atol=1e-3, rtol=1e-3)
+
+
+def test_a_class_with_a_few_images_of_many_is_one_without(world: World):
+    rows = torch.cat([(world.labels < 5).nonzero()[:, 0], (world.labels == 5).nonzero()[:5, 0]])
+    strong, weak = (replace(model, images=model.images[rows]) for model in (world.strong, world.weak))
+    _, verdict = discriminant_transfer(strong, [Teacher(world.finetuned_logits[rows], weak)])
+    assert verdict.unseen == 1
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_no_class_is_lowered_where_a_teacher_is_trusted(world: World, trusted: bool):
+    logits = world.finetuned_logits if trusted else world.finetuned_logits.roll(1, -1)
+    with patch.object(consensus, "merge", wraps=consensus.merge) as merge:
+        discriminant_transfer(world.part(world.strong, TRAIN), [teacher(world, logits)])
+    assert merge.call_args.kwargs["trusted"] is trusted
 
 
 def test_where_nobody_can_be_trusted_nothing_changes():

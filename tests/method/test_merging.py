@@ -1,5 +1,3 @@
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -22,8 +20,21 @@ from transmiter_cli.method.discriminant import (
 )
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.merging import CALMEST, REPEATS, best_lift, blend, calming, margins, margins_left_out, merge
-from transmiter_cli.method.unseen import left_out, zero_shot
+from transmiter_cli.method.merging import (
+    CALMEST,
+    ENOUGH,
+    REPEATS,
+    best_lift,
+    blend,
+    calming,
+    deviation,
+    lift_of,
+    margins,
+    margins_left_out,
+    merge,
+    widening,
+)
+from transmiter_cli.method.unseen import carriers, left_out, unseen_classifier, zero_shot
 
 TRAIN = slice(0, 300)
 
@@ -43,36 +54,39 @@ def share_of(classes: int, seen: int) -> torch.Tensor:
     return (torch.arange(classes) < seen).double()
 
 
-@pytest.mark.parametrize("seen", [2, 3, None])
+@pytest.mark.parametrize("seen", [2, ENOUGH - 1, None])
 def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
     part: tuple[Embeddings, torch.Tensor, Chosen], seen: int | None
 ):
     strong, posterior, chosen = part
     share = share_of(posterior.shape[1], seen or posterior.shape[1])
     assert len(margins_left_out(strong, [], posterior, chosen, share, 1.0)) == 0
-    merged = merge(strong, [], posterior, chosen, share, -math.inf)
+    merged = merge(strong, [], posterior, chosen, share, trusted=False)
     scores = merged.classifier(strong.unit_images(chosen.rows))
     own = chosen.classifier(strong.unit_images(chosen.rows))
     if seen is None:
         torch.testing.assert_close(scores - scores.mean(-1, keepdim=True), own - own.mean(-1, keepdim=True))
 
 
-@pytest.mark.parametrize("least", [-math.inf, 3.0])
-def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings, torch.Tensor, Chosen], least: float):
+@pytest.mark.parametrize("trusted", [False, True])
+def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings, torch.Tensor, Chosen], trusted: bool):
     strong, posterior, chosen = part
     images = strong.unit_images(chosen.rows)
     known = replace(chosen, held_out=chosen.classifier(images))
-    merged = merge(strong, [], posterior, known, share_of(posterior.shape[1], posterior.shape[1] - 2), least)
+    merged = merge(strong, [], posterior, known, share_of(posterior.shape[1], posterior.shape[1] - 2), trusted)
     torch.testing.assert_close(merged.held_out, merged.classifier(images).double(), atol=1e-3, rtol=1e-4)
 
 
 def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_out(
-    part: tuple[Embeddings, torch.Tensor, Chosen],
+    world: World, part: tuple[Embeddings, torch.Tensor, Chosen]
 ):
     """Each of them made anew, of the other images alone and as if there were only their classes and those left out."""
     strong, posterior, chosen = part
-    classes, calm = posterior.shape[1], 0.7
+    classes, width = posterior.shape[1], 0.7
     share = torch.tensor([1.0, 0.9, 0.8, 0.95, 0.9, 0.1]).double()
+    teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
+    says = carriers(strong, [teacher], [0.7], posterior.log(), share > 0.5)
+    assert len(says) == 1
     answers, seen = posterior.argmax(-1)[chosen.rows], share > 0.5
     expected: list[float] = []
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
@@ -87,33 +101,36 @@ def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_
         moments = Moments(images.T @ images, labels.T @ images, labels.sum(0))
         texts = strong.unit_texts()[:classes].double()
         own = discriminants(moments, texts, [chosen.shrinkage])[0]
-        first = zero_shot(strong, classes)
+        first = unseen_classifier(strong, says, torch.isin(torch.arange(classes), held), rows)
         some = share.clone()
         some[held] = 0
         for image in strong.unit_images(chosen.rows[away]):
-            scores = blend(calm * first(image[None]), chosen.temperature * own(image[None]), some)[0]
+            scores = blend(width * first(image[None]), chosen.temperature * own(image[None]), some)[0]
             expected.append(max(scores[kept].tolist()) - max(scores[out].tolist()))
-    found = margins_left_out(strong, [], posterior, chosen, share, calm)
+    found = margins_left_out(strong, says, posterior, chosen, share, width)
     torch.testing.assert_close(found.sort().values, torch.tensor(expected).double().sort().values, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("least", [-math.inf, 0.0])
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("seen", [4, 5])
 def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(
-    part: tuple[Embeddings, torch.Tensor, Chosen], least: float
+    part: tuple[Embeddings, torch.Tensor, Chosen], seen: int, trusted: bool
 ):
     strong, posterior, chosen = part
-    strong = replace(strong, logit_scale=100.0)
-    seen = torch.arange(posterior.shape[1]) < posterior.shape[1] - 2
-    share, images = seen.double(), strong.unit_images(chosen.rows)
-    labels = posterior[chosen.rows]
-    scores = zero_shot(strong, len(seen))(images)
-    calm = calming(scores, labels, seen)
-    assert calm < 0.9
-    before = blend(calm * scores, chosen.held_out, share)
-    won = margins_left_out(strong, [], posterior, chosen, share, calm)
-    lift = max(best_lift(won, before[labels.argmax(-1) < int(seen.sum())], seen), least)
-    after = merge(strong, [], posterior, chosen, share, least).held_out
-    torch.testing.assert_close(after - before, (lift * ~seen).double().expand_as(after), atol=1e-4, rtol=1e-4)
+    share, images = share_of(posterior.shape[1], seen), strong.unit_images(chosen.rows)
+    has = share > 0
+    labels, scores = posterior[chosen.rows], zero_shot(strong, len(has))(images)
+    width = calming(scores, labels, has)
+    if seen < ENOUGH:
+        assert width < widening(scores, chosen.held_out, has)
+        width = widening(scores, chosen.held_out, has)
+    merged = blend(width * scores, chosen.held_out, share)
+    won = margins_left_out(strong, [], posterior, chosen, share, width)
+    assert (len(won) > 0) == (seen >= ENOUGH)
+    known = labels.argmax(-1) < seen
+    lift = lift_of(won, merged[known], scores[known], has, trusted)
+    after = merge(strong, [], posterior, chosen, share, trusted).held_out
+    torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
 
 def test_classes_without_images_are_lifted_less_where_they_would_take_images(
@@ -121,14 +138,13 @@ def test_classes_without_images_are_lifted_less_where_they_would_take_images(
 ):
     strong, posterior, chosen = part
     strong = replace(strong, logit_scale=2.0)
-    share = share_of(posterior.shape[1], posterior.shape[1] - 2)
+    share = share_of(posterior.shape[1], posterior.shape[1] - 1)
 
-    def bias(some: Chosen, least: float = -math.inf) -> float:
-        return merge(strong, [], posterior, some, share, least).classifier.bias[-1].item()
+    def bias(some: Chosen) -> float:
+        return merge(strong, [], posterior, some, share, trusted=False).classifier.bias[-1].item()
 
     unsure = replace(chosen, held_out=0.1 * chosen.held_out)
     assert bias(unsure) < bias(chosen) - 0.1
-    assert bias(unsure, bias(unsure) + 1) == pytest.approx(bias(unsure) + 1)
 
 
 def test_scores_that_are_far_too_wide_do_not_drown_the_discriminant():
@@ -160,7 +176,27 @@ def test_how_wide_scores_are_is_seen_among_classes_with_images():
     seen = torch.arange(5) < 3
     scores = posterior.log() + 50 * ~seen
     assert calming(10 * scores, posterior, seen) == pytest.approx(0.1, abs=0.01)
+    assert calming(10 * scores, posterior, torch.arange(5) < 2) == pytest.approx(0.1, abs=0.01)
     assert calming(10 * scores, posterior, torch.arange(5) < 1) == 1
+
+
+@pytest.mark.parametrize("width", [1e-3, 1.0, 1e6])
+def test_scores_are_made_as_wide_among_classes_with_images_as_wanted(width: float):
+    generator = torch.Generator().manual_seed(0)
+    scores, wanted = (torch.randn(200, 5, generator=generator).double() for _ in range(2))
+    seen = torch.arange(5) < 3
+    factor = widening(width * scores + 50 * ~seen, wanted, seen)
+    assert deviation(factor * width * scores[:, :3]) == pytest.approx(deviation(wanted[:, :3]))
+
+
+def test_what_does_not_vary_is_not_widened():
+    scores, flat = torch.randn(20, 5).double(), torch.ones(20, 5).double()
+    assert widening(scores, flat, torch.arange(5) < 3) == widening(flat, scores, torch.arange(5) < 3) == 0
+    assert widening(scores, 2 * scores, torch.arange(5) < 1) == 0
+
+
+def test_a_deviation_is_that_from_the_mean_score_of_an_image():
+    assert deviation(torch.tensor([[5.0, 7.0], [-3.0, -3.0]])) == pytest.approx(0.5**0.5)
 
 
 def test_classes_without_images_keep_the_differences_of_the_first():
@@ -178,17 +214,9 @@ def test_margins_are_between_the_best_of_each_side():
     assert margins(scores, first, ~first).item() == 2
 
 
-def of_margins(lost: Sequence[float], unseen: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores of two classes with images and some without, and which are which."""
-    scores = torch.zeros(len(lost), 2 + unseen, dtype=torch.float64)
-    scores[:, 1] = -100
-    scores[:, 2:] = -torch.tensor(lost).double()[:, None]
-    return scores, torch.arange(2 + unseen) < 2
-
-
 @given(
-    won=st.lists(st.integers(-20, 20), min_size=1, max_size=30),
-    lost=st.lists(st.integers(-20, 20), min_size=1, max_size=30),
+    won=st.lists(st.integers(-20, 20), min_size=1, max_size=200),
+    lost=st.lists(st.integers(-20, 20), min_size=1, max_size=200),
     unseen=st.integers(1, 8),
 )
 def test_no_lift_has_fewer_errors(won: list[int], lost: list[int], unseen: int):
@@ -199,18 +227,46 @@ def test_no_lift_has_fewer_errors(won: list[int], lost: list[int], unseen: int):
 
     values = sorted({*won, *lost})
     middles = [(a + b) / 2 for a, b in pairwise(values)] or values
-    assert wrong(best_lift(low, *of_margins(lost, unseen))) <= min(map(wrong, middles)) + 1e-6
+    assert wrong(best_lift(low, high, unseen / (2 + unseen))) <= min(map(wrong, middles)) + 1e-6
 
 
 def test_a_gap_is_cut_in_the_middle():
-    assert best_lift(torch.tensor([-2.0, 0.0]).double(), *of_margins([4, 6], 2)) == 2
+    assert best_lift(torch.tensor([-2.0, 0.0]), torch.tensor([4.0, 6.0]), 0.5) == 2
 
 
 def test_images_that_are_met_more_often_count_for_more():
-    won = torch.tensor([0.0, 2.0]).double()
-    assert best_lift(won, *of_margins([1, 3], 1)) < 1 < 2 < best_lift(won, *of_margins([1, 3], 6))
+    won, kept = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0])
+    assert best_lift(won, kept, 1 / 3) < 1 < 2 < best_lift(won, kept, 3 / 4)
 
 
-def test_nothing_is_lifted_without_images_on_both_sides():
-    some, none = torch.tensor([3.0]).double(), torch.tensor([]).double()
-    assert best_lift(some, *of_margins([], 2)) == best_lift(none, *of_margins([1], 2)) == 0
+NONE = torch.zeros(0)
+KEPT = torch.arange(101) / 10
+SEEN = torch.arange(10) < 1
+SCORES, BEFORE = torch.full((2, 101, 10), -9.0)
+SCORES[:, 0] = KEPT
+SCORES[:, 1] = 0
+BEFORE[:, 0] = torch.where(torch.arange(101) < 20, -1.0, 1.0)
+BEFORE[:, 1] = 0
+"""Of a hundred images or so of the first of ten classes, zero-shot answers lose the first twenty."""
+
+
+def test_where_nothing_can_be_left_out_half_as_many_images_are_lost_as_by_zero_shot_answers():
+    lift = lift_of(NONE, SCORES, BEFORE, SEEN, trusted=True)
+    assert (lift > KEPT).double().mean() == pytest.approx(0.1, abs=0.01)
+    assert lift_of(NONE, SCORES, BEFORE, SEEN, trusted=False) == 0
+
+
+@pytest.mark.parametrize(("won", "most"), [(1.4, None), (5.0, 2.0), (-5.0, 0.0)])
+def test_what_leaving_out_tells_is_kept_between_none_and_the_zero_shot_loss(won: float, most: float | None):
+    """Images of left out classes are all won from a lift of `won` on."""
+    margins_won = torch.full((1000,), won)
+    best = best_lift(margins_won, KEPT, 0.9)
+    found = lift_of(margins_won, SCORES, BEFORE, SEEN, trusted=True)
+    assert found == pytest.approx(best if most is None else most, abs=0.05)
+    assert lift_of(margins_won, SCORES, BEFORE, SEEN, trusted=False) == pytest.approx(best)
+
+
+def test_nothing_is_lifted_without_images_on_either_side():
+    for trusted in (True, False):
+        assert lift_of(KEPT, SCORES[:0], BEFORE[:0], SEEN, trusted) == 0
+        assert lift_of(KEPT, SCORES, BEFORE, torch.ones(10, dtype=torch.bool), trusted) == 0

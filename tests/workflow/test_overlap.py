@@ -6,8 +6,16 @@ import pytest
 
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.run import Run
 from transmiter_cli.workflow import overlap
-from transmiter_cli.workflow.overlap import fingerprints
+from transmiter_cli.workflow.overlap import (
+    Use,
+    fingerprints,
+    remember_fit,
+    remember_transfer,
+    remembered,
+    remembering,
+)
 
 
 @pytest.fixture
@@ -51,3 +59,32 @@ def test_a_damaged_shard_of_fingerprints_is_made_anew(files: list[ImageFile], tm
     shard.write_bytes(content)
     assert fingerprints(files, Workspace(cache=tmp_path / "cache")) == before
     assert len(read) == 10
+
+
+def used(use: Use, run: Run, files: list[ImageFile], workspace: Workspace) -> list[int]:
+    """The places of the images that a command is remembered to have used."""
+    known = remembered(use, run) or set()
+    return [place for place, one in enumerate(fingerprints(files, workspace)) if one in known]
+
+
+def test_images_of_another_strong_models_artefact_are_kept_in_mind(files: list[ImageFile], tmp_path: Path):
+    run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
+    first, second = (run.path / name / "self-trained.safetensors" for name in ("one", "two"))
+    for path, rows in ((first, slice(0, 2)), (second, slice(2, 3)), (first, slice(3, 4))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with remembering("self-train", files[rows], path, run, workspace):
+            path.touch()
+    assert used("self-train", run, files[:4], workspace) == [0, 1, 2, 3]
+    second.unlink()
+    with remembering("self-train", files[1:2], first, run, workspace):
+        first.touch()
+    assert used("self-train", run, files[:4], workspace) == [1]
+
+
+def test_images_of_all_transfers_are_kept_in_mind(files: list[ImageFile], tmp_path: Path):
+    run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
+    run.path.mkdir()
+    remember_fit(fingerprints(files[:1], workspace), run)
+    for rows in (slice(0, 2), slice(2, 3)):
+        remember_transfer(files[rows], run, workspace)
+    assert used("transfer", run, files[:4], workspace) == [1, 2]

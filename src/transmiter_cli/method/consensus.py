@@ -198,17 +198,24 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     moments = fold_moments(strong, posterior, parts, gram)
     chosen = choose_discriminant(strong, posterior, texts, parts, moments)
     after = answers(held_out(strong, moments, texts, parts, chosen.shrinkage))
-    # A class that the soft labels underrate gets its images back here, since its mean lies where they are.
-    answered = max(trust) * torch.bincount(after, minlength=classes)
-    counts = torch.maximum(class_counts(log_posterior), answered)
-    share = shares_of_images(counts, len(strong))
+    share = shares_of_images(images_of_classes(log_posterior, after, max(trust)), len(strong))
     found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
-    least = -math.inf if all_useless(own, trust) else 0.0
-    merged = merge(strong, found, posterior, chosen, share, least)
+    merged = merge(strong, found, posterior, chosen, share, trusted=not all_useless(own, trust))
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     verdict = Verdict(own, trust, gain, len(strong), unseen=int((share <= SEEN).sum()))
     return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
+
+
+def images_of_classes(
+    log_posterior: PerImage, after: Int[Tensor, " images"], trust: float
+) -> Float[Tensor, " classes"]:
+    """How many images each class has, by the posterior or, as far as a teacher is trusted, by held-out answers.
+
+    A class that the soft labels underrate gets its images back by the latter, since its mean lies where they are.
+    """
+    answered = torch.bincount(after, minlength=log_posterior.shape[1])
+    return torch.maximum(class_counts(log_posterior), trust * answered)
 
 
 def expected_gain(

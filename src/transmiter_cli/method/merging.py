@@ -2,9 +2,13 @@
 
 The two do not compare as they are. Strong scores may be far wider than a probability's logarithm: they are made
 narrower. And a discriminant is sure of what it has seen, so that images of all other classes go to these, too. How far
-the classes without images must be lifted, or lowered, is seen from two sides: what they take from the others, by the
-held-out scores of images there are; what they win, by leaving classes out: half of those with images are put aside with
-their images, and both classifiers are made of the others.
+the classes without images must be lifted is seen from two sides: what they take from the others, by the held-out scores
+of images there are; what they win, by leaving classes out: half of those with images are put aside with their images,
+and both classifiers are made of the others.
+
+Fewer than ENOUGH classes with images cannot be left out, and the discriminant is surest of all between two or three.
+Strong scores are then made as wide as its own, and what zero-shot answers take from the classes with images is what the
+lift goes by.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import TINY, Chosen, Linear, Moments, best_temperature, discriminants
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import PerImage
-from transmiter_cli.method.unseen import FEWEST, Carrier, all_rows, left_out, some_rows, unseen_classifier
+from transmiter_cli.method.unseen import Carrier, all_rows, left_out, some_rows, unseen_classifier, zero_shot
 
 SEEN = 0.5
 """A class goes by its own images where they decide more than half of its scores."""
@@ -27,6 +31,8 @@ QUARTER = 0.25
 """A class with this share of its even share of the images weighs its own statistics and the rest alike."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
+ENOUGH = 5
+"""Classes with images that are needed to leave half of them out."""
 REPEATS = 6
 """How often half of the classes is left out."""
 
@@ -55,7 +61,7 @@ def merge(
     posterior: PerImage,
     chosen: Chosen,
     share: Float[Tensor, " classes"],
-    least: float,
+    trusted: bool,
 ) -> Merged:
     """The discriminant's scores for classes with images, and those of `unseen_classifier`, lifted, for the others.
 
@@ -65,26 +71,29 @@ def merge(
         posterior: the soft labels of the images.
         chosen: the discriminant.
         share: how far a class goes by its own images, 0 to 1.
-        least: the lowest lift. Where a teacher is trusted, no lift below 0 can be: it may be blind for just the classes
-            without images, which leaving out those that it knows does not show.
+        trusted: whether any teacher is trusted, as for `lift_of`.
     """
     seen = share > SEEN
     images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
     first = unseen_classifier(strong, carriers, ~seen, all_rows(strong))
     scores = first(images)
-    calm = calming(scores, labels, seen)
-    held_out = blend(calm * scores, chosen.held_out, share)
-    won = margins_left_out(strong, carriers, posterior, chosen, share, calm)
-    lift = ~seen * max(best_lift(won, held_out[seen[labels.argmax(-1)]], seen), least)
-    weight = blend(calm * first.weight.T, chosen.classifier.weight.T, share).T
-    bias = blend(calm * first.bias[None], chosen.classifier.bias[None], share)[0]
+    width = calming(scores, labels, seen)
+    if 1 < int(seen.sum()) < min(ENOUGH, len(seen)):
+        width = max(width, widening(scores, chosen.held_out, seen))
+    held_out = blend(width * scores, chosen.held_out, share)
+    won = margins_left_out(strong, carriers, posterior, chosen, share, width)
+    known = seen[labels.argmax(-1)]
+    before = zero_shot(strong, len(seen))(images[known])
+    lift = ~seen * lift_of(won, held_out[known], before, seen, trusted)
+    weight = blend(width * first.weight.T, chosen.classifier.weight.T, share).T
+    bias = blend(width * first.bias[None], chosen.classifier.bias[None], share)[0]
     return Merged(Linear(weight, bias + lift), held_out + lift)
 
 
 def calming(
     scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
 ) -> float:
-    """The factor, 1 at most, that makes scores of classes with images no surer among these than the posterior is.
+    """The factor, 1 at most, that makes scores no surer among classes with images than the posterior is.
 
     Scores that contradict the posterior keep a deviation of CALMEST; with a single class there is nothing to calm.
     """
@@ -93,6 +102,19 @@ def calming(
     labels = posterior[:, seen] / posterior[:, seen].sum(-1, keepdim=True).clamp_min(TINY)
     least = CALMEST / scores.std().clamp_min(CALMEST).item()
     return min(max(best_temperature(scores[:, seen], labels)[0], least), 1.0)
+
+
+def widening(
+    scores: Float[Tensor, "rows classes"], wanted: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
+) -> float:
+    """The factor with which scores vary as far as the wanted ones among classes with images; 0 if they do not vary."""
+    found, target = (deviation(one[:, seen]) for one in (scores, wanted))
+    return target / found if found else 0.0
+
+
+def deviation(scores: Float[Tensor, "rows classes"]) -> float:
+    """The root of the mean squared difference of an image's scores from their mean."""
+    return (scores - scores.mean(-1, keepdim=True)).double().square().mean().sqrt().item()
 
 
 def blend(
@@ -115,15 +137,15 @@ def margins_left_out(
     posterior: PerImage,
     chosen: Chosen,
     share: Float[Tensor, " classes"],
-    calm: float,
+    width: float,
 ) -> Float[Tensor, " left_out"]:
     """By how much images of classes that were left out prefer the others, half of those with images at a time.
 
-    Arguments as for `merge`, and the factor of strong scores. Empty where too few classes have images.
+    Arguments as for `merge`, and the factor of `unseen_classifier`'s scores. Empty where too few classes have images.
     """
     seen = share > SEEN
     found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
-    if bool(seen.all()) or int(seen.sum()) < FEWEST:
+    if bool(seen.all()) or int(seen.sum()) < ENOUGH:
         return found[0]
     texts = strong.unit_texts()[: len(seen)].double()
     rows = chosen.rows[some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))]
@@ -139,7 +161,7 @@ def margins_left_out(
         known = images[~away].double()
         moments = Moments(known.T @ known, labels.T @ known, labels.sum(0))
         own = discriminants(moments, texts, [chosen.shrinkage])[0](images[away]) * chosen.temperature
-        scores = calm * unseen_classifier(strong, carriers, out, rows[~away])(images[away])
+        scores = width * unseen_classifier(strong, carriers, out, rows[~away])(images[away])
         found.append(margins(blend(scores, own, share.masked_fill(out, 0.0)), seen & ~out, out).double())
     return torch.cat(found)
 
@@ -151,28 +173,53 @@ def margins(
     return scores[:, first].amax(-1) - scores[:, second].amax(-1)
 
 
-def best_lift(
-    won: Float[Tensor, " left_out"], scores: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
+def lift_of(
+    won: Float[Tensor, " left_out"],
+    scores: Float[Tensor, "rows classes"],
+    before: Float[Tensor, "rows classes"],
+    seen: Bool[Tensor, " classes"],
+    trusted: bool,
 ) -> float:
+    """How far classes without images are lifted.
+
+    By `best_lift`. Where a teacher is trusted, not below 0, since it may be blind for just the classes without images,
+    which leaving out those that it knows does not show; and not so high that images of the others are lost more often
+    than by zero-shot answers. Where no class could be left out, so high that half as many are lost as by these.
+
+    Args:
+        won: by how much images of classes without images prefer the others, as far as leaving classes out tells; of
+            those below the lift, none is lost.
+        scores: held-out scores, not lifted yet, of images of the others.
+        before: zero-shot scores of the same images.
+        seen: which classes have images.
+        trusted: whether any teacher is. The classifier is little else than zero-shot scores otherwise.
+    """
+    if not len(scores) or bool(seen.all()):
+        return 0.0
+    kept = margins(scores, seen, ~seen).double()
+    best = best_lift(won, kept, (~seen).double().mean().item()) if len(won) else None
+    if not trusted:
+        return best or 0.0
+    lost = (margins(before, seen, ~seen) < 0).double().mean().item()
+    half, most = (torch.quantile(kept, share).item() for share in (lost / 2, lost))
+    return half if best is None else min(max(best, 0.0), most)
+
+
+def best_lift(won: Float[Tensor, " left_out"], kept: Float[Tensor, " rows"], unseen: float) -> float:
     """The lift with the fewest errors, if both groups of classes will have as many images as they have classes.
 
     The middle one of several. The two margins compare best where about as many classes have images as have none.
 
     Args:
-        won: by how much images of classes without images prefer the others, as far as leaving classes out tells; of
-            those below the lift, none is lost. Without any the lift is 0.
-        scores: held-out scores, before the lift, of images of the classes that have some; of those whose margin is
-            above the lift, none is lost.
-        seen: which classes have images.
+        won: as for `lift_of`.
+        kept: by how much images of the other classes prefer these; of those above the lift, none is lost.
+        unseen: the share of classes without images.
     """
-    if not len(won) or not len(scores):
-        return 0.0
-    unseen = (~seen).double().mean()
-    kept = margins(scores, seen, ~seen).double()
+    won, kept = won.double().sort().values, kept.double().sort().values
     values = torch.cat([won, kept]).sort().values
     middles = (values[1:] + values[:-1]) / 2
-    over = 1 - torch.searchsorted(won.sort().values, middles) / len(won)
-    under = torch.searchsorted(kept.sort().values, middles) / len(kept)
+    over = 1 - torch.searchsorted(won, middles) / len(won)
+    under = torch.searchsorted(kept, middles) / len(kept)
     wrong = unseen * over + (1 - unseen) * under
     best = middles[wrong <= wrong.min() + 1e-9]
     return best[len(best) // 2].item()

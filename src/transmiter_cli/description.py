@@ -39,7 +39,8 @@ def read_description(path: str | Path) -> dict[str, Any]:
 def verdict_in_words(verdict: dict[str, Any]) -> str:
     """What an artefact of the discriminant keeps of its verdict, in one line; "none" is a teacher that is not used."""
     trust = ", ".join(f"{one:.2f}" if one else "none" for one in verdict["teachers"])
+    where = " on classes with images" if verdict.get("unseen") else ""
     return (
-        f"{verdict['verdict']} (expected gain {100 * verdict['gain']:+.1f} points; "
+        f"{verdict['verdict']} (expected gain{where} {100 * verdict['gain']:+.1f} points; "
         f"trust in the fine-tuned model {trust}, in the strong one {verdict['strong']:.2f})"
     )

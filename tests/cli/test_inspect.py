@@ -25,7 +25,7 @@ def run(cli: Cli) -> Cli:
 
 def test_a_run_shows_its_task_its_artefacts_and_its_commands(run: Cli):
     text = run("inspect", RUN).out
-    assert text == run("inspect").out == run("inspect", RUN / "run.json").out
+    assert text == run("inspect").out == run("inspect", "--run", RUN).out == run("inspect", RUN / "run.json").out
     lines = text.splitlines()
     assert "weak                             demo-weak, fine-tuned demo-finetuned" in lines
     assert "strong                           demo-strong" in lines

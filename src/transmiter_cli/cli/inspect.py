@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import JsonOption
+from transmiter_cli.cli.options import JsonOption, RunOption
 from transmiter_cli.description import verdict_in_words
 from transmiter_cli.names import some
-from transmiter_cli.run import default_run
 
 if TYPE_CHECKING:
     from transmiter_cli.workflow.inspect import Content, RunSummary
@@ -24,20 +23,17 @@ STEPS = {"weak": "fit", "strong": "transfer", "self_trained": "self_train", "ref
 
 
 def command(
+    run: RunOption,
     path: Annotated[
-        Path,
-        typer.Argument(
-            help="A run directory, its run.json, or one of its artefacts.",
-            default_factory=default_run,
-            show_default="./transmiter-run",
-        ),
-    ],
+        Path | None,
+        typer.Argument(help="A run directory, its run.json, or one of its artefacts.", show_default="that of --run"),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Say what a run or an artefact is and how it was made, without loading a model."""
     from transmiter_cli.workflow.inspect import open_inspected
 
-    found = open_inspected(path)
+    found = open_inspected(path or run)
     if json:
         console.print_json(found if isinstance(found, dict) else found.as_json())
     elif isinstance(found, dict):

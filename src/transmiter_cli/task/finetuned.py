@@ -266,7 +266,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 tensors = {name: file.get_tensor(name) if small else torch.empty(0) for name in names}
                 return tensors, file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise TransmiterError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        what = f"{path} cannot be read: {str(error).splitlines()[0]}"
+        raise TransmiterError(what, "save, or download, it again") from error
     return load_tensors(path), {}
 
 
@@ -281,7 +282,8 @@ def head_teacher(path: Path, tensors: Mapping[str, Any], width: int, logit_scale
     if weight.shape != (classes, width):
         raise TransmiterError(
             f"The head in {path} has shape {tuple(weight.shape)}, but the task has {classes} classes "
-            f"and the weak model's embeddings have {width} numbers."
+            f"and the weak model's embeddings have {width} numbers.",
+            "--weak MODEL, what the head was trained on, or --classes FILE with its classes",
         )
     require_finite(f"the weights in {path}", weight)
     unit = bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())

@@ -98,7 +98,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     names, labels = class_names(images.label_names, options.classes)
     if len(names) < 2:
         said = f"At least two classes are needed; there is {', '.join(map(repr, names))} alone."
-        raise UsageError(said, "pass a folder of class folders, or --classes FILE")
+        raise UsageError(said, "pass a folder of two class folders or more, or --classes FILE with all names")
     note_classes_without_images(names, labels, images, workspace)
     templates = choose_templates(options.template, options.templates, names, labels)
     vocabulary = build_vocabulary(

@@ -1,6 +1,6 @@
 import pytest
 
-from transmiter_cli.names import ambiguous, finder, numbered, some
+from transmiter_cli.names import ambiguous, finder, numbered, some, spelled
 
 
 def finder_of(names: list[str]):
@@ -43,6 +43,11 @@ def test_names_that_would_have_one_place_are_found():
     assert ambiguous(["cat", "Dog", "dog"], places) == ("Dog", "dog")
     assert ambiguous(["Dog", "DOG"], places) == ("Dog", "DOG")
     assert ambiguous(["dog", "cat", "a b", "a_b"], places) is None
+
+
+def test_names_that_look_the_same_are_told_apart():
+    assert spelled("Dog", "dog") == "'Dog' and 'dog'"
+    assert spelled("\u00e9", "e\u0301") == r"'\xe9' and 'e\u0301'"
 
 
 def test_the_same_name_comes_before_those_spelled_alike():

@@ -18,7 +18,7 @@ def some(names: Sequence[object]) -> str:
 def normal(name: str) -> str:
     """A name without regard to case, to how accents are encoded, and to spaces, underscores and hyphens within.
 
-    "-1" and "B--" keep their signs.
+    At its ends, spaces and underscores are left out, and hyphens are signs: "-1" is not "1", nor "B-" "B".
     """
     composed = unicodedata.normalize("NFC", name).strip().strip("_")
     return re.sub(r"(?<=.)[\s_\-]+(?=.)", " ", composed).casefold()
@@ -44,6 +44,12 @@ def finder(places: Mapping[str, int]) -> Callable[[str | None], int | None]:
 def numbered(names: Sequence[str]) -> dict[str, int]:
     """The place of each name among them."""
     return {name: place for place, name in enumerate(names)}
+
+
+def spelled(first: str, second: str) -> str:
+    """Two names that differ in spelling alone, for a message; escaped where their encoding alone tells them apart."""
+    same = unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second)
+    return " and ".join(map(ascii if same else repr, (first, second)))
 
 
 def ambiguous(names: Iterable[str], places: Mapping[str, int]) -> tuple[str, str] | None:

@@ -43,12 +43,11 @@ def run(cli: Cli, tmp_path: Path) -> Cli:
 
 
 def test_transfer_says_that_classes_have_no_image(run: Cli):
-    outcome = run(*TRANSFER, "--method", "discriminant", "--method", "ridge", "--json")
-    assert "By demo-strong, hardly any image shows 5 of 10 classes. ridge may be far worse on these" in outcome.err
+    outcome = run(*TRANSFER, "--method", "discriminant", "--json")
+    assert "By demo-strong, hardly any image shows 5 of 10 classes. On these," in outcome.err
     assert "transmiter self-train --data IMAGES" in outcome.err
     assert json.loads(outcome.out)["methods"]["discriminant"]["verdict"]["unseen"] == 5
     outcome = run(*TRANSFER, "--method", "discriminant")
-    assert "may be far worse" not in outcome.err
     assert "expected gain on classes with images" in outcome.out
 
 

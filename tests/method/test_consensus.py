@@ -97,6 +97,19 @@ def test_a_teacher_helps_that_is_trusted(strong: float, teacher: float, gain: fl
     assert Verdict(strong, (teacher,), gain, images=100).word == word
 
 
+def test_no_teacher_is_said_to_help_where_no_class_could_be_left_out():
+    said = {unseen: Verdict(0.8, (0.7,), 0.1, images=100, unseen=unseen, tested=False).word for unseen in (0, 1)}
+    assert said == {0: "helps", 1: "unsure"}
+    assert Verdict(0.8, (0.7,), 0.1, images=100, unseen=1).word == "helps"
+
+
+def test_no_gain_is_larger_than_the_share_of_answers_that_changed():
+    zeros, ones = torch.zeros(100, dtype=torch.long), torch.ones(100, dtype=torch.long)
+    some = (torch.arange(100) < 10).long()
+    assert expected_gain(some, zeros, some, ones) == pytest.approx(0.1)
+    assert expected_gain(some, zeros, 2 * ones, zeros) == pytest.approx(-0.1)
+
+
 def test_a_few_images_are_no_evidence_against_a_teacher():
     assert Verdict(1.0, (0.0,), -0.1, images=4).word == "unsure"
     assert Verdict(1.0, (0.0,), -0.1, images=100).word == "useless teacher"
@@ -153,6 +166,11 @@ def test_a_class_with_a_few_images_of_many_is_one_without(world: World):
     strong, weak = (replace(model, images=model.images[rows]) for model in (world.strong, world.weak))
     _, verdict = discriminant_transfer(strong, [Teacher(world.finetuned_logits[rows], weak)])
     assert verdict.unseen == 1
+    assert verdict.tested
+    few = world.labels < 4
+    strong, weak = (replace(model, images=model.images[few]) for model in (world.strong, world.weak))
+    _, verdict = discriminant_transfer(strong, [Teacher(world.finetuned_logits[few], weak)])
+    assert (verdict.unseen, verdict.tested) == (2, False)
 
 
 @pytest.mark.parametrize("trusted", [True, False])

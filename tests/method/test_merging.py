@@ -22,7 +22,6 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.merging import (
     CALMEST,
-    ENOUGH,
     REPEATS,
     best_lift,
     blend,
@@ -34,7 +33,7 @@ from transmiter_cli.method.merging import (
     merge,
     widening,
 )
-from transmiter_cli.method.unseen import carriers, left_out, unseen_classifier, zero_shot
+from transmiter_cli.method.unseen import FEWEST, carriers, left_out, unseen_classifier, zero_shot
 
 TRAIN = slice(0, 300)
 
@@ -54,7 +53,7 @@ def share_of(classes: int, seen: int) -> torch.Tensor:
     return (torch.arange(classes) < seen).double()
 
 
-@pytest.mark.parametrize("seen", [2, ENOUGH - 1, None])
+@pytest.mark.parametrize("seen", [2, FEWEST - 1, None])
 def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
     part: tuple[Embeddings, torch.Tensor, Chosen], seen: int | None
 ):
@@ -112,7 +111,7 @@ def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-@pytest.mark.parametrize("seen", [4, 5])
+@pytest.mark.parametrize("seen", [FEWEST - 1, FEWEST])
 def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(
     part: tuple[Embeddings, torch.Tensor, Chosen], seen: int, trusted: bool
 ):
@@ -121,12 +120,12 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(
     has = share > 0
     labels, scores = posterior[chosen.rows], zero_shot(strong, len(has))(images)
     width = calming(scores, labels, has)
-    if seen < ENOUGH:
+    if seen < FEWEST:
         assert width < widening(scores, chosen.held_out, has)
         width = widening(scores, chosen.held_out, has)
     merged = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, [], posterior, chosen, share, width)
-    assert (len(won) > 0) == (seen >= ENOUGH)
+    assert (len(won) > 0) == (seen >= FEWEST)
     known = labels.argmax(-1) < seen
     lift = lift_of(won, merged[known], scores[known], has, trusted)
     after = merge(strong, [], posterior, chosen, share, trusted).held_out
@@ -264,6 +263,15 @@ def test_what_leaving_out_tells_is_kept_between_none_and_the_zero_shot_loss(won:
     found = lift_of(margins_won, SCORES, BEFORE, SEEN, trusted=True)
     assert found == pytest.approx(best if most is None else most, abs=0.05)
     assert lift_of(margins_won, SCORES, BEFORE, SEEN, trusted=False) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("won", [-5.0, 5.0, None])
+def test_where_a_teacher_is_trusted_nothing_is_lowered(won: float | None):
+    """Not even where zero-shot answers lose fewer images than the discriminant alone."""
+    nothing_lost = BEFORE.clone()
+    nothing_lost[:, 0] = 1
+    margins_won = NONE if won is None else torch.full((1000,), won)
+    assert lift_of(margins_won, SCORES - 3 * SEEN, nothing_lost, SEEN, trusted=True) == 0
 
 
 def test_nothing_is_lifted_without_images_on_either_side():

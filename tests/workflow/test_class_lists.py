@@ -83,6 +83,9 @@ def test_base_classes_are_named_by_name_or_label_in_any_spelling(tmp_path: Path)
     assert base_classes(given(tmp_path / "base.json", ["Maine Coon", "axolotl"]), task) == [0, 2]
     with pytest.raises(TransmiterError, match="'n01' twice, once as 'maine coon'"):
         base_classes(given(tmp_path / "base.txt", "n01\nmaine coon\n"), task)
+    for content in ([3], ["axolotl", None], [["x"]], {"axolotl": 1}):
+        with pytest.raises(TransmiterError, match="no list of classes"):
+            base_classes(given(tmp_path / "base.json", content), task)
     names = replace(task, label_names=("axolotl", "Maine Coon", "pug dog"))
     assert base_classes(given(tmp_path / "base.txt", "axolotl\n"), names) == [2]
     with pytest.raises(TransmiterError, match="'cat', which is none"):

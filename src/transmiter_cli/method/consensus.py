@@ -18,7 +18,7 @@ from transmiter_cli.method.experts import Teacher, agreement, class_counts, pool
 from transmiter_cli.method.merging import SEEN, merge, shares_of_images
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
 from transmiter_cli.method.ridge import LinearCorrection
-from transmiter_cli.method.unseen import carriers
+from transmiter_cli.method.unseen import FEWEST, carriers
 
 HALF, MOST = 0.5, 0.75
 """Shares of the strong model's trust: a teacher with less than the first is useless; with the second it helps, if that
@@ -38,6 +38,7 @@ class Verdict:
             (`expected_gain`), a fraction.
         images: how many unlabelled images there were.
         unseen: how many classes hardly any of them belongs to.
+        tested: whether other classes could be left out to see how these fare.
     """
 
     strong: float
@@ -45,6 +46,7 @@ class Verdict:
     gain: float
     images: int
     unseen: int = 0
+    tested: bool = True
 
     @property
     def word(self) -> str:
@@ -53,7 +55,8 @@ class Verdict:
             return "unsure"
         if all_useless(self.strong, self.teachers):
             return "useless teacher"
-        return "helps" if self.gain > 0 and max(self.teachers) >= max(MOST * self.strong, HALF) else "unsure"
+        trusted = max(self.teachers) >= max(MOST * self.strong, HALF)
+        return "helps" if trusted and self.gain > 0 and (self.tested or not self.unseen) else "unsure"
 
     def as_json(self) -> dict[str, Any]:
         """What an artefact keeps of it."""
@@ -203,7 +206,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     merged = merge(strong, found, posterior, chosen, share, trusted=not all_useless(own, trust))
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
-    verdict = Verdict(own, trust, gain, len(strong), unseen=int((share <= SEEN).sum()))
+    unseen = int((share <= SEEN).sum())
+    verdict = Verdict(own, trust, gain, len(strong), unseen, tested=classes - unseen >= FEWEST)
     return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
 
 
@@ -228,7 +232,7 @@ def expected_gain(
 
     They are right about as often as they are those of all models in common. Zero-shot answers had a part in these: how
     often they are right is told by a discriminant that did not see the images. Where common answers and the
-    discriminant's are right, both rates are exact.
+    discriminant's are right, both rates are exact. No gain is larger than the share of answers that changed.
 
     Args:
         after: the transferred model's answers to images that it did not see.
@@ -236,4 +240,6 @@ def expected_gain(
         common: those of all models in common.
         discriminant: those of the discriminant alone, which did not see the images either.
     """
-    return ((after == common).double().mean() - (before == discriminant).double().mean()).item()
+    gain = ((after == common).double().mean() - (before == discriminant).double().mean()).item()
+    changed = (after != before).double().mean().item()
+    return min(max(gain, -changed), changed)

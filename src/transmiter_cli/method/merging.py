@@ -6,9 +6,8 @@ the classes without images must be lifted is seen from two sides: what they take
 of images there are; what they win, by leaving classes out: half of those with images are put aside with their images,
 and both classifiers are made of the others.
 
-Fewer than ENOUGH classes with images cannot be left out, and the discriminant is surest of all between two or three.
-Strong scores are then made as wide as its own, and what zero-shot answers take from the classes with images is what the
-lift goes by.
+Where fewer than FEWEST classes have images, none can be left out, and the discriminant is surest of all. Strong scores
+are then made as wide as its own, and what zero-shot answers take from the classes with images is what the lift goes by.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import TINY, Chosen, Linear, Moments, best_temperature, discriminants
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import PerImage
-from transmiter_cli.method.unseen import Carrier, all_rows, left_out, some_rows, unseen_classifier, zero_shot
+from transmiter_cli.method.unseen import FEWEST, Carrier, all_rows, left_out, some_rows, unseen_classifier, zero_shot
 
 SEEN = 0.5
 """A class goes by its own images where they decide more than half of its scores."""
@@ -31,8 +30,6 @@ QUARTER = 0.25
 """A class with this share of its even share of the images weighs its own statistics and the rest alike."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
-ENOUGH = 5
-"""Classes with images that are needed to leave half of them out."""
 REPEATS = 6
 """How often half of the classes is left out."""
 
@@ -78,7 +75,7 @@ def merge(
     first = unseen_classifier(strong, carriers, ~seen, all_rows(strong))
     scores = first(images)
     width = calming(scores, labels, seen)
-    if 1 < int(seen.sum()) < min(ENOUGH, len(seen)):
+    if 1 < int(seen.sum()) < min(FEWEST, len(seen)):
         width = max(width, widening(scores, chosen.held_out, seen))
     held_out = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, carriers, posterior, chosen, share, width)
@@ -145,7 +142,7 @@ def margins_left_out(
     """
     seen = share > SEEN
     found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
-    if bool(seen.all()) or int(seen.sum()) < ENOUGH:
+    if bool(seen.all()) or int(seen.sum()) < FEWEST:
         return found[0]
     texts = strong.unit_texts()[: len(seen)].double()
     rows = chosen.rows[some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))]
@@ -182,9 +179,9 @@ def lift_of(
 ) -> float:
     """How far classes without images are lifted.
 
-    By `best_lift`. Where a teacher is trusted, not below 0, since it may be blind for just the classes without images,
-    which leaving out those that it knows does not show; and not so high that images of the others are lost more often
-    than by zero-shot answers. Where no class could be left out, so high that half as many are lost as by these.
+    By `best_lift`; where a teacher is trusted, at most so high that as many images of the others are lost as by
+    zero-shot answers, and where no class could be left out so high that half as many are. And not lowered then: the
+    teacher may be blind for just the classes without images, which leaving out those that it knows does not show.
 
     Args:
         won: by how much images of classes without images prefer the others, as far as leaving classes out tells; of
@@ -202,7 +199,7 @@ def lift_of(
         return best or 0.0
     lost = (margins(before, seen, ~seen) < 0).double().mean().item()
     half, most = (torch.quantile(kept, share).item() for share in (lost / 2, lost))
-    return half if best is None else min(max(best, 0.0), most)
+    return max(half if best is None else min(best, most), 0.0)
 
 
 def best_lift(won: Float[Tensor, " left_out"], kept: Float[Tensor, " rows"], unseen: float) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transmiter_cli.embedding.sources.text import read_list
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.names import normal
+from transmiter_cli.names import normal, spelled
 
 WORD_LISTS = ("nouns", "imagenet", "characters")
 """Lists that come with the package: WordNet's commonest concrete nouns, ImageNet's classes, printed characters."""
@@ -54,7 +54,7 @@ def refuse_repeated(names: Sequence[str], given: Path | None = None) -> None:
     for name in names:
         if normal(name) in seen:
             raise TransmiterError(
-                f"Two classes of {given or 'the data'} have the same name: {seen[normal(name)]!r} and {name!r}.",
+                f"Two classes of {given or 'the data'} have the same name: {spelled(seen[normal(name)], name)}.",
                 'tell them apart in a JSON file of names, --classes FILE: {"folder or label": "name", ...}',
             )
         seen[normal(name)] = name

@@ -106,8 +106,8 @@ def base_classes(path: Path | None, task: Task) -> list[int]:
     if path is None:
         return coop_base(len(task.classes))
     names = read_list(path)
-    if not isinstance(names, list):
-        raise TransmiterError(f"{path} is no list of classes.")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TransmiterError(f"{path} is no list of classes.", "one class a line, or a JSON list of names")
     find = class_finder(task.classes, task.labels)
     found: dict[int, str] = {}
     for name in names:

@@ -156,15 +156,14 @@ def warn_of_twins(weak: CachedEncoder, strong: Sequence[CachedEncoder], workspac
 
 
 def note_unseen_classes(results: Sequence[TransferResult], classes: int, run: Run, workspace: Workspace) -> None:
-    """Say so where the discriminant of a strong model found no image of some classes, and what knows little of them."""
+    """Say so where the discriminant of a strong model found no image of some classes."""
     for one in results:
         unseen = one.settings.get("verdict", {}).get("unseen", 0)
         if unseen:
-            others = unjudged(results, one.strong)
-            worse = f" {others} may be far worse on these than zero-shot." if others else ""
             workspace.reporter.note(
-                f"By {one.strong}, hardly any image shows {unseen} of {classes} classes.{worse} Once there are some of "
-                f"them, without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
+                f"By {one.strong}, hardly any image shows {unseen} of {classes} classes. On these, "
+                "what was transferred may be worse than zero-shot, and no verdict tells. Once there are some of them, "
+                f"without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
             )
 
 
@@ -174,17 +173,12 @@ def warn_of_useless_teachers(results: Sequence[TransferResult], workspace: Works
         one.strong: one.settings.get("verdict", {}).get("verdict") for one in results if "verdict" in one.settings
     }
     for strong in [name for name, word in verdicts.items() if word == "useless teacher"]:
-        others = unjudged(results, strong)
+        others = [one.name for one in results if one.strong == strong and "verdict" not in one.settings]
         if others:
             workspace.reporter.warn(
-                f"To {strong} the fine-tuned model looks useless, and {others} will follow it: use "
+                f"To {strong} the fine-tuned model looks useless, and {', '.join(others)} will follow it: use "
                 "discriminant, which leaves it aside, or another fine-tuned model."
             )
-
-
-def unjudged(results: Sequence[TransferResult], strong: str) -> str:
-    """The names of a strong model's results that come without a verdict."""
-    return ", ".join(one.name for one in results if one.strong == strong and "verdict" not in one.settings)
 
 
 def results_of(

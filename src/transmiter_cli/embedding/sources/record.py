@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from PIL import Image
 
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.names import ambiguous, finder, numbered, some
+from transmiter_cli.names import ambiguous, finder, numbered, some, spelled
 
 
 @runtime_checkable
@@ -136,8 +136,7 @@ def places_of(
         raise TransmiterError(foreign_classes(unknown, known), fix)
     both = ambiguous([label for label in found if label is not None], places)
     if both:
-        what = f"The data have the classes {both[0]!r} and {both[1]!r}, which differ in spelling alone."
-        raise TransmiterError(what, fix)
+        raise TransmiterError(f"The data have the classes {spelled(*both)}, which differ in spelling alone.", fix)
     return {label: place for label, place in found.items() if place is not None}
 
 

@@ -22,6 +22,7 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.merging import (
     CALMEST,
+    ENOUGH,
     REPEATS,
     best_lift,
     blend,
@@ -33,7 +34,7 @@ from transmiter_cli.method.merging import (
     merge,
     widening,
 )
-from transmiter_cli.method.unseen import FEWEST, carriers, left_out, unseen_classifier, zero_shot
+from transmiter_cli.method.unseen import carriers, left_out, unseen_classifier, zero_shot
 
 TRAIN = slice(0, 300)
 
@@ -53,7 +54,7 @@ def share_of(classes: int, seen: int) -> torch.Tensor:
     return (torch.arange(classes) < seen).double()
 
 
-@pytest.mark.parametrize("seen", [2, FEWEST - 1, None])
+@pytest.mark.parametrize("seen", [2, ENOUGH - 1, None])
 def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
     part: tuple[Embeddings, torch.Tensor, Chosen], seen: int | None
 ):
@@ -111,7 +112,7 @@ def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-@pytest.mark.parametrize("seen", [FEWEST - 1, FEWEST])
+@pytest.mark.parametrize("seen", [ENOUGH - 1, ENOUGH])
 def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(
     part: tuple[Embeddings, torch.Tensor, Chosen], seen: int, trusted: bool
 ):
@@ -120,12 +121,12 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(
     has = share > 0
     labels, scores = posterior[chosen.rows], zero_shot(strong, len(has))(images)
     width = calming(scores, labels, has)
-    if seen < FEWEST:
+    if seen < ENOUGH:
         assert width < widening(scores, chosen.held_out, has)
         width = widening(scores, chosen.held_out, has)
     merged = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, [], posterior, chosen, share, width)
-    assert (len(won) > 0) == (seen >= FEWEST)
+    assert (len(won) > 0) == (seen >= ENOUGH)
     known = labels.argmax(-1) < seen
     lift = lift_of(won, merged[known], scores[known], has, trusted)
     after = merge(strong, [], posterior, chosen, share, trusted).held_out

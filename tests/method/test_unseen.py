@@ -15,6 +15,7 @@ from transmiter_cli.method.unseen import (
     centred,
     corrections,
     joint_moments,
+    left_out,
     novelty,
     some_rows,
     text_anchors,
@@ -154,3 +155,12 @@ def test_no_more_images_are_looked_at_than_there_is_room_for(classes: int, rows:
     chosen = some_rows(torch.arange(5000) + 7, classes)
     assert len(chosen.unique()) == rows
     assert 7 <= int(chosen.min()) <= int(chosen.max()) < 5007
+
+
+def test_few_choices_of_classes_are_all_made_and_many_are_drawn():
+    seen = torch.tensor([1, 4, 5, 8])
+    every = [tuple(part.tolist()) for part in left_out(seen, 3, 12)]
+    assert every == [(1, 4), (1, 5), (1, 8), (4, 5), (4, 8), (5, 8)]
+    drawn = [part.tolist() for part in left_out(torch.arange(12), 3, 5)]
+    assert [len(set(part)) for part in drawn] == [4] * 5
+    assert drawn == [part.tolist() for part in left_out(torch.arange(12), 3, 5)] != [drawn[0]] * 5

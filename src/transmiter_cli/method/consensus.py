@@ -15,10 +15,10 @@ from transmiter_cli.method.discriminant import SHRINKAGE, choose_discriminant, f
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, agreement, class_counts, pooled_log_posterior, third_party
-from transmiter_cli.method.merging import SEEN, merge, shares_of_images
+from transmiter_cli.method.merging import ENOUGH, SEEN, merge, shares_of_images
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
 from transmiter_cli.method.ridge import LinearCorrection
-from transmiter_cli.method.unseen import FEWEST, carriers
+from transmiter_cli.method.unseen import carriers
 
 HALF, MOST = 0.5, 0.75
 """Shares of the strong model's trust: a teacher with less than the first is useless; with the second it helps, if that
@@ -38,7 +38,7 @@ class Verdict:
             (`expected_gain`), a fraction.
         images: how many unlabelled images there were.
         unseen: how many classes hardly any of them belongs to.
-        tested: whether other classes could be left out to see how these fare.
+        tested: whether enough classes have images to leave some out and see how these fare.
     """
 
     strong: float
@@ -207,7 +207,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen = int((share <= SEEN).sum())
-    verdict = Verdict(own, trust, gain, len(strong), unseen, tested=classes - unseen >= FEWEST)
+    verdict = Verdict(own, trust, gain, len(strong), unseen, tested=classes - unseen >= ENOUGH)
     return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
 
 

@@ -6,8 +6,8 @@ the classes without images must be lifted is seen from two sides: what they take
 of images there are; what they win, by leaving classes out: half of those with images are put aside with their images,
 and both classifiers are made of the others.
 
-Where fewer than FEWEST classes have images, none can be left out, and the discriminant is surest of all. Strong scores
-are then made as wide as its own, and what zero-shot answers take from the classes with images is what the lift goes by.
+Where fewer than ENOUGH classes have images, half of them say little, and the discriminant is surest of all. Then strong
+scores are made as wide as its own, and the lift goes by what zero-shot answers take from the classes with images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import TINY, Chosen, Linear, Moments, best_temperature, discriminants
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import PerImage
-from transmiter_cli.method.unseen import FEWEST, Carrier, all_rows, left_out, some_rows, unseen_classifier, zero_shot
+from transmiter_cli.method.unseen import Carrier, all_rows, left_out, some_rows, unseen_classifier, zero_shot
 
 SEEN = 0.5
 """A class goes by its own images where they decide more than half of its scores."""
@@ -30,6 +30,8 @@ QUARTER = 0.25
 """A class with this share of its even share of the images weighs its own statistics and the rest alike."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
+ENOUGH = 5
+"""Classes with images that are needed to leave half of them out."""
 REPEATS = 6
 """How often half of the classes is left out."""
 
@@ -75,7 +77,7 @@ def merge(
     first = unseen_classifier(strong, carriers, ~seen, all_rows(strong))
     scores = first(images)
     width = calming(scores, labels, seen)
-    if 1 < int(seen.sum()) < min(FEWEST, len(seen)):
+    if 1 < int(seen.sum()) < min(ENOUGH, len(seen)):
         width = max(width, widening(scores, chosen.held_out, seen))
     held_out = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, carriers, posterior, chosen, share, width)
@@ -142,7 +144,7 @@ def margins_left_out(
     """
     seen = share > SEEN
     found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
-    if bool(seen.all()) or int(seen.sum()) < FEWEST:
+    if bool(seen.all()) or int(seen.sum()) < ENOUGH:
         return found[0]
     texts = strong.unit_texts()[: len(seen)].double()
     rows = chosen.rows[some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))]
@@ -180,7 +182,7 @@ def lift_of(
     """How far classes without images are lifted.
 
     By `best_lift`; where a teacher is trusted, at most so high that as many images of the others are lost as by
-    zero-shot answers, and where no class could be left out so high that half as many are. And not lowered then: the
+    zero-shot answers, and where too few could be left out so high that half as many are. And not lowered then: the
     teacher may be blind for just the classes without images, which leaving out those that it knows does not show.
 
     Args:

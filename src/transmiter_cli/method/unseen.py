@@ -18,6 +18,7 @@ with their images, and what the others teach of them is compared with the poster
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -42,8 +43,8 @@ UNTESTED: Way = ("bridged", "whole")
 """The way where too few classes have images to leave some of them out."""
 LOOKED_AT = 4096
 """Most images of which classes are left out."""
-FEWEST = 5
-"""Classes with images that are needed to leave some of them out: two of four say little of the others."""
+FEWEST = 4
+"""Classes with images that are needed to leave some of them out."""
 REPEATS = 12
 """How often a third of the classes is left out."""
 RHO = 0.1
@@ -199,11 +200,15 @@ def some_rows(rows: Int[Tensor, " rows"], classes: int) -> Int[Tensor, " some"]:
 
 
 def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[Int[Tensor, " part"]]:
-    """A random one of so many parts of some classes, two classes at least, several times."""
+    """Random choices of a part of some classes, two at least: each choice there is, or so many of them."""
+    size = max(2, len(seen) // part)
+    if math.comb(len(seen), size) <= times:
+        yield from torch.combinations(seen, size)
+        return
     generator = torch.Generator().manual_seed(0)
     for _ in range(times):
         order = torch.randperm(len(seen), generator=generator).to(seen.device)
-        yield seen[order[: max(2, len(seen) // part)]]
+        yield seen[order[:size]]
 
 
 def way_weights(

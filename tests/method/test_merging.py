@@ -34,13 +34,12 @@ from transmiter_cli.method.merging import (
     merge,
     widening,
 )
-from transmiter_cli.method.unseen import carriers, left_out, unseen_classifier, zero_shot
+from transmiter_cli.method.unseen import all_rows, carriers, left_out, unseen_classifier, zero_shot
 
 TRAIN = slice(0, 300)
 
 
-@pytest.fixture
-def part(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
+def known(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
     """The strong model on some images, their soft labels and the discriminant of these."""
     strong = world.part(world.strong, TRAIN)
     posterior = F.softmax(world.finetuned_logits[TRAIN].double(), -1)
@@ -48,6 +47,11 @@ def part(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
     moments = fold_moments(strong, posterior, parts, grams(strong, parts))
     texts = strong.unit_texts()[: world.classes].double()
     return strong, posterior, choose_discriminant(strong, posterior, texts, parts, moments)
+
+
+@pytest.fixture
+def part(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
+    return known(world)
 
 
 def share_of(classes: int, seen: int) -> torch.Tensor:
@@ -113,23 +117,25 @@ def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_
 
 @pytest.mark.parametrize("trusted", [False, True])
 @pytest.mark.parametrize("seen", [ENOUGH - 1, ENOUGH])
-def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(
-    part: tuple[Embeddings, torch.Tensor, Chosen], seen: int, trusted: bool
-):
-    strong, posterior, chosen = part
+def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(seen: int, trusted: bool):
+    world = World(3)
+    strong, posterior, chosen = known(world)
     share, images = share_of(posterior.shape[1], seen), strong.unit_images(chosen.rows)
     has = share > 0
-    labels, scores = posterior[chosen.rows], zero_shot(strong, len(has))(images)
+    teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
+    says = carriers(strong, [teacher], [0.7], posterior.log(), has)
+    labels, scores = posterior[chosen.rows], unseen_classifier(strong, says, ~has, all_rows(strong))(images)
     width = calming(scores, labels, has)
     if seen < ENOUGH:
         assert width < widening(scores, chosen.held_out, has)
         width = widening(scores, chosen.held_out, has)
     merged = blend(width * scores, chosen.held_out, share)
-    won = margins_left_out(strong, [], posterior, chosen, share, width)
+    won = margins_left_out(strong, says, posterior, chosen, share, width)
     assert (len(won) > 0) == (seen >= ENOUGH)
-    known = labels.argmax(-1) < seen
-    lift = lift_of(won, merged[known], scores[known], has, trusted)
-    after = merge(strong, [], posterior, chosen, share, trusted).held_out
+    rows = labels.argmax(-1) < seen
+    before = zero_shot(strong, len(has))(images[rows])
+    lift = lift_of(won, merged[rows], before, has, trusted)
+    after = merge(strong, says, posterior, chosen, share, trusted).held_out
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
 

@@ -77,7 +77,7 @@ def merge(
     first = unseen_classifier(strong, carriers, ~seen, all_rows(strong))
     scores = first(images)
     width = calming(scores, labels, seen)
-    if 1 < int(seen.sum()) < min(ENOUGH, len(seen)):
+    if int(seen.sum()) < min(ENOUGH, len(seen)):
         width = max(width, widening(scores, chosen.held_out, seen))
     held_out = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, carriers, posterior, chosen, share, width)

@@ -130,7 +130,7 @@ def places_of(
         TransmiterError: if a label has no place, or two that differ in spelling alone would have the same.
     """
     find = finder(places)
-    found = {label: find(label) for label in labels}
+    found = {label: find(label) for label in dict.fromkeys(labels)}
     unknown = [label for label, place in found.items() if place is None]
     if unknown:
         raise TransmiterError(foreign_classes(unknown, known), fix)

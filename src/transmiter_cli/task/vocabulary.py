@@ -55,7 +55,9 @@ def refuse_repeated(names: Sequence[str], given: Path | None = None) -> None:
         if normal(name) in seen:
             raise TransmiterError(
                 f"Two classes of {given or 'the data'} have the same name: {spelled(seen[normal(name)], name)}.",
-                'tell them apart in a JSON file of names, --classes FILE: {"folder or label": "name", ...}',
+                "give each class a name of its own, once"
+                if given
+                else 'tell them apart in a JSON file of names, --classes FILE: {"folder or label": "name", ...}',
             )
         seen[normal(name)] = name
 

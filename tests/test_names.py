@@ -46,7 +46,7 @@ def test_names_that_would_have_one_place_are_found():
 
 
 def test_names_that_look_the_same_are_told_apart():
-    assert spelled("Dog", "dog") == "'Dog' and 'dog'"
+    assert spelled("\u00c9l\u00e9phant", "\u00e9l\u00e9phant") == "'\u00c9l\u00e9phant' and '\u00e9l\u00e9phant'"
     assert spelled("\u00e9", "e\u0301") == r"'\xe9' and 'e\u0301'"
 
 

@@ -47,7 +47,7 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
 
 
 def spelled(first: str, second: str) -> str:
-    """Two names that differ in spelling alone, for a message; escaped where their encoding alone tells them apart."""
+    """Two names of one thing, for a message; escaped where their encoding alone tells them apart."""
     same = unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second)
     return " and ".join(map(ascii if same else repr, (first, second)))
 

@@ -178,7 +178,7 @@ def test_base_to_novel_by_coops_rule_and_by_a_file(cli: Cli, run: Path, tmp_path
     failed(cli("eval", "--data", "strange"), 1, "2 classes, 'eleven', 'twelve', which are none of the run's 10 classes")
     failed(cli("eval", "--base", "absent.txt"), 2, "no file 'absent.txt'")
     (tmp_path / "twice.txt").write_text("one\ntwo\none\n")
-    failed(cli("eval", "--base", "twice.txt"), 1, "twice.txt has the class 'one' twice")
+    failed(cli("eval", "--base", "twice.txt"), 1, "twice.txt has a class twice: 'one'.")
 
 
 def test_other_data_with_a_mapped_class_list(cli: Cli, run: Path, tmp_path: Path):

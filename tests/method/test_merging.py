@@ -139,6 +139,16 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
 
+def test_nothing_is_widened_where_all_of_a_few_classes_have_images():
+    strong, posterior, chosen = known(World(3, classes=4))
+    strong = replace(strong, logit_scale=2.0)
+    share, every = torch.full((4,), 0.8).double(), torch.ones(4, dtype=torch.bool)
+    scores = zero_shot(strong, 4)(strong.unit_images(chosen.rows))
+    assert calming(scores, posterior[chosen.rows], every) == 1 < widening(scores, chosen.held_out, every)
+    found = merge(strong, [], posterior, chosen, share, trusted=True).held_out
+    torch.testing.assert_close(found, blend(scores, chosen.held_out, share), atol=1e-3, rtol=1e-3)
+
+
 def test_classes_without_images_are_lifted_less_where_they_would_take_images(
     part: tuple[Embeddings, torch.Tensor, Chosen],
 ):

@@ -84,8 +84,13 @@ def test_the_same_name_twice_is_refused(tmp_path: Path):
     (tmp_path / "names.txt").write_text("maine coon\npug\n")
     with pytest.raises(TransmiterError, match="same name: 'maine_coon' and 'Maine_coon'"):
         class_names(("maine_coon", "Maine_coon"), tmp_path / "names.txt")
-    with pytest.raises(TransmiterError, match="same name: 'maine coon' and 'Maine coon'"):
+    with pytest.raises(TransmiterError, match="same name: 'maine coon' and 'Maine coon'") as found:
         class_names(("maine_coon", "Maine_coon"), None)
+    assert "JSON file" in str(found.value.fix)
+    (tmp_path / "names.txt").write_text("pug\nPug\n")
+    with pytest.raises(TransmiterError, match="same name: 'pug' and 'Pug'") as found:
+        class_names((), tmp_path / "names.txt")
+    assert found.value.fix == "give each class a name of its own, once"
 
 
 @pytest.mark.parametrize("name", WORD_LISTS)

@@ -81,7 +81,7 @@ def test_base_classes_are_named_by_name_or_label_in_any_spelling(tmp_path: Path)
     task = Task(CLASSES, LABELS, choose_templates((), None, CLASSES, LABELS), "data", None, "weak", ("finetuned",))
     assert base_classes(given(tmp_path / "base.txt", "N01\nPug Dog\n"), task) == [0, 1]
     assert base_classes(given(tmp_path / "base.json", ["Maine Coon", "axolotl"]), task) == [0, 2]
-    with pytest.raises(TransmiterError, match="'n01' twice, once as 'maine coon'"):
+    with pytest.raises(TransmiterError, match="a class twice: 'n01' and 'maine coon'"):
         base_classes(given(tmp_path / "base.txt", "n01\nmaine coon\n"), task)
     for content in ([3], ["axolotl", None], [["x"]], {"axolotl": 1}):
         with pytest.raises(TransmiterError, match="no list of classes"):

@@ -38,7 +38,7 @@ class Verdict:
             (`expected_gain`), a fraction.
         images: how many unlabelled images there were.
         unseen: how many classes hardly any of them belongs to.
-        tested: whether enough classes have images to leave some out and see how these fare.
+        tested: whether enough classes have images to leave half of them out and see how these fare.
     """
 
     strong: float

@@ -182,7 +182,7 @@ def lift_of(
     """How far classes without images are lifted.
 
     By `best_lift`; where a teacher is trusted, at most so high that as many images of the others are lost as by
-    zero-shot answers, and where too few could be left out so high that half as many are. And not lowered then: the
+    zero-shot answers, and without classes left out so high that half as many are. But never lowered then: the
     teacher may be blind for just the classes without images, which leaving out those that it knows does not show.
 
     Args:

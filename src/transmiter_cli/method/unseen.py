@@ -200,7 +200,7 @@ def some_rows(rows: Int[Tensor, " rows"], classes: int) -> Int[Tensor, " some"]:
 
 
 def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[Int[Tensor, " part"]]:
-    """Random choices of a part of some classes, two at least: each choice there is, or so many of them."""
+    """So many random choices of one part in `part` of some classes, two at least, or each there is if that is fewer."""
     size = max(2, len(seen) // part)
     if math.comb(len(seen), size) <= times:
         yield from torch.combinations(seen, size)

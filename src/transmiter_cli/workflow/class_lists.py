@@ -11,7 +11,7 @@ from transmiter_cli.embedding.sources.record import places_of
 from transmiter_cli.embedding.sources.text import read_json, read_list
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.protocols import coop_base
-from transmiter_cli.names import finder, numbered
+from transmiter_cli.names import finder, numbered, spelled
 from transmiter_cli.run import Task
 
 LEFT_OUT = -1
@@ -115,8 +115,8 @@ def base_classes(path: Path | None, task: Task) -> list[int]:
         if place is None:
             raise TransmiterError(f"{path} has {name!r}, which is none of the run's {len(task.classes)} classes.")
         if place in found:
-            what = f"{path} has the class {found[place]!r} twice"
-            raise TransmiterError(f"{what}{'' if name == found[place] else f', once as {name!r}'}.", "list each once")
+            both = repr(name) if name == found[place] else spelled(found[place], name)
+            raise TransmiterError(f"{path} has a class twice: {both}.", "list each class once")
         found[place] = name
     return sorted(found)
 

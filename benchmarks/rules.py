@@ -34,11 +34,10 @@ from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import (
     WAYS,
     Way,
-    carriers,
+    carry,
     corrections,
     joint_moments,
     novelty,
-    unseen_classifier,
 )
 
 Rule = Callable[[Trial], Tensor]
@@ -233,10 +232,10 @@ def carried(trial: Trial, way: Way | None = None) -> Tensor:
     counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
     seen = counts >= 0.25 * len(posterior) / trial.classes
     if way is None:
-        found = carriers(strong, [teacher], [1.0], posterior, seen)
-        return unseen_classifier(strong, found, ~seen, torch.arange(len(strong)))(images(trial)[1])
+        found = carry(strong, 1.0, [teacher], [1.0], posterior, seen)
+        return found.classifier(strong, seen, torch.arange(len(strong)))(images(trial)[1])
     rows = torch.arange(len(strong))
-    new = novelty(teacher, ~seen, rows)
+    new = novelty(teacher, seen, rows)
     found = corrections(unseen.text_anchors(strong, teacher.weak), teacher, joint_moments(strong, teacher, rows), new)[
         way
     ]

@@ -22,7 +22,7 @@ from transmiter_cli.method.distillation import FitSettings, Progress, check_teac
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, class_counts
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.merging import SEEN, shares_of_images
+from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_correction
@@ -218,7 +218,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
     result = replace(transferred, stage="self_trained", correction=module)
     changed = (result.answers(embeddings) != transferred.answers(embeddings)).double().mean().item()
     counts = class_counts(start.scores(embeddings))
-    few = shares_of_images(counts, len(embeddings)) <= SEEN
+    few = ~have_images(counts, len(embeddings))
     missing = [name for name, lacks in zip(result.class_names, few.tolist(), strict=True) if lacks]
     about = {"images": len(embeddings), "changed": changed, "missing": missing}
     return replace(result, details={**transferred.details, "self_train": about})

@@ -2,37 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from transmiter_cli.method.experts import agreement, class_counts, pooled_log_posterior, third_party
-
-
-def answers(labels: torch.Tensor, rate: float, classes: int, seed: int) -> torch.Tensor:
-    """Answers that are right at `rate` beyond chance."""
-    generator = torch.Generator().manual_seed(seed)
-    wrong = torch.randint(classes, labels.shape, generator=generator)
-    return torch.where(torch.rand(labels.shape, generator=generator) < rate, labels, wrong)
-
-
-def test_agreement_is_one_with_oneself_and_zero_by_chance():
-    labels = torch.randint(5, (20_000,), generator=torch.Generator().manual_seed(0))
-    model = answers(labels, 0.7, 5, 1)
-    assert agreement(model, model, 5) == 1
-    assert agreement(model, answers(labels, 0.0, 5, 2), 5) < 0.02
-    assert agreement(model, (model + 1) % 5, 5) == 0
-
-
-def test_three_independent_models_tell_how_good_each_is():
-    labels = torch.randint(5, (50_000,), generator=torch.Generator().manual_seed(0))
-    rates = (0.9, 0.6, 0.4)
-    models = [answers(labels, rate, 5, seed) for seed, rate in enumerate(rates, 1)]
-    pair = {(i, j): agreement(models[i], models[j], 5) for i in range(3) for j in range(3)}
-    for i, rate in enumerate(rates):
-        j, k = (other for other in range(3) if other != i)
-        assert third_party(pair[i, j], pair[i, k], pair[j, k]) == pytest.approx(rate, abs=0.02)
-
-
-def test_models_that_have_nothing_in_common_are_no_witnesses():
-    assert third_party(0.64, 0.0, 0.0) == pytest.approx(0.8)
-    assert third_party(0.0, 0.0, 0.7) == 0
+from transmiter_cli.method.experts import class_counts, pooled_log_posterior
 
 
 def test_a_model_without_reliability_has_no_say():

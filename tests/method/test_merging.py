@@ -23,20 +23,25 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.merging import (
     CALMEST,
     ENOUGH,
+    FEW,
+    QUARTER,
     REPEATS,
     best_lift,
     blend,
     calming,
     deviation,
+    have_images,
     lift_of,
     margins,
     margins_left_out,
     merge,
+    shares_of_images,
     widening,
 )
-from transmiter_cli.method.unseen import all_rows, carriers, left_out, unseen_classifier, zero_shot
+from transmiter_cli.method.unseen import Carried, all_rows, carry, left_out, zero_shot
 
 TRAIN = slice(0, 300)
+NOBODY = Carried(1.0, ())
 
 
 def known(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
@@ -54,8 +59,20 @@ def part(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
     return known(world)
 
 
-def share_of(classes: int, seen: int) -> torch.Tensor:
-    return (torch.arange(classes) < seen).double()
+def counts_of(classes: int, seen: int) -> torch.Tensor:
+    """So many images that classes that have any go by these alone."""
+    return 1e9 * (torch.arange(classes) < seen).double()
+
+
+def test_a_class_goes_by_its_own_images_unless_they_are_few_or_stray():
+    many, few = 600, 6
+    stray = torch.tensor([1000.0, QUARTER * many / 3, 0.0]).double()
+    torch.testing.assert_close(shares_of_images(stray, many), torch.tensor([1.0, 0.5, 0.0]).double(), atol=0.01, rtol=0)
+    assert have_images(stray + torch.tensor([0, 1, 0]), many).tolist() == [True, True, False]
+    assert have_images(stray, many).tolist() == [True, False, False]
+    some = torch.tensor([3.0, FEW, 1.0]).double()
+    assert have_images(some, few).all()
+    torch.testing.assert_close(shares_of_images(some, few), torch.tensor([0.8, 0.5, 4 / 13]).double())
 
 
 @pytest.mark.parametrize("seen", [2, ENOUGH - 1, None])
@@ -63,9 +80,9 @@ def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
     part: tuple[Embeddings, torch.Tensor, Chosen], seen: int | None
 ):
     strong, posterior, chosen = part
-    share = share_of(posterior.shape[1], seen or posterior.shape[1])
-    assert len(margins_left_out(strong, [], posterior, chosen, share, 1.0)) == 0
-    merged = merge(strong, [], posterior, chosen, share, trusted=False)
+    counts = counts_of(posterior.shape[1], seen or posterior.shape[1])
+    assert len(margins_left_out(strong, NOBODY, posterior, chosen, counts, 1.0)) == 0
+    merged = merge(strong, NOBODY, posterior, chosen, counts, trusted=False)
     scores = merged.classifier(strong.unit_images(chosen.rows))
     own = chosen.classifier(strong.unit_images(chosen.rows))
     if seen is None:
@@ -77,7 +94,9 @@ def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings,
     strong, posterior, chosen = part
     images = strong.unit_images(chosen.rows)
     known = replace(chosen, held_out=chosen.classifier(images))
-    merged = merge(strong, [], posterior, known, share_of(posterior.shape[1], posterior.shape[1] - 2), trusted)
+    classes = posterior.shape[1]
+    counts = counts_of(classes, classes - 2)
+    merged = merge(strong, NOBODY, posterior, known, counts, trusted)
     torch.testing.assert_close(merged.held_out, merged.classifier(images).double(), atol=1e-3, rtol=1e-4)
 
 
@@ -87,10 +106,11 @@ def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_
     """Each of them made anew, of the other images alone and as if there were only their classes and those left out."""
     strong, posterior, chosen = part
     classes, width = posterior.shape[1], 0.7
-    share = torch.tensor([1.0, 0.9, 0.8, 0.95, 0.9, 0.1]).double()
+    counts = torch.tensor([1000.0, 40.0, 25.0, 55.0, 30.0, 4.0]).double()
+    share = shares_of_images(counts, len(strong))
     teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
-    says = carriers(strong, [teacher], [0.7], posterior.log(), share > 0.5)
-    assert len(says) == 1
+    says = carry(strong, 0.6, [teacher], [0.7], posterior.log(), share > 0.5)
+    assert len(says.carriers) == 1
     answers, seen = posterior.argmax(-1)[chosen.rows], share > 0.5
     expected: list[float] = []
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
@@ -105,13 +125,13 @@ def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_
         moments = Moments(images.T @ images, labels.T @ images, labels.sum(0))
         texts = strong.unit_texts()[:classes].double()
         own = discriminants(moments, texts, [chosen.shrinkage])[0]
-        first = unseen_classifier(strong, says, torch.isin(torch.arange(classes), held), rows)
+        first = says.classifier(strong, ~torch.isin(torch.arange(classes), held), rows)
         some = share.clone()
         some[held] = 0
         for image in strong.unit_images(chosen.rows[away]):
             scores = blend(width * first(image[None]), chosen.temperature * own(image[None]), some)[0]
             expected.append(max(scores[kept].tolist()) - max(scores[out].tolist()))
-    found = margins_left_out(strong, says, posterior, chosen, share, width)
+    found = margins_left_out(strong, says, posterior, chosen, counts, width)
     torch.testing.assert_close(found.sort().values, torch.tensor(expected).double().sort().values, atol=1e-3, rtol=1e-4)
 
 
@@ -120,32 +140,34 @@ def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_
 def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(seen: int, trusted: bool):
     world = World(3)
     strong, posterior, chosen = known(world)
-    share, images = share_of(posterior.shape[1], seen), strong.unit_images(chosen.rows)
-    has = share > 0
+    counts, images = counts_of(posterior.shape[1], seen), strong.unit_images(chosen.rows)
+    has = counts > 0
     teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
-    says = carriers(strong, [teacher], [0.7], posterior.log(), has)
-    labels, scores = posterior[chosen.rows], unseen_classifier(strong, says, ~has, all_rows(strong))(images)
+    says = carry(strong, 0.6, [teacher], [0.7], posterior.log(), has)
+    first = says.classifier(strong, has, all_rows(strong))
+    labels, scores = posterior[chosen.rows], first(images)
     width = calming(scores, labels, has)
     if seen < ENOUGH:
         assert width < widening(scores, chosen.held_out, has)
         width = widening(scores, chosen.held_out, has)
-    merged = blend(width * scores, chosen.held_out, share)
-    won = margins_left_out(strong, says, posterior, chosen, share, width)
+    merged = blend(width * scores, chosen.held_out, has.double())
+    won = margins_left_out(strong, says, posterior, chosen, counts, width)
     assert (len(won) > 0) == (seen >= ENOUGH)
     rows = labels.argmax(-1) < seen
     before = zero_shot(strong, len(has))(images[rows])
     lift = lift_of(won, merged[rows], before, has, trusted)
-    after = merge(strong, says, posterior, chosen, share, trusted).held_out
+    after = merge(strong, says, posterior, chosen, counts, trusted).held_out
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
 
 def test_nothing_is_widened_where_all_of_a_few_classes_have_images():
     strong, posterior, chosen = known(World(3, classes=4))
     strong = replace(strong, logit_scale=2.0)
-    share, every = torch.full((4,), 0.8).double(), torch.ones(4, dtype=torch.bool)
-    scores = zero_shot(strong, 4)(strong.unit_images(chosen.rows))
+    counts, every = torch.full((4,), 40.0).double(), torch.ones(4, dtype=torch.bool)
+    first, share = zero_shot(strong, 4), shares_of_images(counts, len(strong))
+    scores = first(strong.unit_images(chosen.rows))
     assert calming(scores, posterior[chosen.rows], every) == 1 < widening(scores, chosen.held_out, every)
-    found = merge(strong, [], posterior, chosen, share, trusted=True).held_out
+    found = merge(strong, NOBODY, posterior, chosen, counts, trusted=True).held_out
     torch.testing.assert_close(found, blend(scores, chosen.held_out, share), atol=1e-3, rtol=1e-3)
 
 
@@ -154,10 +176,11 @@ def test_classes_without_images_are_lifted_less_where_they_would_take_images(
 ):
     strong, posterior, chosen = part
     strong = replace(strong, logit_scale=2.0)
-    share = share_of(posterior.shape[1], posterior.shape[1] - 1)
+    classes = posterior.shape[1]
+    counts = counts_of(classes, classes - 1)
 
     def bias(some: Chosen) -> float:
-        return merge(strong, [], posterior, some, share, trusted=False).classifier.bias[-1].item()
+        return merge(strong, NOBODY, posterior, some, counts, trusted=False).classifier.bias[-1].item()
 
     unsure = replace(chosen, held_out=0.1 * chosen.held_out)
     assert bias(unsure) < bias(chosen) - 0.1

@@ -10,8 +10,9 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.unseen import (
     RHO,
     UNTESTED,
+    Carried,
     Novelty,
-    carriers,
+    carry,
     centred,
     corrections,
     joint_moments,
@@ -19,13 +20,16 @@ from transmiter_cli.method.unseen import (
     novelty,
     some_rows,
     text_anchors,
-    unseen_classifier,
     way_weights,
     zero_shot,
 )
 
 TRAIN = slice(0, 300)
-WHOLE = Novelty(slope=0.0, share=1.0)
+
+
+def whole(classes: int) -> Novelty:
+    """The whole of what a teacher says is new."""
+    return Novelty(slope=torch.zeros(classes).double(), share=torch.ones(classes).double())
 
 
 def teacher_of(world: World) -> tuple[Embeddings, Teacher]:
@@ -56,9 +60,9 @@ def test_joint_moments_are_covariances_of_both_embeddings_and_the_answers(seed: 
 
 def test_the_direct_way_is_a_centred_ridge_regression(world: World):
     strong, teacher = teacher_of(world)
-    found = corrections(
-        text_anchors(strong, teacher.weak), teacher, joint_moments(strong, teacher, every(strong)), WHOLE
-    )["direct", "whole"]
+    moments = joint_moments(strong, teacher, every(strong))
+    anchors = text_anchors(strong, teacher.weak)
+    found = corrections(anchors, teacher, moments, whole(world.classes))["direct", "whole"]
     images, said = strong.unit_images().double(), centred(teacher.finetuned.double())
     x, y = images - images.mean(0), said - said.mean(0)
     level = RHO * (x.T @ x).diagonal().mean() * torch.eye(x.shape[1]).double()
@@ -72,9 +76,8 @@ def test_the_bridge_is_exact_between_rotations_of_the_same_embeddings():
     weak = Embeddings(strong.images @ turn, strong.texts @ turn, strong.logit_scale)
     heads = torch.randn(5, 8, generator=torch.Generator().manual_seed(2))
     teacher = Teacher(weak.unit_images() @ heads.T, weak, heads)
-    found = corrections(
-        text_anchors(strong, teacher.weak), teacher, joint_moments(strong, teacher, every(strong)), WHOLE
-    )["bridged", "whole"]
+    moments = joint_moments(strong, teacher, every(strong))
+    found = corrections(text_anchors(strong, teacher.weak), teacher, moments, whole(5))["bridged", "whole"]
     answers = centred(teacher.finetuned.double())
     scores = found(strong.unit_images())
     assert torch.corrcoef(torch.stack([scores.flatten(), answers.flatten()]))[0, 1] > 0.99
@@ -85,10 +88,13 @@ def test_the_bridge_is_exact_between_rotations_of_the_same_embeddings():
 def test_answers_that_are_only_scaled_are_nothing_new(factor: float, offset: float):
     weak = random_embeddings(50, 9, 5, 0)
     plain = Teacher(torch.zeros(50, 6), weak)
-    scaled = Teacher(factor * plain.weak_logits[:] + offset, weak)
-    found = novelty(scaled, torch.tensor([False, False, True, True, True, False]), torch.arange(50))
-    assert found.slope == pytest.approx(factor, rel=1e-3)
-    assert found.share < 0.01
+    unseen = torch.tensor([False, False, True, True, True, False])
+    logits = factor * plain.weak_logits[:] + offset
+    logits[:, ~unseen] = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    found = novelty(Teacher(logits, weak), ~unseen, torch.arange(50))
+    assert found.slope[unseen].tolist() == pytest.approx([factor] * 3, rel=1e-3)
+    assert (found.share[unseen] < 0.01).all()
+    assert (found.share[~unseen] > 0.9).all()
 
 
 def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: World):
@@ -96,7 +102,7 @@ def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: 
     same = Teacher(2 * teacher.weak_logits[:], teacher.weak)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
-    found = unseen_classifier(strong, carriers(strong, [same], [1.0], log_posterior, seen), ~seen, every(strong))
+    found = carry(strong, 1.0, [same], [1.0], log_posterior, seen).classifier(strong, seen, every(strong))
     images = strong.unit_images()
     own = zero_shot(strong, world.classes)(images)[:, 4:6]
     torch.testing.assert_close(centred(found(images)[:, 4:6]), centred(own), atol=0.02 * own.std().item(), rtol=0.02)
@@ -105,7 +111,8 @@ def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: 
 def test_an_untrusted_teacher_has_no_say(world: World):
     strong, teacher = teacher_of(world)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
-    assert carriers(strong, [teacher], [0.0], log_posterior, ~mask(world, 4, 5)) == []
+    unseen = mask(world, 4, 5)
+    assert carry(strong, 0.5, [teacher], [0.0], log_posterior, ~unseen) == Carried(1.0, [])
 
 
 def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: World):
@@ -114,10 +121,23 @@ def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: Worl
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
     alone, both = (
-        unseen_classifier(strong, carriers(strong, some, trust, log_posterior, seen), ~seen, every(strong))
+        carry(strong, 0.9, some, trust, log_posterior, seen).classifier(strong, seen, every(strong))
         for some, trust in (([teacher], [0.9]), ([teacher, same], [0.9, 0.9]))
     )
     torch.testing.assert_close(both.weight, alone.weight, rtol=0.05, atol=0.05 * alone.weight.std().item())
+
+
+@pytest.mark.parametrize(("own", "trust", "level"), [(0.4, 0.8, 0.5), (0.8, 0.4, 1.0)])
+def test_a_teacher_that_is_trusted_more_makes_the_strong_models_own_scores_smaller(
+    world: World, own: float, trust: float, level: float
+):
+    strong, teacher = teacher_of(world)
+    same = Teacher(2 * teacher.weak_logits[:], teacher.weak)
+    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
+    seen = ~mask(world, 4, 5)
+    found = carry(strong, own, [same], [trust], log_posterior, seen).classifier(strong, seen, every(strong))
+    expected = level * zero_shot(strong, world.classes).weight
+    torch.testing.assert_close(found.weight, expected, atol=0.02 * expected.std().item(), rtol=0.02)
 
 
 def test_leaving_classes_out_finds_the_route_that_the_answers_take():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import SHRINKAGE, choose_discriminant, fold_moments, fold_rows, grams, held_out
+from transmiter_cli.method.discriminant import choose_discriminant, fold_moments, fold_rows, grams, held_out
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.experts import Teacher, agreement, class_counts, pooled_log_posterior, third_party
-from transmiter_cli.method.merging import ENOUGH, SEEN, merge, shares_of_images
+from transmiter_cli.method.experts import Teacher, class_counts, pooled_log_posterior
+from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
+from transmiter_cli.method.reliability import foretold, reliabilities
 from transmiter_cli.method.ridge import LinearCorrection
-from transmiter_cli.method.unseen import carriers
+from transmiter_cli.method.unseen import carry
 
 HALF, MOST = 0.5, 0.75
 """Shares of the strong model's trust: a teacher with less than the first is useless; with the second it helps, if that
@@ -101,46 +101,6 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
         )
 
 
-def reliabilities(
-    strong: Embeddings,
-    zero_shot: PerImage,
-    teachers: Sequence[Teacher],
-    parts: Sequence[Int[Tensor, " _"]],
-    gram: Sequence[Float[Tensor, "width width"]],
-) -> tuple[float, tuple[float, ...]]:
-    """How far the strong model and each teacher can be trusted, 0 to 1: the smaller of two label-free rates.
-
-    The first is `third_party`, among the strong model, the teacher and its weak twin: contradiction lowers it. The
-    second is how often a discriminant of strong embeddings foretells the model's answer on held-out images:
-    answers that the images do not determine lower it. A strong model that is no worse than the weak one is right at
-    least as often as the root of their agreement, whatever a teacher says.
-    """
-    own, found = [foretold(strong, zero_shot, parts, gram)], list[float]()
-    before = answers(zero_shot)
-    for teacher in teachers:
-        after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
-        pairs = ((before, after), (before, weak), (after, weak))
-        with_teacher, with_weak, between = (agreement(*pair, teacher.classes) for pair in pairs)
-        own.append(max(third_party(with_teacher, with_weak, between), math.sqrt(with_weak)))
-        found.append(
-            min(third_party(with_teacher, between, with_weak), foretold(strong, teacher.finetuned, parts, gram))
-        )
-    return min(own[0], max(own[1:])), tuple(found)
-
-
-def foretold(
-    strong: Embeddings,
-    logits: PerImage,
-    parts: Sequence[Int[Tensor, " _"]],
-    gram: Sequence[Float[Tensor, "width width"]],
-) -> float:
-    """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
-    texts = strong.unit_texts()[: logits.shape[1]].double()
-    moments = fold_moments(strong, softmax_of(logits), parts, gram)
-    found = answers(held_out(strong, moments, texts, parts, SHRINKAGE))
-    return (found == answers(logits)).double().mean().item()
-
-
 def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float]) -> tuple[int, ...]:
     """Which teachers to combine: from all of them, one after the other goes whose absence raises the score.
 
@@ -171,7 +131,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
        shrinkage and temperature are chosen by held-out cross-entropy (`choose_discriminant`).
     4. Classes that hardly any image belongs to, neither by the posterior nor, as far as a teacher is trusted, by the
        held-out answers, keep the strong model's own scores, corrected by what the fine-tuned answers on other images
-       say of them, and lifted to where they compare with the others (`merge`).
+       say of them, and lifted to where they compare with the others (`merge`). Classes with few images go by both.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -201,12 +161,13 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     moments = fold_moments(strong, posterior, parts, gram)
     chosen = choose_discriminant(strong, posterior, texts, parts, moments)
     after = answers(held_out(strong, moments, texts, parts, chosen.shrinkage))
-    share = shares_of_images(images_of_classes(log_posterior, after, max(trust)), len(strong))
-    found = carriers(strong, teachers, trust, log_posterior, share > SEEN)
-    merged = merge(strong, found, posterior, chosen, share, trusted=not all_useless(own, trust))
+    counts = images_of_classes(log_posterior, after, max(trust))
+    seen = have_images(counts, len(strong))
+    carried = carry(strong, own, teachers, trust, log_posterior, seen)
+    merged = merge(strong, carried, posterior, chosen, counts, trusted=not all_useless(own, trust))
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
-    unseen = int((share <= SEEN).sum())
+    unseen = int((~seen).sum())
     verdict = Verdict(own, trust, gain, len(strong), unseen, tested=classes - unseen >= ENOUGH)
     return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import Embeddings
@@ -22,8 +21,6 @@ from transmiter_cli.method.per_image import (
     softmax_of,
 )
 
-LEAST_AGREEMENT = 0.05
-"""Agreement beyond chance below which two models have nothing in common."""
 ROUNDS = 30
 LIKELIEST = 32
 """Classes of each image whose posterior is told apart from that of the others."""
@@ -57,28 +54,6 @@ class Teacher:
     def weak_logits(self) -> Computed:
         """The weak model's zero-shot logits of the classes."""
         return computed_class_logits(self.weak, self.classes)
-
-
-def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
-    """On how many images two models answer alike, beyond chance: 1 always, 0 as often as by chance or less."""
-    rate = (first == second).double().mean().item()
-    return max((classes * rate - 1) / (classes - 1), 0.0)
-
-
-def third_party(first: float, second: float, between: float) -> float:
-    """How often a model is right, beyond chance, from agreements alone.
-
-    If three models err independently, their agreements beyond chance are products of how often each is right
-    beyond chance, a_ij = q_i q_j, so that q_1^2 = a_12 a_13 / a_23 (Platanios et al., UAI 2014).
-
-    Args:
-        first, second: the model's agreements with the two others.
-        between: the agreement of these two. Where they have nothing in common they are no witnesses:
-            the larger of the two agreements is then taken for q^2.
-    """
-    if between < LEAST_AGREEMENT:
-        return math.sqrt(max(first, second))
-    return min(1.0, math.sqrt(first * second / between))
 
 
 def pooled_log_posterior(answers: Sequence[PerImage], reliabilities: Sequence[float]) -> Computed:

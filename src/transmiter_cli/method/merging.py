@@ -6,13 +6,13 @@ the classes without images must be lifted is seen from two sides: what they take
 of images there are; what they win, by leaving classes out: half of those with images are put aside with their images,
 and both classifiers are made of the others.
 
-Where fewer than ENOUGH classes have images, half of them say little, and the discriminant is surest of all. Then strong
-scores are made as wide as its own, and the lift goes by what zero-shot answers take from the classes with images.
+A class with few images goes by both classifiers. Where fewer than ENOUGH classes have images, half of them say little,
+and the discriminant is surest of all. Then strong scores are made as wide as its own, and the lift goes by what
+zero-shot answers take from the classes with images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +22,12 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import TINY, Chosen, Linear, Moments, best_temperature, discriminants
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import PerImage
-from transmiter_cli.method.unseen import Carrier, all_rows, left_out, some_rows, unseen_classifier, zero_shot
+from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows, zero_shot
 
-SEEN = 0.5
-"""A class goes by its own images where they decide more than half of its scores."""
 QUARTER = 0.25
-"""A class with this share of its even share of the images weighs its own statistics and the rest alike."""
+"""With more than this share of its even share of the images, a class has images."""
+FEW = 1.5
+"""A class with so many images goes by them and by what is said of it on others alike."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
 ENOUGH = 5
@@ -36,9 +36,18 @@ REPEATS = 6
 """How often half of the classes is left out."""
 
 
+def have_images(counts: Float[Tensor, " classes"], images: int) -> Bool[Tensor, " classes"]:
+    """Which classes have images, given how many each has of them all: not those with a few stray ones."""
+    return counts > QUARTER * images / len(counts)
+
+
 def shares_of_images(counts: Float[Tensor, " classes"], images: int) -> Float[Tensor, " classes"]:
-    """How far each class goes by its own images, 0 to 1, given how many it has of them all."""
-    return counts.square() / (counts.square() + (QUARTER * images / len(counts)) ** 2)
+    """How far each class goes by its own images, 0 to 1, given how many it has of them all.
+
+    Half where it has hardly more images than one without, and where they are few: then its mean is noise.
+    """
+    half = max(QUARTER * images / len(counts), FEW)
+    return counts.square() / (counts.square() + half**2)
 
 
 @dataclass(frozen=True)
@@ -56,31 +65,31 @@ class Merged:
 
 def merge(
     strong: Embeddings,
-    carriers: Sequence[Carrier],
+    carried: Carried,
     posterior: PerImage,
     chosen: Chosen,
-    share: Float[Tensor, " classes"],
+    counts: Float[Tensor, " classes"],
     trusted: bool,
 ) -> Merged:
-    """The discriminant's scores for classes with images, and those of `unseen_classifier`, lifted, for the others.
+    """The discriminant's scores for classes with images, and those of `Carried`, lifted, for the others.
 
     Args:
         strong: the strong model on the unlabelled images.
-        carriers: what teachers say of classes without images.
+        carried: what is said of classes on other images.
         posterior: the soft labels of the images.
         chosen: the discriminant.
-        share: how far a class goes by its own images, 0 to 1.
+        counts: how many images each class has.
         trusted: whether any teacher is trusted, as for `lift_of`.
     """
-    seen = share > SEEN
+    seen, share = have_images(counts, len(strong)), shares_of_images(counts, len(strong))
     images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
-    first = unseen_classifier(strong, carriers, ~seen, all_rows(strong))
+    first = carried.classifier(strong, seen, all_rows(strong))
     scores = first(images)
     width = calming(scores, labels, seen)
     if int(seen.sum()) < min(ENOUGH, len(seen)):
         width = max(width, widening(scores, chosen.held_out, seen))
     held_out = blend(width * scores, chosen.held_out, share)
-    won = margins_left_out(strong, carriers, posterior, chosen, share, width)
+    won = margins_left_out(strong, carried, posterior, chosen, counts, width)
     known = seen[labels.argmax(-1)]
     before = zero_shot(strong, len(seen))(images[known])
     lift = ~seen * lift_of(won, held_out[known], before, seen, trusted)
@@ -132,17 +141,17 @@ def blend(
 
 def margins_left_out(
     strong: Embeddings,
-    carriers: Sequence[Carrier],
+    carried: Carried,
     posterior: PerImage,
     chosen: Chosen,
-    share: Float[Tensor, " classes"],
+    counts: Float[Tensor, " classes"],
     width: float,
 ) -> Float[Tensor, " left_out"]:
     """By how much images of classes that were left out prefer the others, half of those with images at a time.
 
-    Arguments as for `merge`, and the factor of `unseen_classifier`'s scores. Empty where too few classes have images.
+    Arguments as for `merge`, and the factor of the carried scores. Empty where too few classes have images.
     """
-    seen = share > SEEN
+    seen, share = have_images(counts, len(strong)), shares_of_images(counts, len(strong))
     found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
     if bool(seen.all()) or int(seen.sum()) < ENOUGH:
         return found[0]
@@ -160,7 +169,7 @@ def margins_left_out(
         known = images[~away].double()
         moments = Moments(known.T @ known, labels.T @ known, labels.sum(0))
         own = discriminants(moments, texts, [chosen.shrinkage])[0](images[away]) * chosen.temperature
-        scores = width * unseen_classifier(strong, carriers, out, rows[~away])(images[away])
+        scores = width * carried.classifier(strong, ~out, rows[~away])(images[away])
         found.append(margins(blend(scores, own, share.masked_fill(out, 0.0)), seen & ~out, out).double())
     return torch.cat(found)
 

@@ -14,6 +14,9 @@ better: the whole of L is added at the strength sqrt(1 - correlation^2).
 
 How much to make of each way is seen without labels by leaving classes out: classes that have images are put aside
 with their images, and what the others teach of them is compared with the posterior of all models.
+
+Classes with few images are told of in the same way, beside what their own images say: k and the correlation are then
+those of the classes with images.
 """
 
 from __future__ import annotations
@@ -130,28 +133,35 @@ def centred(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classe
 
 @dataclass(frozen=True)
 class Novelty:
-    """How the fine-tuned answers in classes without images relate to the weak model's own.
+    """How the fine-tuned answers relate to the weak model's own, in the group of classes that each class belongs to.
 
     Attributes:
         slope: k, the least-squares slope of L against Z_w.
         share: sqrt(1 - correlation^2), what is new: 0 where fine-tuning only scaled the weak model's answers.
     """
 
-    slope: float
-    share: float
+    slope: Float[Tensor, " classes"]
+    share: Float[Tensor, " classes"]
 
 
-def novelty(teacher: Teacher, unseen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Novelty:
-    """The novelty of some classes on some images; each row and each class less its mean."""
+def novelty(teacher: Teacher, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Novelty:
+    """The novelty of classes with images and of those without, on some images.
+
+    Fine-tuning may have changed much in the one group, and nothing in the other. Each row and each class less its mean.
+    """
     both: tuple[PerImage, ...] = (teacher.finetuned, teacher.weak_logits)
-    after, before = (logits[rows][:, unseen].double() for logits in both)
-    if after.shape[1] > 1:
-        after, before = centred(after), centred(before)
-    after, before = after - after.mean(0), before - before.mean(0)
-    product, own = (after * before).sum(), before.square().sum()
-    correlation = product / (after.norm() * before.norm()).clamp_min(TINY)
-    new = (1 - correlation.clamp(0, 1).square()).sqrt()
-    return Novelty((product / own.clamp_min(TINY)).item(), new.item())
+    logits = [one[rows].double() for one in both]
+    slope, share = (torch.zeros(len(seen), dtype=torch.float64, device=seen.device) for _ in range(2))
+    for group in (seen, ~seen):
+        after, before = (one[:, group] for one in logits)
+        if after.shape[1] > 1:
+            after, before = centred(after), centred(before)
+        after, before = after - after.mean(0), before - before.mean(0)
+        product, own = (after * before).sum(), before.square().sum()
+        correlation = product / (after.norm() * before.norm()).clamp_min(TINY)
+        slope[group] = product / own.clamp_min(TINY)
+        share[group] = (1 - correlation.clamp(0, 1).square()).sqrt()
+    return Novelty(slope, share)
 
 
 def corrections(anchors: Anchors, teacher: Teacher, moments: JointMoments, new: Novelty) -> dict[Way, Linear]:
@@ -169,16 +179,16 @@ def corrections(anchors: Anchors, teacher: Teacher, moments: JointMoments, new: 
     known = {"direct": direct_known, "bridged": bridge @ own}
     result: dict[Way, Linear] = {}
     for route, share in WAYS:
-        strength, slope = (new.share, 0.0) if share == "whole" else (1.0, new.slope)
+        strength, slope = (new.share, 0 * new.slope) if share == "whole" else (1.0, new.slope)
         weight = strength * (answers[route] - slope * known[route])
-        offset = strength * (moments.answers - slope * moments.mean[d:] @ own)
+        offset = strength * (moments.answers - slope * (moments.mean[d:] @ own))
         result[route, share] = Linear(weight.T, offset - moments.mean[:d] @ weight)
     return result
 
 
-def zero_shot(strong: Embeddings, classes: int) -> Linear:
-    """The strong model's own logits s X T' as a linear classifier."""
-    weight = strong.logit_scale * strong.unit_texts()[:classes].double()
+def zero_shot(strong: Embeddings, classes: int, level: float = 1.0) -> Linear:
+    """The strong model's own logits s X T' as a linear classifier, times `level`."""
+    weight = level * strong.logit_scale * strong.unit_texts()[:classes].double()
     return Linear(weight, weight.new_zeros(classes))
 
 
@@ -212,7 +222,12 @@ def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[I
 
 
 def way_weights(
-    strong: Embeddings, teacher: Teacher, anchors: Anchors, log_posterior: PerImage, seen: Bool[Tensor, " classes"]
+    strong: Embeddings,
+    teacher: Teacher,
+    anchors: Anchors,
+    log_posterior: PerImage,
+    seen: Bool[Tensor, " classes"],
+    level: float = 1.0,
 ) -> dict[Way, float]:
     """The weight of each way: exp(-misses), normalised. A miss is an answer that is not the posterior's.
 
@@ -225,22 +240,23 @@ def way_weights(
         anchors: the texts of both.
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
+        level: what the strong model's own scores are multiplied with.
     """
     if int(seen.sum()) < FEWEST:
         return {UNTESTED: 1.0}
     rows = some_rows(all_rows(strong), len(seen))
     posterior = log_posterior[rows]
     answers = posterior.argmax(-1)
-    base = zero_shot(strong, len(seen))
+    base = zero_shot(strong, len(seen), level)
     misses, asked = torch.zeros(len(WAYS), dtype=torch.float64), 0
     for held in left_out(seen.nonzero().flatten(), 3, REPEATS):
         away = torch.isin(answers, held)
         if bool(away.all()) or not bool(away.any()):
             continue
-        unseen = torch.zeros_like(seen)
-        unseen[held] = True
+        rest = torch.ones_like(seen)
+        rest[held] = False
         kept = rows[~away]
-        found = corrections(anchors, teacher, joint_moments(strong, teacher, kept), novelty(teacher, unseen, kept))
+        found = corrections(anchors, teacher, joint_moments(strong, teacher, kept), novelty(teacher, rest, kept))
         images, wanted = strong.unit_images(rows[away]), posterior[away][:, held].argmax(-1)
         for place, way in enumerate(WAYS):
             misses[place] += (added(base, found[way])(images)[:, held].argmax(-1) != wanted).sum().item()
@@ -253,71 +269,85 @@ def way_weights(
 
 @dataclass(frozen=True)
 class Carrier:
-    """How what one teacher says of classes without images is carried over to the strong model.
+    """How what one teacher says is carried over to the strong model.
 
     Attributes:
         teacher: the fine-tuned model and its weak twin on the unlabelled images.
         anchors: the texts of the strong and the weak model.
         weights: the weight of each way.
-        strength: what its correction is multiplied with, 0 to 1.
+        trust: the teacher's reliability, 0 to 1.
     """
 
     teacher: Teacher
     anchors: Anchors
     weights: dict[Way, float]
-    strength: float
+    trust: float
 
-    def correction(self, strong: Embeddings, unseen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Linear:
+    def correction(self, strong: Embeddings, new: Novelty, rows: Int[Tensor, " rows"]) -> Linear:
         """What is added to the strong model's logits, learned from some images; the mean of all ways."""
-        new = novelty(self.teacher, unseen, some_rows(rows, len(unseen)))
         found = corrections(self.anchors, self.teacher, joint_moments(strong, self.teacher, rows), new)
-        shares = [(self.strength * weight, found[way]) for way, weight in self.weights.items()]
-        weight = torch.stack([share * one.weight for share, one in shares]).sum(0)
-        return Linear(weight, torch.stack([share * one.bias for share, one in shares]).sum(0))
+        weight = torch.stack([share * found[way].weight for way, share in self.weights.items()]).sum(0)
+        return Linear(weight, torch.stack([share * found[way].bias for way, share in self.weights.items()]).sum(0))
 
 
-def carriers(
+@dataclass(frozen=True)
+class Carried:
+    """What the strong model and its teachers say of classes, where none goes by its own images.
+
+    Attributes:
+        level: what the strong model's own scores are multiplied with.
+        carriers: the teachers that are trusted at all.
+    """
+
+    level: float
+    carriers: Sequence[Carrier]
+
+    def classifier(self, strong: Embeddings, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Linear:
+        """The strong model's own scores, and what teachers add to them.
+
+        A correction is as strong as its teacher is trusted. Several are averaged, each weighing as much as it is
+        trusted and says anything new of a class: a head that was fine-tuned on other classes alone says nothing.
+
+        Args:
+            strong: the strong model on the unlabelled images.
+            seen: the classes that have images.
+            rows: the images to learn from.
+        """
+        result = zero_shot(strong, len(seen), self.level)
+        news = [novelty(one.teacher, seen, some_rows(rows, len(seen))) for one in self.carriers]
+        says = [one.trust * new.share for one, new in zip(self.carriers, news, strict=True)]
+        for one, new, say in zip(self.carriers, news, says, strict=True):
+            weight = one.trust * say / torch.stack(says).sum(0).clamp_min(TINY)
+            found = one.correction(strong, new, rows)
+            result = added(result, Linear(weight[:, None] * found.weight, weight * found.bias))
+        return result
+
+
+def carry(
     strong: Embeddings,
+    own: float,
     teachers: Sequence[Teacher],
     trust: Sequence[float],
     log_posterior: PerImage,
     seen: Bool[Tensor, " classes"],
-) -> list[Carrier]:
-    """The teachers that have something to say of classes without images.
+) -> Carried:
+    """How what is said of classes on other images is carried over.
 
-    A correction is as strong as its teacher is trusted. Several are averaged, each weighing as much as it is trusted
-    and says anything new of these classes: a head that was fine-tuned on other classes alone says nothing.
+    The strong model's own scores are made smaller as far as a teacher is trusted more.
 
     Args:
         strong: the strong model on the unlabelled images.
+        own: its reliability, 0 to 1.
         teachers: the fine-tuned models and their weak twins on the same images.
-        trust: the reliability of each, 0 to 1.
+        trust: the reliability of each.
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
     """
-    rows = some_rows(all_rows(strong), len(seen))
-    says = [own * novelty(teacher, ~seen, rows).share for own, teacher in zip(trust, teachers, strict=True)]
+    level = own / max(own, *trust)
     found: list[Carrier] = []
-    for teacher, own, say in zip(teachers, trust, says, strict=True):
-        if say:
+    for teacher, reliability in zip(teachers, trust, strict=True):
+        if reliability:
             anchors = text_anchors(strong, teacher.weak)
-            weights = way_weights(strong, teacher, anchors, log_posterior, seen)
-            found.append(Carrier(teacher, anchors, weights, own * say / sum(says)))
-    return found
-
-
-def unseen_classifier(
-    strong: Embeddings, found: Sequence[Carrier], unseen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]
-) -> Linear:
-    """The classifier for classes without images: the strong model's own scores and what teachers say of other images.
-
-    Args:
-        strong: the strong model on the unlabelled images.
-        found: the teachers that say anything (`carriers`).
-        unseen: the classes without images.
-        rows: the images to learn from.
-    """
-    result = zero_shot(strong, len(unseen))
-    for carrier in found:
-        result = added(result, carrier.correction(strong, unseen, rows))
-    return result
+            weights = way_weights(strong, teacher, anchors, log_posterior, seen, level)
+            found.append(Carrier(teacher, anchors, weights, reliability))
+    return Carried(level, found)

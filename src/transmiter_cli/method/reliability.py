@@ -1,0 +1,121 @@
+"""How far the answers of models can be trusted, from unlabelled images alone.
+
+Where a fine-tuned model and two zero-shot ones differ, no label says who is right, and two against one is no proof:
+zero-shot models share the names of the classes, and what they get wrong by them. Beside names that say little, a right
+teacher looks as one does whose classes are mixed up. Three signs tell them apart:
+
+- *foretold*: a discriminant of strong embeddings, trained on other images, foretells its answers. Not those of a
+  teacher that was trained on random labels.
+- *as fine*: its answers tell the weak model's ones, whatever they are called, as well as the strong model's do. Not
+  those of a teacher that takes several classes for one. Where names say little, zero-shot models do that.
+- *named alike*: no class of it is a class of both zero-shot models under another name. A teacher with mixed-up classes
+  has such ones; models that take several classes for one have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transmiter_cli.method.discriminant import SHRINKAGE, fold_moments, held_out
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.per_image import PerImage, answers, softmax_of
+
+LEAST = 0.1
+"""Below this rate beyond chance, the strong model's answers do not tell the weak model's, and no others need to."""
+
+
+def reliabilities(
+    strong: Embeddings,
+    zero_shot: PerImage,
+    teachers: Sequence[Teacher],
+    parts: Sequence[Int[Tensor, " _"]],
+    gram: Sequence[Float[Tensor, "width width"]],
+) -> tuple[float, tuple[float, ...]]:
+    """How often the strong model and each teacher are right, beyond chance: 0 to 1.
+
+    A teacher t beside the strong model s and its own weak twin w, f being `foretold`:
+
+        q_t = f_t min(1, tells(t, w) / tells(s, w)) max(0, 1 - renamed(t, s) - renamed(t, w))
+
+    If t and s err independently of each other, they agree on q_t q_s of the images beyond chance. As far as t can be
+    trusted, its agreement a_ts with s thus limits how often s is right:
+
+        q_s = (1 - q_t) f_s + min(q_t f_s, a_ts)
+
+    Of several teachers, the most trusted one is heard about s.
+
+    Args:
+        strong: the strong model on the unlabelled images.
+        zero_shot: its logits of the classes.
+        teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
+        parts: disjoint parts of the images, of which each is foretold by the others.
+        gram: X'X of each part.
+    """
+    own, before = foretold(strong, zero_shot, parts, gram), answers(zero_shot)
+    found: list[tuple[float, float]] = []
+    for teacher in teachers:
+        after, weak, classes = answers(teacher.finetuned), answers(teacher.weak_logits), teacher.classes
+        enough = tells(before, weak, classes)
+        fine = min(1.0, tells(after, weak, classes) / enough) if enough >= LEAST else 1.0
+        named = max(0.0, 1.0 - renamed(after, before, classes) - renamed(after, weak, classes))
+        trust = foretold(strong, teacher.finetuned, parts, gram) * fine * named
+        found.append((trust, (1 - trust) * own + min(trust * own, agreement(before, after, classes))))
+    return max(found)[1], tuple(trust for trust, _ in found)
+
+
+def foretold(
+    strong: Embeddings,
+    logits: PerImage,
+    parts: Sequence[Int[Tensor, " _"]],
+    gram: Sequence[Float[Tensor, "width width"]],
+) -> float:
+    """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
+    texts = strong.unit_texts()[: logits.shape[1]].double()
+    moments = fold_moments(strong, softmax_of(logits), parts, gram)
+    found = answers(held_out(strong, moments, texts, parts, SHRINKAGE))
+    return (found == answers(logits)).double().mean().item()
+
+
+def beyond_chance(rate: float, classes: int) -> float:
+    """(C rate - 1) / (C - 1), 0 at least: 1 for always, 0 for as often as by chance or less."""
+    return max((classes * rate - 1) / (classes - 1), 0.0)
+
+
+def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
+    """On how many images two models answer alike, beyond chance."""
+    return beyond_chance((first == second).double().mean().item(), classes)
+
+
+def tells(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
+    """How often a first model's answer tells the second's, beyond chance, whatever the two call it.
+
+    It does where most other images with the same first answer have the same second one.
+    """
+    pairs, counts = torch.unique(first * classes + second, return_counts=True)
+    step = len(first) + 1
+    ordered = (pairs // classes * step + counts).sort().values  # by first answer, then by count
+    said, count = ordered // step, ordered % step
+    again = said[1:] == said[:-1]
+    last = torch.cat([~again, again.new_ones(1)])
+    before = torch.cat([count.new_zeros(1), count[:-1] * again])
+    return beyond_chance(count[last & (count - 1 > before)].sum().item() / len(first), classes)
+
+
+def renamed(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
+    """The share of images in classes that two models tell apart alike, and name differently.
+
+    These are pairs of different answers that go together on most images with the one, and on most with the other.
+    One image alone makes no class.
+    """
+    pairs, counts = torch.unique(first * classes + second, return_counts=True)
+    ours, theirs = pairs // classes, pairs % classes
+    most = torch.minimum(
+        2 * counts - torch.bincount(first, minlength=classes)[ours],
+        2 * counts - torch.bincount(second, minlength=classes)[theirs],
+    )
+    return counts[(most > 0) & (counts > 1) & (ours != theirs)].sum().item() / len(first)

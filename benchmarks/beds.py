@@ -172,6 +172,7 @@ class Bed:
         images: most unlabelled images.
         subset: classes drawn from the data's, all of them if None.
         seen: in base-to-novel, how many classes have images; half of them if None.
+        misnamed: the share of classes that zero-shot models look for under the name of something else.
         open: whether methods may see the teacher's embeddings.
     """
 
@@ -187,6 +188,7 @@ class Bed:
     images: int | None = None
     subset: int | None = None
     seen: int | None = None
+    misnamed: float = 0.0
     open: bool = True
 
     def trial(self, seed: int, setting: str) -> Trial:
@@ -203,6 +205,8 @@ class Bed:
             base[torch.randperm(classes, generator=generator)[self.seen or (classes + 1) // 2 :]] = False
         words = torch.randperm(len(data.tensors["weak.aux"]), generator=generator)[:WORDS]
         weak, strong = (data.model(self.role(name), words) for name in (self.weak, self.strong))
+        if self.misnamed:
+            weak, strong = misname((weak, strong), classes, round(self.misnamed * classes), generator)
         unlabelled = unlabelled[base[data.labels[unlabelled]]]
         teacher = self.make_teacher(data, weak, unlabelled, seed, words)
         return Trial(weak, strong, teacher, unlabelled[: self.images], test, data.labels, base)
@@ -254,6 +258,17 @@ def choose_classes(data: Data, subset: int | None, generator: torch.Generator) -
     return Data(tensors, data.scales, place[data.labels][rows])
 
 
+def misname(
+    models: tuple[Embeddings, Embeddings], classes: int, count: int, generator: torch.Generator
+) -> list[Embeddings]:
+    """So many classes, at random, change their names with as many auxiliary words, the same ones for all models."""
+    chosen = torch.randperm(classes, generator=generator)[:count]
+    words = classes + torch.randperm(len(models[0].texts) - classes, generator=generator)[:count]
+    order = torch.arange(len(models[0].texts))
+    order[chosen], order[words] = words, chosen
+    return [Embeddings(model.images, model.texts[order], model.logit_scale) for model in models]
+
+
 BEDS: dict[str, Bed] = {
     "real": Bed("real"),
     "real, 8 classes": Bed("real", subset=8),
@@ -278,6 +293,12 @@ BAD: dict[str, Bed] = {
     "demo, classes permuted": Bed("demo", teacher="probe", permuted=True),
 }
 """Teachers that are no good."""
+NAMES: dict[str, Bed] = {
+    f"{name}, {part} of the names wrong": replace(BEDS[name], misnamed=share)
+    for name in ("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots")
+    for part, share in (("half", 0.5), ("all", 1.0))
+}
+"""Names that say nothing of some classes."""
 FEW: dict[str, Bed] = {
     f"{name}, {seen} of {classes}": replace((BEDS | BAD)[name], subset=classes, seen=seen)
     for name in ("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots", "half the labels wrong")

@@ -2,7 +2,7 @@
 
     python benchmarks/research.py TABLE ... [--seeds 10]
 
-TABLE is one of rules, unseen, few, self, beds, bad, adapters, auto, teachers, shots; all of them if none is named.
+TABLE is one of rules, unseen, few, self, beds, names, bad, adapters, auto, teachers, shots; all if none is named.
 Numbers are means over seeds of random halves (and, for base-to-novel, random base classes), ± the standard deviation.
 The real embeddings are named by $TRANSMITER_REAL_EMBEDDINGS; without them the rows that need them are left out. The
 bundled task's test digits are never read.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from beds import BAD, BEDS, FEW, SETTINGS, Bed, find_real
+from beds import BAD, BEDS, FEW, NAMES, SETTINGS, Bed, find_real
 from curves import svg_curves
 from few_shot import SHOTS, few_shot_scores
 from rules import ADAPTERS, AUTO, MAIN, RULES, SELF_TRAINED, UNSEEN, Rule, discriminant, teacher_of, zero_shot
@@ -175,6 +175,7 @@ def main() -> None:
             "Rules", RULES, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
         ),
         "beds": lambda seeds: beds_by_rule("Beds", main_rules, usable(BEDS), seeds),
+        "names": lambda seeds: beds_by_rule("Names that say nothing", main_rules, usable(NAMES), seeds),
         "bad": lambda seeds: (
             beds_by_rule("Bad teachers", main_rules, usable(BAD), seeds),
             verdicts(usable(BEDS | BAD), seeds),

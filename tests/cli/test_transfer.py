@@ -85,6 +85,21 @@ def test_a_strong_model_that_is_the_weak_one_is_warned_of(run: Cli):
     assert "Warning: demo-weak has the very weights of the weak model" in outcome.err
 
 
+def test_names_that_say_nothing_do_not_hide_a_good_teacher(run: Cli, tmp_path: Path):
+    """Digits under the names of other characters: zero-shot models know little of them, the teacher knows them."""
+    digits = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    names = {digit: f"letter {letter}" for digit, letter in zip(digits, "bfhjkmrwxy", strict=True)}
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    assert "by their names" not in run(*TRANSFER, "--method", "discriminant").err
+    assert run(*FIT, "--finetuned", "probe", "--classes", "names.json", "--force").code == 0
+    outcome = run(*TRANSFER, "--method", "discriminant")
+    assert "verdict       helps" in outcome.out
+    assert "demo-strong knows little of these classes by their names" in outcome.err
+    rows = json.loads(run("eval", "--json").out)["rows"]
+    assert rows["strong"]["top1"] < 0.5
+    assert rows["discriminant"]["top1"] > max(0.9, rows["eft"]["top1"])
+
+
 def test_refine_starts_from_the_discriminant(run: Cli, tmp_path: Path):
     assert run(*TRANSFER, "--method", "discriminant").code == 0
     outcome = run("refine", "--method", "discriminant", "--shots", 8)

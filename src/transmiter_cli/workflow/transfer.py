@@ -121,6 +121,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
             forget_stale(run, encoder, options.methods, [result.path for result in results])
         forget_unused(run)
     note_unseen_classes(results, len(task.classes), run, workspace)
+    note_poor_names(results, workspace)
     return results
 
 
@@ -164,6 +165,19 @@ def note_unseen_classes(results: Sequence[TransferResult], classes: int, run: Ru
                 f"By {one.strong}, hardly any image shows {unseen} of {classes} classes. On these, "
                 "what was transferred may be worse than zero-shot, and no verdict tells. Once there are some of them, "
                 f"without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
+            )
+
+
+def note_poor_names(results: Sequence[TransferResult], workspace: Workspace) -> None:
+    """Say so where a strong model's zero-shot answers are trusted less than half as much as a fine-tuned model's."""
+    for one in results:
+        verdict = one.settings.get("verdict")
+        if verdict and verdict["strong"] < 0.5 * max(verdict["teachers"]):
+            workspace.reporter.note(
+                f"{one.strong} knows little of these classes by their names: zero-shot, it is trusted "
+                f"{verdict['strong']:.2f}, the fine-tuned model {max(verdict['teachers']):.2f}. If the names say "
+                "little, others (fit --classes, --templates) give the adapter, and classes without images, more to go "
+                "by."
             )
 
 

@@ -23,9 +23,9 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.merging import (
     CALMEST,
     ENOUGH,
-    FEW,
     QUARTER,
     REPEATS,
+    SCARCE,
     best_lift,
     blend,
     calming,
@@ -70,7 +70,7 @@ def test_a_class_goes_by_its_own_images_unless_they_are_few_or_stray():
     torch.testing.assert_close(shares_of_images(stray, many), torch.tensor([1.0, 0.5, 0.0]).double(), atol=0.01, rtol=0)
     assert have_images(stray + torch.tensor([0, 1, 0]), many).tolist() == [True, True, False]
     assert have_images(stray, many).tolist() == [True, False, False]
-    some = torch.tensor([3.0, FEW, 1.0]).double()
+    some = torch.tensor([3.0, SCARCE, 1.0]).double()
     assert have_images(some, few).all()
     torch.testing.assert_close(shares_of_images(some, few), torch.tensor([0.8, 0.5, 4 / 13]).double())
 

@@ -39,6 +39,8 @@ class Verdict:
         images: how many unlabelled images there were.
         unseen: how many classes hardly any of them belongs to.
         tested: whether enough classes have images to leave half of them out and see how these fare.
+        named: whether zero-shot models confirm the names of the most trusted teacher's classes. If not, they may say
+            little, or be mixed up.
     """
 
     strong: float
@@ -47,6 +49,7 @@ class Verdict:
     images: int
     unseen: int = 0
     tested: bool = True
+    named: bool = True
 
     @property
     def word(self) -> str:
@@ -55,13 +58,13 @@ class Verdict:
             return "unsure"
         if all_useless(self.strong, self.teachers):
             return "useless teacher"
-        trusted = max(self.teachers) >= max(MOST * self.strong, HALF)
+        trusted = self.named and max(self.teachers) >= max(MOST * self.strong, HALF)
         return "helps" if trusted and self.gain > 0 and (self.tested or not self.unseen) else "unsure"
 
     def as_json(self) -> dict[str, Any]:
         """What an artefact keeps of it."""
         trust = {"strong": self.strong, "teachers": list(self.teachers)}
-        return {"verdict": self.word, **trust, "gain": self.gain, "unseen": self.unseen}
+        return {"verdict": self.word, **trust, "gain": self.gain, "unseen": self.unseen, "named": self.named}
 
 
 def all_useless(strong: float, teachers: Sequence[float]) -> bool:
@@ -144,10 +147,11 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     zero_shot = computed_class_logits(strong, classes)
     parts = fold_rows(len(strong))
     gram = grams(strong, parts)
-    own, trust = reliabilities(strong, zero_shot, teachers, parts, gram)
+    found = reliabilities(strong, zero_shot, teachers, parts, gram)
+    own, trust = found.strong, tuple(q if q >= HALF * found.strong else 0.0 for q in found.teachers)
     if not max(own, *trust):
         nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)
-        return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong))
+        return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=found.named)
 
     def pooled(some: Sequence[int]) -> PerImage:
         models = [zero_shot, *(teachers[one].finetuned for one in some)]
@@ -168,7 +172,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen = int((~seen).sum())
-    verdict = Verdict(own, trust, gain, len(strong), unseen, tested=classes - unseen >= ENOUGH)
+    verdict = Verdict(own, trust, gain, len(strong), unseen, classes - unseen >= ENOUGH, found.named)
     return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
 
 

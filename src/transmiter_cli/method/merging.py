@@ -26,7 +26,7 @@ from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows,
 
 QUARTER = 0.25
 """With more than this share of its even share of the images, a class has images."""
-FEW = 1.5
+SCARCE = 1.5
 """A class with so many images goes by them and by what is said of it on others alike."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
@@ -46,7 +46,7 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int) -> Float[Te
 
     Half where it has hardly more images than one without, and where they are few: then its mean is noise.
     """
-    half = max(QUARTER * images / len(counts), FEW)
+    half = max(QUARTER * images / len(counts), SCARCE)
     return counts.square() / (counts.square() + half**2)
 
 
@@ -169,6 +169,7 @@ def margins_left_out(
         known = images[~away].double()
         moments = Moments(known.T @ known, labels.T @ known, labels.sum(0))
         own = discriminants(moments, texts, [chosen.shrinkage])[0](images[away]) * chosen.temperature
+        # Of classes that never had images, a teacher may know nothing: they are no part of the trial.
         scores = width * carried.classifier(strong, ~out, rows[~away])(images[away])
         found.append(margins(blend(scores, own, share.masked_fill(out, 0.0)), seen & ~out, out).double())
     return torch.cat(found)

@@ -2,19 +2,20 @@
 
 Where a fine-tuned model and two zero-shot ones differ, no label says who is right, and two against one is no proof:
 zero-shot models share the names of the classes, and what they get wrong by them. Beside names that say little, a right
-teacher looks as one does whose classes are mixed up. Three signs tell them apart:
+teacher looks much as one does whose classes are mixed up. Three signs tell them apart:
 
 - *foretold*: a discriminant of strong embeddings, trained on other images, foretells its answers. Not those of a
   teacher that was trained on random labels.
 - *as fine*: its answers tell the weak model's ones, whatever they are called, as well as the strong model's do. Not
   those of a teacher that takes several classes for one. Where names say little, zero-shot models do that.
-- *named alike*: no class of it is a class of both zero-shot models under another name. A teacher with mixed-up classes
-  has such ones; models that take several classes for one have none.
+- *named alike*: classes that it tells apart as a zero-shot model does have the same names in both. Not those of a
+  teacher with mixed-up classes. Where zero-shot models take many classes for one, hardly any class is told apart alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -25,8 +26,23 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import PerImage, answers, softmax_of
 
-LEAST = 0.1
-"""Below this rate beyond chance, the strong model's answers do not tell the weak model's, and no others need to."""
+SLACK = 0.1
+"""Shares of the images that differ by this much say nothing: chance, and names that happen to fit another class."""
+
+
+@dataclass(frozen=True)
+class Reliabilities:
+    """How often models are right, beyond chance: 0 to 1.
+
+    Attributes:
+        strong: the zero-shot strong model.
+        teachers: each fine-tuned model.
+        named: whether zero-shot models confirm the names of the most trusted teacher's classes.
+    """
+
+    strong: float
+    teachers: tuple[float, ...]
+    named: bool
 
 
 def reliabilities(
@@ -35,13 +51,14 @@ def reliabilities(
     teachers: Sequence[Teacher],
     parts: Sequence[Int[Tensor, " _"]],
     gram: Sequence[Float[Tensor, "width width"]],
-) -> tuple[float, tuple[float, ...]]:
-    """How often the strong model and each teacher are right, beyond chance: 0 to 1.
+) -> Reliabilities:
+    """How often the strong model and each teacher are right.
 
-    A teacher t beside the strong model s and its own weak twin w, f being `foretold`:
+    A teacher t beside the strong model s and its own weak twin w is right as often as
 
-        q_t = f_t min(1, tells(t, w) / tells(s, w)) max(0, 1 - renamed(t, s) - renamed(t, w))
+        q_t = f_t min(1, (tells(t, w) + e) / (tells(s, w) + e)) (same + e) / (same + renamed + e),
 
+    f being `foretold` beyond chance, `same` and `renamed` the sums of `alike` over s and w, and e = max(SLACK, N^-1/2).
     If t and s err independently of each other, they agree on q_t q_s of the images beyond chance. As far as t can be
     trusted, its agreement a_ts with s thus limits how often s is right:
 
@@ -56,16 +73,20 @@ def reliabilities(
         parts: disjoint parts of the images, of which each is foretold by the others.
         gram: X'X of each part.
     """
-    own, before = foretold(strong, zero_shot, parts, gram), answers(zero_shot)
-    found: list[tuple[float, float]] = []
+    before, classes = answers(zero_shot), zero_shot.shape[1]
+    own = beyond_chance(foretold(strong, zero_shot, parts, gram), classes)
+    slack = max(SLACK, len(strong) ** -0.5)
+    found: list[Reliabilities] = []
     for teacher in teachers:
-        after, weak, classes = answers(teacher.finetuned), answers(teacher.weak_logits), teacher.classes
-        enough = tells(before, weak, classes)
-        fine = min(1.0, tells(after, weak, classes) / enough) if enough >= LEAST else 1.0
-        named = max(0.0, 1.0 - renamed(after, before, classes) - renamed(after, weak, classes))
-        trust = foretold(strong, teacher.finetuned, parts, gram) * fine * named
-        found.append((trust, (1 - trust) * own + min(trust * own, agreement(before, after, classes))))
-    return max(found)[1], tuple(trust for trust, _ in found)
+        after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
+        fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
+        same, renamed = map(sum, zip(alike(after, before, classes), alike(after, weak, classes), strict=True))
+        named = (same + slack) / (same + renamed + slack)
+        trust = beyond_chance(foretold(strong, teacher.finetuned, parts, gram), classes) * fine * named
+        limited = (1 - trust) * own + min(trust * own, agreement(before, after, classes))
+        found.append(Reliabilities(limited, (trust,), same > renamed + slack))
+    best = max(found, key=lambda one: one.teachers)
+    return Reliabilities(best.strong, tuple(one.teachers[0] for one in found), best.named)
 
 
 def foretold(
@@ -106,16 +127,17 @@ def tells(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes
     return beyond_chance(count[last & (count - 1 > before)].sum().item() / len(first), classes)
 
 
-def renamed(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
-    """The share of images in classes that two models tell apart alike, and name differently.
+def alike(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> tuple[float, float]:
+    """The shares of images in classes that two models tell apart alike: under the same name, and under another.
 
-    These are pairs of different answers that go together on most images with the one, and on most with the other.
-    One image alone makes no class.
+    Two answers are one class if they go together on most images with the one, and on most with the other. One image
+    alone makes no class.
     """
     pairs, counts = torch.unique(first * classes + second, return_counts=True)
     ours, theirs = pairs // classes, pairs % classes
-    most = torch.minimum(
-        2 * counts - torch.bincount(first, minlength=classes)[ours],
-        2 * counts - torch.bincount(second, minlength=classes)[theirs],
+    larger = torch.maximum(
+        torch.bincount(first, minlength=classes)[ours], torch.bincount(second, minlength=classes)[theirs]
     )
-    return counts[(most > 0) & (counts > 1) & (ours != theirs)].sum().item() / len(first)
+    one = (2 * counts > larger) & (counts > 1)
+    same, other = (counts[one & names].sum().item() / len(first) for names in (ours == theirs, ours != theirs))
+    return same, other

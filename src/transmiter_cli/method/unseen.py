@@ -343,7 +343,7 @@ def carry(
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
     """
-    level = own / max(own, *trust)
+    level = own / max(own, *trust, TINY)
     found: list[Carrier] = []
     for teacher, reliability in zip(teachers, trust, strict=True):
         if reliability:

@@ -121,7 +121,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
             forget_stale(run, encoder, options.methods, [result.path for result in results])
         forget_unused(run)
     note_unseen_classes(results, len(task.classes), run, workspace)
-    note_poor_names(results, workspace)
+    warn_of_unconfirmed_names(results, workspace)
     return results
 
 
@@ -168,16 +168,15 @@ def note_unseen_classes(results: Sequence[TransferResult], classes: int, run: Ru
             )
 
 
-def note_poor_names(results: Sequence[TransferResult], workspace: Workspace) -> None:
-    """Say so where a strong model's zero-shot answers are trusted less than half as much as a fine-tuned model's."""
+def warn_of_unconfirmed_names(results: Sequence[TransferResult], workspace: Workspace) -> None:
+    """Say so where zero-shot models do not confirm the names of a fine-tuned model's classes, which is followed."""
     for one in results:
         verdict = one.settings.get("verdict")
-        if verdict and verdict["strong"] < 0.5 * max(verdict["teachers"]):
-            workspace.reporter.note(
-                f"{one.strong} knows little of these classes by their names: zero-shot, it is trusted "
-                f"{verdict['strong']:.2f}, the fine-tuned model {max(verdict['teachers']):.2f}. If the names say "
-                "little, others (fit --classes, --templates) give the adapter, and classes without images, more to go "
-                "by."
+        if verdict and not verdict["named"] and verdict["verdict"] != "useless teacher":
+            workspace.reporter.warn(
+                f"Zero-shot models hardly know the fine-tuned model's classes by these names (to {one.strong}). Either "
+                "the names say little, and all is well, or the fine-tuned model has its classes in another order, and "
+                "all is wrong: without labels the two look alike. Check the order; eval with a few labels tells."
             )
 
 

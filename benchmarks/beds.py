@@ -294,9 +294,13 @@ BAD: dict[str, Bed] = {
 }
 """Teachers that are no good."""
 NAMES: dict[str, Bed] = {
-    f"{name}, {part} of the names wrong": replace(BEDS[name], misnamed=share)
-    for name in ("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots")
-    for part, share in (("half", 0.5), ("all", 1.0))
+    f"{name}, {part} of the names wrong": replace((BEDS | BAD)[name], misnamed=share)
+    for names, parts in (
+        (("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots"), {"half": 0.5, "all": 1.0}),
+        (("classes permuted", "demo, classes permuted"), {"a fifth": 0.2, "half": 0.5}),
+    )
+    for name in names
+    for part, share in parts.items()
 }
 """Names that say nothing of some classes."""
 FEW: dict[str, Bed] = {

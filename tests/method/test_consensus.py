@@ -10,6 +10,7 @@ from transmiter_cli.method import consensus, merging
 from transmiter_cli.method.consensus import (
     Verdict,
     allies,
+    believed,
     discriminant_transfer,
     expected_gain,
     images_of_classes,
@@ -106,6 +107,11 @@ def test_no_teacher_is_said_to_help_whose_classes_zero_shot_models_do_not_know_b
     assert Verdict(0.8, (0.3,), 0.1, images=100, named=False).word == "useless teacher"
 
 
+def test_useless_teachers_have_no_say():
+    found = Reliabilities(0.6, (0.29, 0.31, 0.59, 0.61), (True, True, False, False))
+    assert believed(found) == (0.0, 0.31, 0.0, 0.61)
+
+
 def test_no_gain_is_larger_than_the_share_of_answers_that_changed():
     zeros, ones = torch.zeros(100, dtype=torch.long), torch.ones(100, dtype=torch.long)
     some = (torch.arange(100) < 10).long()
@@ -160,7 +166,7 @@ def test_no_class_is_lowered_where_a_teacher_is_trusted(world: World, trusted: b
 
 
 def test_where_nobody_can_be_trusted_nothing_changes(world: World):
-    with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (0.0,), False)):
+    with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (0.0,), (False,))):
         correction, verdict = discriminant_transfer(
             world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)]
         )

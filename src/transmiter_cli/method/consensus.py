@@ -16,7 +16,7 @@ from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, class_counts, pooled_log_posterior
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
-from transmiter_cli.method.reliability import foretold, reliabilities
+from transmiter_cli.method.reliability import Reliabilities, foretold, reliabilities
 from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.unseen import carry
 
@@ -65,6 +65,16 @@ class Verdict:
         """What an artefact keeps of it."""
         trust = {"strong": self.strong, "teachers": list(self.teachers)}
         return {"verdict": self.word, **trust, "gain": self.gain, "unseen": self.unseen, "named": self.named}
+
+
+def believed(found: Reliabilities) -> tuple[float, ...]:
+    """The trust in each teacher, 0 in one that is useless: it has no say.
+
+    That is one with less than half of the strong model's trust; with less than all of it, if zero-shot models do not
+    confirm the names of its classes.
+    """
+    least = [found.strong * (HALF if named else 1.0) for named in found.named]
+    return tuple(trust if trust >= enough else 0.0 for trust, enough in zip(found.teachers, least, strict=True))
 
 
 def all_useless(strong: float, teachers: Sequence[float]) -> bool:
@@ -148,10 +158,10 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     parts = fold_rows(len(strong))
     gram = grams(strong, parts)
     found = reliabilities(strong, zero_shot, teachers, parts, gram)
-    own, trust = found.strong, tuple(q if q >= HALF * found.strong else 0.0 for q in found.teachers)
+    own, trust = found.strong, believed(found)
     if not max(own, *trust):
         nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)
-        return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=found.named)
+        return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=any(found.named))
 
     def pooled(some: Sequence[int]) -> PerImage:
         models = [zero_shot, *(teachers[one].finetuned for one in some)]
@@ -172,7 +182,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen = int((~seen).sum())
-    verdict = Verdict(own, trust, gain, len(strong), unseen, classes - unseen >= ENOUGH, found.named)
+    named = found.named[max(range(len(trust)), key=lambda one: trust[one])]
+    verdict = Verdict(own, trust, gain, len(strong), unseen, classes - unseen >= ENOUGH, named)
     return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
 
 

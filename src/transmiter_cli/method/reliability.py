@@ -37,12 +37,13 @@ class Reliabilities:
     Attributes:
         strong: the zero-shot strong model.
         teachers: each fine-tuned model.
-        named: whether zero-shot models confirm the names of the most trusted teacher's classes.
+        named: whether zero-shot models confirm the names of each one's classes: more of these have the same name in
+            both than another.
     """
 
     strong: float
     teachers: tuple[float, ...]
-    named: bool
+    named: tuple[bool, ...]
 
 
 def reliabilities(
@@ -76,7 +77,7 @@ def reliabilities(
     before, classes = answers(zero_shot), zero_shot.shape[1]
     own = beyond_chance(foretold(strong, zero_shot, parts, gram), classes)
     slack = max(SLACK, len(strong) ** -0.5)
-    found: list[Reliabilities] = []
+    found: list[tuple[float, float, bool]] = []
     for teacher in teachers:
         after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
         fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
@@ -84,9 +85,8 @@ def reliabilities(
         named = (same + slack) / (same + renamed + slack)
         trust = beyond_chance(foretold(strong, teacher.finetuned, parts, gram), classes) * fine * named
         limited = (1 - trust) * own + min(trust * own, agreement(before, after, classes))
-        found.append(Reliabilities(limited, (trust,), same > renamed + slack))
-    best = max(found, key=lambda one: one.teachers)
-    return Reliabilities(best.strong, tuple(one.teachers[0] for one in found), best.named)
+        found.append((trust, limited, same > renamed + slack))
+    return Reliabilities(max(found)[1], tuple(trust for trust, _, _ in found), tuple(named for _, _, named in found))
 
 
 def foretold(

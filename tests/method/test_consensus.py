@@ -175,17 +175,17 @@ def test_where_nobody_can_be_trusted_nothing_changes(world: World):
     assert not correction.bias.any()
 
 
-@pytest.mark.parametrize("misnamed", [6, 12])
+@pytest.mark.parametrize("misnamed", [3, 6])
 def test_names_that_say_little_do_not_hide_a_good_teacher(misnamed: int):
-    """Half of the classes, or all of them, have the names of something else: the strong model is no judge there."""
+    """Some classes have the names of something else: the strong model is no judge there."""
     world = World(0, images=800, classes=12)
     names = torch.cat([torch.arange(12 - misnamed), 30 + torch.arange(misnamed)])
     for model in (world.strong, world.weak):
         model.texts[:12] = model.texts[names]
     before, after, verdict = rates(world, [teacher(world, world.finetuned_logits)])
-    assert before < 0.6
-    assert after > 0.8
-    assert verdict.named == (misnamed < 12)
+    assert before < 0.7
+    assert after > 0.9
+    assert verdict.named
 
 
 def test_a_teacher_goes_whose_absence_helps():

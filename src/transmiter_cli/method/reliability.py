@@ -8,8 +8,8 @@ teacher looks much as one does whose classes are mixed up. Three signs tell them
   teacher that was trained on random labels.
 - *as fine*: its answers tell the weak model's ones, whatever they are called, as well as the strong model's do. Not
   those of a teacher that takes several classes for one. Where names say little, zero-shot models do that.
-- *named alike*: classes that it tells apart as a zero-shot model does have the same names in both. Not those of a
-  teacher with mixed-up classes. Where zero-shot models take many classes for one, hardly any class is told apart alike.
+- *named alike*: what zero-shot answers tell of its answers, they tell by the same name. Not those of a teacher with
+  mixed-up classes. Where names say little, they tell little, by whatever name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import PerImage, answers, softmax_of
 
 SLACK = 0.1
-"""Shares of the images that differ by this much say nothing: chance, and names that happen to fit another class."""
+"""Rates that differ by this much differ by chance."""
+SHARED = 0.3
+"""What zero-shot answers tell of others under other names is no mix-up up to this rate: a word for three classes tells
+one of them."""
+CONFIRMED = 0.5
+"""Zero-shot models confirm the names of a teacher's classes if these cost it no more trust than this factor."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,7 @@ class Reliabilities:
     Attributes:
         strong: the zero-shot strong model.
         teachers: each fine-tuned model.
-        named: whether zero-shot models confirm the names of each one's classes: more of these have the same name in
-            both than another.
+        named: whether zero-shot models confirm the names of each one's classes.
     """
 
     strong: float
@@ -57,11 +61,12 @@ def reliabilities(
 
     A teacher t beside the strong model s and its own weak twin w is right as often as
 
-        q_t = f_t min(1, (tells(t, w) + e) / (tells(s, w) + e)) (same + e) / (same + renamed + e),
+        q_t = f_t min(1, (tells(t, w) + e) / (tells(s, w) + e)) n_s n_w,  n_z = min(1, (a_tz + h) / (tells(z, t) + h)),
 
-    f being `foretold` beyond chance, `same` and `renamed` the sums of `alike` over s and w, and e = max(SLACK, N^-1/2).
-    If t and s err independently of each other, they agree on q_t q_s of the images beyond chance. As far as t can be
-    trusted, its agreement a_ts with s thus limits how often s is right:
+    f being `foretold` beyond chance, a the `agreement` of two models, e = max(SLACK, N^-1/2) and h = SHARED. n is how
+    much of what zero-shot answers tell of t's they tell by the same name. If t and s err independently of each other,
+    they agree on q_t q_s of the images beyond chance. As far as t can be trusted, its agreement a_ts with s thus limits
+    how often s is right:
 
         q_s = (1 - q_t) f_s + min(q_t f_s, a_ts)
 
@@ -81,11 +86,10 @@ def reliabilities(
     for teacher in teachers:
         after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
         fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
-        same, renamed = map(sum, zip(alike(after, before, classes), alike(after, weak, classes), strict=True))
-        named = (same + slack) / (same + renamed + slack)
+        named = named_alike(before, after, classes) * named_alike(weak, after, classes)
         trust = beyond_chance(foretold(strong, teacher.finetuned, parts, gram), classes) * fine * named
         limited = (1 - trust) * own + min(trust * own, agreement(before, after, classes))
-        found.append((trust, limited, same > renamed + slack))
+        found.append((trust, limited, named >= CONFIRMED))
     return Reliabilities(max(found)[1], tuple(trust for trust, _, _ in found), tuple(named for _, _, named in found))
 
 
@@ -127,17 +131,6 @@ def tells(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes
     return beyond_chance(count[last & (count - 1 > before)].sum().item() / len(first), classes)
 
 
-def alike(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> tuple[float, float]:
-    """The shares of images in classes that two models tell apart alike: under the same name, and under another.
-
-    Two answers are one class if they go together on most images with the one, and on most with the other. One image
-    alone makes no class.
-    """
-    pairs, counts = torch.unique(first * classes + second, return_counts=True)
-    ours, theirs = pairs // classes, pairs % classes
-    larger = torch.maximum(
-        torch.bincount(first, minlength=classes)[ours], torch.bincount(second, minlength=classes)[theirs]
-    )
-    one = (2 * counts > larger) & (counts > 1)
-    same, other = (counts[one & names].sum().item() / len(first) for names in (ours == theirs, ours != theirs))
-    return same, other
+def named_alike(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
+    """How much of what a first model's answers tell of the second's they tell by the same name: 0 to 1."""
+    return min(1.0, (agreement(first, second, classes) + SHARED) / (tells(first, second, classes) + SHARED))

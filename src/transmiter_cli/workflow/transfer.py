@@ -169,14 +169,15 @@ def note_unseen_classes(results: Sequence[TransferResult], classes: int, run: Ru
 
 
 def warn_of_unconfirmed_names(results: Sequence[TransferResult], workspace: Workspace) -> None:
-    """Say so where zero-shot models do not confirm the names of a fine-tuned model's classes, which is followed."""
+    """Say so where zero-shot models do not confirm the names of a fine-tuned model's classes."""
     for one in results:
         verdict = one.settings.get("verdict")
-        if verdict and not verdict["named"] and verdict["verdict"] != "useless teacher":
+        if verdict and not verdict["named"]:
+            does = "leaves it aside" if verdict["verdict"] == "useless teacher" else "follows it"
             workspace.reporter.warn(
-                f"Zero-shot models hardly know the fine-tuned model's classes by these names (to {one.strong}). Either "
-                "the names say little, and all is well, or the fine-tuned model has its classes in another order, and "
-                "all is wrong: without labels the two look alike. Check the order; eval with a few labels tells."
+                f"To {one.strong}, zero-shot models do not know the fine-tuned model's classes by these names: it has "
+                "them in another order, or the names say little. Without labels the two look alike, and discriminant "
+                f"{does}. Check the order of the classes; fit --classes or --templates give other names."
             )
 
 

@@ -89,7 +89,7 @@ def test_a_useless_teacher_is_found_out_and_does_no_harm(world: World, kind: str
         (0.8, 0.5, 0.1, "unsure"),
         (0.0, 0.4, 0.5, "unsure"),
         (0.0, 0.6, 0.5, "helps"),
-        (0.8, 0.3, 0.1, "useless teacher"),
+        (0.8, 0.0, 0.1, "useless teacher"),
     ],
 )
 def test_a_teacher_helps_that_is_trusted(strong: float, teacher: float, gain: float, word: str):
@@ -104,7 +104,7 @@ def test_no_teacher_is_said_to_help_where_no_class_could_be_left_out():
 
 def test_no_teacher_is_said_to_help_whose_classes_zero_shot_models_do_not_know_by_their_names():
     assert Verdict(0.8, (0.9,), 0.1, images=100, named=False).word == "unsure"
-    assert Verdict(0.8, (0.3,), 0.1, images=100, named=False).word == "useless teacher"
+    assert Verdict(0.8, (0.0,), 0.1, images=100, named=False).word == "useless teacher"
 
 
 def test_useless_teachers_have_no_say():

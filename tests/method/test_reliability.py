@@ -12,6 +12,7 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.reliability import (
     SHARED,
+    SLACK,
     Reliabilities,
     agreement,
     beyond_chance,
@@ -135,6 +136,24 @@ def test_as_far_as_a_teacher_is_trusted_the_strong_model_is_no_better_than_they_
     agreed, q = agreement(logits.argmax(-1), teacher.finetuned.argmax(-1), world.classes), found.teachers[0]
     assert agreed < q * alone
     assert found.strong == pytest.approx((1 - q) * alone + agreed)
+
+
+def test_trust_is_the_product_of_three_signs():
+    """A teacher that takes two classes for one, and mixes up two others."""
+    world = World(2)
+    order = torch.tensor([0, 0, 2, 4, 3, 5])
+    teacher = Teacher(8.0 * torch.eye(world.classes)[order[world.labels]], world.weak)
+    found, classes = trust(world, [teacher], world.strong), world.classes
+    parts, t = fold_rows(len(world.strong)), teacher.finetuned.argmax(-1)
+    s, w = (class_logits(model, classes).argmax(-1) for model in (world.strong, world.weak))
+    foreseen = foretold(world.strong, teacher.finetuned, parts, grams(world.strong, parts))
+    signs = [
+        beyond_chance(foreseen, classes),
+        (tells(t, w, classes) + SLACK) / (tells(s, w, classes) + SLACK),
+        *((agreement(z, t, classes) + SHARED) / (tells(z, t, classes) + SHARED) for z in (s, w)),
+    ]
+    assert all(sign < 0.95 for sign in signs[1:])
+    assert found.teachers == pytest.approx((signs[0] * signs[1] * signs[2] * signs[3],))
 
 
 def test_a_weak_model_that_says_nothing_is_no_witness(world: World):

@@ -21,8 +21,8 @@ from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.unseen import carry
 
 HALF, MOST = 0.5, 0.75
-"""Shares of the strong model's trust: a teacher with less than the first is useless; with the second it helps, if that
-is not less than the first share of full trust."""
+"""Shares of the strong model's trust: a teacher with less than the first is useless (`believed`); with the second it
+helps, if that is not less than the first share of full trust."""
 FEW = 20
 """Images; fewer are no evidence against a teacher, whatever they say."""
 
@@ -33,14 +33,14 @@ class Verdict:
 
     Attributes:
         strong: how far the strong model's zero-shot answers are trusted, 0 (as good as chance) to 1.
-        teachers: the same for each fine-tuned model; 0 for one that the others do better without.
+        teachers: the same for each fine-tuned model; 0 for one that is useless, or that the others do better without.
         gain: by how much the transferred model is expected to be right more often than the strong model
             (`expected_gain`), a fraction.
         images: how many unlabelled images there were.
         unseen: how many classes hardly any of them belongs to.
         tested: whether enough classes have images to leave half of them out and see how these fare.
-        named: whether zero-shot models confirm the names of the most trusted teacher's classes. If not, they may say
-            little, or be mixed up.
+        named: whether zero-shot models do not contradict the names of the most trusted teacher's classes. If they do,
+            the names may say little, or be mixed up.
     """
 
     strong: float
@@ -56,7 +56,7 @@ class Verdict:
         """The verdict: "helps", "unsure" or "useless teacher"."""
         if self.images < FEW:
             return "unsure"
-        if all_useless(self.strong, self.teachers):
+        if not any(self.teachers):
             return "useless teacher"
         trusted = self.named and max(self.teachers) >= max(MOST * self.strong, HALF)
         return "helps" if trusted and self.gain > 0 and (self.tested or not self.unseen) else "unsure"
@@ -68,18 +68,13 @@ class Verdict:
 
 
 def believed(found: Reliabilities) -> tuple[float, ...]:
-    """The trust in each teacher, 0 in one that is useless: it has no say.
+    """The trust in each teacher, 0 in one that is useless: its answers are left aside.
 
-    That is one with less than half of the strong model's trust; with less than all of it, if zero-shot models do not
-    confirm the names of its classes.
+    That is one with less than half of the strong model's trust; with less than all of it, if zero-shot models
+    contradict the names of its classes.
     """
     least = [found.strong * (HALF if named else 1.0) for named in found.named]
     return tuple(trust if trust >= enough else 0.0 for trust, enough in zip(found.teachers, least, strict=True))
-
-
-def all_useless(strong: float, teachers: Sequence[float]) -> bool:
-    """Whether no teacher is trusted half as much as the strong model."""
-    return not max(teachers) or max(teachers) < HALF * strong
 
 
 def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
@@ -159,9 +154,10 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     gram = grams(strong, parts)
     found = reliabilities(strong, zero_shot, teachers, parts, gram)
     own, trust = found.strong, believed(found)
+    named = found.named[max(range(len(trust)), key=lambda one: found.teachers[one])]
     if not max(own, *trust):
         nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)
-        return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=any(found.named))
+        return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=named)
 
     def pooled(some: Sequence[int]) -> PerImage:
         models = [zero_shot, *(teachers[one].finetuned for one in some)]
@@ -178,11 +174,10 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     counts = images_of_classes(log_posterior, after, max(trust))
     seen = have_images(counts, len(strong))
     carried = carry(strong, own, teachers, trust, log_posterior, seen)
-    merged = merge(strong, carried, posterior, chosen, counts, trusted=not all_useless(own, trust))
+    merged = merge(strong, carried, posterior, chosen, counts, trusted=any(trust))
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen = int((~seen).sum())
-    named = found.named[max(range(len(trust)), key=lambda one: trust[one])]
     verdict = Verdict(own, trust, gain, len(strong), unseen, classes - unseen >= ENOUGH, named)
     return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
 

@@ -1,4 +1,4 @@
-"""How far each model's answers can be trusted, without labels, and what they say together."""
+"""The fine-tuned models that are asked, and what all models say together, each as far as it is trusted."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import PerImage, answers, softmax_of
 
 SLACK = 0.1
-"""Rates that differ by this much differ by chance."""
+"""Added to both of two rates that are compared, at least: small ones differ by chance."""
 SHARED = 0.3
-"""What zero-shot answers tell of others under other names is no mix-up up to this rate: a word for three classes tells
-one of them."""
+"""Added to both of what zero-shot answers tell, by the same name and by any: a word for three classes tells one of
+them, which is no mix-up."""
 CONFIRMED = 0.5
-"""Zero-shot models confirm the names of a teacher's classes if these cost it no more trust than this factor."""
+"""The names of a teacher's classes are not contradicted if zero-shot models cost it no more trust than this factor."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Reliabilities:
     Attributes:
         strong: the zero-shot strong model.
         teachers: each fine-tuned model.
-        named: whether zero-shot models confirm the names of each one's classes.
+        named: whether zero-shot models do not contradict the names of each one's classes.
     """
 
     strong: float
@@ -119,7 +119,8 @@ def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"], cla
 def tells(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
     """How often a first model's answer tells the second's, beyond chance, whatever the two call it.
 
-    It does where most other images with the same first answer have the same second one.
+    It does where more of the other images with the same first answer have the same second one than any other. Where
+    few second answers occur at all, a first one tells some of them by chance.
     """
     pairs, counts = torch.unique(first * classes + second, return_counts=True)
     step = len(first) + 1

@@ -169,11 +169,11 @@ def note_unseen_classes(results: Sequence[TransferResult], classes: int, run: Ru
 
 
 def warn_of_unconfirmed_names(results: Sequence[TransferResult], workspace: Workspace) -> None:
-    """Say so where zero-shot models do not confirm the names of a fine-tuned model's classes."""
+    """Say so where zero-shot models contradict the names of the classes of the most trusted fine-tuned model."""
     for one in results:
         verdict = one.settings.get("verdict")
         if verdict and not verdict["named"]:
-            does = "leaves it aside" if verdict["verdict"] == "useless teacher" else "follows it"
+            does = "follows it" if any(verdict["teachers"]) else "leaves it aside"
             workspace.reporter.warn(
                 f"To {one.strong}, zero-shot models do not know the fine-tuned model's classes by these names: it has "
                 "them in another order, or the names say little. Without labels the two look alike, and discriminant "

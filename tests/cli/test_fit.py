@@ -12,7 +12,7 @@ from tests.cli.conftest import Cli
 from tests.cli.test_evaluate import copies
 from tests.cli.test_overlap import digits
 from tests.cli.test_self_train import BASE, NOVEL
-from tests.cli.test_transfer import FIT
+from tests.cli.test_transfer import DIGITS, FIT
 
 LINE = (*FIT[:-2], "--finetuned", "demo-finetuned", "--limit", 40)
 
@@ -62,3 +62,15 @@ def test_a_list_of_names_may_have_classes_without_images(cli: Cli, tmp_path: Pat
     rows = json.loads(outcome.out)["rows"]
     assert rows["discriminant"]["hm"] > rows["strong"]["hm"]
     assert rows["discriminant"]["top1"] > rows["strong"]["top1"]
+
+
+def test_classes_in_another_order_than_the_fine_tuned_model_has_them_are_warned_of(cli: Cli, tmp_path: Path):
+    assert "in another order" not in cli(*FIT, "--finetuned", "probe").err
+    shutil.copy("transmiter-run/probe.safetensors", "head.safetensors")  # columns are the sorted folders: eight, ...
+    line = (*FIT, "--finetuned", "head.safetensors", "--force", "--classes", "names.txt")
+    (tmp_path / "names.txt").write_text("\n".join(DIGITS))
+    outcome = cli(*line)
+    assert outcome.code == 0
+    assert "in another order: to demo-weak, what it calls 'zero' is 'eight', 'two' is 'nine'" in outcome.err
+    (tmp_path / "names.txt").write_text("\n".join(sorted(DIGITS)))
+    assert "in another order" not in cli(*line).err

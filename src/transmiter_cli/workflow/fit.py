@@ -24,6 +24,8 @@ from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.metrics import hits
+from transmiter_cli.method.mix_up import mixed_up
+from transmiter_cli.method.per_image import answers, computed_class_logits
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.names import some
 from transmiter_cli.run import FITTED, PROBE, Run, Task
@@ -122,6 +124,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in finetuned else None
     model = finetuned_model(task, run, workspace, weak.embeddings, probe)
     teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
+    warn_of_mix_up(seen.embeddings, teacher[plain], task, workspace)
     hint_at_few_steps(len(weak.images.files), options, workspace)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
@@ -147,13 +150,28 @@ def note_classes_without_images(
         workspace.reporter.note(f"No image is labelled with {len(absent)} of {len(names)} classes: {some(absent)}.")
 
 
+def warn_of_mix_up(
+    weak: Embeddings, teacher: Float[Tensor, "images classes"], task: Task, workspace: Workspace
+) -> None:
+    """Say so where the fine-tuned model looks to have the classes in another order than the task."""
+    before = answers(computed_class_logits(weak, len(task.classes)))
+    found = mixed_up(answers(teacher), [before], len(task.classes))
+    if found:
+        pairs = [f"{task.classes[column]!r} is {task.classes[known]!r}" for column, known in sorted(found.items())]
+        workspace.reporter.warn(
+            f"The fine-tuned model looks to have {len(found)} of {len(task.classes)} classes, or more, in another "
+            f"order: to {task.weak}, what it calls {some(pairs)}. It is taken as it is; if its columns are not in the "
+            f"order of the classes ({some(task.classes)}), name these in its order: fit --classes FILE."
+        )
+
+
 def agreement(
     artefact: Artefact, weak: Embeddings, teacher: Float[Tensor, "images classes"], workspace: Workspace
 ) -> tuple[float, float]:
     """How often the adapted and the zero-shot weak model answer as the fine-tuned one does; warns of no gain."""
-    answers = teacher.argmax(-1)
+    wanted = teacher.argmax(-1)
     after, before = (
-        hits(logits, answers).double().mean().item()
+        hits(logits, wanted).double().mean().item()
         for logits in (artefact.adapt(weak), class_logits(weak, teacher.shape[1]))
     )
     if after <= before:

@@ -21,6 +21,7 @@ from transmiter_cli.method.discriminant import (
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.merging import (
+    ALONE,
     CALMEST,
     ENOUGH,
     QUARTER,
@@ -67,12 +68,20 @@ def counts_of(classes: int, seen: int) -> torch.Tensor:
 def test_a_class_goes_by_its_own_images_unless_they_are_few_or_stray():
     many, few = 600, 6
     stray = torch.tensor([1000.0, QUARTER * many / 3, 0.0]).double()
-    torch.testing.assert_close(shares_of_images(stray, many), torch.tensor([1.0, 0.5, 0.0]).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        shares_of_images(stray, many, 1.0), torch.tensor([1.0, 0.5, 0.0]).double(), atol=0.01, rtol=0
+    )
     assert have_images(stray + torch.tensor([0, 1, 0]), many).tolist() == [True, True, False]
     assert have_images(stray, many).tolist() == [True, False, False]
     some = torch.tensor([3.0, SCARCE, 1.0]).double()
     assert have_images(some, few).all()
-    torch.testing.assert_close(shares_of_images(some, few), torch.tensor([0.8, 0.5, 4 / 13]).double())
+    torch.testing.assert_close(shares_of_images(some, few, 1.0), torch.tensor([0.8, 0.5, 4 / 13]).double())
+
+
+@pytest.mark.parametrize(("trust", "half"), [(1.0, SCARCE), (0.5, 2 * SCARCE), (0.01, ALONE), (0.0, ALONE)])
+def test_a_class_needs_more_images_where_teachers_are_trusted_less(trust: float, half: float):
+    counts = torch.tensor([half, 3 * half]).double()
+    torch.testing.assert_close(shares_of_images(counts, 0, trust), torch.tensor([0.5, 0.9]).double())
 
 
 @pytest.mark.parametrize("seen", [2, ENOUGH - 1, None])
@@ -81,22 +90,22 @@ def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
 ):
     strong, posterior, chosen = part
     counts = counts_of(posterior.shape[1], seen or posterior.shape[1])
-    assert len(margins_left_out(strong, NOBODY, posterior, chosen, counts, 1.0)) == 0
-    merged = merge(strong, NOBODY, posterior, chosen, counts, trusted=False)
+    assert len(margins_left_out(strong, NOBODY, posterior, chosen, counts > 0, (counts > 0).double(), 1.0)) == 0
+    merged = merge(strong, NOBODY, posterior, chosen, counts, trust=0.0)
     scores = merged.classifier(strong.unit_images(chosen.rows))
     own = chosen.classifier(strong.unit_images(chosen.rows))
     if seen is None:
         torch.testing.assert_close(scores - scores.mean(-1, keepdim=True), own - own.mean(-1, keepdim=True))
 
 
-@pytest.mark.parametrize("trusted", [False, True])
-def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings, torch.Tensor, Chosen], trusted: bool):
+@pytest.mark.parametrize("trust", [0.0, 1.0])
+def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings, torch.Tensor, Chosen], trust: float):
     strong, posterior, chosen = part
     images = strong.unit_images(chosen.rows)
     known = replace(chosen, held_out=chosen.classifier(images))
     classes = posterior.shape[1]
     counts = counts_of(classes, classes - 2)
-    merged = merge(strong, NOBODY, posterior, known, counts, trusted)
+    merged = merge(strong, NOBODY, posterior, known, counts, trust)
     torch.testing.assert_close(merged.held_out, merged.classifier(images).double(), atol=1e-3, rtol=1e-4)
 
 
@@ -107,7 +116,7 @@ def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_
     strong, posterior, chosen = part
     classes, width = posterior.shape[1], 0.7
     counts = torch.tensor([1000.0, 40.0, 25.0, 55.0, 30.0, 4.0]).double()
-    share = shares_of_images(counts, len(strong))
+    share = shares_of_images(counts, len(strong), 1.0)
     teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
     says = carry(strong, 0.6, [teacher], [0.7], posterior.log(), share > 0.5)
     assert len(says.carriers) == 1
@@ -131,13 +140,13 @@ def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_
         for image in strong.unit_images(chosen.rows[away]):
             scores = blend(width * first(image[None]), chosen.temperature * own(image[None]), some)[0]
             expected.append(max(scores[kept].tolist()) - max(scores[out].tolist()))
-    found = margins_left_out(strong, says, posterior, chosen, counts, width)
+    found = margins_left_out(strong, says, posterior, chosen, seen, share, width)
     torch.testing.assert_close(found.sort().values, torch.tensor(expected).double().sort().values, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("trust", [0.0, 1.0])
 @pytest.mark.parametrize("seen", [ENOUGH - 1, ENOUGH])
-def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(seen: int, trusted: bool):
+def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(seen: int, trust: float):
     world = World(3)
     strong, posterior, chosen = known(world)
     counts, images = counts_of(posterior.shape[1], seen), strong.unit_images(chosen.rows)
@@ -151,12 +160,12 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
         assert width < widening(scores, chosen.held_out, has)
         width = widening(scores, chosen.held_out, has)
     merged = blend(width * scores, chosen.held_out, has.double())
-    won = margins_left_out(strong, says, posterior, chosen, counts, width)
+    won = margins_left_out(strong, says, posterior, chosen, has, has.double(), width)
     assert (len(won) > 0) == (seen >= ENOUGH)
     rows = labels.argmax(-1) < seen
     before = zero_shot(strong, len(has))(images[rows])
-    lift = lift_of(won, merged[rows], before, has, trusted)
-    after = merge(strong, says, posterior, chosen, counts, trusted).held_out
+    lift = lift_of(won, merged[rows], before, has, trusted=trust > 0)
+    after = merge(strong, says, posterior, chosen, counts, trust).held_out
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
 
@@ -164,10 +173,10 @@ def test_nothing_is_widened_where_all_of_a_few_classes_have_images():
     strong, posterior, chosen = known(World(3, classes=4))
     strong = replace(strong, logit_scale=2.0)
     counts, every = torch.full((4,), 40.0).double(), torch.ones(4, dtype=torch.bool)
-    first, share = zero_shot(strong, 4), shares_of_images(counts, len(strong))
+    first, share = zero_shot(strong, 4), shares_of_images(counts, len(strong), 1.0)
     scores = first(strong.unit_images(chosen.rows))
     assert calming(scores, posterior[chosen.rows], every) == 1 < widening(scores, chosen.held_out, every)
-    found = merge(strong, NOBODY, posterior, chosen, counts, trusted=True).held_out
+    found = merge(strong, NOBODY, posterior, chosen, counts, trust=1.0).held_out
     torch.testing.assert_close(found, blend(scores, chosen.held_out, share), atol=1e-3, rtol=1e-3)
 
 
@@ -180,7 +189,7 @@ def test_classes_without_images_are_lifted_less_where_they_would_take_images(
     counts = counts_of(classes, classes - 1)
 
     def bias(some: Chosen) -> float:
-        return merge(strong, NOBODY, posterior, some, counts, trusted=False).classifier.bias[-1].item()
+        return merge(strong, NOBODY, posterior, some, counts, trust=0.0).classifier.bias[-1].item()
 
     unsure = replace(chosen, held_out=0.1 * chosen.held_out)
     assert bias(unsure) < bias(chosen) - 0.1

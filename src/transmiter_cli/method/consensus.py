@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import choose_discriminant, fold_moments, fold_rows, grams, held_out
+from transmiter_cli.method.discriminant import TINY, choose_discriminant, fold_moments, fold_rows, grams, held_out
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, class_counts, pooled_log_posterior
@@ -20,9 +20,9 @@ from transmiter_cli.method.reliability import Reliabilities, foretold, reliabili
 from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.unseen import carry
 
-HALF, MOST = 0.5, 0.75
-"""Shares of the strong model's trust: a teacher with less than the first is useless (`believed`); with the second it
-helps, if that is not less than the first share of full trust."""
+FIFTH, HALF, MOST = 0.2, 0.5, 0.75
+"""Shares of the strong model's trust: a teacher with less than the first is useless (`believed`); with the last it
+helps, if that is not less than the second share of full trust."""
 FEW = 20
 """Images; fewer are no evidence against a teacher, whatever they say."""
 
@@ -70,10 +70,10 @@ class Verdict:
 def believed(found: Reliabilities) -> tuple[float, ...]:
     """The trust in each teacher, 0 in one that is useless: its answers are left aside.
 
-    That is one with less than half of the strong model's trust; with less than all of it, if zero-shot models
+    That is one with less than a fifth of the strong model's trust; with less than all of it, if zero-shot models
     contradict the names of its classes.
     """
-    least = [found.strong * (HALF if named else 1.0) for named in found.named]
+    least = [found.strong * (FIFTH if named else 1.0) for named in found.named]
     return tuple(trust if trust >= enough else 0.0 for trust, enough in zip(found.teachers, least, strict=True))
 
 
@@ -174,7 +174,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     counts = images_of_classes(log_posterior, after, max(trust))
     seen = have_images(counts, len(strong))
     carried = carry(strong, own, teachers, trust, log_posterior, seen)
-    merged = merge(strong, carried, posterior, chosen, counts, trusted=any(trust))
+    merged = merge(strong, carried, posterior, chosen, counts, trust=min(max(trust) / max(own, TINY), 1.0))
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen = int((~seen).sum())

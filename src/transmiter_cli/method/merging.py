@@ -26,8 +26,10 @@ from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows,
 
 QUARTER = 0.25
 """With more than this share of its even share of the images, a class has images."""
-SCARCE = 1.5
-"""A class with so many images goes by them and by what is said of it on others alike."""
+SCARCE, ALONE = 1.5, 10.0
+"""A class with so many images goes by them and by what is said of it on others alike: with the first if a teacher is
+trusted as much as the strong model. The less it is, the less its images say that the strong model's scores did not; the
+second is for none."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
 ENOUGH = 5
@@ -41,12 +43,17 @@ def have_images(counts: Float[Tensor, " classes"], images: int) -> Bool[Tensor, 
     return counts > QUARTER * images / len(counts)
 
 
-def shares_of_images(counts: Float[Tensor, " classes"], images: int) -> Float[Tensor, " classes"]:
+def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: float) -> Float[Tensor, " classes"]:
     """How far each class goes by its own images, 0 to 1, given how many it has of them all.
 
     Half where it has hardly more images than one without, and where they are few: then its mean is noise.
+
+    Args:
+        counts: of the images of each class.
+        images: all of them.
+        trust: as for `merge`.
     """
-    half = max(QUARTER * images / len(counts), SCARCE)
+    half = max(QUARTER * images / len(counts), min(SCARCE / max(trust, TINY), ALONE))
     return counts.square() / (counts.square() + half**2)
 
 
@@ -69,7 +76,7 @@ def merge(
     posterior: PerImage,
     chosen: Chosen,
     counts: Float[Tensor, " classes"],
-    trusted: bool,
+    trust: float,
 ) -> Merged:
     """The discriminant's scores for classes with images, and those of `Carried`, lifted, for the others.
 
@@ -79,9 +86,9 @@ def merge(
         posterior: the soft labels of the images.
         chosen: the discriminant.
         counts: how many images each class has.
-        trusted: whether any teacher is trusted, as for `lift_of`.
+        trust: how far a teacher is trusted beside the strong model: 0 for not at all, 1 for as much as it or more.
     """
-    seen, share = have_images(counts, len(strong)), shares_of_images(counts, len(strong))
+    seen, share = have_images(counts, len(strong)), shares_of_images(counts, len(strong), trust)
     images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
     first = carried.classifier(strong, seen, all_rows(strong))
     scores = first(images)
@@ -89,10 +96,10 @@ def merge(
     if int(seen.sum()) < min(ENOUGH, len(seen)):
         width = max(width, widening(scores, chosen.held_out, seen))
     held_out = blend(width * scores, chosen.held_out, share)
-    won = margins_left_out(strong, carried, posterior, chosen, counts, width)
+    won = margins_left_out(strong, carried, posterior, chosen, seen, share, width)
     known = seen[labels.argmax(-1)]
     before = zero_shot(strong, len(seen))(images[known])
-    lift = ~seen * lift_of(won, held_out[known], before, seen, trusted)
+    lift = ~seen * lift_of(won, held_out[known], before, seen, trust > 0)
     weight = blend(width * first.weight.T, chosen.classifier.weight.T, share).T
     bias = blend(width * first.bias[None], chosen.classifier.bias[None], share)[0]
     return Merged(Linear(weight, bias + lift), held_out + lift)
@@ -144,14 +151,15 @@ def margins_left_out(
     carried: Carried,
     posterior: PerImage,
     chosen: Chosen,
-    counts: Float[Tensor, " classes"],
+    seen: Bool[Tensor, " classes"],
+    share: Float[Tensor, " classes"],
     width: float,
 ) -> Float[Tensor, " left_out"]:
     """By how much images of classes that were left out prefer the others, half of those with images at a time.
 
-    Arguments as for `merge`, and the factor of the carried scores. Empty where too few classes have images.
+    Arguments as for `merge`; which classes have images, how far each goes by them, and the factor of the carried
+    scores. Empty where too few classes have images.
     """
-    seen, share = have_images(counts, len(strong)), shares_of_images(counts, len(strong))
     found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
     if bool(seen.all()) or int(seen.sum()) < ENOUGH:
         return found[0]

@@ -93,14 +93,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Data:
-    """All tensors of a data set: name.images, name.text, name.aux for weak, strong and (without aux) finetuned."""
+    """All tensors of a data set: name.images, name.text, name.aux for weak, strong and finetuned (perhaps no aux)."""
 
     tensors: dict[str, Tensor]
     scales: dict[str, float]
     labels: Tensor
 
     def model(self, name: str, aux: Tensor) -> Embeddings:
-        texts = torch.cat([self.tensors[f"{name}.text"], self.tensors[f"{name}.aux"][aux]])
+        texts = self.tensors[f"{name}.text"]
+        if len(aux):
+            texts = torch.cat([texts, self.tensors[f"{name}.aux"][aux]])
         return Embeddings(
             F.normalize(self.tensors[f"{name}.images"], dim=-1), F.normalize(texts, dim=-1), self.scales[name]
         )
@@ -204,15 +206,14 @@ class Bed:
         if setting == "novel":
             base[torch.randperm(classes, generator=generator)[self.seen or (classes + 1) // 2 :]] = False
         words = torch.randperm(len(data.tensors["weak.aux"]), generator=generator)[:WORDS]
-        weak, strong = (data.model(self.role(name), words) for name in (self.weak, self.strong))
+        if any(f"{name}.aux" not in data.tensors for name in (self.weak, self.strong)):
+            words = words[:0]
+        weak, strong = (data.model(name, words) for name in (self.weak, self.strong))
         if self.misnamed:
             weak, strong = misname((weak, strong), classes, round(self.misnamed * classes), generator)
         unlabelled = unlabelled[base[data.labels[unlabelled]]]
         teacher = self.make_teacher(data, weak, unlabelled, seed, words)
         return Trial(weak, strong, teacher, unlabelled[: self.images], test, data.labels, base)
-
-    def role(self, name: str) -> str:
-        return name
 
     def make_teacher(self, data: Data, weak: Embeddings, rows: Tensor, seed: int, words: Tensor) -> Teacher:
         if self.teacher == "finetuned":
@@ -279,6 +280,8 @@ BEDS: dict[str, Bed] = {
     "RN50 probe, 4 shots": Bed("real", teacher="probe", shots=4),
     "RN50 probe, 1 shot": Bed("real", teacher="probe", shots=1),
     "B/32 probe to RN50": Bed("real", weak="strong", strong="weak", teacher="probe", shots=16),
+    "B/32 probe to RemoteCLIP RN50": Bed("real", weak="strong", strong="finetuned", teacher="probe", shots=16),
+    "B/32 probe to RemoteCLIP RN50, 1 shot": Bed("real", weak="strong", strong="finetuned", teacher="probe", shots=1),
     "demo": Bed("demo"),
     "demo probe, 16 shots": Bed("demo", teacher="probe", shots=16),
     "demo probe, 4 shots": Bed("demo", teacher="probe", shots=4),
@@ -287,6 +290,8 @@ BAD: dict[str, Bed] = {
     "half the labels wrong": Bed("real", teacher="probe", wrong=0.5),
     "all labels random": Bed("real", teacher="probe", wrong=1.0),
     "classes permuted": Bed("real", teacher="probe", permuted=True),
+    "all labels random, 60 images": Bed("real", teacher="probe", wrong=1.0, images=60),
+    "classes permuted, 60 images": Bed("real", teacher="probe", permuted=True, images=60),
     "1 shot, half wrong": Bed("real", teacher="probe", shots=1, wrong=0.5),
     "1 shot, random": Bed("real", teacher="probe", shots=1, wrong=1.0),
     "demo, all labels random": Bed("demo", teacher="probe", wrong=1.0),

@@ -71,6 +71,7 @@ def test_classes_in_another_order_than_the_fine_tuned_model_has_them_are_warned_
     (tmp_path / "names.txt").write_text("\n".join(DIGITS))
     outcome = cli(*line)
     assert outcome.code == 0
-    assert "in another order: to demo-weak, what it calls 'zero' is 'eight', 'two' is 'nine'" in outcome.err
+    assert "head.safetensors look to be in another order than the classes, zero, one, two" in outcome.err
+    assert "demo-weak calls images of column 'one' 'five', 'eight' 'two', 'nine' 'zero'" in outcome.err
     (tmp_path / "names.txt").write_text("\n".join(sorted(DIGITS)))
     assert "in another order" not in cli(*line).err

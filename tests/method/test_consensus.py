@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method import consensus, merging
 from transmiter_cli.method.consensus import (
+    FEW,
     Verdict,
     allies,
     believed,
@@ -126,7 +127,9 @@ def test_no_teacher_is_said_to_help_whose_classes_zero_shot_models_do_not_know_b
 
 def test_useless_teachers_have_no_say():
     found = Reliabilities(0.6, (0.11, 0.13, 0.59, 0.61), (True, True, False, False))
-    assert believed(found) == (0.0, 0.13, 0.0, 0.61)
+    assert believed(found, FEW) == (0.0, 0.13, 0.0, 0.61)
+    few = Reliabilities(0.6, (0.29, 0.31), (True, True))
+    assert believed(few, FEW - 1) == (0.0, 0.31)
 
 
 def test_no_gain_is_larger_than_the_share_of_answers_that_changed():

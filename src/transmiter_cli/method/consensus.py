@@ -24,7 +24,7 @@ FIFTH, HALF, MOST = 0.2, 0.5, 0.75
 """Shares of the strong model's trust: a teacher with less than the first is useless (`believed`); with the last it
 helps, if that is not less than the second share of full trust."""
 FEW = 20
-"""Images; fewer are no evidence against a teacher, whatever they say."""
+"""Images; fewer are no evidence for or against a teacher, whatever they say."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,14 @@ class Verdict:
         return {"verdict": self.word, **trust, "gain": self.gain, "unseen": self.unseen, "named": self.named}
 
 
-def believed(found: Reliabilities) -> tuple[float, ...]:
+def believed(found: Reliabilities, images: int) -> tuple[float, ...]:
     """The trust in each teacher, 0 in one that is useless: its answers are left aside.
 
-    That is one with less than a fifth of the strong model's trust; with less than all of it, if zero-shot models
-    contradict the names of its classes.
+    That is one with less than a fifth of the strong model's trust, or a half if there are few images; with less than
+    all of it, if zero-shot models contradict the names of its classes.
     """
-    least = [found.strong * (FIFTH if named else 1.0) for named in found.named]
+    some = FIFTH if images >= FEW else HALF
+    least = [found.strong * (some if named else 1.0) for named in found.named]
     return tuple(trust if trust >= enough else 0.0 for trust, enough in zip(found.teachers, least, strict=True))
 
 
@@ -153,7 +154,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     parts = fold_rows(len(strong))
     gram = grams(strong, parts)
     found = reliabilities(strong, zero_shot, teachers, parts, gram)
-    own, trust = found.strong, believed(found)
+    own, trust = found.strong, believed(found, len(strong))
     named = found.named[max(range(len(trust)), key=lambda one: found.teachers[one])]
     if not max(own, *trust):
         nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)

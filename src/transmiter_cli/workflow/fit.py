@@ -124,7 +124,8 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in finetuned else None
     model = finetuned_model(task, run, workspace, weak.embeddings, probe)
     teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
-    warn_of_mix_up(seen.embeddings, teacher[plain], task, workspace)
+    if isinstance(model, teachers.HeadTeacher | teachers.LogitsTeacher) and probe is None:
+        warn_of_mix_up(seen.embeddings, teacher[plain], task, workspace)
     hint_at_few_steps(len(weak.images.files), options, workspace)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
@@ -153,15 +154,15 @@ def note_classes_without_images(
 def warn_of_mix_up(
     weak: Embeddings, teacher: Float[Tensor, "images classes"], task: Task, workspace: Workspace
 ) -> None:
-    """Say so where the fine-tuned model looks to have the classes in another order than the task."""
+    """Say so where the columns of a head or of logits look to be in another order than the classes."""
     before = answers(computed_class_logits(weak, len(task.classes)))
-    found = mixed_up(answers(teacher), [before], len(task.classes))
+    found = mixed_up(answers(teacher), before, len(task.classes))
     if found:
-        pairs = [f"{task.classes[column]!r} is {task.classes[known]!r}" for column, known in sorted(found.items())]
+        pairs = [f"{task.classes[column]!r} {task.classes[known]!r}" for column, known in sorted(found.items())]
         workspace.reporter.warn(
-            f"The fine-tuned model looks to have {len(found)} of {len(task.classes)} classes, or more, in another "
-            f"order: to {task.weak}, what it calls {some(pairs)}. It is taken as it is; if its columns are not in the "
-            f"order of the classes ({some(task.classes)}), name these in its order: fit --classes FILE."
+            f"The columns of {task.finetuned[0]} look to be in another order than the classes, {some(task.classes)}: "
+            f"{task.weak} calls images of column {some(pairs)}. They are taken as they are. If that is so, a file of "
+            "the classes in the order of the columns is the mend: fit --force --classes FILE."
         )
 
 

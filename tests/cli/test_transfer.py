@@ -101,7 +101,7 @@ def test_a_good_teacher_is_believed_beside_some_names_that_say_nothing_and_warne
     rows = json.loads(run("eval", "--json").out)["rows"]
     if wrong == len(DIGITS):
         assert "do not know the fine-tuned model's classes by these names" in outcome.err
-        assert "leaves it aside" in outcome.err
+        assert "discriminant follows it" in outcome.err
     else:
         assert "by these names" not in outcome.err
         assert rows["strong"]["top1"] < 0.7

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method import consensus, merging
 from transmiter_cli.method.consensus import (
+    CONTRADICTED,
     FEW,
     Verdict,
     allies,
@@ -126,9 +127,9 @@ def test_no_teacher_is_said_to_help_whose_classes_zero_shot_models_do_not_know_b
 
 
 def test_useless_teachers_have_no_say():
-    found = Reliabilities(0.6, (0.11, 0.13, 0.59, 0.61), (True, True, False, False))
+    found = Reliabilities(0.6, (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1))
     assert believed(found, FEW) == (0.0, 0.13, 0.0, 0.61)
-    few = Reliabilities(0.6, (0.29, 0.31), (True, True))
+    few = Reliabilities(0.6, (0.29, 0.31), (1.0, 1.0))
     assert believed(few, FEW - 1) == (0.0, 0.31)
 
 
@@ -186,7 +187,7 @@ def test_no_class_is_lowered_where_a_teacher_is_trusted(world: World, trusted: b
 
 
 def test_where_nobody_can_be_trusted_nothing_changes(world: World):
-    with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (0.0,), (False,))):
+    with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (0.0,), (0.0,))):
         correction, verdict = discriminant_transfer(
             world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)]
         )

@@ -23,6 +23,9 @@ from transmiter_cli.method.unseen import carry
 FIFTH, HALF, MOST = 0.2, 0.5, 0.75
 """Shares of the strong model's trust: a teacher with less than the first is useless (`believed`); with the last it
 helps, if that is not less than the second share of full trust."""
+CONTRADICTED, CONFIRMED = 0.4, 0.5
+"""Factors that zero-shot models leave of a teacher's trust for the names of its classes: with less than the first it
+must be trusted as much as the strong model; with less than the second its names are warned of, and it does not help."""
 FEW = 20
 """Images; fewer are no evidence for or against a teacher, whatever they say."""
 
@@ -74,7 +77,7 @@ def believed(found: Reliabilities, images: int) -> tuple[float, ...]:
     all of it, if zero-shot models contradict the names of its classes.
     """
     some = FIFTH if images >= FEW else HALF
-    least = [found.strong * (some if named else 1.0) for named in found.named]
+    least = [found.strong * (some if named >= CONTRADICTED else 1.0) for named in found.named]
     return tuple(trust if trust >= enough else 0.0 for trust, enough in zip(found.teachers, least, strict=True))
 
 
@@ -155,7 +158,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     gram = grams(strong, parts)
     found = reliabilities(strong, zero_shot, teachers, parts, gram)
     own, trust = found.strong, believed(found, len(strong))
-    named = found.named[max(range(len(trust)), key=lambda one: found.teachers[one])]
+    named = found.named[max(range(len(trust)), key=lambda one: found.teachers[one])] >= CONFIRMED
     if not max(own, *trust):
         nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)
         return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=named)

@@ -31,8 +31,6 @@ SLACK = 0.1
 SHARED = 0.3
 """Added to both of what zero-shot answers tell, by the same name and by any: a word for three classes tells one of
 them, which is no mix-up."""
-CONFIRMED = 0.5
-"""The names of a teacher's classes are not contradicted if zero-shot models cost it no more trust than this factor."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,12 @@ class Reliabilities:
     Attributes:
         strong: the zero-shot strong model.
         teachers: each fine-tuned model.
-        named: whether zero-shot models do not contradict the names of each one's classes.
+        named: how far zero-shot models do not contradict the names of each one's classes, n_s n_w.
     """
 
     strong: float
     teachers: tuple[float, ...]
-    named: tuple[bool, ...]
+    named: tuple[float, ...]
 
 
 def reliabilities(
@@ -82,14 +80,14 @@ def reliabilities(
     before, classes = answers(zero_shot), zero_shot.shape[1]
     own = beyond_chance(foretold(strong, zero_shot, parts, gram), classes)
     slack = max(SLACK, len(strong) ** -0.5)
-    found: list[tuple[float, float, bool]] = []
+    found: list[tuple[float, float, float]] = []
     for teacher in teachers:
         after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
         fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
         named = named_alike(before, after, classes) * named_alike(weak, after, classes)
         trust = beyond_chance(foretold(strong, teacher.finetuned, parts, gram), classes) * fine * named
         limited = (1 - trust) * own + min(trust * own, agreement(before, after, classes))
-        found.append((trust, limited, named >= CONFIRMED))
+        found.append((trust, limited, named))
     return Reliabilities(max(found)[1], tuple(trust for trust, _, _ in found), tuple(named for _, _, named in found))
 
 

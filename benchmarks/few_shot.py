@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from beds import Trial
 from rules import teacher_of
 from transmiter_cli.method.consensus import discriminant_transfer
+from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.method.refine_linear import refine_linear
@@ -73,9 +74,8 @@ def clip_adapter(strong: Embeddings, labels: Tensor, test: Tensor, classes: int,
 
 def refined(correction: LinearCorrection, strong: Embeddings, labels: Tensor, test: Tensor) -> Tensor:
     weight, bias = correction.fold(strong.unit_texts(), strong.logit_scale)
-    start = (weight.detach().float(), bias.detach().float())
-    weight, bias, _ = refine_linear(strong.unit_images(), labels, *start, strong.logit_scale, seed=0)
-    return test @ weight.T + bias
+    found, _ = refine_linear(strong, labels, Linear(weight.detach().double(), bias.detach().double()), seed=0)
+    return found(test)
 
 
 def few_shot_scores(trial: Trial) -> dict[str, list[float]]:

@@ -317,5 +317,5 @@ def test_ridge_is_a_linear_classifier_and_the_adapter_is_none(world: World, fitt
         images @ weight.T + bias, ridge(zero_shot_logits(world.strong), images), atol=1e-4, rtol=0
     )
     assert ridge.parameters_added == 0
-    with pytest.raises(ValueError, match="folds into a linear classifier"):
+    with pytest.raises(ValueError, match="an adapter is no linear classifier"):
         fitted.classifier()

@@ -212,7 +212,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
         embeddings = replace(embeddings, images=images[kept])
     if len(embeddings) < FEWEST:
         raise InvalidTensorError(f"self-training needs {FEWEST} different images at least, not {len(embeddings)}.")
-    start = Linear(*(part.to(images.device).double() for part in transferred.classifier()))
+    start = linear_start(transferred, images.device)
     found = self_train_classifier(embeddings, start)
     module = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
     result = replace(transferred, stage="self_trained", correction=module)
@@ -224,6 +224,12 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
     return replace(result, details={**transferred.details, "self_train": about})
 
 
+def linear_start(transferred: Artefact, device: torch.device) -> Linear:
+    """The linear classifier that an artefact is, float64, on a device."""
+    weight, bias = transferred.classifier()
+    return Linear(weight.to(device).double(), bias.to(device).double())
+
+
 def refine(
     transferred: Artefact,
     images: Float[Tensor, "images width"],
@@ -233,9 +239,9 @@ def refine(
 ) -> Artefact:
     """Improve a correction of the strong model with a few labelled images, the model frozen (paper Sec. 3.4).
 
-    An adapter is trained further; "ridge" and "discriminant" are linear classifiers, and get a logistic regression
-    with a penalty on the distance from what they were. Cross-validation on the labelled images decides how far either
-    goes, and leaves it as it is where nothing helps.
+    An adapter is trained further; "ridge" and "discriminant" are linear classifiers, and become the mean of what
+    they were and of a discriminant of the labelled images. Cross-validation on the labelled images decides how far
+    either goes, and leaves it as it is where nothing helps.
 
     Args:
         transferred: what `transfer` or `self_train` returned.
@@ -255,13 +261,12 @@ def refine(
     correction = transferred.correction
     settings: dict[str, Any]
     if isinstance(correction, LinearCorrection):
-        weight, bias = correction.fold(embeddings.unit_texts(), embeddings.logit_scale)
-        start = (weight.detach().float(), bias.detach().float())
-        about = (embeddings.logit_scale, recipe.seed, recipe.folds)
-        weight, bias, penalty = refine_linear(embeddings.unit_images(), labels, *start, *about)
-        module: Correction = LinearCorrection.of_classifier(weight, bias, embeddings)
-        kept = math.isinf(penalty)
-        settings = {"penalty": None if kept else penalty, "folds": recipe.folds, "seed": recipe.seed}
+        start = linear_start(transferred, images.device)
+        found, worth = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
+        kept = math.isinf(worth)
+        made = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
+        module: Correction = correction if kept else made
+        settings = {"worth": None if kept else worth, "folds": recipe.folds, "seed": recipe.seed}
     else:
 
         def forward(module: Adapter, rows: Tensor) -> Tensor:

@@ -116,13 +116,13 @@ class Artefact:
                 yield self.correction(embeddings.unit_images(rows) @ classifier)
 
     def classifier(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
-        """Weight and bias of the linear classifier of unit-norm image embeddings that a "ridge" artefact is.
+        """Weight and bias of the linear classifier of unit-norm embeddings that an artefact of a linear method is.
 
         Raises:
             ValueError: if it is an adapter, which is no linear classifier.
         """
         if isinstance(self.correction, Adapter):
-            raise ValueError("only method 'ridge' folds into a linear classifier.")
+            raise ValueError("an adapter is no linear classifier; what 'ridge' and 'discriminant' make is one.")
         weight, bias = self.correction.fold(self.texts, self.logit_scale)
         return weight.detach(), bias.detach()
 

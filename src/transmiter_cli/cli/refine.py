@@ -97,4 +97,5 @@ def chosen(settings: Mapping[str, Any]) -> tuple[str, str]:
     """How far the refinement went."""
     if "epochs_taken" in settings:
         return "epochs", f"{settings['epochs_taken']} of {settings['epochs']}"
-    return "penalty", "none was better than no change" if settings["unchanged"] else f"{settings['penalty']:g}"
+    alone, mixed = "alone: nothing was better on held-out labels", "like {worth:g} labelled images of each class"
+    return "start counts", alone if settings["unchanged"] else mixed.format(**settings)

@@ -35,6 +35,8 @@ NUMBERS = 2**26
 MOST_PRIOR = 1e3
 """The text is worth at most so many images."""
 TINY = 1e-12
+LEAST_WITHIN = 1e-4
+"""Least variance within classes, relative to the mean square: below it, of images all alike, it is rounding errors."""
 LEAST_STEP, LEAST_GAIN = 1e-4, 1e-8
 """The search for a temperature ends where a step, relative to it, or the entropy that it saves is smaller."""
 
@@ -141,15 +143,14 @@ def class_means(
 
 
 def discriminants(moments: Moments, texts: Float[Tensor, "classes width"], shrinkages: Sequence[float]) -> list[Linear]:
-    """The classifier for each shrinkage, from one eigendecomposition of the covariance."""
+    """The classifier for each shrinkage, by a Cholesky factorisation of its covariance."""
     means, within = class_means(moments, texts)
-    values, vectors = torch.linalg.eigh(within)
-    values = values.clamp_min(0)
-    scale = values.mean().clamp_min(TINY)
-    rotated = means @ vectors
+    scale = torch.maximum(within.diagonal().mean(), LEAST_WITHIN * moments.gram.diagonal().mean() / moments.mass.sum())
+    identity = torch.eye(len(within), dtype=within.dtype, device=within.device)
     result: list[Linear] = []
     for share in shrinkages:
-        weight = (rotated / ((1 - share) * values + share * scale)) @ vectors.T
+        factor = torch.linalg.cholesky((1 - share) * within + share * scale.clamp_min(TINY) * identity)
+        weight = torch.cholesky_solve(means.T, factor).T
         result.append(Linear(weight, -0.5 * (means * weight).sum(-1)))
     return result
 

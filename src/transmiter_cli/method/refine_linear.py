@@ -1,82 +1,91 @@
-"""Refinement of a linear classifier: a convex problem of a few labelled images."""
+"""Refinement of a linear classifier: its mean with a discriminant of a few labelled images, in closed form.
+
+The discriminant is that of self-training with labels in the place of soft labels: Fisher's rule, the class means
+expected where the classifier has them, the covariance starting as one without a direction.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.probe import logistic_regression
+from transmiter_cli.method.discriminant import SHRINKAGE, Linear, Moments, discriminants, fold_moments, grams, total
+from transmiter_cli.method.embeddings import BLOCK, Embeddings
+from transmiter_cli.method.per_image import Computed
 from transmiter_cli.method.refinement import stratified_folds
+from transmiter_cli.method.self_training import expected_means, isotropic, levelled, moved_towards
 
-PENALTIES = (math.inf, 10.0, 1.0, 0.1, 0.01, 0.001)
-"""Candidate penalties on the distance from the classifier that is there; the first leaves it as it is."""
-CHANCE = 1.5
+WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
+"""The classifier that is there counts like so many images of each class; the first leaves it as it is."""
+CHANCE = 1.25
 """Held-out answers are right more often than before where they are so by so many standard errors."""
 
 
 def refine_linear(
-    images: Float[Tensor, "images width"],
-    labels: Int[Tensor, " images"],
-    weight: Float[Tensor, "classes width"],
-    bias: Float[Tensor, " classes"],
-    scale: float,
-    seed: int,
-    folds: int = 5,
-) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"], float]:
-    """Logistic regression with the penalty |V|^2 on its distance V from a linear classifier.
+    labelled: Embeddings, labels: Int[Tensor, " images"], start: Linear, seed: int, folds: int = 5
+) -> tuple[Linear, float]:
+    """The mean of a classifier, which counts like k images of each class, and of a discriminant of labelled images.
 
-    Minimises cross-entropy(x (W + s V)' + b + s v) + penalty |(V, v)|^2, a convex problem of a few labelled images.
-    The penalty is the largest whose cross-validated cross-entropy is within a standard error of the least, so that
-    few labels change little; infinity, no change at all, is among the candidates, and is taken, too, unless held-out
-    images are answered rightly more often than before, by more than 1.5 standard errors: cross-entropy also falls
-    where the classifier only becomes surer or less sure.
+    Of n images of C classes, the discriminant's share is n / (n + k C). k is the one, of several the largest, whose
+    answers to held-out images are right most often. Infinity, no change at all, is among the candidates, and is taken,
+    too, unless the answers are right more often than before by more than CHANCE standard errors.
 
-    Classes without a label stay as they are, and the others are told apart among themselves: V sums to zero over them,
-    so that they gain few images of those.
+    Classes without a label stay as they are, and the others are told apart among themselves: what changes of the
+    weights sums to zero over them, so that they gain few images of those. One class alone changes nothing.
 
     Args:
-        images: unit-norm embeddings of labelled images.
+        labelled: the strong model on labelled images.
         labels: their class indices.
-        weight, bias: the classifier that is there.
-        scale: s, the strong model's logit scale.
+        start: the classifier that is there, of unit-norm embeddings.
         seed: decides the folds.
         folds: of the cross-validation.
 
     Returns:
-        The weight and bias after it, and the penalty taken.
+        The classifier after it, and k.
     """
-    with_one = torch.cat([images, torch.ones_like(images[:, :1])], -1)
-    known, labels = labels.unique(return_inverse=True)
-    start = torch.cat([weight, bias[:, None]], -1)[known] / scale
-    everything = torch.arange(len(labels), device=labels.device)
-
-    def refined(rows: Tensor, penalty: float) -> Tensor:
-        if math.isinf(penalty):
-            return start
-        return logistic_regression(with_one[rows], labels[rows], start, scale, penalty)
-
-    losses = torch.zeros(len(PENALTIES), len(labels), device=labels.device)
-    right = torch.zeros_like(losses)
-    for held_out in stratified_folds(labels, folds, seed):
-        rows = everything[~torch.isin(everything, held_out)]
-        for place, penalty in enumerate(PENALTIES):
-            if len(rows):
-                scores = scale * with_one[held_out] @ refined(rows, penalty).T
-                losses[place, held_out] = F.cross_entropy(scores, labels[held_out], reduction="none")
-                right[place, held_out] = (scores.argmax(-1) == labels[held_out]).float()
-    worse = above_errors(losses - losses[losses.mean(-1).argmin()], 1.0)
-    best = int((~worse).nonzero()[0, 0])
-    if not bool(above_errors(right[best] - right[0], CHANCE)):
-        return weight, bias, math.inf
-    final = scale * refined(everything, PENALTIES[best])
-    return weight.index_copy(0, known, final[:, :-1]), bias.index_copy(0, known, final[:, -1]), PENALTIES[best]
+    known, own = labels.unique(return_inverse=True)
+    parts = stratified_folds(own, folds, seed)
+    if min(len(known), len(parts)) < 2:
+        return start, math.inf
+    before = Linear(start.weight[known], start.bias[known])
+    moments = labelled_moments(labelled, own, len(known), parts)
+    right = torch.zeros(len(WORTHS), len(labels), device=labels.device)
+    for held_out, part in zip(parts, moments, strict=True):
+        candidates = refinements(before, total(moments) - part)
+        for rows in held_out.split(BLOCK):
+            images = labelled.unit_images(rows)
+            for place, candidate in enumerate(candidates):
+                right[place, rows] = (candidate(images).argmax(-1) == own[rows]).float()
+    best = int(right.sum(-1).argmax())
+    if not above_errors(right[best] - right[0], CHANCE):
+        return start, math.inf
+    after = refinements(before, total(moments))[best]
+    weight, bias = start.weight.index_copy(0, known, after.weight), start.bias.index_copy(0, known, after.bias)
+    return Linear(weight, bias), WORTHS[best]
 
 
-def above_errors(differences: Float[Tensor, "*batch images"], errors: float) -> Bool[Tensor, "*batch"]:
+def labelled_moments(
+    labelled: Embeddings, labels: Int[Tensor, " images"], classes: int, parts: Sequence[Int[Tensor, " _"]]
+) -> list[Moments]:
+    """The moments of each part of labelled images; together, they contain an isotropic image of each class."""
+    prior = classes / len(parts) * isotropic(labelled)
+    onehot = Computed((len(labels), classes), lambda rows: F.one_hot(labels[rows], classes).float())
+    return fold_moments(labelled, onehot, parts, [gram + prior for gram in grams(labelled, parts)])
+
+
+def refinements(start: Linear, moments: Moments) -> list[Linear]:
+    """For each of WORTHS, the mean of a classifier and of the discriminant of labelled images."""
+    found = levelled(discriminants(moments, expected_means(moments, start), [SHRINKAGE])[0], start, moments)
+    images, classes = float(moments.mass.sum()), len(start.bias)
+    return [moved_towards(found, start, images / (images + worth * classes)) for worth in WORTHS]
+
+
+def above_errors(differences: Float[Tensor, " images"], errors: float) -> bool:
     """Whether the mean over images is more than so many of its standard errors above 0."""
-    error = differences.std(-1, unbiased=False) / differences.shape[-1] ** 0.5
-    return differences.mean(-1) > errors * error
+    error = differences.std(unbiased=False) / len(differences) ** 0.5
+    return bool(differences.mean() > errors * error)

@@ -44,9 +44,6 @@ DIRECTIONS, RESOLUTION = 4, 1e-4
 def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     """The mean of a classifier and of the discriminant of its soft labels, which weighs more the more images there are.
 
-    The discriminant's scores are made to vary no more than the classifier's own: a discriminant of few images is too
-    sure, and one of images that hardly differ has weights of any size.
-
     Args:
         strong: the strong model on unlabelled images.
         start: the classifier of its unit-norm embeddings, its softmax a probability.
@@ -62,11 +59,9 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     def product(rows: Rows) -> Float[Tensor, "rows classes"]:
         return F.softmax(own[rows] + F.log_softmax(first.temperature * others[rows], -1), -1)
 
-    found = centred(fit_discriminant(strong, start, Computed(own.shape, product), parts, gram)[0].classifier)
+    found = fit_discriminant(strong, start, Computed(own.shape, product), parts, gram)[0].classifier
     share = len(strong) / (len(strong) + WORTH * classes)
-    before, after = (spread(one, total(moments)) for one in (start, found))
-    level = share * (before / after.clamp_min(TINY)).clamp_max(1.0)
-    return Linear((1 - share) * start.weight + level * found.weight, (1 - share) * start.bias + level * found.bias)
+    return moved_towards(levelled(found, start, total(moments)), start, share)
 
 
 def fit_discriminant(
@@ -85,6 +80,23 @@ def fit_discriminant(
 def centred(classifier: Linear) -> Linear:
     """The same classifier, its mean over the classes taken away, which no softmax sees."""
     return Linear(classifier.weight - classifier.weight.mean(0), classifier.bias - classifier.bias.mean())
+
+
+def levelled(found: Linear, start: Linear, moments: Moments) -> Linear:
+    """A discriminant, centred, its scores made to vary no more than those of a classifier.
+
+    A discriminant of few images is too sure, and one of images that hardly differ has weights of any size.
+    """
+    level = (spread(start, moments) / spread(found, moments).clamp_min(TINY)).clamp_max(1.0)
+    new = centred(found)
+    return Linear(level * new.weight, level * new.bias)
+
+
+def moved_towards(found: Linear, start: Linear, share: float) -> Linear:
+    """The mean of a classifier and, with the given share, of a centred one; the first one's mean over classes stays."""
+    old = centred(start)
+    weight, bias = found.weight - old.weight, found.bias - old.bias
+    return Linear(start.weight + share * weight, start.bias + share * bias)
 
 
 def spread(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:

@@ -306,7 +306,8 @@ class Carried:
         """The strong model's own scores, and what teachers add to them.
 
         A correction is as strong as its teacher is trusted. Several are averaged, each weighing as much as it is
-        trusted and says anything new of a class: a head that was fine-tuned on other classes alone says nothing.
+        trusted, times the share of the variance of its answers that is new: a head that was fine-tuned on other classes
+        alone says nothing of a class.
 
         Args:
             strong: the strong model on the unlabelled images.
@@ -315,7 +316,7 @@ class Carried:
         """
         result = zero_shot(strong, len(seen), self.level)
         news = [novelty(one.teacher, seen, some_rows(rows, len(seen))) for one in self.carriers]
-        says = [one.trust * new.share for one, new in zip(self.carriers, news, strict=True)]
+        says = [one.trust * new.share.square() for one, new in zip(self.carriers, news, strict=True)]
         for one, new, say in zip(self.carriers, news, says, strict=True):
             weight = one.trust * say / torch.stack(says).sum(0).clamp_min(TINY)
             found = one.correction(strong, new, rows)

@@ -319,3 +319,19 @@ def test_ridge_is_a_linear_classifier_and_the_adapter_is_none(world: World, fitt
     assert ridge.parameters_added == 0
     with pytest.raises(ValueError, match="an adapter is no linear classifier"):
         fitted.classifier()
+
+
+@pytest.mark.parametrize("method", ["adapter", "ridge"])
+def test_an_image_that_repeats_another_one_counts_once(world: World, fitted: tm.Artefact, method):
+    """Else each would be in the part that is held out and in the others."""
+    transferred, images, labels = transfer(world, fitted, method), world.strong.images[:60], world.labels[:60]
+    once = tm.refine(transferred, images, labels, epochs=3)
+    thrice = tm.refine(transferred, images.repeat(3, 1), labels.repeat(3), epochs=3)
+    assert thrice.details["refine"] == once.details["refine"]
+    assert torch.equal(thrice.adapt(world.strong), once.adapt(world.strong))
+
+
+def test_cross_validation_needs_two_folds(world: World, fitted: tm.Artefact):
+    transferred = transfer(world, fitted, "ridge")
+    with pytest.raises(ValueError, match="two folds at least, not 1"):
+        tm.refine(transferred, world.strong.images[:60], world.labels[:60], folds=1)

@@ -241,7 +241,8 @@ def refine(
 
     An adapter is trained further; "ridge" and "discriminant" are linear classifiers, and become the mean of what
     they were and of a discriminant of the labelled images. Cross-validation on the labelled images decides how far
-    either goes, and leaves it as it is where nothing helps.
+    either goes, and leaves it as it is where nothing helps. An image that repeats another one counts once, with the
+    label of the first; near-copies with the same label would make it too sure of itself.
 
     Args:
         transferred: what `transfer` or `self_train` returned.
@@ -256,24 +257,26 @@ def refine(
     """
     recipe = RefineSettings(**options)
     check_labels(labels, len(images), transferred.correction.classes)
-    labels = labels.long()
     embeddings = transferred.embeddings(images)
+    kept = distinct(embeddings)
+    embeddings, labels = replace(embeddings, images=images[kept]), labels.long()[kept]
     correction = transferred.correction
     settings: dict[str, Any]
     if isinstance(correction, LinearCorrection):
         start = linear_start(transferred, images.device)
-        found, worth = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
-        kept = math.isinf(worth)
-        made = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
-        module: Correction = correction if kept else made
-        settings = {"worth": None if kept else worth, "folds": recipe.folds, "seed": recipe.seed}
+        found, share = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
+        module: Correction = correction
+        if share:
+            module = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
+        unchanged = not share
+        settings = {"share": share, "folds": recipe.folds, "seed": recipe.seed}
     else:
 
         def forward(module: Adapter, rows: Tensor) -> Tensor:
             return module(zero_shot_logits(embeddings, rows))
 
         module, epochs = refine_correction(correction, forward, labels, recipe, progress)
-        kept = not epochs
+        unchanged = not epochs
         settings = {"epochs_taken": epochs, **asdict(recipe)}
-    details = {**transferred.details, "refine": {"images": len(images), "unchanged": kept, **settings}}
+    details = {**transferred.details, "refine": {"images": len(labels), "unchanged": unchanged, **settings}}
     return replace(transferred, stage="refined", correction=module, details=details)

@@ -63,7 +63,7 @@ def test_named_images_in_every_format(run: Cli, tmp_path: Path):
 def test_refined_is_taken_where_there_is_one(run: Cli):
     file = open_images("demo-digits", "test").files[0].path
     before = run("predict", file).out
-    assert run("refine", "--shots", 16, "--lr", 1e-2).code == 0
+    assert run("refine", "--method", "adapter", "--shots", 16, "--lr", 1e-2).code == 0
     assert run("predict", file).out == run("predict", file, "--use", "refined").out != before
     assert run("predict", file, "--use", "transferred").out == before
 

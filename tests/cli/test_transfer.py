@@ -112,10 +112,13 @@ def test_refine_starts_from_the_discriminant(run: Cli, tmp_path: Path):
     assert run(*TRANSFER, "--method", "discriminant").code == 0
     outcome = run("refine", "--method", "discriminant", "--shots", 8)
     assert outcome.code == 0
-    assert "start counts" in outcome.out
+    assert "labels weigh" in outcome.out
     refined = load(tmp_path / "transmiter-run/refined.safetensors")
     assert refined.stage == "refined"
     assert refined.method == "discriminant"
+    refused = run("refine", "--epochs", 5)
+    assert refused.code == 2
+    assert "strong-discriminant.safetensors is a linear classifier" in refused.err
 
 
 def test_what_a_transfer_or_fit_removes_is_said_with_the_commands_that_make_it_again(run: Cli):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAME = "inspect"
 EXAMPLE = "transmiter inspect transmiter-run/weak.safetensors"
-SHOWN_SETTINGS = ("reg", "rho", "images", "basis", "epochs", "epochs_taken", "worth", "seed")
+SHOWN_SETTINGS = ("reg", "rho", "images", "basis", "epochs", "epochs_taken", "share", "seed")
 """Settings that the line of an artefact has, of the step that made it."""
 STEPS = {"weak": "fit", "strong": "transfer", "self_trained": "self_train", "refined": "refine"}
 

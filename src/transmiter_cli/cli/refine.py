@@ -47,9 +47,13 @@ def command(
     ] = None,
     strong: StrongOption = None,
     epochs: Annotated[
-        int, typer.Option(min=1, help="Most passes over the labelled images; cross-validation stops earlier.")
-    ] = 50,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 3e-4,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of an adapter: most passes over the labelled images, 50 if left out; fewer by cross-validation.",
+        ),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Of an adapter: learning rate, 0.0003 if left out.")] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
@@ -68,7 +72,10 @@ def command(
     from transmiter_cli.workflow.refine import RefineOptions, refine_run
 
     flags = DataFlags(data, root, split, limit)
-    options = RefineOptions(flags, shots, method, strong, RefineSettings(epochs=epochs, learning_rate=lr, seed=seed))
+    tuned: dict[str, Any] = {
+        name: value for name, value in (("epochs", epochs), ("learning_rate", lr)) if value is not None
+    }
+    options = RefineOptions(flags, shots, method, strong, RefineSettings(seed=seed, **tuned), bool(tuned))
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:
@@ -78,7 +85,11 @@ def command(
                 "labelled_images": result.images,
                 "method": result.artefact.method,
                 "start": result.start,
-                "unchanged": result.artefact.details["refine"]["unchanged"],
+                **{
+                    name: value
+                    for name, value in result.artefact.details["refine"].items()
+                    if name in ("unchanged", "share", "epochs_taken")
+                },
             }
         )
         return
@@ -94,8 +105,8 @@ def command(
 
 
 def chosen(settings: Mapping[str, Any]) -> tuple[str, str]:
-    """How far the refinement went."""
+    """How far the refinement went: epochs of an adapter, the share of what labels alone say in a linear classifier."""
     if "epochs_taken" in settings:
         return "epochs", f"{settings['epochs_taken']} of {settings['epochs']}"
-    alone, mixed = "alone: nothing was better on held-out labels", "like {worth:g} labelled images of each class"
-    return "start counts", alone if settings["unchanged"] else mixed.format(**settings)
+    told = "nothing: no change was better on held-out labels" if settings["unchanged"] else f"{settings['share']:.0%}"
+    return "labels weigh", told

@@ -42,8 +42,8 @@ class Verdict:
         images: how many unlabelled images there were.
         unseen: how many classes hardly any of them belongs to.
         tested: whether enough classes have images to leave half of them out and see how these fare.
-        named: whether zero-shot models do not contradict the names of the most trusted teacher's classes. If they do,
-            the names may say little, or be mixed up.
+        named: whether zero-shot models confirm the names of the most trusted teacher's classes. If not, the names may
+            say little, or be mixed up.
     """
 
     strong: float

@@ -14,15 +14,24 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import SHRINKAGE, Linear, Moments, discriminants, fold_moments, grams, total
+from transmiter_cli.method.discriminant import (
+    SHRINKAGE,
+    TINY,
+    Linear,
+    Moments,
+    discriminants,
+    fold_moments,
+    grams,
+    total,
+)
 from transmiter_cli.method.embeddings import BLOCK, Embeddings
 from transmiter_cli.method.per_image import Computed
 from transmiter_cli.method.refinement import stratified_folds
-from transmiter_cli.method.self_training import expected_means, isotropic, levelled, moved_towards
+from transmiter_cli.method.self_training import centred, expected_means, isotropic, moved_towards, scaled, spread
 
 WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
 """The classifier that is there counts like so many images of each class; the first leaves it as it is."""
-CHANCE = 1.25
+CHANCE = 1.5
 """Held-out answers are right more often than before where they are so by so many standard errors."""
 
 
@@ -46,12 +55,12 @@ def refine_linear(
         folds: of the cross-validation.
 
     Returns:
-        The classifier after it, and k.
+        The classifier after it, and the share of the discriminant in it: 0 where nothing changed.
     """
     known, own = labels.unique(return_inverse=True)
     parts = stratified_folds(own, folds, seed)
     if min(len(known), len(parts)) < 2:
-        return start, math.inf
+        return start, 0.0
     before = Linear(start.weight[known], start.bias[known])
     moments = labelled_moments(labelled, own, len(known), parts)
     right = torch.zeros(len(WORTHS), len(labels), device=labels.device)
@@ -63,10 +72,10 @@ def refine_linear(
                 right[place, rows] = (candidate(images).argmax(-1) == own[rows]).float()
     best = int(right.sum(-1).argmax())
     if not above_errors(right[best] - right[0], CHANCE):
-        return start, math.inf
+        return start, 0.0
     after = refinements(before, total(moments))[best]
     weight, bias = start.weight.index_copy(0, known, after.weight), start.bias.index_copy(0, known, after.bias)
-    return Linear(weight, bias), WORTHS[best]
+    return Linear(weight, bias), share_of(len(labels), WORTHS[best], len(known))
 
 
 def labelled_moments(
@@ -79,10 +88,21 @@ def labelled_moments(
 
 
 def refinements(start: Linear, moments: Moments) -> list[Linear]:
-    """For each of WORTHS, the mean of a classifier and of the discriminant of labelled images."""
-    found = levelled(discriminants(moments, expected_means(moments, start), [SHRINKAGE])[0], start, moments)
-    images, classes = float(moments.mass.sum()), len(start.bias)
-    return [moved_towards(found, start, images / (images + worth * classes)) for worth in WORTHS]
+    """For each of WORTHS, the mean of a classifier and of the discriminant of labelled images.
+
+    The discriminant's scores are made to vary as far as the classifier's, no more and no less: among classes without a
+    label, the labelled ones would else lose or win.
+    """
+    found = centred(discriminants(moments, expected_means(moments, start), [SHRINKAGE])[0])
+    level = spread(start, moments) / spread(found, moments).clamp_min(TINY)
+    images, classes = round(float(moments.mass.sum())), len(start.bias)
+    shares = [share_of(images, worth, classes) for worth in WORTHS]
+    return [moved_towards(scaled(found, level), start, share) for share in shares]
+
+
+def share_of(images: int, worth: float, classes: int) -> float:
+    """The discriminant's share in the mean, n / (n + k C)."""
+    return images / (images + worth * classes)
 
 
 def above_errors(differences: Float[Tensor, " images"], errors: float) -> bool:

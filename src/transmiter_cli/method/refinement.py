@@ -27,8 +27,11 @@ class RefineSettings:
     Attributes:
         epochs: most passes over the labelled images; the number taken is chosen by cross-validation.
         learning_rate: AdamW's.
-        folds: of the cross-validation, on the labelled images alone.
+        folds: of the cross-validation, on the labelled images alone; two at least.
         seed: decides folds and batches.
+
+    Raises:
+        ValueError: if there are fewer folds.
     """
 
     epochs: int = 50
@@ -38,6 +41,10 @@ class RefineSettings:
     warmup: float = 0.05
     folds: int = 5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ValueError(f"cross-validation needs two folds at least, not {self.folds}.")
 
 
 def refine_correction(

@@ -44,6 +44,9 @@ DIRECTIONS, RESOLUTION = 4, 1e-4
 def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     """The mean of a classifier and of the discriminant of its soft labels, which weighs more the more images there are.
 
+    The discriminant's scores are made to vary no more than the classifier's own: a discriminant of few images is too
+    sure, and one of images that hardly differ has weights of any size.
+
     Args:
         strong: the strong model on unlabelled images.
         start: the classifier of its unit-norm embeddings, its softmax a probability.
@@ -59,9 +62,10 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     def product(rows: Rows) -> Float[Tensor, "rows classes"]:
         return F.softmax(own[rows] + F.log_softmax(first.temperature * others[rows], -1), -1)
 
-    found = fit_discriminant(strong, start, Computed(own.shape, product), parts, gram)[0].classifier
-    share = len(strong) / (len(strong) + WORTH * classes)
-    return moved_towards(levelled(found, start, total(moments)), start, share)
+    found = centred(fit_discriminant(strong, start, Computed(own.shape, product), parts, gram)[0].classifier)
+    before, after = (spread(one, total(moments)) for one in (start, found))
+    level = (before / after.clamp_min(TINY)).clamp_max(1.0)
+    return moved_towards(scaled(found, level), start, len(strong) / (len(strong) + WORTH * classes))
 
 
 def fit_discriminant(
@@ -82,14 +86,9 @@ def centred(classifier: Linear) -> Linear:
     return Linear(classifier.weight - classifier.weight.mean(0), classifier.bias - classifier.bias.mean())
 
 
-def levelled(found: Linear, start: Linear, moments: Moments) -> Linear:
-    """A discriminant, centred, its scores made to vary no more than those of a classifier.
-
-    A discriminant of few images is too sure, and one of images that hardly differ has weights of any size.
-    """
-    level = (spread(start, moments) / spread(found, moments).clamp_min(TINY)).clamp_max(1.0)
-    new = centred(found)
-    return Linear(level * new.weight, level * new.bias)
+def scaled(classifier: Linear, factor: Float[Tensor, ""]) -> Linear:
+    """The same classifier with scores so many times as wide."""
+    return Linear(factor * classifier.weight, factor * classifier.bias)
 
 
 def moved_towards(found: Linear, start: Linear, share: float) -> Linear:

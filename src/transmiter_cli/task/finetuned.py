@@ -147,6 +147,13 @@ class MeanTeacher:
         return torch.stack(known).mean(0) if len(known) == len(self.teachers) else None
 
 
+def has_columns_of_a_file(teacher: Teacher) -> bool:
+    """Whether a head or logits, whose columns have no names, are all that a teacher is or a part of it."""
+    if isinstance(teacher, MeanTeacher):
+        return any(has_columns_of_a_file(one) for one in teacher.teachers)
+    return isinstance(teacher, HeadTeacher | LogitsTeacher)
+
+
 class MissingLogitsError(TransmiterError):
     """Logits were given for other images than those asked for."""
 

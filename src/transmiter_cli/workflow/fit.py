@@ -124,7 +124,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in finetuned else None
     model = finetuned_model(task, run, workspace, weak.embeddings, probe)
     teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
-    if isinstance(model, teachers.HeadTeacher | teachers.LogitsTeacher) and probe is None:
+    if teachers.has_columns_of_a_file(model) and probe is None:
         warn_of_mix_up(seen.embeddings, teacher[plain], task, workspace)
     hint_at_few_steps(len(weak.images.files), options, workspace)
     with workspace.reporter.progress("Fitting the adapter") as advance:
@@ -158,11 +158,12 @@ def warn_of_mix_up(
     before = answers(computed_class_logits(weak, len(task.classes)))
     found = mixed_up(answers(teacher), before, len(task.classes))
     if found:
-        pairs = [f"{task.classes[column]!r} {task.classes[known]!r}" for column, known in sorted(found.items())]
+        pairs = [f"{task.classes[column]!r} is like {task.classes[known]!r}" for column, known in sorted(found.items())]
         workspace.reporter.warn(
-            f"The columns of {task.finetuned[0]} look to be in another order than the classes, {some(task.classes)}: "
-            f"{task.weak} calls images of column {some(pairs)}. They are taken as they are. If that is so, a file of "
-            "the classes in the order of the columns is the mend: fit --force --classes FILE."
+            f"The columns of {' and '.join(task.finetuned)} look to be in another order than the classes, "
+            f"{some(task.classes)}: to {task.weak}, column {some(pairs)}. Either the order is another "
+            "one, and a file of the classes in the order of the columns is the mend: fit --force --classes FILE; or "
+            f"the names say little to {task.weak}. The columns are taken in the order of the classes."
         )
 
 

@@ -12,6 +12,7 @@ from transmiter_cli.artefact import Artefact, Method, load
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.errors import UsageError
 from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import ARTEFACTS, ROWS, Run
 from transmiter_cli.task.shots import choose_shots
@@ -31,6 +32,7 @@ class RefineOptions:
         shots: labelled images per class; all of them if None.
         method: which transferred correction to refine; the first of PREFERENCE that there is if None.
         strong: of which strong model, where the run has several; the last one transferred to if None.
+        tuned: whether a setting was given that only the training of an adapter heeds.
     """
 
     data: DataFlags = field(default_factory=DataFlags)
@@ -38,6 +40,7 @@ class RefineOptions:
     method: Method | None = None
     strong: str | None = None
     settings: RefineSettings = field(default_factory=RefineSettings)
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     """Refine a correction of a run's strong model and write the result to the run directory.
 
     Raises:
-        UsageError: if nothing was transferred with that method.
+        UsageError: if nothing was transferred with that method, or a linear classifier was to be tuned.
         TransmiterError: if the labelled images cannot be used.
     """
     task = run.task()
@@ -62,6 +65,11 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     strong = run.strong(options.strong)
     start, source = starting_point(run, strong, (ROWS[options.method],) if options.method else PREFERENCE)
     transferred = load(source, workspace.method_device)
+    if options.tuned and transferred.method != "adapter":
+        raise UsageError(
+            f"--epochs and --lr train an adapter, but {source.name} is a linear classifier, which needs neither.",
+            "refine --method adapter",
+        )
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)
     images = open_images(options.data.spec(task, task.limit), "train" if options.data.data else task.split or "train")
@@ -78,12 +86,13 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     with remembering("refine", found.files, path, run, workspace):
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
-    unlabelled = len(task.classes) - len(kept.unique())
-    if unlabelled and artefact.method != "adapter":
-        workspace.reporter.warn(
-            f"{unlabelled} of {len(task.classes)} classes have no label: the others alone are told apart anew, and may "
-            "win images of these."
-        )
+    known = len(kept.unique())
     if artefact.details["refine"]["unchanged"]:
-        workspace.reporter.note(f"Nothing helped on held-out labels: refined is {source.name} as it was.")
-    return RefineResult(artefact, path, start, len(kept))
+        why = "Nothing helped on held-out labels" if known > 1 else "Labels of one class alone tell nothing apart"
+        workspace.reporter.note(f"{why}: refined is {source.name} as it was.")
+    elif known < len(task.classes) and artefact.method != "adapter":
+        workspace.reporter.warn(
+            f"{len(task.classes) - known} of {len(task.classes)} classes have no label: the others alone are told "
+            "apart anew, and may win images of these."
+        )
+    return RefineResult(artefact, path, start, artefact.details["refine"]["images"])

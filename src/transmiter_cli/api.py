@@ -254,6 +254,7 @@ def refine(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
+        ValueError: if there are fewer than two folds.
     """
     recipe = RefineSettings(**options)
     check_labels(labels, len(images), transferred.correction.classes)
@@ -278,5 +279,6 @@ def refine(
         module, epochs = refine_correction(correction, forward, labels, recipe, progress)
         unchanged = not epochs
         settings = {"epochs_taken": epochs, **asdict(recipe)}
-    details = {**transferred.details, "refine": {"images": len(labels), "unchanged": unchanged, **settings}}
+    learned = {"images": len(labels), "labelled_classes": len(labels.unique()), "unchanged": unchanged}
+    details = {**transferred.details, "refine": {**learned, **settings}}
     return replace(transferred, stage="refined", correction=module, details=details)

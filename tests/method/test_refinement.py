@@ -62,6 +62,15 @@ def test_a_refinement_that_does_not_help_is_not_taken(world: World):
     assert torch.equal(refined.weight, good.weight)
 
 
+def test_labels_of_one_class_change_nothing(world: World, weakly_transferred: LinearCorrection):
+    rows, forward = (world.labels == 0).nonzero()[:20, 0], forward_on(world)
+    refined, epochs = refine_correction(
+        weakly_transferred, lambda module, chosen: forward(module, rows[chosen]), world.labels[rows], RefineSettings()
+    )
+    assert epochs == 0
+    assert torch.equal(refined.weight, weakly_transferred.weight)
+
+
 def test_the_transferred_correction_is_not_touched(world: World, weakly_transferred: LinearCorrection):
     before = weakly_transferred.weight.clone()
     refine_correction(weakly_transferred, forward_on(world), world.labels, RefineSettings(epochs=2))

@@ -127,6 +127,20 @@ def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: Worl
     torch.testing.assert_close(both.weight, alone.weight, rtol=0.05, atol=0.05 * alone.weight.std().item())
 
 
+def test_teachers_weigh_as_much_as_of_the_variance_of_their_answers_is_new(world: World):
+    strong, teacher = teacher_of(world)
+    hints = Teacher(teacher.weak_logits[:] + 0.8 * teacher.finetuned, teacher.weak)
+    log_posterior, seen = torch.log_softmax(teacher.finetuned.double(), -1), ~mask(world, 4, 5)
+    first, second, both = (
+        carry(strong, 0.9, some, [0.9] * len(some), log_posterior, seen).classifier(strong, seen, every(strong)).weight
+        for some in ([teacher], [hints], [teacher, hints])
+    )
+    new = [novelty(one, seen, every(strong)).share.square() for one in (teacher, hints)]
+    share = (new[0] / (new[0] + new[1]))[:, None]
+    assert 0.5 < share.min() < share.max() < 0.95
+    torch.testing.assert_close(both, share * first + (1 - share) * second)
+
+
 @pytest.mark.parametrize(("own", "trust", "level"), [(0.4, 0.8, 0.5), (0.8, 0.4, 1.0)])
 def test_a_teacher_that_is_trusted_more_makes_the_strong_models_own_scores_smaller(
     world: World, own: float, trust: float, level: float

@@ -108,5 +108,4 @@ def chosen(settings: Mapping[str, Any]) -> tuple[str, str]:
     """How far the refinement went: epochs of an adapter, the share of what labels alone say in a linear classifier."""
     if "epochs_taken" in settings:
         return "epochs", f"{settings['epochs_taken']} of {settings['epochs']}"
-    told = "nothing: no change was better on held-out labels" if settings["unchanged"] else f"{settings['share']:.0%}"
-    return "labels weigh", told
+    return "labels weigh", "nothing" if settings["unchanged"] else f"{settings['share']:.0%}"

@@ -58,6 +58,7 @@ def refine_correction(
 
     The number of epochs has the lowest cross-validated cross-entropy, zero among the candidates, so that a
     refinement that does not help is not taken; then all labelled images are trained on. Nothing else is looked at.
+    Labels of one class alone change nothing.
 
     Args:
         module: the transferred correction; it is not changed.
@@ -72,6 +73,8 @@ def refine_correction(
     Raises:
         InvalidTensorError: if the training on all labelled images diverges.
     """
+    if len(labels.unique()) < 2:
+        return module, 0
     parts = stratified_folds(labels, settings.folds, settings.seed)
     losses = torch.zeros(settings.epochs + 1, device=labels.device)
     everything = torch.arange(len(labels), device=labels.device)

@@ -86,13 +86,18 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     with remembering("refine", found.files, path, run, workspace):
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
-    known = len(kept.unique())
-    if artefact.details["refine"]["unchanged"]:
+    learned = artefact.details["refine"]
+    if learned["images"] < len(kept):
+        workspace.reporter.note(
+            f"{len(kept) - learned['images']:,} of {len(kept):,} labelled images repeat others: each counts once."
+        )
+    known = learned["labelled_classes"]
+    if learned["unchanged"]:
         why = "Nothing helped on held-out labels" if known > 1 else "Labels of one class alone tell nothing apart"
         workspace.reporter.note(f"{why}: refined is {source.name} as it was.")
-    elif known < len(task.classes) and artefact.method != "adapter":
+    elif known < len(task.classes):
         workspace.reporter.warn(
-            f"{len(task.classes) - known} of {len(task.classes)} classes have no label: the others alone are told "
-            "apart anew, and may win images of these."
+            f"{len(task.classes) - known} of {len(task.classes)} classes have no label, and may lose images to the "
+            "others."
         )
-    return RefineResult(artefact, path, start, artefact.details["refine"]["images"])
+    return RefineResult(artefact, path, start, learned["images"])

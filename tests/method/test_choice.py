@@ -37,6 +37,22 @@ def test_the_chosen_rho_has_the_least_cross_entropy_on_held_out_images(seed: int
     assert choose_rho(world.strong, finetuned) == min(RHOS, key=entropy)
 
 
+@patch.object(choice, "JUDGED", 60)
+@pytest.mark.parametrize("seed", range(4))
+def test_rho_hardly_depends_on_the_order_of_images(seed: int):
+    """Folders list images by class: of more than are looked at, each class has its share."""
+    world = World(seed)
+    noise = 2 * torch.randn(world.finetuned_logits.shape, generator=torch.Generator().manual_seed(seed))
+    order = world.labels.argsort()
+    found = [
+        RHOS.index(
+            choose_rho(replace(world.strong, images=world.strong.images[rows]), (world.finetuned_logits + noise)[rows])
+        )
+        for rows in (order, order.flip(0), torch.arange(len(order)))
+    ]
+    assert max(found) - min(found) <= 1
+
+
 def test_noise_asks_for_more_regularisation(world: World):
     noise = 5 * torch.randn(world.finetuned_logits.shape, generator=torch.Generator().manual_seed(0))
     assert choose_rho(world.strong, noise) > choose_rho(world.strong, world.finetuned_logits)

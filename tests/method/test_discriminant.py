@@ -1,3 +1,4 @@
+from dataclasses import replace
 from unittest.mock import patch
 
 import torch
@@ -12,6 +13,7 @@ from transmiter_cli.method.discriminant import (
     choose_discriminant,
     class_means,
     discriminants,
+    evenly_spaced,
     fold_moments,
     fold_rows,
     grams,
@@ -33,6 +35,30 @@ def test_folds_are_disjoint_and_complete(images: int, folds: int):
     parts = fold_rows(images, folds)
     assert sorted(torch.cat(parts).tolist()) == list(range(images))
     assert len(parts) == min(images, folds)
+
+
+@given(st.integers(1, 100), st.integers(1, 100))
+def test_rows_that_are_looked_at_are_spread_over_all(images: int, most: int):
+    found = evenly_spaced(torch.arange(images), most).tolist()
+    gaps = [after - before for before, after in zip(found, [*found[1:], images], strict=True)]
+    assert found[0] == 0
+    assert len(found) == min(images, most)
+    assert 1 <= min(gaps) <= max(gaps) <= min(gaps) + 1
+
+
+@patch.object(discriminant, "JUDGED", 60)
+def test_every_class_is_judged_where_images_are_sorted_by_class():
+    world = World()
+    order = world.labels.argsort()
+    model = replace(world.strong, images=world.strong.images[order])
+    parts = fold_rows(len(order))
+    posterior = F.softmax(world.finetuned_logits[order], -1).double()
+    texts = model.unit_texts()[: world.classes].double()
+    moments = fold_moments(model, posterior, parts, grams(model, parts))
+    chosen = choose_discriminant(model, posterior, texts, parts, moments)
+    counts = world.labels[order][chosen.rows].bincount(minlength=world.classes)
+    assert len(chosen.rows) == 60
+    assert counts.min() >= 5
 
 
 @settings(max_examples=20)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import JUDGED, fold_moments, fold_rows, grams, total
+from transmiter_cli.method.discriminant import JUDGED, evenly_spaced, fold_moments, fold_rows, grams, total
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import cross_moment
@@ -80,7 +80,7 @@ def choose_rho(
         rest = whole - own
         values, vectors = torch.linalg.eigh(rest.gram)
         rotated = vectors.T @ rest.sums.T
-        rows = part[: -(-JUDGED // len(parts))].to(finetuned_logits.device)
+        rows = evenly_spaced(part, -(-JUDGED // len(parts))).to(finetuned_logits.device)
         held = strong.unit_images(rows).double()
         zero_shot = held @ texts.T
         wanted = F.softmax(zero_shot + logs(rows), -1)

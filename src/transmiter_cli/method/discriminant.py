@@ -86,6 +86,11 @@ def fold_rows(images: int, folds: int = FOLDS, seed: int = 0) -> list[Int[Tensor
     return [order[start::folds].sort().values for start in range(min(folds, images))]
 
 
+def evenly_spaced(rows: Int[Tensor, " rows"], most: int) -> Int[Tensor, " some"]:
+    """At most so many of the rows, at even distances: in a list that is sorted by class, each class keeps its share."""
+    return rows[torch.arange(most) * len(rows) // most] if most < len(rows) else rows
+
+
 def grams(model: Embeddings, parts: Sequence[Int[Tensor, " _"]]) -> list[Float[Tensor, "width width"]]:
     """X'X of each part, float64."""
     result: list[Tensor] = []
@@ -256,7 +261,7 @@ def choose_discriminant(
 ) -> Chosen:
     """The shrinkage and the temperature whose held-out scores have the least cross-entropy with the soft labels."""
     most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
-    few = [part[: -(-most // len(parts))] for part in parts]
+    few = [evenly_spaced(part, -(-most // len(parts))) for part in parts]
     rows = torch.cat(few).to(model.images.device)
     scores, labels = held_out_scores(model, moments, texts, few, shrinkages), posterior[rows]
     found = [best_temperature(one, labels) for one in scores]

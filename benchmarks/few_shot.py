@@ -74,8 +74,8 @@ def clip_adapter(strong: Embeddings, labels: Tensor, test: Tensor, classes: int,
 
 def refined(correction: LinearCorrection, strong: Embeddings, labels: Tensor, test: Tensor) -> Tensor:
     weight, bias = correction.fold(strong.unit_texts(), strong.logit_scale)
-    found, _ = refine_linear(strong, labels, Linear(weight.detach().double(), bias.detach().double()), seed=0)
-    return found(test)
+    start = Linear(weight.detach().double(), bias.detach().double())
+    return refine_linear(strong, labels, start, seed=0).classifier(test)
 
 
 def few_shot_scores(trial: Trial) -> dict[str, list[float]]:

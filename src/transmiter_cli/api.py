@@ -241,8 +241,9 @@ def refine(
 
     An adapter is trained further; "ridge" and "discriminant" are linear classifiers, and become the mean of what
     they were and of a discriminant of the labelled images. Cross-validation on the labelled images decides how far
-    either goes, and leaves it as it is where nothing helps. An image that repeats another one counts once, with the
-    label of the first; near-copies with the same label would make it too sure of itself.
+    either goes, and leaves the answers as they are where nothing helps; a linear classifier's scores are calibrated
+    then, too. An image that repeats another one counts once, with the label of the first; near-copies with the same
+    label would make it too sure of itself.
 
     Args:
         transferred: what `transfer` or `self_train` returned.
@@ -265,12 +266,12 @@ def refine(
     settings: dict[str, Any]
     if isinstance(correction, LinearCorrection):
         start = linear_start(transferred, images.device)
-        found, share = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
+        found, share, temperature = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
         module: Correction = correction
-        if share:
+        if found is not start:
             module = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
         unchanged = not share
-        settings = {"share": share, "folds": recipe.folds, "seed": recipe.seed}
+        settings = {"share": share, "temperature": temperature, "folds": recipe.folds, "seed": recipe.seed}
     else:
 
         def forward(module: Adapter, rows: Tensor) -> Tensor:

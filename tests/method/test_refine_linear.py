@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from tests.conftest import World
 from transmiter_cli.method.discriminant import Linear
+from transmiter_cli.method.metrics import negative_log_likelihood
 from transmiter_cli.method.refine_linear import (
     CHANCE,
     WORTHS,
+    Refined,
     above_errors,
     labelled_moments,
     refine_linear,
@@ -17,7 +19,7 @@ from transmiter_cli.method.refine_linear import (
 )
 from transmiter_cli.method.refinement import stratified_folds
 from transmiter_cli.method.ridge import ridge_transfer
-from transmiter_cli.method.self_training import spread
+from transmiter_cli.method.self_training import scaled, spread
 
 
 def shots(world: World, count: int) -> torch.Tensor:
@@ -35,16 +37,14 @@ def start(world: World, rho: float, factor: float = 1.0) -> Linear:
     return Linear(factor * weight.detach().double(), factor * bias.detach().double())
 
 
-def refined(
-    world: World, rows: torch.Tensor, before: Linear, labels: torch.Tensor | None = None
-) -> tuple[Linear, float]:
+def refined(world: World, rows: torch.Tensor, before: Linear, labels: torch.Tensor | None = None) -> Refined:
     labelled = replace(world.strong, images=world.strong.images[rows])
     return refine_linear(labelled, world.labels[rows] if labels is None else labels, before, seed=0)
 
 
 def test_labels_improve_images_that_were_not_labelled(world: World):
     rows, before = shots(world, 16), start(world, 300.0)
-    after, share = refined(world, rows, before)
+    after, share, _ = refined(world, rows, before)
     rest = torch.ones(len(world.labels), dtype=torch.bool)
     rest[rows] = False
     assert 0 < share < 1
@@ -55,9 +55,10 @@ def test_labels_improve_images_that_were_not_labelled(world: World):
 def test_labels_that_say_nothing_new_change_nothing(world: World, factor: float):
     """Every label is what it answers anyway, modestly or surely."""
     rows, before = shots(world, 16), start(world, 0.1, factor)
-    after, share = refined(world, rows, before, before(world.strong.unit_images(rows)).argmax(-1))
+    after, share, temperature = refined(world, rows, before, before(world.strong.unit_images(rows)).argmax(-1))
     assert share == 0
-    assert after is before
+    torch.testing.assert_close(after.weight, temperature * before.weight)
+    torch.testing.assert_close(after.bias, temperature * before.bias)
 
 
 @pytest.mark.parametrize("rho", [0.1, 300.0])
@@ -65,7 +66,7 @@ def test_labels_that_say_nothing_new_change_nothing(world: World, factor: float)
 def test_labels_of_some_classes_cost_neither_these_nor_the_others_much(world: World, known: int, rho: float):
     rows = (world.labels < known).nonzero()[:, 0][:20]
     before = start(world, rho)
-    after, _ = refined(world, rows, before)
+    after, *_ = refined(world, rows, before)
     for those in (world.labels < known, world.labels >= known):
         chosen = those.nonzero()[:, 0]
         assert rate(world, after, chosen) >= rate(world, before, chosen) - (0.08 if known > 1 else 0)
@@ -85,12 +86,47 @@ def test_the_discriminants_scores_vary_as_far_as_those_of_the_classifier(world: 
 def test_classes_without_a_label_keep_their_weights_and_the_others_their_mean(world: World):
     rows = (world.labels < 4).nonzero()[:, 0][:60]
     before = start(world, 300.0)
-    after, share = refined(world, rows, before)
+    after, share, temperature = refined(world, rows, before)
     assert share > 0
-    for old, new in ((before.weight, after.weight), (before.bias, after.bias)):
-        assert torch.equal(old[4:], new[4:])
+    for old, new in ((before.weight, after.weight / temperature), (before.bias, after.bias / temperature)):
+        torch.testing.assert_close(old[4:], new[4:])
         assert not torch.allclose(old[:4], new[:4])
         torch.testing.assert_close(old[:4].mean(0), new[:4].mean(0))
+
+
+def nll(world: World, classifier: Linear, rows: torch.Tensor) -> float:
+    return negative_log_likelihood(classifier(world.strong.unit_images(rows)), world.labels[rows])
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 30])
+@pytest.mark.parametrize("factor", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("rho", [0.1, 300.0])
+def test_calibration_never_costs_likelihood(world: World, rho: float, factor: float, count: int):
+    rows = shots(world, count)
+    rest = torch.ones(len(world.labels), dtype=torch.bool)
+    rest[rows] = False
+    chosen = rest.nonzero()[:, 0]
+    after, _, temperature = refined(world, rows, start(world, rho, factor))
+    as_wide_as_before = scaled(after, 1 / temperature)
+    assert nll(world, after, chosen) < nll(world, as_wide_as_before, chosen) + 0.01
+    if count == 30 and factor == 0.1:
+        assert nll(world, after, chosen) < 0.5 * nll(world, as_wide_as_before, chosen)
+
+
+def test_labels_that_all_contradict_the_scores_leave_their_order(world: World):
+    rows, before = shots(world, 16), start(world, 0.1)
+    labels = before(world.strong.unit_images(rows)).argmin(-1)
+    after = refined(world, rows, before, labels).classifier
+    assert len(after(world.strong.unit_images(rows)).argmax(-1).unique()) > 1
+
+
+def test_classes_that_are_sorted_are_calibrated_alike(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Of more labels than are looked at, some of each class are, in whatever order they come."""
+    monkeypatch.setattr("transmiter_cli.method.refine_linear.JUDGED", 60)
+    rows, before = shots(world, 30), start(world, 300.0)
+    turned = rows.flip(0)
+    first, second = (refined(world, order, before).temperature for order in (rows, turned))
+    assert first == pytest.approx(second, rel=0.3)
 
 
 @given(seed=st.integers(0, 2**16), count=st.integers(1, 12))
@@ -120,11 +156,11 @@ def test_a_few_answers_more_may_be_chance(gained: int, lost: int, found: bool):
 def test_one_label_per_class_and_one_label_in_all_do_not_hurt(world: World):
     everything, before = torch.arange(len(world.labels)), start(world, 0.1)
     for rows in (shots(world, 1), torch.tensor([0])):
-        after, _ = refined(world, rows, before)
+        after, *_ = refined(world, rows, before)
         assert rate(world, after, everything) >= rate(world, before, everything) - 0.01
 
 
 def test_images_that_are_all_the_same_give_numbers(world: World):
     labelled = replace(world.strong, images=world.strong.images[:1].expand(12, -1))
-    after, _ = refine_linear(labelled, torch.arange(12) % 2, start(world, 0.1), seed=0)
+    after, *_ = refine_linear(labelled, torch.arange(12) % 2, start(world, 0.1), seed=0)
     assert bool(after.weight.isfinite().all())

@@ -1,13 +1,15 @@
 """Refinement of a linear classifier: its mean with a discriminant of a few labelled images, in closed form.
 
 The discriminant is that of self-training with labels in the place of soft labels: Fisher's rule, the class means
-expected where the classifier has them, the covariance starting as one without a direction.
+expected where the classifier has them, the covariance starting as one without a direction. The scores are calibrated
+on held-out labels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +17,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.discriminant import (
+    JUDGED,
+    NUMBERS,
     SHRINKAGE,
     TINY,
     Linear,
     Moments,
+    best_temperature,
     discriminants,
+    evenly_spaced,
     fold_moments,
     grams,
     total,
@@ -30,22 +36,41 @@ from transmiter_cli.method.refinement import stratified_folds
 from transmiter_cli.method.self_training import centred, expected_means, isotropic, moved_towards, scaled, spread
 
 WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
-"""The classifier that is there counts like so many images of each class; the first leaves it as it is."""
+"""The classifier that is there counts like so many images of each class; the first leaves its answers as they are."""
 CHANCE = 1.5
 """Held-out answers are right more often than before where they are so by so many standard errors."""
+DOUBT = 0.5
+"""A factor explains labels as well as the best one does, up to a standard error, with so much less log-likelihood."""
+HALVINGS = 40
+
+
+class Refined(NamedTuple):
+    """What labels made of a classifier.
+
+    Attributes:
+        classifier: the refined one.
+        share: of the discriminant of the labelled images in it; 0 where answers stay as they were.
+        temperature: the factor that calibrated its scores.
+    """
+
+    classifier: Linear
+    share: float
+    temperature: float
 
 
 def refine_linear(
     labelled: Embeddings, labels: Int[Tensor, " images"], start: Linear, seed: int, folds: int = 5
-) -> tuple[Linear, float]:
+) -> Refined:
     """The mean of a classifier, which counts like k images of each class, and of a discriminant of labelled images.
 
     Of n images of C classes, the discriminant's share is n / (n + k C). k is the one, of several the largest, whose
-    answers to held-out images are right most often. Infinity, no change at all, is among the candidates, and is taken,
-    too, unless the answers are right more often than before by more than CHANCE standard errors.
+    answers to held-out images are right most often. Infinity, which changes no answer, is among the candidates, and is
+    taken, too, unless the answers are right more often than before by more than CHANCE standard errors. Last, all
+    scores are multiplied by what calibrates them on held-out images (`calibrating_factor`).
 
-    Classes without a label stay as they are, and the others are told apart among themselves: what changes of the
-    weights sums to zero over them, so that they gain few images of those. One class alone changes nothing.
+    Up to that factor, classes without a label stay as they are, and the others are told apart among themselves: what
+    changes of the weights sums to zero over them, so that they gain few images of those. One class alone changes
+    nothing.
 
     Args:
         labelled: the strong model on labelled images.
@@ -53,29 +78,27 @@ def refine_linear(
         start: the classifier that is there, of unit-norm embeddings.
         seed: decides the folds.
         folds: of the cross-validation.
-
-    Returns:
-        The classifier after it, and the share of the discriminant in it: 0 where nothing changed.
     """
     known, own = labels.unique(return_inverse=True)
     parts = stratified_folds(own, folds, seed)
     if min(len(known), len(parts)) < 2:
-        return start, 0.0
+        return Refined(start, 0.0, 1.0)
     before = Linear(start.weight[known], start.bias[known])
     moments = labelled_moments(labelled, own, len(known), parts)
+    candidates = [refinements(before, total(moments) - part) for part in moments]
     right = torch.zeros(len(WORTHS), len(labels), device=labels.device)
-    for held_out, part in zip(parts, moments, strict=True):
-        candidates = refinements(before, total(moments) - part)
+    for held_out, of_others in zip(parts, candidates, strict=True):
         for rows in held_out.split(BLOCK):
             images = labelled.unit_images(rows)
-            for place, candidate in enumerate(candidates):
+            for place, candidate in enumerate(of_others):
                 right[place, rows] = (candidate(images).argmax(-1) == own[rows]).float()
     best = int(right.sum(-1).argmax())
     if not above_errors(right[best] - right[0], CHANCE):
-        return start, 0.0
-    after = refinements(before, total(moments))[best]
-    weight, bias = start.weight.index_copy(0, known, after.weight), start.bias.index_copy(0, known, after.bias)
-    return Linear(weight, bias), share_of(len(labels), WORTHS[best], len(known))
+        best = 0
+    held_out = [replaced(start, known, of_others[best]) for of_others in candidates]
+    factor = calibrating_factor(labelled, labels, start, held_out, parts)
+    after = replaced(start, known, refinements(before, total(moments))[best])
+    return Refined(scaled(after, factor), share_of(len(labels), WORTHS[best], len(known)), factor)
 
 
 def labelled_moments(
@@ -98,6 +121,51 @@ def refinements(start: Linear, moments: Moments) -> list[Linear]:
     images, classes = round(float(moments.mass.sum())), len(start.bias)
     shares = [share_of(images, worth, classes) for worth in WORTHS]
     return [moved_towards(scaled(found, level), start, share) for share in shares]
+
+
+def replaced(start: Linear, classes: Int[Tensor, " some"], by: Linear) -> Linear:
+    """A classifier, some classes of which are another one's."""
+    return Linear(start.weight.index_copy(0, classes, by.weight), start.bias.index_copy(0, classes, by.bias))
+
+
+def calibrating_factor(
+    labelled: Embeddings,
+    labels: Int[Tensor, " images"],
+    start: Linear,
+    held_out: Sequence[Linear],
+    parts: Sequence[Int[Tensor, " _"]],
+) -> float:
+    """What scores are multiplied with, so that their softmax is the probability to be right on images held out.
+
+    It is measured by the cross-entropy with (n one-hot + C softmax(start)) / (n + C) for each of n images: what was
+    said before counts like one image of each of C classes, since labels alone, all foretold rightly, would ask for an
+    infinite factor. Of all factors within one standard error of the best, it is the one nearest to 1.
+
+    Args:
+        labelled: the strong model on labelled images.
+        labels: their class indices.
+        start: the classifier before, its softmax what is expected.
+        held_out: for each part, a classifier that did not see it.
+        parts: rows of the images; of very many, some of each part are looked at.
+    """
+    classes = len(start.bias)
+    most = -(-min(JUDGED, max(1, NUMBERS // classes)) // len(parts))
+    few = [evenly_spaced(part, most) for part in parts]
+    images = [labelled.unit_images(rows) for rows in few]
+    scores = torch.cat([classifier(rows) for classifier, rows in zip(held_out, images, strict=True)])
+    expected = F.softmax(start(torch.cat(images)), -1)
+    told = F.one_hot(labels[torch.cat(few)], classes)
+    target = (len(labels) * told + classes * expected) / (len(labels) + classes)
+    best, lowest = best_temperature(scores, target)
+
+    def borne_out(factor: float) -> bool:
+        return -(target * F.log_softmax(factor * scores, -1)).sum().item() <= len(scores) * lowest + DOUBT
+
+    near, far = (1.0 if borne_out(1.0) else best), 1.0
+    for _ in range(HALVINGS if near != far else 0):
+        middle = (near + far) / 2
+        near, far = (middle, far) if borne_out(middle) else (near, middle)
+    return max(near, TINY)
 
 
 def share_of(images: int, worth: float, classes: int) -> float:

@@ -86,7 +86,7 @@ def centred(classifier: Linear) -> Linear:
     return Linear(classifier.weight - classifier.weight.mean(0), classifier.bias - classifier.bias.mean())
 
 
-def scaled(classifier: Linear, factor: Float[Tensor, ""]) -> Linear:
+def scaled(classifier: Linear, factor: Float[Tensor, ""] | float) -> Linear:
     """The same classifier with scores so many times as wide."""
     return Linear(factor * classifier.weight, factor * classifier.bias)
 

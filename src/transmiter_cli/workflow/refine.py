@@ -94,7 +94,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     known = learned["labelled_classes"]
     if learned["unchanged"]:
         why = "Nothing helped on held-out labels" if known > 1 else "Labels of one class alone tell nothing apart"
-        workspace.reporter.note(f"{why}: refined is {source.name} as it was.")
+        workspace.reporter.note(f"{why}: refined answers as {source.name} does.")
     elif known < len(task.classes):
         workspace.reporter.warn(
             f"{len(task.classes) - known} of {len(task.classes)} classes have no label, and may lose images to the "

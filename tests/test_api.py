@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -213,6 +215,12 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
         ridge(logits)
     with pytest.raises(ValueError, match="finetuned_logits"):
         tm.transfer(fitted, world.weak, world.strong, "ridge")
+    teacher = tm.Teacher(world.finetuned_logits, world.weak)
+    with pytest.raises(ValueError, match="takes one fine-tuned model, not 2"):
+        tm.transfer(fitted, world.weak, world.strong, "ridge", teachers=[teacher, teacher])
+    heads = torch.full((world.classes, world.weak.images.shape[1]), torch.nan)
+    with pytest.raises(InvalidTensorError, match="the fine-tuned heads hold NaN"):
+        tm.transfer(fitted, world.weak, world.strong, "discriminant", teachers=[replace(teacher, heads=heads)])
     with pytest.raises(ValueError, match="starts from a fitted adapter"):
         tm.transfer(ridge, world.weak, world.strong)
     with pytest.raises(ValueError, match="must be positive"):
@@ -269,7 +277,76 @@ def test_wrong_arguments_of_transfer_are_refused_by_name(call: str, error: str):
     assert error in done.stderr
 
 
+def test_embeddings_may_carry_gradients_or_none_be_allowed(world: World, fitted: tm.Artefact):
+    """As straight from an encoder, or in a service that wraps all it does in no_grad."""
+    weak, strong = (
+        tm.Embeddings(model.images.clone().requires_grad_(), model.texts.clone().requires_grad_(), model.logit_scale)
+        for model in (world.weak, world.strong)
+    )
+    teacher = world.finetuned_logits.clone().requires_grad_()
+
+    def job(weak: tm.Embeddings, strong: tm.Embeddings, teacher: torch.Tensor) -> torch.Tensor:
+        fitted = tm.fit(weak, teacher, epochs=2)
+        moved = {way: tm.transfer(fitted, weak, strong, way, finetuned_logits=teacher) for way in ("adapter", "ridge")}
+        refined = tm.refine(moved["adapter"], strong.images[:60], world.labels[:60], epochs=2)
+        found = torch.stack([one.class_logits(strong.images) for one in (*moved.values(), refined)])
+        assert not found.requires_grad
+        return found
+
+    plain = job(world.weak, world.strong, world.finetuned_logits)
+    with torch.no_grad():
+        assert torch.equal(job(world.weak, world.strong, world.finetuned_logits), plain)
+    assert torch.equal(job(weak, strong, teacher), plain)
+
+
+def test_copies_are_no_evidence_for_a_transfer(world: World, fitted: tm.Artefact):
+    rows = torch.arange(300).repeat(4)
+    thrice = tm.transfer(
+        fitted,
+        world.weak.only(rows),
+        world.strong.only(rows),
+        "discriminant",
+        finetuned_logits=world.finetuned_logits[rows],
+    )
+    once = transfer(world, fitted, "discriminant")
+    assert thrice.details["transfer"]["verdict"] == once.details["transfer"]["verdict"]
+    assert torch.equal(thrice.class_logits(world.strong.images), once.class_logits(world.strong.images))
+
+
+@pytest.mark.filterwarnings("ignore:std_mean")
+def test_no_images_have_no_logits(world: World, fitted: tm.Artefact):
+    for artefact in (fitted, transfer(world, fitted, "ridge")):
+        empty = torch.empty(0, artefact.texts.shape[1])
+        assert artefact.class_logits(empty).shape == (0, world.classes)
+        assert len(artefact.answers(artefact.embeddings(empty))) == 0
+
+
+@pytest.mark.parametrize("method", ["adapter", "ridge"])
+def test_an_artefact_moves_to_the_images(world: World, fitted: tm.Artefact, method):
+    """The meta device stands for any other: it has shapes, and refuses tensors of another device."""
+    artefact, images = transfer(world, fitted, method), world.strong.images.to("meta")
+    with patch.object(embeddings_module, "require_finite"):
+        assert artefact.class_logits(images).shape == (400, world.classes)
+    assert artefact.texts.device.type == "cpu"
+    assert artefact.to(artefact.texts.device) is artefact
+
+
+@pytest.mark.parametrize("method", ["adapter", "ridge"])
+def test_loading_draws_no_random_number(world: World, fitted: tm.Artefact, method, tmp_path):
+    transfer(world, fitted, method).save(tmp_path / "a.safetensors")
+    before = torch.get_rng_state()
+    tm.load(tmp_path / "a.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("setting", [{"epochs": 0}, {"batch_size": 0}, {"temperature": 0.0}], ids=str)
+def test_settings_that_cannot_be_are_named(world: World, setting: dict[str, Any]):
+    with pytest.raises(ValueError, match=f"{next(iter(setting)).split('_')[0]}"):
+        tm.fit(world.weak, world.finetuned_logits, **setting)
+
+
 def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):
+    from safetensors import safe_open
     from safetensors.torch import save_file
 
     with pytest.raises(TransmiterError, match="no artefact"):
@@ -282,6 +359,13 @@ def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(TransmiterError, match="cannot be read"):
         tm.load(tmp_path / "cut.safetensors")
+    whole = tmp_path / "whole.safetensors"
+    fitted.save(whole)
+    with safe_open(whole, "pt") as file:
+        metadata = file.metadata()
+    save_file({"texts": fitted.texts}, whole, metadata)
+    with pytest.raises(TransmiterError, match="is damaged: 'basis'"):
+        tm.load(whole)
 
 
 def test_training_that_diverges_is_an_error_and_not_a_result(world: World, fitted: tm.Artefact):

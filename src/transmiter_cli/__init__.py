@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transmiter_cli.evaluation import evaluate as evaluate
     from transmiter_cli.evaluation import evaluate_unlabelled as evaluate_unlabelled
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
+    from transmiter_cli.method.experts import Teacher as Teacher
     from transmiter_cli.method.logits import zero_shot_logits as zero_shot_logits
 
 __version__ = "0.2.0"
@@ -32,6 +33,7 @@ __version__ = "0.2.0"
 _HOME = {
     "Artefact": "artefact",
     "Embeddings": "method.embeddings",
+    "Teacher": "method.experts",
     "evaluate": "evaluation",
     "evaluate_unlabelled": "evaluation",
     "fit": "api",
@@ -46,6 +48,7 @@ _HOME = {
 __all__ = [
     "Artefact",
     "Embeddings",
+    "Teacher",
     "evaluate",
     "evaluate_unlabelled",
     "fit",

@@ -21,11 +21,10 @@ from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.distillation import FitSettings, Progress, check_teacher, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, class_counts
-from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.refine_linear import refine_linear
-from transmiter_cli.method.refinement import RefineSettings, refine_correction
+from transmiter_cli.method.refinement import RefineSettings, refine_adapter
 from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
 from transmiter_cli.method.self_training import FEWEST, distinct, self_train_classifier
 from transmiter_cli.method.transfer import transfer_adapters
@@ -48,7 +47,9 @@ def fit(
         **settings: fields of `FitSettings`: basis, epochs, batch_size, learning_rate, seed, ...
 
     Raises:
-        InvalidTensorError: if shapes do not match or values are not finite.
+        InvalidTensorError: if shapes do not match, values are not finite, all texts are the same, or the training
+            diverges.
+        ValueError: if a setting cannot be.
     """
     recipe = FitSettings(**settings)
     names = tuple(vocabulary) if vocabulary is not None else tuple(map(str, range(len(weak.texts))))
@@ -61,6 +62,7 @@ def fit(
 Auto = Literal["auto"]
 
 
+@torch.no_grad()
 def transfer(
     fitted: Artefact,
     weak: Embeddings,
@@ -84,15 +86,18 @@ def transfer(
         rho: ridge strength, or "auto", which takes the one whose answers on held-out images are closest; "ridge" only.
         finetuned_logits: the fine-tuned weak model on the same images; not for "adapter".
         teachers: fine-tuned models that bring weak models of their own, one or several, in place of or beside
-            `finetuned_logits`; "ridge" takes one. A teacher's `heads` help "discriminant" with classes that no image
-            shows.
+            `finetuned_logits`; "ridge" takes one in all. A teacher's `heads` help "discriminant" with classes that no
+            image shows.
 
     Raises:
-        InvalidTensorError: if shapes do not match or values are not finite.
-        ValueError: if `fitted` is no fitted adapter, a strength is not positive, or the fine-tuned logits are missing.
+        InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two different images
+            or two classes.
+        ValueError: if `fitted` is no fitted adapter, a strength is not positive, the fine-tuned logits are missing, or
+            there are several teachers for "ridge".
     """
     if method not in get_args(Method):
         raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {method!r}.")
+    fitted = fitted.to(strong.images.device)
     adapter = check_transfer(fitted, [weak, strong])
     reg = reg if reg == "auto" else positive("reg", reg)
     rho = rho if rho == "auto" else positive("rho", rho)
@@ -108,13 +113,20 @@ def transfer(
         counts = f"{every[0].classes} classes, the fitted adapter {adapter.classes}"
         raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
     if method == "ridge":
+        if len(every) > 1:
+            raise ValueError(f"method 'ridge' takes one fine-tuned model, not {len(every)}.")
         logits = every[0].finetuned
         strength = choose_rho(strong, logits) if rho == "auto" else rho
         return on_strong(fitted, strong, method, ridge_transfer(strong, logits, strength), {"rho": strength})
-    moved, verdict = discriminant_transfer(strong, every)
+    kept = distinct(strong)
+    different = strong
+    if len(kept) < len(strong):
+        different, every = strong.only(kept), [teacher.only(kept) for teacher in every]
+    moved, verdict = discriminant_transfer(different, every)
     return on_strong(fitted, strong, method, moved, {"verdict": verdict.as_json()})
 
 
+@torch.no_grad()
 def transfer_all(
     fitted: Artefact, weak: Embeddings, strong: Sequence[Embeddings], regs: Sequence[float]
 ) -> list[list[Artefact]]:
@@ -207,12 +219,13 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
     if transferred.stage != "strong" or isinstance(correction, Adapter):
         what = f"stage {transferred.stage!r}, method {transferred.method!r}"
         raise ValueError(f"self_train needs what transfer made with 'discriminant' or 'ridge', not {what}.")
+    transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)
     if len(images) and len(kept := distinct(embeddings)) < len(images):
         embeddings = replace(embeddings, images=images[kept])
     if len(embeddings) < FEWEST:
         raise InvalidTensorError(f"self-training needs {FEWEST} different images at least, not {len(embeddings)}.")
-    start = linear_start(transferred, images.device)
+    start = linear_start(transferred)
     found = self_train_classifier(embeddings, start)
     module = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
     result = replace(transferred, stage="self_trained", correction=module)
@@ -224,10 +237,10 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
     return replace(result, details={**transferred.details, "self_train": about})
 
 
-def linear_start(transferred: Artefact, device: torch.device) -> Linear:
-    """The linear classifier that an artefact is, float64, on a device."""
+def linear_start(transferred: Artefact) -> Linear:
+    """The linear classifier that an artefact is, float64."""
     weight, bias = transferred.classifier()
-    return Linear(weight.to(device).double(), bias.to(device).double())
+    return Linear(weight.double(), bias.double())
 
 
 def refine(
@@ -259,13 +272,14 @@ def refine(
     """
     recipe = RefineSettings(**options)
     check_labels(labels, len(images), transferred.correction.classes)
+    transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)
     kept = distinct(embeddings)
-    embeddings, labels = replace(embeddings, images=images[kept]), labels.long()[kept]
+    embeddings, labels = replace(embeddings, images=images[kept]), labels.to(images.device).long()[kept]
     correction = transferred.correction
     settings: dict[str, Any]
     if isinstance(correction, LinearCorrection):
-        start = linear_start(transferred, images.device)
+        start = linear_start(transferred)
         found, share, temperature = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
         module: Correction = correction
         if found is not start:
@@ -273,11 +287,7 @@ def refine(
         unchanged = not share
         settings = {"share": share, "temperature": temperature, "folds": recipe.folds, "seed": recipe.seed}
     else:
-
-        def forward(module: Adapter, rows: Tensor) -> Tensor:
-            return module(zero_shot_logits(embeddings, rows))
-
-        module, epochs = refine_correction(correction, forward, labels, recipe, progress)
+        module, epochs = refine_adapter(correction, embeddings, labels, recipe, progress)
         unchanged = not epochs
         settings = {"epochs_taken": epochs, **asdict(recipe)}
     learned = {"images": len(labels), "labelled_classes": len(labels.unique()), "unchanged": unchanged}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +87,12 @@ class Artefact:
             )
         return self.correction(logits.float(), images)
 
+    def to(self, device: torch.device) -> Artefact:
+        """The same artefact on a device; itself if it is there."""
+        if self.texts.device == device:
+            return self
+        return replace(self, correction=copy.deepcopy(self.correction).to(device), texts=self.texts.to(device))
+
     @torch.no_grad()
     def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
         """Adapted logits of all images; no N x M matrix is formed."""
@@ -127,12 +134,13 @@ class Artefact:
         return weight.detach(), bias.detach()
 
     def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
-        """Adapted logits of the task classes, straight from the model's image embeddings."""
-        return self.adapt(self.embeddings(images))
+        """Adapted logits of the task classes, straight from the model's image embeddings, on their device."""
+        moved = self.to(images.device)
+        return moved.adapt(moved.embeddings(images))
 
     def embeddings(self, images: Float[Tensor, "images width"]) -> Embeddings:
-        """Image embeddings of the artefact's model, with its texts and logit scale, on the images' device."""
-        return Embeddings(images, self.texts.to(images.device), self.logit_scale)
+        """Image embeddings of the artefact's model, with its texts and logit scale."""
+        return Embeddings(images, self.texts, self.logit_scale)
 
     def save(self, path: str | Path) -> None:
         """Write the artefact; the same artefact always gives the same bytes."""
@@ -184,20 +192,28 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
         raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
     with safe_open(Path(path), framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    texts = tensors.pop("texts")
-    state = {name.removeprefix("correction."): value for name, value in tensors.items()}
-    correction: Correction
-    if description["method"] == "adapter":
-        correction = Adapter(state["basis"], description["classes"])
-    else:
-        correction = LinearCorrection(state["weight"], state["bias"])
+    state = {name.removeprefix("correction."): value for name, value in tensors.items() if name != "texts"}
+    try:
+        return Artefact(
+            stage=description["stage"],
+            method=description["method"],
+            correction=read_correction(description, state).to(device).eval(),
+            texts=tensors["texts"],
+            logit_scale=description["logit_scale"],
+            vocabulary=tuple(description["vocabulary"]),
+            details=description["details"],
+        )
+    except (KeyError, RuntimeError) as error:
+        raise TransmiterError(f"{path} is damaged: {error}.") from error
+
+
+def read_correction(description: Mapping[str, Any], state: dict[str, Tensor]) -> Correction:
+    """The module of an artefact's tensors; the random generator that draws initial weights is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        correction = (
+            Adapter(state["basis"], description["classes"])
+            if description["method"] == "adapter"
+            else LinearCorrection(state["weight"], state["bias"])
+        )
     correction.load_state_dict(state)
-    return Artefact(
-        stage=description["stage"],
-        method=description["method"],
-        correction=correction.to(device).eval(),
-        texts=texts,
-        logit_scale=description["logit_scale"],
-        vocabulary=tuple(description["vocabulary"]),
-        details=description["details"],
-    )
+    return correction

@@ -33,7 +33,10 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise TransmiterError(
             f"{path} is a safetensors file, but no artefact of transmiter: weights or a classifier head, perhaps."
         )
-    return {**json.loads(metadata), "tensors": shapes}
+    try:
+        return {**json.loads(metadata), "tensors": shapes}
+    except ValueError as error:
+        raise TransmiterError(f"{path} is damaged: its description is no JSON ({error}).") from error
 
 
 def verdict_in_words(verdict: dict[str, Any]) -> str:

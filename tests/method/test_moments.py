@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,14 @@ def test_a_memory_mapped_tensor_larger_than_a_block_is_taken(tmp_path: Path):
     texts = random_embeddings(2, 30, 8, 0).texts
     whole, other = Embeddings(rows, texts, 30.0), Embeddings(mapped, texts, 30.0)
     assert torch.equal(cross_moment(whole, whole).sum, cross_moment(other, other).sum)
+
+
+def test_an_image_without_length_has_no_part():
+    target, source = random_embeddings(20, 12, 6, 0), random_embeddings(20, 12, 5, 1)
+    rows = torch.arange(20) != 7
+    expected = cross_moment(target.only(rows.nonzero()[:, 0]), source.only(rows.nonzero()[:, 0])).sum
+    found = cross_moment(*(replace(model, images=model.images * rows[:, None]) for model in (target, source))).sum
+    torch.testing.assert_close(found, expected)
 
 
 def test_models_on_other_images_or_words_are_refused():

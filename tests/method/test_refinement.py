@@ -1,12 +1,17 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World
+from transmiter_cli.method.adapter import Adapter
+from transmiter_cli.method.distillation import FitSettings, fit_adapter
+from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.refinement import RefineSettings, refine_correction, stratified_folds
-from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
+from transmiter_cli.method.refinement import RefineSettings, refine_adapter, stratified_folds, total_loss
+from transmiter_cli.method.transfer import transfer_adapter
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(2, 6), st.integers(0, 100))
@@ -21,57 +26,72 @@ def test_folds_are_disjoint_complete_and_stratified(labels: list[int], folds: in
 
 
 @pytest.fixture(scope="module")
-def weakly_transferred(world: World) -> LinearCorrection:
-    """A correction that is far from good: strong regularisation leaves most of it out."""
-    return ridge_transfer(world.strong, world.finetuned_logits, rho=300.0)
+def transferred(world: World) -> Adapter:
+    """An adapter that is far from good: it hardly learned anything."""
+    settings = FitSettings(epochs=1, batch_size=400, learning_rate=1e-4)
+    fitted = fit_adapter(world.weak, world.finetuned_logits, settings)
+    return transfer_adapter(fitted, world.weak, world.strong, 1.0)
 
 
-def forward_on(world: World):
-    logits = zero_shot_logits(world.strong)
-    return lambda module, rows: module(logits[rows], world.strong.images[rows])
+def labelled(world: World, rows: torch.Tensor) -> tuple[Embeddings, torch.Tensor]:
+    return world.strong.only(rows), world.labels[rows]
 
 
-def test_labels_improve_images_that_were_not_labelled(world: World, weakly_transferred: LinearCorrection):
-    rows = torch.cat([(world.labels == label).nonzero()[:16, 0] for label in range(world.classes)])
-    logits = zero_shot_logits(world.strong)
+def shots(world: World, count: int) -> torch.Tensor:
+    return torch.cat([(world.labels == label).nonzero()[:count, 0] for label in range(world.classes)])
 
-    def forward(module, chosen):
-        return module(logits[rows[chosen]], world.strong.images[rows[chosen]])
 
-    settings = RefineSettings(learning_rate=0.1)
-    refined = refine_correction(weakly_transferred, forward, world.labels[rows], settings)[0]
+def same(first: Adapter, second: Adapter) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_labels_improve_images_that_were_not_labelled(world: World, transferred: Adapter):
+    rows = shots(world, 16)
+    refined = refine_adapter(transferred, *labelled(world, rows), RefineSettings(learning_rate=1e-2))[0]
     rest = torch.ones(len(world.labels), dtype=torch.bool)
     rest[rows] = False
+    logits = zero_shot_logits(world.strong, rest)
 
-    def rate(module) -> float:
-        return (module(logits[rest], world.strong.images[rest]).argmax(-1) == world.labels[rest]).float().mean().item()
+    def rate(adapter: Adapter) -> float:
+        return (adapter(logits).argmax(-1) == world.labels[rest]).float().mean().item()
 
     with torch.no_grad():
-        assert rate(refined) > rate(weakly_transferred) + 0.05
+        assert rate(refined) > rate(transferred) + 0.05
 
 
 def test_a_refinement_that_does_not_help_is_not_taken(world: World):
-    good = ridge_transfer(world.strong, world.finetuned_logits, rho=0.1)
-    forward = forward_on(world)
-    rows = torch.cat([(world.labels == label).nonzero()[:1, 0] for label in range(world.classes)])
+    fitted = fit_adapter(world.weak, world.finetuned_logits, FitSettings(epochs=30))
+    good = transfer_adapter(fitted, world.weak, world.strong, 1.0)
     settings = RefineSettings(learning_rate=30.0, epochs=3)
-    refined, epochs = refine_correction(
-        good, lambda module, chosen: forward(module, rows[chosen]), world.labels[rows], settings
-    )
+    refined, epochs = refine_adapter(good, *labelled(world, shots(world, 1)), settings)
     assert epochs == 0
-    assert torch.equal(refined.weight, good.weight)
+    assert same(refined, good)
 
 
-def test_labels_of_one_class_change_nothing(world: World, weakly_transferred: LinearCorrection):
-    rows, forward = (world.labels == 0).nonzero()[:20, 0], forward_on(world)
-    refined, epochs = refine_correction(
-        weakly_transferred, lambda module, chosen: forward(module, rows[chosen]), world.labels[rows], RefineSettings()
-    )
+def test_labels_of_one_class_change_nothing(world: World, transferred: Adapter):
+    rows = (world.labels == 0).nonzero()[:20, 0]
+    refined, epochs = refine_adapter(transferred, *labelled(world, rows), RefineSettings())
     assert epochs == 0
-    assert torch.equal(refined.weight, weakly_transferred.weight)
+    assert same(refined, transferred)
 
 
-def test_the_transferred_correction_is_not_touched(world: World, weakly_transferred: LinearCorrection):
-    before = weakly_transferred.weight.clone()
-    refine_correction(weakly_transferred, forward_on(world), world.labels, RefineSettings(epochs=2))
-    assert torch.equal(weakly_transferred.weight, before)
+def test_the_transferred_adapter_is_not_touched(world: World, transferred: Adapter):
+    before = copy.deepcopy(transferred)
+    refine_adapter(transferred, *labelled(world, shots(world, 8)), RefineSettings(epochs=2))
+    assert same(transferred, before)
+
+
+def test_the_held_out_loss_of_blocks_is_that_of_all(world: World, transferred: Adapter, monkeypatch):
+    model, labels = labelled(world, torch.arange(100))
+    rows = torch.arange(7, 60)
+    whole = total_loss(transferred, model, labels, rows)
+    monkeypatch.setattr("transmiter_cli.method.refinement.block_rows", lambda width: 10)
+    torch.testing.assert_close(total_loss(transferred, model, labels, rows), whole)
+
+
+def test_it_trains_where_gradients_are_off(world: World, transferred: Adapter):
+    """As in a service that wraps all it does in no_grad."""
+    settings = RefineSettings(learning_rate=1e-2, epochs=3)
+    with torch.no_grad():
+        _, epochs = refine_adapter(transferred, *labelled(world, shots(world, 8)), settings)
+    assert epochs > 0

@@ -41,7 +41,7 @@ def choose_reg(
     if len(target) != len(source):
         raise InvalidTensorError(f"the two models have {len(target)} and {len(source)} images; they must be the same.")
     parts = fold_rows(len(target))
-    moments = [cross_moment(of_rows(target, part), of_rows(source, part)).in_basis(basis) for part in parts]
+    moments = [cross_moment(target, source, part).in_basis(basis) for part in parts]
     whole = torch.stack(moments).sum(0)
     identity = torch.eye(len(whole), dtype=whole.dtype, device=whole.device)
     strengths = torch.tensor(candidates, dtype=whole.dtype, device=whole.device)[:, None, None]
@@ -88,8 +88,3 @@ def choose_rho(
             correction = held @ vectors @ (rotated / (values + rho * values.mean())[:, None])
             entropy[rho] -= (wanted * F.log_softmax(zero_shot + correction, -1)).sum().item()
     return min(candidates, key=lambda rho: entropy[rho])
-
-
-def of_rows(model: Embeddings, rows: Tensor) -> Embeddings:
-    """A model on some of its images."""
-    return Embeddings(model.images[rows.to(model.images.device)], model.texts, model.logit_scale)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transmiter_cli.method.discriminant import TINY, choose_discriminant, fold_moments, fold_rows, grams, held_out
 from transmiter_cli.method.distillation import check_teacher
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite, require_tensor
 from transmiter_cli.method.experts import Teacher, class_counts, pooled_log_posterior
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
@@ -106,11 +106,15 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
     if len(weak.texts) != len(strong.texts):
         sizes = f"{len(strong.texts)} strong and {len(weak.texts)} weak text embeddings"
         raise InvalidTensorError(f"there are {sizes}; both models need the same vocabulary.")
-    if teacher.heads is not None and teacher.heads.shape != (teacher.classes, weak.images.shape[1]):
+    if teacher.heads is None:
+        return
+    require_tensor("the fine-tuned heads", teacher.heads)
+    if teacher.heads.shape != (teacher.classes, weak.images.shape[1]):
         raise InvalidTensorError(
             f"the fine-tuned heads have shape {tuple(teacher.heads.shape)}; {teacher.classes} classes and weak "
             f"embeddings of {weak.images.shape[1]} numbers are expected."
         )
+    require_finite("the fine-tuned heads", teacher.heads)
 
 
 def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float]) -> tuple[int, ...]:
@@ -210,7 +214,7 @@ def expected_gain(
     discriminant's are right, both rates are exact. No gain is larger than the share of answers that changed.
 
     Args:
-        after: the transferred model's answers to images that it did not see.
+        after: the transferred model's answers, by a discriminant that did not see the images.
         before: zero-shot answers to the same images.
         common: those of all models in common.
         discriminant: those of the discriminant alone, which did not see the images either.

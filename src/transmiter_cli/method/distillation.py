@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,9 @@ class FitSettings:
         noise_rate: the share of batches that get noise.
         warmup: the share of steps in which the learning rate rises.
         seed: decides initial weights, batches and noise.
+
+    Raises:
+        ValueError: if the basis is another one, or there is no epoch, no batch or no temperature.
     """
 
     basis: Basis = "compact"
@@ -45,6 +48,13 @@ class FitSettings:
     noise_rate: float = 0.5
     warmup: float = 0.05
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.basis not in get_args(Basis):
+            raise ValueError(f"the basis is 'compact' or 'paper', not {self.basis!r}.")
+        for name in ("epochs", "batch_size", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
 
 
 def distillation_loss(
@@ -63,6 +73,7 @@ def new_adapter(texts: Float[Tensor, "vocabulary width"], classes: int, settings
         return Adapter(basis, classes).to(texts.device)
 
 
+@torch.enable_grad()
 def fit_adapter(
     weak: Embeddings,
     finetuned_logits: Float[Tensor, "images classes"],
@@ -81,13 +92,11 @@ def fit_adapter(
 
     Raises:
         InvalidTensorError: if rows do not match, there are fewer than two images, fewer than two classes, more
-            classes than vocabulary entries, or values are not finite.
+            classes than vocabulary entries, values are not finite, all texts are the same, or the training diverges.
     """
     check_teacher(weak, finetuned_logits)
-    if settings.basis not in ("compact", "paper"):
-        raise ValueError(f"the basis is 'compact' or 'paper', not {settings.basis!r}.")
     adapter = new_adapter(weak.texts, finetuned_logits.shape[1], settings)
-    train(adapter, weak, finetuned_logits, settings, schedule_batches(len(weak), settings), progress)
+    train(adapter, weak, finetuned_logits.detach(), settings, schedule_batches(len(weak), settings), progress)
     require_trained(adapter)
     return adapter.eval()
 

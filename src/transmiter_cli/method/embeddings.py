@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ def require_finite(name: str, tensor: Tensor) -> None:
     """
     if not tensor.is_floating_point():
         raise InvalidTensorError(f"{name} must be floating-point numbers, not {tensor.dtype}.")
-    rows = torch.atleast_1d(tensor)
+    rows = torch.atleast_1d(tensor.detach())
     for start, block in enumerate(rows.reshape(len(rows), -1).split(CHECKED) if rows.numel() else ()):
         low, high = block.aminmax()
         if not -LARGEST <= float(low) <= float(high) <= LARGEST:  # NaN is within no limits
@@ -60,7 +60,7 @@ class Embeddings:
     """Image and text embeddings of one encoder (X, T and s of the paper's Sec. 3.1).
 
     Rows need not be unit-norm: they are normalised, in float32, where they are used. Images may be a memory-mapped
-    tensor larger than the memory: fit reads batches of them, all else reads blocks.
+    tensor larger than the memory: fit reads batches of them, all else reads blocks. No gradient flows into them.
 
     Attributes:
         images: X, one row per image, in any floating type.
@@ -82,6 +82,8 @@ class Embeddings:
             if tensor.ndim != 2:
                 raise InvalidTensorError(f"{name} must be a matrix, one row each; got shape {tuple(tensor.shape)}.")
             require_finite(name, tensor)
+        object.__setattr__(self, "images", self.images.detach())
+        object.__setattr__(self, "texts", self.texts.detach())
         if self.images.shape[1] != self.texts.shape[1]:
             widths = f"{self.images.shape[1]} and {self.texts.shape[1]}"
             raise InvalidTensorError(f"image and text embeddings have different widths: {widths}.")
@@ -92,6 +94,10 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.images)
 
+    def only(self, rows: Tensor) -> Embeddings:
+        """The same model on some of the images."""
+        return replace(self, images=self.images[rows.to(self.images.device)])
+
     def unit_images(self, rows: slice | Tensor = slice(None)) -> Float[Tensor, "rows width"]:
         """The chosen image rows, unit-norm, float32."""
         return F.normalize(self.images[rows].float(), dim=-1)
@@ -101,7 +107,7 @@ class Embeddings:
         return F.normalize(self.texts.float(), dim=-1)
 
     def blocks(self, width: int = WIDEST) -> Iterator[slice]:
-        """Consecutive slices that together cover all images, for work on `width` numbers per image."""
+        """Consecutive slices, one at least, that together cover all images, for work on `width` numbers per image."""
         rows = block_rows(width)
-        for start in range(0, len(self), rows):
+        for start in range(0, max(len(self), 1), rows):
             yield slice(start, min(start + rows, len(self)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -45,6 +45,10 @@ class Teacher:
     def classes(self) -> int:
         """C, the number of task classes."""
         return self.finetuned.shape[1]
+
+    def only(self, rows: Tensor) -> Teacher:
+        """The same teacher on some of the images."""
+        return replace(self, finetuned=self.finetuned[rows.to(self.finetuned.device)], weak=self.weak.only(rows))
 
     def weak_heads(self) -> Float[Tensor, "classes width"]:
         """What the weak model multiplies image embeddings with: s T[:C]."""

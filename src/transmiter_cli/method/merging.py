@@ -63,7 +63,8 @@ class Merged:
 
     Attributes:
         classifier: its softmax is a probability.
-        held_out: its scores of the images that the discriminant was chosen on, by one that did not see them.
+        held_out: its scores of the images that the discriminant was chosen on. For classes with images, they are those
+            of a discriminant that did not see them; what is said of the others was learned from these images, too.
     """
 
     classifier: Linear

@@ -10,17 +10,20 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.basis import centred_texts
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, block_rows
 from transmiter_cli.method.logits import EPSILON
 
 STRIPS = 8
 """Parts of a triangular matrix that are multiplied one by one: 9/16 of the operations of the whole."""
 CACHED = 4096
 """A width for which blocks are small enough to stay in a processor's cache between two operations."""
+
+SHORTEST = 1e-12
+"""A row without length has no direction, and no part in a moment."""
 
 
 class Standardizer:
@@ -42,11 +45,12 @@ class Standardizer:
         self.strips = [(start, root[start : start + starts.step, start:].T.contiguous()) for start in starts]
 
     def weights(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, " rows"]:
-        """The w with z~ = w Tc x, for float32 images that need not be unit-norm: s / (std(z) + EPSILON) / |x|."""
-        length = torch.linalg.vector_norm(images, dim=-1).clamp_min(1e-12)
+        """The w with z~ = w Tc x, for float32 images that need not be unit-norm: s / (std(z) + EPSILON) / |x|, or 0."""
+        length = torch.linalg.vector_norm(images, dim=-1).clamp_min(SHORTEST)
         parts = [torch.linalg.vector_norm(images[:, start:] @ strip, dim=-1) for start, strip in self.strips]
         deviation = torch.linalg.vector_norm(torch.stack(parts), dim=0) / length
-        return self.scale / (self.scale * deviation + EPSILON) / length
+        weights = self.scale / (self.scale * deviation + EPSILON) / length
+        return weights.masked_fill(length <= SHORTEST, 0.0)
 
 
 class CrossMoment:
@@ -85,8 +89,8 @@ class CrossMoment:
         return target @ self.sum @ source.T
 
 
-def cross_moment(target: Embeddings, source: Embeddings) -> CrossMoment:
-    """The cross-moment of two models on all their images, a block at a time.
+def cross_moment(target: Embeddings, source: Embeddings, chosen: Int[Tensor, " images"] | None = None) -> CrossMoment:
+    """The cross-moment of two models on all their images, or on some, a block at a time.
 
     Raises:
         InvalidTensorError: if the two models saw different numbers of images or vocabulary entries.
@@ -94,7 +98,7 @@ def cross_moment(target: Embeddings, source: Embeddings) -> CrossMoment:
     if len(target) != len(source):
         raise InvalidTensorError(f"the two models have {len(target)} and {len(source)} images; they must be the same.")
     moment = CrossMoment(target, source)
-    for rows in target.blocks(CACHED):
+    for rows in target.blocks(CACHED) if chosen is None else chosen.to(target.images.device).split(block_rows(CACHED)):
         moment.add(target.images[rows], source.images[rows])
     return moment
 

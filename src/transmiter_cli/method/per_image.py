@@ -68,10 +68,10 @@ def probabilities(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows 
 
 
 def blocks_of(numbers: PerImage) -> Iterator[slice]:
-    """Consecutive slices that together cover all images, shorter for wider rows."""
+    """Consecutive slices, one at least, that together cover all images, shorter for wider rows."""
     images, width = numbers.shape
     step = block_rows(width)
-    for start in range(0, images, step):
+    for start in range(0, max(images, 1), step):
         yield slice(start, min(start + step, images))
 
 

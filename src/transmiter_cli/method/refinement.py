@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
+from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.distillation import Progress, cosine_with_warmup, require_trained
-
-Module = TypeVar("Module", bound=nn.Module)
-Forward = Callable[[Module, Tensor], Tensor]
-"""The class logits that a module gives for chosen rows of the labelled images."""
+from transmiter_cli.method.embeddings import Embeddings, block_rows
+from transmiter_cli.method.logits import zero_shot_logits
 
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How a transferred correction is refined.
+    """How a transferred adapter is refined.
 
     Attributes:
         epochs: most passes over the labelled images; the number taken is chosen by cross-validation.
@@ -47,61 +45,61 @@ class RefineSettings:
             raise ValueError(f"cross-validation needs two folds at least, not {self.folds}.")
 
 
-def refine_correction(
-    module: Module,
-    forward: Forward[Module],
+@torch.enable_grad()
+def refine_adapter(
+    adapter: Adapter,
+    labelled: Embeddings,
     labels: Int[Tensor, " images"],
     settings: RefineSettings,
     progress: Progress | None = None,
-) -> tuple[Module, int]:
-    """Minimise cross-entropy on labelled images, starting from the transferred correction.
+) -> tuple[Adapter, int]:
+    """Minimise cross-entropy on labelled images, starting from the transferred adapter.
 
     The number of epochs has the lowest cross-validated cross-entropy, zero among the candidates, so that a
     refinement that does not help is not taken; then all labelled images are trained on. Nothing else is looked at.
     Labels of one class alone change nothing.
 
     Args:
-        module: the transferred correction; it is not changed.
-        forward: the class logits that a module gives for chosen rows of the labelled images.
+        adapter: the transferred one; it is not changed.
+        labelled: the strong model on labelled images.
         labels: their class indices.
         settings: the recipe.
         progress: told after each epoch of each fold.
 
     Returns:
-        The refined correction, and the number of epochs it took: 0 where none helped.
+        The refined adapter, and the number of epochs it took: 0 where none helped.
 
     Raises:
         InvalidTensorError: if the training on all labelled images diverges.
     """
     if len(labels.unique()) < 2:
-        return module, 0
+        return adapter, 0
     parts = stratified_folds(labels, settings.folds, settings.seed)
     losses = torch.zeros(settings.epochs + 1, device=labels.device)
     everything = torch.arange(len(labels), device=labels.device)
     done, total = 0, len(parts) * (settings.epochs + 1)
     for held_out in parts:
         rows = everything[~torch.isin(everything, held_out)]
-        for epoch, state in enumerate(trajectory(module, forward, labels, rows, settings)):
-            with torch.no_grad():
-                losses[epoch] += F.cross_entropy(forward(state, held_out), labels[held_out], reduction="sum")
+        for epoch, state in enumerate(trajectory(adapter, labelled, labels, rows, settings)):
+            losses[epoch] += total_loss(state, labelled, labels, held_out)
             done += 1
             if progress:
                 progress(done, total)
     best = int(losses.nan_to_num(nan=torch.inf).argmin())
-    refined = next(islice(trajectory(module, forward, labels, everything, settings), best, None))
+    refined = next(islice(trajectory(adapter, labelled, labels, everything, settings), best, None))
     require_trained(refined)
     return refined, best
 
 
 def trajectory(
-    module: Module,
-    forward: Forward[Module],
+    adapter: Adapter,
+    labelled: Embeddings,
     labels: Int[Tensor, " images"],
     rows: Int[Tensor, " rows"],
     settings: RefineSettings,
-) -> Iterator[Module]:
-    """A copy of the module before training and after each epoch on the chosen rows; the same object each time."""
-    trained = copy.deepcopy(module)
+) -> Iterator[Adapter]:
+    """A copy of the adapter before training and after each epoch on the chosen rows; the same object each time."""
+    trained = copy.deepcopy(adapter)
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_with_warmup(settings.epochs, settings.warmup))
@@ -110,12 +108,24 @@ def trajectory(
     for _ in range(settings.epochs):
         order = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
         for batch in order.split(settings.batch_size):
-            loss = F.cross_entropy(forward(trained, batch), labels[batch])
+            loss = F.cross_entropy(trained(zero_shot_logits(labelled, batch)), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
         yield trained
+
+
+@torch.no_grad()
+def total_loss(
+    adapter: Adapter, labelled: Embeddings, labels: Int[Tensor, " images"], rows: Int[Tensor, " rows"]
+) -> Float[Tensor, ""]:
+    """The sum of the cross-entropies of the chosen rows, a block of logits at a time."""
+    losses = [
+        F.cross_entropy(adapter(zero_shot_logits(labelled, block)), labels[block], reduction="sum")
+        for block in rows.split(block_rows(len(labelled.texts)))
+    ]
+    return torch.stack(losses).sum()
 
 
 def stratified_folds(labels: Int[Tensor, " images"], folds: int, seed: int) -> list[Int[Tensor, " rows"]]:

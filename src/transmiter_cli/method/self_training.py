@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.discriminant import (
@@ -37,8 +37,8 @@ WORTH = 10.0
 """The classifier that is there counts like so many images of each class."""
 FEWEST = 10
 """Different images that are needed; of fewer there is no covariance to speak of."""
-DIRECTIONS, RESOLUTION = 4, 1e-4
-"""Images that agree in so many random directions to this precision are the same."""
+DIRECTIONS, RESOLUTION = 6, 1e-3
+"""Images whose places in so many random directions lie in the same cells of this width are the same."""
 
 
 def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
@@ -112,14 +112,28 @@ def spread(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:
 
 
 def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:
-    """The rows of images, at least one, that repeat no earlier one up to rounding and length."""
+    """The rows of images, at least one, that repeat no earlier one up to rounding and length.
+
+    There are three grids, a third of a cell apart: what differs by rounding hardly crosses a border of each.
+    """
     device = model.images.device
     generator = torch.Generator().manual_seed(0)
     directions = F.normalize(torch.randn(model.images.shape[1], DIRECTIONS, generator=generator), dim=0).to(device)
-    places = torch.cat([model.unit_images(rows) @ directions for rows in model.blocks()])
-    _, groups = torch.unique((places / RESOLUTION).round(), dim=0, return_inverse=True)
-    first = torch.full((int(groups.max()) + 1,), len(model), device=device)
-    return first.scatter_reduce(0, groups, torch.arange(len(model), device=device), "amin").sort().values
+    places = torch.cat([model.unit_images(rows) @ directions for rows in model.blocks()]) / RESOLUTION
+    names = torch.randint(2**62, (DIRECTIONS,), generator=generator).to(device)
+    first = torch.ones(len(places), dtype=torch.bool, device=device)
+    for shift in (0, 1 / 3, 2 / 3):
+        cells = ((places + shift).floor().long() * names).sum(-1)
+        first &= ~repeats(cells)
+    return first.nonzero()[:, 0]
+
+
+def repeats(values: Int[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
+    """Which values occur earlier, too."""
+    ordered, places = values.sort(stable=True)
+    again = torch.zeros_like(ordered, dtype=torch.bool)
+    again[1:] = ordered[1:] == ordered[:-1]
+    return torch.empty_like(again).scatter_(0, places, again)
 
 
 def isotropic(strong: Embeddings) -> Float[Tensor, "width width"]:

@@ -326,7 +326,7 @@ def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
         )
     try:
         rows = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, EOFError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read: {error}.") from error
     return logits_teacher(str(path), rows, read_utf8(ids).splitlines(), classes)
 
@@ -341,7 +341,8 @@ def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> Logi
         raise TransmiterError(f"The logits in {source} have shape {tuple(rows.shape)}; the task has {classes} classes.")
     if len(ids) != len(rows):
         raise TransmiterError(f"{source} has {len(ids)} ids for {len(rows)} rows of logits.")
-    if len(set(ids)) != len(ids):
+    places = {str(name): row for row, name in enumerate(ids)}
+    if len(places) != len(ids):
         raise TransmiterError(f"{source} has the same image id twice.")
     require_finite(f"the logits in {source}", rows)
-    return LogitsTeacher(source, rows, {str(name): row for row, name in enumerate(ids)})
+    return LogitsTeacher(source, rows, places)

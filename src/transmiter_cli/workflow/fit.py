@@ -22,8 +22,6 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.logits import class_logits
-from transmiter_cli.method.metrics import hits
 from transmiter_cli.method.mix_up import mixed_up
 from transmiter_cli.method.per_image import answers, computed_class_logits
 from transmiter_cli.method.probe import linear_probe
@@ -171,10 +169,10 @@ def agreement(
     artefact: Artefact, weak: Embeddings, teacher: Float[Tensor, "images classes"], workspace: Workspace
 ) -> tuple[float, float]:
     """How often the adapted and the zero-shot weak model answer as the fine-tuned one does; warns of no gain."""
-    wanted = teacher.argmax(-1)
+    wanted = answers(teacher)
     after, before = (
-        hits(logits, wanted).double().mean().item()
-        for logits in (artefact.adapt(weak), class_logits(weak, teacher.shape[1]))
+        (found == wanted).double().mean().item()
+        for found in (artefact.answers(weak), answers(computed_class_logits(weak, teacher.shape[1])))
     )
     if after <= before:
         workspace.reporter.warn(

@@ -226,8 +226,9 @@ def solve(
             for of_model, artefacts in zip(made, solved, strict=True):
                 of_model.update(zip(rows, artefacts, strict=True))
         else:
+            heard = teachers[:1] if method == "ridge" else teachers
             for of_model, model in zip(made, strong, strict=True):
-                of_model[row] = api.transfer(fitted, weak, model, method, "auto", options.rho, teachers=teachers)
+                of_model[row] = api.transfer(fitted, weak, model, method, "auto", options.rho, teachers=heard)
     return made
 
 

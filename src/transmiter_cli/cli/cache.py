@@ -12,7 +12,11 @@ from transmiter_cli.cli.options import JsonOption, QuietOption
 from transmiter_cli.errors import TransmiterError, UsageError
 
 NAME = "cache"
-app = typer.Typer(help="What was encoded and kept: list it, check it, remove it.", no_args_is_help=True)
+app = typer.Typer(
+    help="What was encoded and kept: list it, check it, remove it.",
+    epilog="Example: `transmiter cache ls`",
+    no_args_is_help=True,
+)
 
 
 @app.command("path", epilog="Example: `transmiter cache path`")

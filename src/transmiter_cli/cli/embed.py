@@ -50,7 +50,10 @@ def command(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Encode images now, so that later commands need not."""
+    """Encode images now, so that later commands need not.
+
+    Give it the --decode and --precision that fit will be given; images are kept apart for each.
+    """
     if import_file is not None:
         convert(import_file, out, json)
         return

@@ -34,7 +34,7 @@ DecodeOption = Annotated[
     typer.Option(
         "--decode",
         help="`scaled`: decode JPEG files at a part of their size, which is faster; `full`: as they are. "
-        "By default what fit did, and fit does `full`.",
+        "If left out, fit and embed do `full`, later commands what fit did.",
     ),
 ]
 WorkersOption = Annotated[
@@ -45,7 +45,7 @@ PrecisionOption = Annotated[
     typer.Option(
         "--precision",
         help="What image towers compute in: `full` is float32; `half` is float16 on a GPU, bfloat16 on a CPU. "
-        "By default what fit did, and fit does `half` on CUDA alone.",
+        "If left out, fit and embed do `half` on CUDA alone, later commands what fit did.",
     ),
 ]
 SplitOption = Annotated[

@@ -24,7 +24,7 @@ from transmiter_cli.cli.options import (
 )
 
 NAME = "self-train"
-EXAMPLE = "transmiter self-train --data NEW_IMAGES"
+EXAMPLE = "transmiter self-train --data demo-digits"
 
 
 def command(

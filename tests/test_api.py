@@ -65,6 +65,9 @@ def test_the_whole_job_on_tensors(world: World, fitted: tm.Artefact):
     assert (rows["transferred"].labels, rows["transferred"].gradients) == (False, False)
     assert rows["refined"].labels
     assert rows["refined"].gradients
+    labelled = tm.refine(ridge, world.strong.images[:60], world.labels[:60])
+    row = tm.evaluate(world.labels, strong=world.strong, transferred={"refined": labelled})["refined"]
+    assert (row.labels, row.gradients) == (True, False)
     assert (rows["eft"].parameters, rows["ridge"].parameters) == (2000, 0)
 
 

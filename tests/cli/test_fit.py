@@ -64,6 +64,17 @@ def test_a_list_of_names_may_have_classes_without_images(cli: Cli, tmp_path: Pat
     assert rows["discriminant"]["top1"] > rows["strong"]["top1"]
 
 
+def test_folders_of_splits_that_are_taken_for_classes_are_warned_of(cli: Cli, tmp_path: Path):
+    """Beside another folder with images, train and test are none: all images would be trained on."""
+    for folder, name in zip(sorted(digits(tmp_path / "digits", 0).iterdir()), ("train", "Test", "more"), strict=False):
+        shutil.copytree(folder, tmp_path / "pets" / name)
+    outcome = cli("fit", "--weak", "demo-weak", "--finetuned", "probe", "--data", tmp_path / "pets")
+    said = " ".join(outcome.err.split())
+    assert "Test, train are taken for classes" in said
+    assert "hold images, too: more." in said
+    assert f"--data {tmp_path}/pets/train" in said
+
+
 def test_classes_in_another_order_than_the_fine_tuned_model_has_them_are_warned_of(cli: Cli, tmp_path: Path):
     assert "in another order" not in cli(*FIT, "--finetuned", "probe").err
     shutil.copy("transmiter-run/probe.safetensors", "head.safetensors")  # columns are the sorted folders: eight, ...

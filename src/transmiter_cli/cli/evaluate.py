@@ -76,7 +76,7 @@ def command(
     require: Annotated[
         list[str] | None,
         typer.Option(
-            help="A gate, 'transferred.top1 >= strong.top1 + 0.02': exit 3 if it is not met. May be repeated.",
+            help="A gate, 'discriminant.top1 >= strong.top1 + 0.02': exit 3 if it is not met. May be repeated.",
             show_default=False,
         ),
     ] = None,

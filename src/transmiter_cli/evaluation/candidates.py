@@ -89,9 +89,10 @@ def candidates(
         cost = {"parameters": parameters_added(*own), "flops": flops_added(*own)}
         found["direct"] = timed("direct", lambda: fitted.adapt(strong), **cost)
     for name, artefact in artefacts.items():
-        trained = artefact.stage == "refined"
+        refined = artefact.stage == "refined"
+        inputs = {"labels": refined, "gradients": refined and artefact.method == "adapter"}
         cost = {"parameters": artefact.parameters_added, "flops": artefact.flops_added}
-        found[name] = timed(name, lambda one=artefact: one.adapt(strong), **cost, labels=trained, gradients=trained)
+        found[name] = timed(name, lambda one=artefact: one.adapt(strong), **cost, **inputs)
     if strong_finetuned_logits is not None:
         name = "strong_finetuned"
         found[name] = timed(name, lambda: strong_finetuned_logits, labels=True, gradients=True)

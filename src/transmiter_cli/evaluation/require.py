@@ -1,4 +1,4 @@
-"""Gates on an evaluation: 'transferred.top1 >= strong.top1 + 0.02'.
+"""Gates on an evaluation: 'discriminant.top1 >= strong.top1 + 0.02'.
 
     gate  = sum COMPARE sum          COMPARE: >=  <=  >  <
     sum   = term {("+" | "-") term}
@@ -27,7 +27,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 TOKEN = re.compile(
     r"\s*(?:(?P<name>[A-Za-z_][\w@/:.=\-]*\.[a-z]\w*)|(?P<number>\d+\.?\d*(?:e-?\d+)?|\.\d+)|(?P<sign>[-+*]|[<>]=?))\s*"
 )
-EXAMPLE = "--require 'transferred.top1 >= strong.top1 + 0.02'"
+EXAMPLE = "--require 'discriminant.top1 >= strong.top1 + 0.02'"
 
 
 @dataclass(frozen=True)

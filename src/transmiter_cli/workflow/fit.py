@@ -16,6 +16,7 @@ from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting
+from transmiter_cli.embedding.sources.parts import SPLITS, canonical
 from transmiter_cli.embedding.views import View, with_views
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
@@ -100,6 +101,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         said = f"At least two classes are needed; there is {', '.join(map(repr, names))} alone."
         raise UsageError(said, "pass a folder of two class folders or more, or --classes FILE with all names")
     note_classes_without_images(names, labels, images, workspace)
+    warn_of_splits_among_classes(images.label_names, options.data, workspace)
     templates = choose_templates(options.template, options.templates, names, labels)
     vocabulary = build_vocabulary(
         names, auxiliary_words(options.aux_words), options.vocabulary_size, options.settings.seed
@@ -147,6 +149,18 @@ def note_classes_without_images(
     absent = [name for name, label in zip(names, labels, strict=False) if label not in shown]
     if absent:
         workspace.reporter.note(f"No image is labelled with {len(absent)} of {len(names)} classes: {some(absent)}.")
+
+
+def warn_of_splits_among_classes(names: Sequence[str], data: DataSpec, workspace: Workspace) -> None:
+    """Say so where class folders are called as splits are: beside other folders with images, splits are none."""
+    splits = [name for name in names if canonical(name) in SPLITS]
+    if splits and len(splits) < len(names):
+        likely = min(splits, key=lambda name: list(SPLITS).index(canonical(name)))
+        workspace.reporter.warn(
+            f"{some(splits)} are taken for classes, since other folders in {data.data} hold images, too: "
+            f"{some([name for name in names if name not in splits])}. If not meant so: "
+            f"fit --force --data {Path(data.data) / likely}"
+        )
 
 
 def warn_of_mix_up(

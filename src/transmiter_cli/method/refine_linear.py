@@ -39,8 +39,8 @@ WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
 """The classifier that is there counts like so many images of each class; the first leaves its answers as they are."""
 CHANCE = 1.5
 """Held-out answers are right more often than before where they are so by so many standard errors."""
-DOUBT = 0.5
-"""A factor explains labels as well as the best one does, up to a standard error, with so much less log-likelihood."""
+DOUBT = 2.0
+"""A factor explains labels as well as the best one, up to two standard errors, with so much less log-likelihood."""
 HALVINGS = 40
 
 
@@ -96,7 +96,7 @@ def refine_linear(
     if not above_errors(right[best] - right[0], CHANCE):
         best = 0
     held_out = [replaced(start, known, of_others[best]) for of_others in candidates]
-    factor = calibrating_factor(labelled, labels, start, held_out, parts)
+    factor = calibrating_factor(labelled, labels, held_out, parts)
     after = replaced(start, known, refinements(before, total(moments))[best])
     return Refined(scaled(after, factor), share_of(len(labels), WORTHS[best], len(known)), factor)
 
@@ -129,37 +129,28 @@ def replaced(start: Linear, classes: Int[Tensor, " some"], by: Linear) -> Linear
 
 
 def calibrating_factor(
-    labelled: Embeddings,
-    labels: Int[Tensor, " images"],
-    start: Linear,
-    held_out: Sequence[Linear],
-    parts: Sequence[Int[Tensor, " _"]],
+    labelled: Embeddings, labels: Int[Tensor, " images"], held_out: Sequence[Linear], parts: Sequence[Int[Tensor, " _"]]
 ) -> float:
     """What scores are multiplied with, so that their softmax is the probability to be right on images held out.
 
-    It is measured by the cross-entropy with (n one-hot + C softmax(start)) / (n + C) for each of n images: what was
-    said before counts like one image of each of C classes, since labels alone, all foretold rightly, would ask for an
-    infinite factor. Of all factors within one standard error of the best, it is the one nearest to 1.
+    Of all factors whose likelihood is within two standard errors of the greatest, the one nearest to 1: of few labels,
+    all foretold rightly, the greatest is that of an infinite factor.
 
     Args:
         labelled: the strong model on labelled images.
         labels: their class indices.
-        start: the classifier before, its softmax what is expected.
         held_out: for each part, a classifier that did not see it.
         parts: rows of the images; of very many, some of each part are looked at.
     """
-    classes = len(start.bias)
+    classes = len(held_out[0].bias)
     most = -(-min(JUDGED, max(1, NUMBERS // classes)) // len(parts))
     few = [evenly_spaced(part, most) for part in parts]
-    images = [labelled.unit_images(rows) for rows in few]
-    scores = torch.cat([classifier(rows) for classifier, rows in zip(held_out, images, strict=True)])
-    expected = F.softmax(start(torch.cat(images)), -1)
-    told = F.one_hot(labels[torch.cat(few)], classes)
-    target = (len(labels) * told + classes * expected) / (len(labels) + classes)
-    best, lowest = best_temperature(scores, target)
+    scores = torch.cat([classifier(labelled.unit_images(rows)) for classifier, rows in zip(held_out, few, strict=True)])
+    told = labels[torch.cat(few)]
+    best, lowest = best_temperature(scores, F.one_hot(told, classes).to(scores.dtype))
 
     def borne_out(factor: float) -> bool:
-        return -(target * F.log_softmax(factor * scores, -1)).sum().item() <= len(scores) * lowest + DOUBT
+        return F.cross_entropy(factor * scores, told, reduction="sum").item() <= len(told) * lowest + DOUBT
 
     near, far = (1.0 if borne_out(1.0) else best), 1.0
     for _ in range(HALVINGS if near != far else 0):

@@ -290,7 +290,10 @@ def test_embeddings_may_carry_gradients_or_none_be_allowed(world: World, fitted:
 
     def job(weak: tm.Embeddings, strong: tm.Embeddings, teacher: torch.Tensor) -> torch.Tensor:
         fitted = tm.fit(weak, teacher, epochs=2)
-        moved = {way: tm.transfer(fitted, weak, strong, way, finetuned_logits=teacher) for way in ("adapter", "ridge")}
+        moved = {
+            way: tm.transfer(fitted, weak, strong, way, finetuned_logits=teacher)
+            for way in ("adapter", "ridge", "discriminant")
+        }
         refined = tm.refine(moved["adapter"], strong.images[:60], world.labels[:60], epochs=2)
         found = torch.stack([one.class_logits(strong.images) for one in (*moved.values(), refined)])
         assert not found.requires_grad

@@ -118,11 +118,7 @@ def transfer(
         logits = every[0].finetuned
         strength = choose_rho(strong, logits) if rho == "auto" else rho
         return on_strong(fitted, strong, method, ridge_transfer(strong, logits, strength), {"rho": strength})
-    kept = distinct(strong)
-    different = strong
-    if len(kept) < len(strong):
-        different, every = strong.only(kept), [teacher.only(kept) for teacher in every]
-    moved, verdict = discriminant_transfer(different, every)
+    moved, verdict = discriminant_transfer(strong, every)
     return on_strong(fitted, strong, method, moved, {"verdict": verdict.as_json()})
 
 
@@ -280,12 +276,12 @@ def refine(
     settings: dict[str, Any]
     if isinstance(correction, LinearCorrection):
         start = linear_start(transferred)
-        found, share, temperature = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
+        found, share, factor = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
         module: Correction = correction
         if found is not start:
             module = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
         unchanged = not share
-        settings = {"share": share, "temperature": temperature, "folds": recipe.folds, "seed": recipe.seed}
+        settings = {"share": share, "factor": factor, "folds": recipe.folds, "seed": recipe.seed}
     else:
         module, epochs = refine_adapter(correction, embeddings, labels, recipe, progress)
         unchanged = not epochs

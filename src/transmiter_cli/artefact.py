@@ -188,7 +188,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
         TransmiterError: if the file is missing, damaged, no artefact, or of a later version's format.
     """
     description = read_description(path)
-    if description["format"] > FORMAT:
+    if description.get("format", FORMAT) > FORMAT:
         raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
     with safe_open(Path(path), framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -203,7 +203,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
             vocabulary=tuple(description["vocabulary"]),
             details=description["details"],
         )
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         raise TransmiterError(f"{path} is damaged: {error}.") from error
 
 

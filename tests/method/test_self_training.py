@@ -145,6 +145,17 @@ def test_copies_that_differ_by_the_rounding_of_half_precision_are_found():
         assert torch.equal(found[:3000], torch.arange(3000))
 
 
+@pytest.mark.parametrize("spread", [0.02, 0.07])
+def test_many_images_that_are_much_alike_are_no_copies(spread: float):
+    """They fill the cells of the grids, but are further from each other than rounding moves them."""
+    generator = torch.Generator().manual_seed(1)
+    centre = F.normalize(torch.randn(512, generator=generator), dim=0)
+    rows = centre + spread / 512**0.5 * torch.randn(5000, 512, generator=generator)
+    assert len(distinct(Embeddings(rows, rows[:3], 1.0))) == 5000
+    again = torch.cat([rows, rows[:1000].half().float()])
+    assert len(distinct(Embeddings(again, rows[:3], 1.0))) <= 5010
+
+
 def test_like_images_are_no_copies():
     rows = random_embeddings(300, 3, 256, 0).unit_images()
     noise = F.normalize(torch.randn(300, 256, generator=torch.Generator().manual_seed(1)), dim=-1)

@@ -88,7 +88,7 @@ def command(
                 **{
                     name: value
                     for name, value in result.artefact.details["refine"].items()
-                    if name in ("unchanged", "share", "epochs_taken")
+                    if name in ("unchanged", "share", "factor", "epochs_taken")
                 },
             }
         )
@@ -105,7 +105,8 @@ def command(
 
 
 def chosen(settings: Mapping[str, Any]) -> tuple[str, str]:
-    """How far the refinement went: epochs of an adapter, the share of what labels alone say in a linear classifier."""
+    """How far the refinement went: epochs of an adapter, the share of what labels alone say, and the factor."""
     if "epochs_taken" in settings:
         return "epochs", f"{settings['epochs_taken']} of {settings['epochs']}"
-    return "labels weigh", "nothing" if settings["unchanged"] else f"{settings['share']:.0%}"
+    weigh = "nothing" if settings["unchanged"] else f"{settings['share']:.0%}"
+    return "labels weigh", f"{weigh}; scores times {settings['factor']:.3g}, by held-out labels"

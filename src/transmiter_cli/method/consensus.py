@@ -18,6 +18,7 @@ from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
 from transmiter_cli.method.reliability import Reliabilities, foretold, reliabilities
 from transmiter_cli.method.ridge import LinearCorrection
+from transmiter_cli.method.self_training import distinct
 from transmiter_cli.method.unseen import carry
 
 FIFTH, HALF, MOST = 0.2, 0.5, 0.75
@@ -149,6 +150,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
        held-out answers, keep the strong model's own scores, corrected by what the fine-tuned answers on other images
        say of them, and lifted to where they compare with the others (`merge`). Classes with few images go by both.
 
+    Images that repeat others count once. Those that differ are in memory then, also if they were memory-mapped.
+
     Args:
         strong: the strong model on the unlabelled images.
         teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
@@ -157,6 +160,11 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
         InvalidTensorError: if rows or classes do not match or values are not finite.
     """
     classes = check_teachers(strong, teachers)
+    kept = distinct(strong)
+    if len(kept) < 2:
+        raise InvalidTensorError(f"at least two different images are needed, got {len(kept)}.")
+    if len(kept) < len(strong):
+        strong, teachers = strong.only(kept), [teacher.only(kept) for teacher in teachers]
     zero_shot = computed_class_logits(strong, classes)
     parts = fold_rows(len(strong))
     gram = grams(strong, parts)

@@ -53,7 +53,7 @@ class FitSettings:
         if self.basis not in get_args(Basis):
             raise ValueError(f"the basis is 'compact' or 'paper', not {self.basis!r}.")
         for name in ("epochs", "batch_size", "temperature"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
 
 

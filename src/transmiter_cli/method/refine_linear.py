@@ -40,8 +40,8 @@ WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
 CHANCE = 1.5
 """Held-out answers are right more often than before where they are so by so many standard errors."""
 DOUBT = 2.0
-"""A factor explains labels as well as the best one, up to two standard errors, with so much less log-likelihood."""
-HALVINGS = 40
+"""Factors are within two standard errors of the likeliest one if their log-likelihood is less by this at most."""
+HALVINGS = 15
 
 
 class Refined(NamedTuple):
@@ -50,12 +50,12 @@ class Refined(NamedTuple):
     Attributes:
         classifier: the refined one.
         share: of the discriminant of the labelled images in it; 0 where answers stay as they were.
-        temperature: the factor that calibrated its scores.
+        factor: what calibrated its scores.
     """
 
     classifier: Linear
     share: float
-    temperature: float
+    factor: float
 
 
 def refine_linear(
@@ -68,9 +68,9 @@ def refine_linear(
     taken, too, unless the answers are right more often than before by more than CHANCE standard errors. Last, all
     scores are multiplied by what calibrates them on held-out images (`calibrating_factor`).
 
-    Up to that factor, classes without a label stay as they are, and the others are told apart among themselves: what
-    changes of the weights sums to zero over them, so that they gain few images of those. One class alone changes
-    nothing.
+    Classes without a label stay as they are, and the others are told apart among themselves: what changes of the
+    weights sums to zero over them, so that they gain few images of those. Nothing is calibrated then: labels say
+    nothing of how sure to be of those. One class alone changes nothing.
 
     Args:
         labelled: the strong model on labelled images.
@@ -85,20 +85,28 @@ def refine_linear(
         return Refined(start, 0.0, 1.0)
     before = Linear(start.weight[known], start.bias[known])
     moments = labelled_moments(labelled, own, len(known), parts)
-    candidates = [refinements(before, total(moments) - part) for part in moments]
+    found = [levelled_discriminant(before, total(moments) - part) for part in moments]
     right = torch.zeros(len(WORTHS), len(labels), device=labels.device)
-    for held_out, of_others in zip(parts, candidates, strict=True):
+    for held_out, of_others in zip(parts, found, strict=True):
+        candidates = mixtures(before, of_others, len(labels) - len(held_out))
         for rows in held_out.split(BLOCK):
             images = labelled.unit_images(rows)
-            for place, candidate in enumerate(of_others):
+            for place, candidate in enumerate(candidates):
                 right[place, rows] = (candidate(images).argmax(-1) == own[rows]).float()
     best = int(right.sum(-1).argmax())
     if not above_errors(right[best] - right[0], CHANCE):
         best = 0
-    held_out = [replaced(start, known, of_others[best]) for of_others in candidates]
+    share = share_of(len(labels), WORTHS[best], len(known))
+    after = moved_towards(levelled_discriminant(before, total(moments)), before, share)
+    if len(known) < len(start.bias):
+        weight, bias = start.weight.index_copy(0, known, after.weight), start.bias.index_copy(0, known, after.bias)
+        return Refined(Linear(weight, bias), share, 1.0)
+    held_out = [
+        moved_towards(of_others, before, share_of(len(labels) - len(part), WORTHS[best], len(known)))
+        for part, of_others in zip(parts, found, strict=True)
+    ]
     factor = calibrating_factor(labelled, labels, held_out, parts)
-    after = replaced(start, known, refinements(before, total(moments))[best])
-    return Refined(scaled(after, factor), share_of(len(labels), WORTHS[best], len(known)), factor)
+    return Refined(scaled(after, factor), share, factor)
 
 
 def labelled_moments(
@@ -110,22 +118,18 @@ def labelled_moments(
     return fold_moments(labelled, onehot, parts, [gram + prior for gram in grams(labelled, parts)])
 
 
-def refinements(start: Linear, moments: Moments) -> list[Linear]:
-    """For each of WORTHS, the mean of a classifier and of the discriminant of labelled images.
+def levelled_discriminant(start: Linear, moments: Moments) -> Linear:
+    """The discriminant of labelled images, its scores made to vary as far as a classifier's, no more and no less.
 
-    The discriminant's scores are made to vary as far as the classifier's, no more and no less: among classes without a
-    label, the labelled ones would else lose or win.
+    Among classes without a label, the labelled ones would else lose or win.
     """
     found = centred(discriminants(moments, expected_means(moments, start), [SHRINKAGE])[0])
-    level = spread(start, moments) / spread(found, moments).clamp_min(TINY)
-    images, classes = round(float(moments.mass.sum())), len(start.bias)
-    shares = [share_of(images, worth, classes) for worth in WORTHS]
-    return [moved_towards(scaled(found, level), start, share) for share in shares]
+    return scaled(found, spread(start, moments) / spread(found, moments).clamp_min(TINY))
 
 
-def replaced(start: Linear, classes: Int[Tensor, " some"], by: Linear) -> Linear:
-    """A classifier, some classes of which are another one's."""
-    return Linear(start.weight.index_copy(0, classes, by.weight), start.bias.index_copy(0, classes, by.bias))
+def mixtures(start: Linear, found: Linear, images: int) -> list[Linear]:
+    """For each of WORTHS, the mean of a classifier and of the discriminant of so many images."""
+    return [moved_towards(found, start, share_of(images, worth, len(start.bias))) for worth in WORTHS]
 
 
 def calibrating_factor(
@@ -143,11 +147,11 @@ def calibrating_factor(
         parts: rows of the images; of very many, some of each part are looked at.
     """
     classes = len(held_out[0].bias)
-    most = -(-min(JUDGED, max(1, NUMBERS // classes)) // len(parts))
+    most = -(-min(JUDGED, max(1, NUMBERS // (len(WORTHS) * classes))) // len(parts))
     few = [evenly_spaced(part, most) for part in parts]
     scores = torch.cat([classifier(labelled.unit_images(rows)) for classifier, rows in zip(held_out, few, strict=True)])
     told = labels[torch.cat(few)]
-    best, lowest = best_temperature(scores, F.one_hot(told, classes).to(scores.dtype))
+    best, lowest = best_temperature(scores, torch.zeros_like(scores).scatter_(1, told[:, None], 1.0))
 
     def borne_out(factor: float) -> bool:
         return F.cross_entropy(factor * scores, told, reduction="sum").item() <= len(told) * lowest + DOUBT
@@ -156,7 +160,7 @@ def calibrating_factor(
     for _ in range(HALVINGS if near != far else 0):
         middle = (near + far) / 2
         near, far = (middle, far) if borne_out(middle) else (near, middle)
-    return max(near, TINY)
+    return near or far  # labels that contradict wide scores ask for 0, which would leave no answer
 
 
 def share_of(images: int, worth: float, classes: int) -> float:

@@ -29,7 +29,7 @@ class RefineSettings:
         seed: decides folds and batches.
 
     Raises:
-        ValueError: if there are fewer folds.
+        ValueError: if there are fewer folds, less than no epoch, or no batch.
     """
 
     epochs: int = 50
@@ -43,6 +43,8 @@ class RefineSettings:
     def __post_init__(self) -> None:
         if self.folds < 2:
             raise ValueError(f"cross-validation needs two folds at least, not {self.folds}.")
+        if self.epochs < 0 or self.batch_size < 1:
+            raise ValueError(f"no training has {self.epochs} epochs in batches of {self.batch_size}.")
 
 
 @torch.enable_grad()

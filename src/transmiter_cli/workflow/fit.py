@@ -154,10 +154,10 @@ def note_classes_without_images(
 def warn_of_splits_among_classes(names: Sequence[str], data: DataSpec, workspace: Workspace) -> None:
     """Say so where class folders are called as splits are: beside other folders with images, splits are none."""
     splits = [name for name in names if canonical(name) in SPLITS]
-    if splits and len(splits) < len(names):
+    if splits and len(splits) < len(names) and Path(data.data).expanduser().is_dir():
         likely = min(splits, key=lambda name: list(SPLITS).index(canonical(name)))
         workspace.reporter.warn(
-            f"{some(splits)} are taken for classes, since other folders in {data.data} hold images, too: "
+            f"Folders like {splits[0]!r} are taken for classes, since other folders in {data.data} hold images, too: "
             f"{some([name for name in names if name not in splits])}. If not meant so: "
             f"fit --force --data {Path(data.data) / likely}"
         )

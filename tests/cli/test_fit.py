@@ -70,7 +70,7 @@ def test_folders_of_splits_that_are_taken_for_classes_are_warned_of(cli: Cli, tm
         shutil.copytree(folder, tmp_path / "pets" / name)
     outcome = cli("fit", "--weak", "demo-weak", "--finetuned", "probe", "--data", tmp_path / "pets")
     said = " ".join(outcome.err.split())
-    assert "Test, train are taken for classes" in said
+    assert "Folders like 'train' are taken for classes" in said
     assert "hold images, too: more." in said
     assert f"--data {tmp_path}/pets/train" in said
 

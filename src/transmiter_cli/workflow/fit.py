@@ -157,7 +157,7 @@ def warn_of_splits_among_classes(names: Sequence[str], data: DataSpec, workspace
     if splits and len(splits) < len(names) and Path(data.data).expanduser().is_dir():
         likely = min(splits, key=lambda name: list(SPLITS).index(canonical(name)))
         workspace.reporter.warn(
-            f"Folders like {splits[0]!r} are taken for classes, since other folders in {data.data} hold images, too: "
+            f"Folders like {likely!r} are taken for classes, since other folders in {data.data} hold images, too: "
             f"{some([name for name in names if name not in splits])}. If not meant so: "
             f"fit --force --data {Path(data.data) / likely}"
         )

@@ -250,9 +250,9 @@ def refine(
 
     An adapter is trained further; "ridge" and "discriminant" are linear classifiers, and become the mean of what
     they were and of a discriminant of the labelled images. Cross-validation on the labelled images decides how far
-    either goes, and leaves the answers as they are where nothing helps; a linear classifier's scores are calibrated
-    then, too. An image that repeats another one counts once, with the label of the first; near-copies with the same
-    label would make it too sure of itself.
+    either goes, and leaves the answers as they are where nothing helps; where each class has a label, a linear
+    classifier's scores are calibrated then, too. An image that repeats another one counts once, with the label of the
+    first; near-copies with the same label would make it too sure of itself.
 
     Args:
         transferred: what `transfer` or `self_train` returned.
@@ -264,14 +264,14 @@ def refine(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
-        ValueError: if there are fewer than two folds.
+        ValueError: if a setting cannot be.
     """
     recipe = RefineSettings(**options)
     check_labels(labels, len(images), transferred.correction.classes)
     transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)
     kept = distinct(embeddings)
-    embeddings, labels = replace(embeddings, images=images[kept]), labels.to(images.device).long()[kept]
+    embeddings, labels = embeddings.only(kept), labels.to(images.device).long()[kept]
     correction = transferred.correction
     settings: dict[str, Any]
     if isinstance(correction, LinearCorrection):

@@ -35,7 +35,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
         )
     try:
         return {**json.loads(metadata), "tensors": shapes}
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise TransmiterError(f"{path} is damaged: its description is no JSON ({error}).") from error
 
 

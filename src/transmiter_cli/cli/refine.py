@@ -109,4 +109,5 @@ def chosen(settings: Mapping[str, Any]) -> tuple[str, str]:
     if "epochs_taken" in settings:
         return "epochs", f"{settings['epochs_taken']} of {settings['epochs']}"
     weigh = "nothing" if settings["unchanged"] else f"{settings['share']:.0%}"
-    return "labels weigh", f"{weigh}; scores times {settings['factor']:.3g}, by held-out labels"
+    scores = "" if settings["factor"] == 1 else f"; scores times {settings['factor']:.3g}, by held-out labels"
+    return "labels weigh", weigh + scores

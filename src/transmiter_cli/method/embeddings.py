@@ -60,7 +60,8 @@ class Embeddings:
     """Image and text embeddings of one encoder (X, T and s of the paper's Sec. 3.1).
 
     Rows need not be unit-norm: they are normalised, in float32, where they are used. Images may be a memory-mapped
-    tensor larger than the memory: fit reads batches of them, all else reads blocks. No gradient flows into them.
+    tensor larger than the memory: fit reads batches of them, all else reads blocks, but that
+    "discriminant" takes images without their copies into memory where there are any. No gradient flows into them.
 
     Attributes:
         images: X, one row per image, in any floating type.

@@ -43,7 +43,7 @@ class RefineSettings:
     def __post_init__(self) -> None:
         if self.folds < 2:
             raise ValueError(f"cross-validation needs two folds at least, not {self.folds}.")
-        if self.epochs < 0 or self.batch_size < 1:
+        if not (self.epochs >= 0 and self.batch_size >= 1):
             raise ValueError(f"no training has {self.epochs} epochs in batches of {self.batch_size}.")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.discriminant import (
@@ -114,7 +114,7 @@ def spread(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:
 
 
 def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:
-    """The rows of images, at least one, that repeat no earlier one up to rounding and length.
+    """The rows of images that repeat no earlier one up to rounding and length.
 
     There are three grids, a third of a cell apart: what differs by rounding hardly crosses a border of each.
     """
@@ -136,17 +136,30 @@ def without_copies(
     cells: Int[Tensor, " rows"],
     places: Float[Tensor, " rows"],
 ) -> Int[Tensor, " kept"]:
-    """The first of the rows that are alike, ALIKE, of those that follow each other in a cell, ordered by place."""
+    """The rows that are no copies: of each run of copies within a cell, ordered by place, the first row of the images.
+
+    A copy is nearer than ALIKE to the row before it in the run, and to the one that stays.
+    """
     order = places.argsort(stable=True)
     order = order[cells[order].argsort(stable=True)]
     rows, cells = rows[order], cells[order]
     again = torch.zeros_like(cells, dtype=torch.bool)
-    for block in ((cells[1:] == cells[:-1]).nonzero()[:, 0] + 1).split(BLOCK):
-        gap = model.unit_images(rows[block]) - model.unit_images(rows[block - 1])
-        again[block] = torch.linalg.vector_norm(gap, dim=-1) < ALIKE
-    groups = (~again).cumsum(0) - 1
-    first = rows.new_full((int(groups[-1]) + 1,), len(model))
-    return first.scatter_reduce(0, groups, rows, "amin").sort().values
+    again[1:] = cells[1:] == cells[:-1]
+    again = alike(model, rows, rows.roll(1), again)
+    runs = (~again).cumsum(0) - 1
+    first = torch.full_like(rows, len(model)).scatter_reduce(0, runs, rows, "amin")[runs]
+    return rows[~alike(model, rows, first, first != rows)].sort().values
+
+
+def alike(
+    model: Embeddings, rows: Int[Tensor, " rows"], others: Int[Tensor, " rows"], asked: Bool[Tensor, " rows"]
+) -> Bool[Tensor, " rows"]:
+    """Which of the rows asked for are nearer than ALIKE to their others."""
+    found = torch.zeros_like(asked)
+    for block in asked.nonzero()[:, 0].split(BLOCK):
+        gap = model.unit_images(rows[block]) - model.unit_images(others[block])
+        found[block] = torch.linalg.vector_norm(gap, dim=-1) < ALIKE
+    return found
 
 
 def isotropic(strong: Embeddings) -> Float[Tensor, "width width"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -159,7 +160,7 @@ def warn_of_splits_among_classes(names: Sequence[str], data: DataSpec, workspace
         workspace.reporter.warn(
             f"Folders like {likely!r} are taken for classes, since other folders in {data.data} hold images, too: "
             f"{some([name for name in names if name not in splits])}. If not meant so: "
-            f"fit --force --data {Path(data.data) / likely}"
+            f"fit --force --data {shlex.quote(str(Path(data.data) / likely))}"
         )
 
 

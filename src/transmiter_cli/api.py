@@ -40,7 +40,8 @@ def fit(
     """Extract what the weak model learned in fine-tuning into an adapter of its logits (paper Sec. 3.2).
 
     Args:
-        weak: the zero-shot weak model on unlabelled images and the vocabulary, the C task classes first.
+        weak: the zero-shot weak model on unlabelled images and the vocabulary, the C task classes first. Of two or
+            three entries in all, standardised logits say next to nothing: add auxiliary words.
         finetuned_logits: the fine-tuned weak model on the same images; any constant per row may be added.
         vocabulary: names of the vocabulary entries; their numbers if left out.
         progress: called with (steps done, steps in all).

@@ -372,6 +372,10 @@ def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):
     save_file({"texts": fitted.texts}, whole, metadata)
     with pytest.raises(TransmiterError, match="is damaged: 'basis'"):
         tm.load(whole)
+    text = next(iter(metadata.values()))
+    save_file({"texts": fitted.texts}, whole, dict.fromkeys(metadata, text.replace('"format":', '"other":')))
+    with pytest.raises(TransmiterError, match="does not say which format"):
+        tm.load(whole)
 
 
 def test_training_that_diverges_is_an_error_and_not_a_result(world: World, fitted: tm.Artefact):

@@ -188,7 +188,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
         TransmiterError: if the file is missing, damaged, no artefact, or of a later version's format.
     """
     description = read_description(path)
-    if description.get("format", FORMAT) > FORMAT:
+    if not isinstance(description.get("format"), int):
+        raise TransmiterError(f"{path} is damaged: it does not say which format it has.")
+    if description["format"] > FORMAT:
         raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
     with safe_open(Path(path), framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -20,6 +20,7 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.probe import linear_probe
 
 VARIABLE = "TRANSMITER_REAL_EMBEDDINGS"
+HANDWRITING = "TRANSMITER_HANDWRITING"
 FILE = "whurs19-rn50-to-b32.safetensors"
 WORDS = 1005
 SETTINGS = ("all", "novel")
@@ -128,8 +129,8 @@ def real_data() -> Data | None:
 
 
 @cache
-def demo_data() -> Data:
-    """The bundled digits, the train part alone."""
+def seen_by_bundled_models(source: str) -> Data:
+    """Images of characters: "demo", the train part of the bundled digits alone, or a folder of handwriting.py."""
     from transmiter_cli.embedding.models import resolve_model, with_weights
     from transmiter_cli.embedding.sources import DataSpec, open_images
     from transmiter_cli.embedding.workspace import Workspace
@@ -138,7 +139,10 @@ def demo_data() -> Data:
     from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 
     workspace = Workspace()
-    images = open_images(DataSpec("demo-digits"), "train")
+    if source == "demo":
+        images = open_images(DataSpec("demo-digits"), "train")
+    else:
+        images = open_images(DataSpec(str(Path(os.environ[HANDWRITING]) / source)), "all")
     names, labels = class_names(images.label_names, None)
     templates = choose_templates((), None, names, labels)
     vocabulary = build_vocabulary(names, auxiliary_words("characters"), 1024, 0)
@@ -158,12 +162,19 @@ def demo_data() -> Data:
     return Data(tensors, scales, torch.tensor(images.labels(labels)))
 
 
+def has_data(source: str) -> bool:
+    """Whether the images of a source are here."""
+    if source == "real":
+        return find_real() is not None
+    return source == "demo" or HANDWRITING in os.environ
+
+
 @dataclass(frozen=True)
 class Bed:
     """A recipe for trials.
 
     Attributes:
-        source: "real" or "demo".
+        source: "real", "demo", or a folder of handwriting.py.
         weak, strong: which of the data's models play these roles.
         teacher: "finetuned", or "probe": a linear probe of the weak model.
         shots: labels per class that the probe gets (None: all of the unlabelled images').
@@ -194,7 +205,7 @@ class Bed:
     open: bool = True
 
     def trial(self, seed: int, setting: str) -> Trial:
-        data = real_data() if self.source == "real" else demo_data()
+        data = real_data() if self.source == "real" else seen_by_bundled_models(self.source)
         assert data is not None
         generator = torch.Generator().manual_seed(seed)
         data = choose_classes(data, self.subset, generator)
@@ -286,6 +297,22 @@ BEDS: dict[str, Bed] = {
     "demo probe, 16 shots": Bed("demo", teacher="probe", shots=16),
     "demo probe, 4 shots": Bed("demo", teacher="probe", shots=4),
 }
+HELD: dict[str, Bed] = {
+    "typefaces probe, all labels": Bed("typefaces", teacher="probe"),
+    "typefaces probe, 16 shots": Bed("typefaces", teacher="probe", shots=16),
+    "typefaces probe, 4 shots": Bed("typefaces", teacher="probe", shots=4),
+    "typefaces probe, 1 shot": Bed("typefaces", teacher="probe", shots=1),
+    "typefaces probe, 16 shots, 500 images": Bed("typefaces", teacher="probe", shots=16, images=500),
+    "typefaces, half the labels wrong": Bed("typefaces", teacher="probe", wrong=0.5),
+    "typefaces, all labels random": Bed("typefaces", teacher="probe", wrong=1.0),
+    "typefaces, classes permuted": Bed("typefaces", teacher="probe", permuted=True),
+    "mnist, the demo's teacher": Bed("mnist"),
+    "mnist probe, 16 shots": Bed("mnist", teacher="probe", shots=16),
+    "mnist probe, 4 shots": Bed("mnist", teacher="probe", shots=4),
+    "mnist, all labels random": Bed("mnist", teacher="probe", wrong=1.0),
+    "mnist, classes permuted": Bed("mnist", teacher="probe", permuted=True),
+}
+"""Images of characters that came last: most rules were made before."""
 BAD: dict[str, Bed] = {
     "half the labels wrong": Bed("real", teacher="probe", wrong=0.5),
     "all labels random": Bed("real", teacher="probe", wrong=1.0),

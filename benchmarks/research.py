@@ -2,10 +2,10 @@
 
     python benchmarks/research.py TABLE ... [--seeds 10]
 
-TABLE is one of rules, unseen, few, self, beds, names, bad, adapters, auto, teachers, shots; all if none is named.
+TABLE is one of rules, unseen, few, self, beds, held, names, bad, adapters, auto, teachers, shots; all if none is named.
 Numbers are means over seeds of random halves (and, for base-to-novel, random base classes), ± the standard deviation.
-The real embeddings are named by $TRANSMITER_REAL_EMBEDDINGS; without them the rows that need them are left out. The
-bundled task's test digits are never read.
+The real embeddings are named by $TRANSMITER_REAL_EMBEDDINGS, and what handwriting.py made by $TRANSMITER_HANDWRITING;
+without them the rows that need them are left out. The bundled task's test digits are never read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from beds import BAD, BEDS, FEW, NAMES, SETTINGS, Bed, find_real
+from beds import BAD, BEDS, FEW, HELD, NAMES, SETTINGS, Bed, has_data
 from curves import svg_curves
 from few_shot import SHOTS, few_shot_scores
 from rules import ADAPTERS, AUTO, MAIN, RULES, SELF_TRAINED, UNSEEN, Rule, discriminant, teacher_of, zero_shot
@@ -29,7 +29,7 @@ CHOSEN = ("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots")
 
 
 def usable(beds: Mapping[str, Bed]) -> dict[str, Bed]:
-    return {name: bed for name, bed in beds.items() if bed.source != "real" or find_real() is not None}
+    return {name: bed for name, bed in beds.items() if has_data(bed.source)}
 
 
 def measure(rules: Mapping[str, Rule], bed: Bed, seeds: Iterable[int], setting: str) -> dict[str, Row]:
@@ -137,7 +137,7 @@ def several(seeds: Iterable[int]) -> None:
     for setting, score in (("all", "all"), ("novel", "HM")):
         cells: dict[str, list[str]] = {}
         for name, beds in pairs.items():
-            if find_real() is None and beds[0].source == "real":
+            if not has_data(beds[0].source):
                 continue
             scores: list[list[float]] = [[], [], []]
             for seed in seeds:
@@ -175,6 +175,7 @@ def main() -> None:
             "Rules", RULES, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
         ),
         "beds": lambda seeds: beds_by_rule("Beds", main_rules, usable(BEDS), seeds),
+        "held": lambda seeds: beds_by_rule("Beds that came last", main_rules, usable(HELD), seeds),
         "names": lambda seeds: beds_by_rule("Names that say nothing", main_rules, usable(NAMES), seeds),
         "bad": lambda seeds: (
             beds_by_rule("Bad teachers", main_rules, usable(BAD), seeds),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from fontTools.ttLib import TTFont
@@ -149,9 +150,9 @@ def find_faces() -> list[Path]:
     return faces
 
 
-def draw(face: Path, char: str) -> Image.Image | None:
+def draw(face: Path | BinaryIO, char: str) -> Image.Image | None:
     """The character in white on black, its ink centred; None where the face draws nothing."""
-    font = ImageFont.truetype(str(face), size=60)
+    font = ImageFont.truetype(face, size=60)
     left, top, right, bottom = font.getbbox(char)
     if right <= left or bottom <= top or max(right - left, bottom - top) > CANVAS:
         return None

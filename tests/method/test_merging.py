@@ -11,9 +11,7 @@ from tests.conftest import World
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import (
     Chosen,
-    Moments,
     choose_discriminant,
-    discriminants,
     fold_moments,
     fold_rows,
     grams,
@@ -22,6 +20,7 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.merging import (
     ALONE,
+    BELIEVED,
     CALMEST,
     ENOUGH,
     QUARTER,
@@ -69,7 +68,7 @@ def test_a_class_goes_by_its_own_images_unless_they_are_few_or_stray():
     many, few = 600, 6
     stray = torch.tensor([1000.0, QUARTER * many / 3, 0.0]).double()
     torch.testing.assert_close(
-        shares_of_images(stray, many, 1.0), torch.tensor([1.0, 0.5, 0.0]).double(), atol=0.01, rtol=0
+        shares_of_images(stray, many, 1.0), BELIEVED * torch.tensor([1.0, 0.5, 0.0]).double(), atol=0.01, rtol=0
     )
     assert have_images(stray + torch.tensor([0, 1, 0]), many).tolist() == [True, True, False]
     assert have_images(stray, many).tolist() == [True, False, False]
@@ -109,36 +108,28 @@ def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings,
     torch.testing.assert_close(merged.held_out, merged.classifier(images).double(), atol=1e-3, rtol=1e-4)
 
 
-def test_margins_are_those_of_classifiers_that_know_nothing_of_the_classes_left_out(
+def test_margins_are_those_of_what_is_said_without_images_of_the_classes_left_out(
     world: World, part: tuple[Embeddings, torch.Tensor, Chosen]
 ):
-    """Each of them made anew, of the other images alone and as if there were only their classes and those left out."""
     strong, posterior, chosen = part
     classes, width = posterior.shape[1], 0.7
     counts = torch.tensor([1000.0, 40.0, 25.0, 55.0, 30.0, 4.0]).double()
     share = shares_of_images(counts, len(strong), 1.0)
+    seen = have_images(counts, len(strong))
     teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
-    says = carry(strong, 0.6, [teacher], [0.7], posterior.log(), share > 0.5)
+    says = carry(strong, 0.6, [teacher], [0.7], posterior.log(), seen)
     assert len(says.carriers) == 1
-    answers, seen = posterior.argmax(-1)[chosen.rows], share > 0.5
+    answers = posterior.argmax(-1)[chosen.rows]
     expected: list[float] = []
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
         kept = torch.tensor([one for one in range(classes) if seen[one] and one not in held])
         out = torch.isin(torch.arange(classes), held)
         away = torch.isin(answers, held)
-        rows = chosen.rows[~away]
-        labels = posterior[rows].clone()
-        labels[:, held] = 0
-        labels /= labels.sum(-1, keepdim=True)
-        images = strong.unit_images(rows).double()
-        moments = Moments(images.T @ images, labels.T @ images, labels.sum(0))
-        texts = strong.unit_texts()[:classes].double()
-        own = discriminants(moments, texts, [chosen.shrinkage])[0]
-        first = says.classifier(strong, ~torch.isin(torch.arange(classes), held), rows)
+        first = says.classifier(strong, ~out, chosen.rows[~away])
         some = share.clone()
         some[held] = 0
-        for image in strong.unit_images(chosen.rows[away]):
-            scores = blend(width * first(image[None]), chosen.temperature * own(image[None]), some)[0]
+        for image, own in zip(strong.unit_images(chosen.rows[away]), chosen.held_out[away], strict=True):
+            scores = blend(width * first(image[None]), own[None], some)[0]
             expected.append(max(scores[kept].tolist()) - max(scores[out].tolist()))
     found = margins_left_out(strong, says, posterior, chosen, seen, share, width)
     torch.testing.assert_close(found.sort().values, torch.tensor(expected).double().sort().values, atol=1e-3, rtol=1e-4)
@@ -159,12 +150,13 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     if seen < ENOUGH:
         assert width < widening(scores, chosen.held_out, has)
         width = widening(scores, chosen.held_out, has)
-    merged = blend(width * scores, chosen.held_out, has.double())
-    won = margins_left_out(strong, says, posterior, chosen, has, has.double(), width)
+    share = BELIEVED * has.double()
+    merged = blend(width * scores, chosen.held_out, share)
+    won = margins_left_out(strong, says, posterior, chosen, has, share, width)
     assert (len(won) > 0) == (seen >= ENOUGH)
     rows = labels.argmax(-1) < seen
     before = zero_shot(strong, len(has))(images[rows])
-    lift = lift_of(won, merged[rows], before, has, trusted=trust > 0)
+    lift = lift_of(won, merged[rows], before, has)
     after = merge(strong, says, posterior, chosen, counts, trust).held_out
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
@@ -299,9 +291,8 @@ BEFORE[:, 1] = 0
 
 
 def test_where_nothing_can_be_left_out_half_as_many_images_are_lost_as_by_zero_shot_answers():
-    lift = lift_of(NONE, SCORES, BEFORE, SEEN, trusted=True)
+    lift = lift_of(NONE, SCORES, BEFORE, SEEN)
     assert (lift > KEPT).double().mean() == pytest.approx(0.1, abs=0.01)
-    assert lift_of(NONE, SCORES, BEFORE, SEEN, trusted=False) == 0
 
 
 @pytest.mark.parametrize(("won", "most"), [(1.4, None), (5.0, 2.0), (-5.0, 0.0)])
@@ -309,21 +300,19 @@ def test_what_leaving_out_tells_is_kept_between_none_and_the_zero_shot_loss(won:
     """Images of left out classes are all won from a lift of `won` on."""
     margins_won = torch.full((1000,), won)
     best = best_lift(margins_won, KEPT, 0.9)
-    found = lift_of(margins_won, SCORES, BEFORE, SEEN, trusted=True)
+    found = lift_of(margins_won, SCORES, BEFORE, SEEN)
     assert found == pytest.approx(best if most is None else most, abs=0.05)
-    assert lift_of(margins_won, SCORES, BEFORE, SEEN, trusted=False) == pytest.approx(best)
 
 
 @pytest.mark.parametrize("won", [-5.0, 5.0, None])
-def test_where_a_teacher_is_trusted_nothing_is_lowered(won: float | None):
+def test_nothing_is_lowered(won: float | None):
     """Not even where zero-shot answers lose fewer images than the discriminant alone."""
     nothing_lost = BEFORE.clone()
     nothing_lost[:, 0] = 1
     margins_won = NONE if won is None else torch.full((1000,), won)
-    assert lift_of(margins_won, SCORES - 3 * SEEN, nothing_lost, SEEN, trusted=True) == 0
+    assert lift_of(margins_won, SCORES - 3 * SEEN, nothing_lost, SEEN) == 0
 
 
 def test_nothing_is_lifted_without_images_on_either_side():
-    for trusted in (True, False):
-        assert lift_of(KEPT, SCORES[:0], BEFORE[:0], SEEN, trusted) == 0
-        assert lift_of(KEPT, SCORES, BEFORE, torch.ones(10, dtype=torch.bool), trusted) == 0
+    assert lift_of(KEPT, SCORES[:0], BEFORE[:0], SEEN) == 0
+    assert lift_of(KEPT, SCORES, BEFORE, torch.ones(10, dtype=torch.bool)) == 0

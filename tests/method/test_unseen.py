@@ -141,6 +141,24 @@ def test_teachers_weigh_as_much_as_of_the_variance_of_their_answers_is_new(world
     torch.testing.assert_close(both, share * first + (1 - share) * second)
 
 
+@pytest.mark.parametrize("blind", [False, True])
+def test_of_classes_that_are_left_out_no_more_is_made_than_of_those_without_images(world: World, blind: bool):
+    strong, teacher = teacher_of(world)
+    seen, kept = ~mask(world, 4, 5), ~mask(world, 2, 3)
+    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
+    if blind:
+        logits = torch.where(seen, teacher.finetuned, teacher.weak_logits[:])
+        teacher = Teacher(logits, teacher.weak)
+    found = carry(strong, 1.0, [teacher], [1.0], log_posterior, seen)
+    rows = every(strong)
+    correction = found.classifier(strong, kept, rows).weight - zero_shot(strong, world.classes).weight
+    (carrier,) = found.carriers
+    whole = carrier.correction(strong, novelty(teacher, kept, rows), rows).weight
+    said = correction[2:4].norm() / whole[2:4].norm()
+    assert said < 0.05 if blind else said > 0.9
+    torch.testing.assert_close(correction[:2], whole[:2], atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("own", "trust", "level"), [(0.4, 0.8, 0.5), (0.8, 0.4, 1.0)])
 def test_a_teacher_that_is_trusted_more_makes_the_strong_models_own_scores_smaller(
     world: World, own: float, trust: float, level: float

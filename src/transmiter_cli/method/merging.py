@@ -1,10 +1,10 @@
 """One classifier for all classes: a discriminant for those with images, strong scores and a correction for the others.
 
 The two do not compare as they are. Strong scores may be far wider than a probability's logarithm: they are made
-narrower. And a discriminant is sure of what it has seen, so that images of all other classes go to these, too. How far
-the classes without images must be lifted is seen from two sides: what they take from the others, by the held-out scores
-of images there are; what they win, by leaving classes out: half of those with images are put aside with their images,
-and both classifiers are made of the others.
+narrower. And a discriminant is sure of what it has seen, so that images of all other classes go to these, too. It is
+believed a little less where there are such classes, and these are lifted. How far is seen from two sides: what they
+take from the others, by the held-out scores of images there are; what they win, by leaving classes out: half of those
+with images are put aside, and what is said of them is learned from the images of the others.
 
 A class with few images goes by both classifiers. Where fewer than ENOUGH classes have images, half of them say little,
 and the discriminant is surest of all. Then strong scores are made as wide as its own, and the lift goes by what
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import TINY, Chosen, Linear, Moments, best_temperature, discriminants
+from transmiter_cli.method.discriminant import TINY, Chosen, Linear, best_temperature
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import PerImage
 from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows, zero_shot
@@ -30,6 +30,8 @@ SCARCE, ALONE = 1.5, 10.0
 """A class with so many images goes by them and by what is said of it on others alike: with the first if a teacher is
 trusted as much as the strong model. The less it is, the less its images say that the strong model's scores did not; the
 second is for none."""
+BELIEVED = 0.8
+"""How far a class with enough images goes by them where other classes have none: their images look like these ones'."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
 ENOUGH = 5
@@ -46,7 +48,8 @@ def have_images(counts: Float[Tensor, " classes"], images: int) -> Bool[Tensor, 
 def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: float) -> Float[Tensor, " classes"]:
     """How far each class goes by its own images, 0 to 1, given how many it has of them all.
 
-    Half where it has hardly more images than one without, and where they are few: then its mean is noise.
+    Half of the most where it has hardly more images than one without, and where they are few: then its mean is noise.
+    The most is BELIEVED where classes have none, and 1 elsewhere.
 
     Args:
         counts: of the images of each class.
@@ -54,7 +57,8 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: floa
         trust: as for `merge`.
     """
     half = max(QUARTER * images / len(counts), min(SCARCE / max(trust, TINY), ALONE))
-    return counts.square() / (counts.square() + half**2)
+    most = 1.0 if bool(have_images(counts, images).all()) else BELIEVED
+    return most * counts.square() / (counts.square() + half**2)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def merge(
     won = margins_left_out(strong, carried, posterior, chosen, seen, share, width)
     known = seen[labels.argmax(-1)]
     before = zero_shot(strong, len(seen))(images[known])
-    lift = ~seen * lift_of(won, held_out[known], before, seen, trust > 0)
+    lift = ~seen * lift_of(won, held_out[known], before, seen)
     weight = blend(width * first.weight.T, chosen.classifier.weight.T, share).T
     bias = blend(width * first.bias[None], chosen.classifier.bias[None], share)[0]
     return Merged(Linear(weight, bias + lift), held_out + lift)
@@ -164,8 +168,8 @@ def margins_left_out(
     found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
     if bool(seen.all()) or int(seen.sum()) < ENOUGH:
         return found[0]
-    texts = strong.unit_texts()[: len(seen)].double()
-    rows = chosen.rows[some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))]
+    picked = some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))
+    rows, own = chosen.rows[picked], chosen.held_out[picked]
     images, answers = strong.unit_images(rows), posterior[rows].argmax(-1)
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
         away = torch.isin(answers, held)
@@ -173,14 +177,10 @@ def margins_left_out(
             continue
         out = torch.zeros_like(seen)
         out[held] = True
-        labels = posterior[rows[~away]].double().masked_fill(out, 0.0)
-        labels = labels / labels.sum(-1, keepdim=True).clamp_min(TINY)
-        known = images[~away].double()
-        moments = Moments(known.T @ known, labels.T @ known, labels.sum(0))
-        own = discriminants(moments, texts, [chosen.shrinkage])[0](images[away]) * chosen.temperature
-        # Of classes that never had images, a teacher may know nothing: they are no part of the trial.
         scores = width * carried.classifier(strong, ~out, rows[~away])(images[away])
-        found.append(margins(blend(scores, own, share.masked_fill(out, 0.0)), seen & ~out, out).double())
+        scores = blend(scores, own[away], share.masked_fill(out, 0.0))
+        # Of classes that never had images, a teacher may know nothing: they are no part of the trial.
+        found.append(margins(scores, seen & ~out, out).double())
     return torch.cat(found)
 
 
@@ -196,13 +196,12 @@ def lift_of(
     scores: Float[Tensor, "rows classes"],
     before: Float[Tensor, "rows classes"],
     seen: Bool[Tensor, " classes"],
-    trusted: bool,
 ) -> float:
     """How far classes without images are lifted.
 
-    By `best_lift`; where a teacher is trusted, at most so high that as many images of the others are lost as by
-    zero-shot answers, and without classes left out so high that half as many are. But never lowered then: the
-    teacher may be blind for just the classes without images, which leaving out those that it knows does not show.
+    By `best_lift`, at most so high that as many images of the others are lost as by zero-shot answers; without classes
+    left out so high that half as many are. But never lowered: a class may have images that neither the models nor the
+    discriminant answer with it.
 
     Args:
         won: by how much images of classes without images prefer the others, as far as leaving classes out tells; of
@@ -210,14 +209,11 @@ def lift_of(
         scores: held-out scores, not lifted yet, of images of the others.
         before: zero-shot scores of the same images.
         seen: which classes have images.
-        trusted: whether any teacher is. The classifier is little else than zero-shot scores otherwise.
     """
     if not len(scores) or bool(seen.all()):
         return 0.0
     kept = margins(scores, seen, ~seen).double()
     best = best_lift(won, kept, (~seen).double().mean().item()) if len(won) else None
-    if not trusted:
-        return best or 0.0
     lost = (margins(before, seen, ~seen) < 0).double().mean().item()
     half, most = (torch.quantile(kept, share).item() for share in (lost / 2, lost))
     return max(half if best is None else min(best, most), 0.0)

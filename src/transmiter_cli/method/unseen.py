@@ -276,12 +276,21 @@ class Carrier:
         anchors: the texts of the strong and the weak model.
         weights: the weight of each way.
         trust: the teacher's reliability, 0 to 1.
+        new: the `Novelty.share` of classes without images, 1 where all have some.
     """
 
     teacher: Teacher
     anchors: Anchors
     weights: dict[Way, float]
     trust: float
+    new: float
+
+    def known(self, share: Float[Tensor, " classes"]) -> Float[Tensor, " classes"]:
+        """How much of a share that is new there is of classes without images, too: 1 at most.
+
+        A teacher that was fine-tuned on the other classes alone knows those that are left out, but not these.
+        """
+        return (self.new / share.clamp_min(TINY)).clamp_max(1.0)
 
     def correction(self, strong: Embeddings, new: Novelty, rows: Int[Tensor, " rows"]) -> Linear:
         """What is added to the strong model's logits, learned from some images; the mean of all ways."""
@@ -307,7 +316,8 @@ class Carried:
 
         A correction is as strong as its teacher is trusted. Several are averaged, each weighing as much as it is
         trusted, times the share of the variance of its answers that is new: a head that was fine-tuned on other classes
-        alone says nothing of a class.
+        alone says nothing of a class. Of classes that are left out in a trial, no more is made than of those that have
+        no images (`Carrier.known`).
 
         Args:
             strong: the strong model on the unlabelled images.
@@ -319,6 +329,7 @@ class Carried:
         says = [one.trust * new.share.square() for one, new in zip(self.carriers, news, strict=True)]
         for one, new, say in zip(self.carriers, news, says, strict=True):
             weight = one.trust * say / torch.stack(says).sum(0).clamp_min(TINY)
+            weight = torch.where(seen, weight, weight * one.known(new.share))
             found = one.correction(strong, new, rows)
             result = added(result, Linear(weight[:, None] * found.weight, weight * found.bias))
         return result
@@ -350,5 +361,6 @@ def carry(
         if reliability:
             anchors = text_anchors(strong, teacher.weak)
             weights = way_weights(strong, teacher, anchors, log_posterior, seen, level)
-            found.append(Carrier(teacher, anchors, weights, reliability))
+            without = novelty(teacher, seen, some_rows(all_rows(strong), len(seen))).share[~seen]
+            found.append(Carrier(teacher, anchors, weights, reliability, min([1.0, *without.tolist()])))
     return Carried(level, found)

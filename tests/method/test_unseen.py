@@ -97,6 +97,14 @@ def test_answers_that_are_only_scaled_are_nothing_new(factor: float, offset: flo
     assert (found.share[~unseen] > 0.9).all()
 
 
+@pytest.mark.parametrize("unseen", [(5,), (4, 5)])
+def test_what_is_new_does_not_depend_on_what_is_added_to_all_logits_of_an_image(world: World, unseen: tuple[int, ...]):
+    strong, teacher = teacher_of(world)
+    seen, rows = ~mask(world, *unseen), every(strong)
+    other = Teacher(teacher.finetuned + 5 * torch.randn(len(strong), 1), teacher.weak)
+    torch.testing.assert_close(novelty(teacher, seen, rows).share, novelty(other, seen, rows).share, atol=1e-5, rtol=0)
+
+
 def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: World):
     strong, teacher = teacher_of(world)
     same = Teacher(2 * teacher.weak_logits[:], teacher.weak)

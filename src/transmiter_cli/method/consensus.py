@@ -148,7 +148,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
        shrinkage and temperature are chosen by held-out cross-entropy (`choose_discriminant`).
     4. Classes that hardly any image belongs to, neither by the posterior nor, as far as a teacher is trusted, by the
        held-out answers, keep the strong model's own scores, corrected by what the fine-tuned answers on other images
-       say of them, and lifted to where they compare with the others (`merge`). Classes with few images go by both.
+       say of them, and lifted to where they compare with the others (`merge`). Classes with images go by both, the less
+       by the strong model's scores the more images they have.
 
     Images that repeat others count once. Those that differ are in memory then, also if they were memory-mapped.
 

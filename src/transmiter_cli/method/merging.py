@@ -30,8 +30,8 @@ SCARCE, ALONE = 1.5, 10.0
 """A class with so many images goes by them and by what is said of it on others alike: with the first if a teacher is
 trusted as much as the strong model. The less it is, the less its images say that the strong model's scores did not; the
 second is for none."""
-BELIEVED = 0.8
-"""How far a class with enough images goes by them where other classes have none: their images look like these ones'."""
+DOUBT = 0.4
+"""How much less a class goes by its own images, times the share of classes without any: it was not told from these."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
 ENOUGH = 5
@@ -49,7 +49,7 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: floa
     """How far each class goes by its own images, 0 to 1, given how many it has of them all.
 
     Half of the most where it has hardly more images than one without, and where they are few: then its mean is noise.
-    The most is BELIEVED where classes have none, and 1 elsewhere.
+    The most is 1, less DOUBT times the share of classes without images.
 
     Args:
         counts: of the images of each class.
@@ -57,8 +57,8 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: floa
         trust: as for `merge`.
     """
     half = max(QUARTER * images / len(counts), min(SCARCE / max(trust, TINY), ALONE))
-    most = 1.0 if bool(have_images(counts, images).all()) else BELIEVED
-    return most * counts.square() / (counts.square() + half**2)
+    unseen = (~have_images(counts, images)).double().mean()
+    return (1 - DOUBT * unseen) * counts.square() / (counts.square() + half**2)
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Merged:
 
     Attributes:
         classifier: its softmax is a probability.
-        held_out: its scores of the images that the discriminant was chosen on. For classes with images, they are those
-            of a discriminant that did not see them; what is said of the others was learned from these images, too.
+        held_out: its scores of the images that the discriminant was chosen on. The discriminant in them did not see
+            these; what is said of classes on other images was learned from them, too.
     """
 
     classifier: Linear
@@ -83,7 +83,9 @@ def merge(
     counts: Float[Tensor, " classes"],
     trust: float,
 ) -> Merged:
-    """The discriminant's scores for classes with images, and those of `Carried`, lifted, for the others.
+    """The discriminant's scores for classes, as far as they have images, and for the rest those of `Carried`.
+
+    Those of classes without images are lifted.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -104,7 +106,7 @@ def merge(
     won = margins_left_out(strong, carried, posterior, chosen, seen, share, width)
     known = seen[labels.argmax(-1)]
     before = zero_shot(strong, len(seen))(images[known])
-    lift = ~seen * lift_of(won, held_out[known], before, seen)
+    lift = ~seen * lift_of(won, held_out[known], before, seen, trust > 0)
     weight = blend(width * first.weight.T, chosen.classifier.weight.T, share).T
     bias = blend(width * first.bias[None], chosen.classifier.bias[None], share)[0]
     return Merged(Linear(weight, bias + lift), held_out + lift)
@@ -196,12 +198,13 @@ def lift_of(
     scores: Float[Tensor, "rows classes"],
     before: Float[Tensor, "rows classes"],
     seen: Bool[Tensor, " classes"],
+    trusted: bool,
 ) -> float:
     """How far classes without images are lifted.
 
-    By `best_lift`, at most so high that as many images of the others are lost as by zero-shot answers; without classes
-    left out so high that half as many are. But never lowered: a class may have images that neither the models nor the
-    discriminant answer with it.
+    By `best_lift`, at most so high that as many images of the others are lost as by zero-shot answers. Without classes
+    left out, so high that half as many are, if a teacher is trusted. But never lowered: a class may have images that
+    neither the models nor the discriminant answer with it.
 
     Args:
         won: by how much images of classes without images prefer the others, as far as leaving classes out tells; of
@@ -209,11 +212,14 @@ def lift_of(
         scores: held-out scores, not lifted yet, of images of the others.
         before: zero-shot scores of the same images.
         seen: which classes have images.
+        trusted: whether any teacher is. The classifier is little else than zero-shot scores otherwise.
     """
     if not len(scores) or bool(seen.all()):
         return 0.0
     kept = margins(scores, seen, ~seen).double()
     best = best_lift(won, kept, (~seen).double().mean().item()) if len(won) else None
+    if best is None and not trusted:
+        return 0.0
     lost = (margins(before, seen, ~seen) < 0).double().mean().item()
     half, most = (torch.quantile(kept, share).item() for share in (lost / 2, lost))
     return max(half if best is None else min(best, most), 0.0)

@@ -147,10 +147,11 @@ class Novelty:
 def novelty(teacher: Teacher, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Novelty:
     """The novelty of classes with images and of those without, on some images.
 
-    Fine-tuning may have changed much in the one group, and nothing in the other. Each row and each class less its mean.
+    Fine-tuning may have changed much in the one group, and nothing in the other. Each class less its mean, and each row
+    less that of the group, or of all classes where the group is a single one.
     """
     both: tuple[PerImage, ...] = (teacher.finetuned, teacher.weak_logits)
-    logits = [one[rows].double() for one in both]
+    logits = [centred(one[rows].double()) for one in both]
     slope, share = (torch.zeros(len(seen), dtype=torch.float64, device=seen.device) for _ in range(2))
     for group in (seen, ~seen):
         after, before = (one[:, group] for one in logits)
@@ -361,6 +362,7 @@ def carry(
         if reliability:
             anchors = text_anchors(strong, teacher.weak)
             weights = way_weights(strong, teacher, anchors, log_posterior, seen, level)
-            without = novelty(teacher, seen, some_rows(all_rows(strong), len(seen))).share[~seen]
-            found.append(Carrier(teacher, anchors, weights, reliability, min([1.0, *without.tolist()])))
+            share = novelty(teacher, seen, some_rows(all_rows(strong), len(seen))).share
+            new = 1.0 if bool(seen.all()) else share[~seen][0].item()
+            found.append(Carrier(teacher, anchors, weights, reliability, new))
     return Carried(level, found)

@@ -120,8 +120,8 @@ class Run:
 
     @property
     def flag(self) -> str:
-        """What a command line needs to mean this run; nothing for the usual one."""
-        return "" if self.path == default_run() else f" --run {shlex.quote(str(self.path))}"
+        """What a command line needs to mean this run, whatever $TRANSMITER_RUN is; nothing for the usual one."""
+        return "" if self.path == Path(DEFAULT_RUN) else f" --run {shlex.quote(str(self.path))}"
 
     @property
     def record_path(self) -> Path:

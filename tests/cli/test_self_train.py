@@ -62,7 +62,7 @@ def test_new_images_help_where_the_transfer_saw_some_classes_alone(run: Cli):
     assert outcome.code == 0
     assert "200 different unlabelled images" in outcome.out
     rows = top1(run)
-    assert rows["self_trained"] > rows["discriminant"] + 0.02
+    assert rows["self_trained"] > rows["discriminant"] + 0.01
     assert rows["self_trained"] > rows["strong"] + 0.05
 
 

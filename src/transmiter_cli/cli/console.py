@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from transmiter_cli.reporter import Reporter
+from transmiter_cli.run import RUN_VARIABLE
 
 if TYPE_CHECKING:
     from transmiter_cli.embedding.decoding import Decoding
@@ -90,8 +92,10 @@ def workspace(
 
 
 def command_line() -> list[str]:
-    """The command as it was typed."""
-    return ["transmiter", *sys.argv[1:]]
+    """The command as it was typed, and the run where $TRANSMITER_RUN named it."""
+    named = os.environ.get(RUN_VARIABLE)
+    typed = any(part == "--run" or part.startswith("--run=") for part in sys.argv)
+    return ["transmiter", *sys.argv[1:], *(["--run", named] if named and not typed else [])]
 
 
 def print_json(value: dict[str, Any]) -> None:

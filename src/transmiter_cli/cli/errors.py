@@ -13,6 +13,8 @@ from transmiter_cli.cli.console import errors
 from transmiter_cli.errors import TransmiterError
 
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 EXPLAINED = (TransmiterError, OSError, RuntimeError)
 """What may have a reason outside this program; torch's OutOfMemoryError is a RuntimeError."""
 
@@ -39,6 +41,10 @@ def run(app: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         app()
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
+            errors.print("Interrupted. What was encoded is kept: the same command goes on from there.")
+        raise
     except EXPLAINED as error:
         explained = explain(error)
         if explained is None or os.environ.get(DEBUG_VARIABLE) == "1":

@@ -198,4 +198,5 @@ def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdic
         if verdict.met and not form:
             console.results.print(f"Met: {said}", markup=False)
         elif not verdict.met:
-            console.errors.print(f"Not met: {said}", markup=False)
+            hint = "; rates are fractions: 0.05 is 5 points" if abs(verdict.left) <= 1 < abs(verdict.right) else ""
+            console.errors.print(f"Not met: {said}{hint}", markup=False)

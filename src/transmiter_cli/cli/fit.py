@@ -109,7 +109,7 @@ def command(
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     result = fit_run(options, Run(run), workspace, console.command_line())
     if result.removed:
-        workspace.reporter.note(result.removed)
+        workspace.reporter.warn(result.removed)
     if json:
         console.print_json(
             {

@@ -90,6 +90,8 @@ def command(
     """
     if bool(images) == (data is not None):
         raise UsageError("Name image files or --data, and not both.", EXAMPLE)
+    if images and len(images) == 1 and images[0].is_dir() and split is None:
+        raise UsageError(f"{images[0]} is a folder.", f"transmiter predict --data {shlex.quote(str(images[0]))}")
     given = {"--root": root, "--split": split, "--limit": limit}
     if images and (flags := [flag for flag, value in given.items() if value is not None]):
         fix = f"transmiter predict --data {shlex.quote(str(images[0]))}" if images[0].is_dir() else EXAMPLE

@@ -19,7 +19,7 @@ def telling_removed(run: Run, reporter: Reporter, kept: Sequence[str] = ()) -> G
     there = run.made()
     told = removal([one for one in before if one not in there], run, kept)
     if told:
-        reporter.note(told)
+        reporter.warn(told)
 
 
 def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:
@@ -36,18 +36,28 @@ def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:
     for made in gone:
         rows.setdefault(made.strong, []).append(made.row)
     what = "; ".join(f"{', '.join(names)} ({strong})" for strong, names in rows.items())
-    lines = dict.fromkeys(command_for(made, run, kept) for made in sorted(gone, key=lambda made: made.row in LATER))
+    models = {*run.strong_models(), *kept, *rows}
+    in_order = sorted(gone, key=lambda made: made.row in LATER)
+    lines = dict.fromkeys(command_for(made, run, kept, several=len(models) > 1) for made in in_order)
     return f"No longer in {run.path}: {what}. To make it again: {' && '.join(lines)}"
 
 
-def command_for(made: Made, run: Run, kept: Sequence[str]) -> str:
-    """The last command line of the history that made something; the plainest one where there is none."""
+def command_for(made: Made, run: Run, kept: Sequence[str], several: bool) -> str:
+    """The last command line of the history that made something; the plainest one where there is none.
+
+    Args:
+        made: what the command makes.
+        run: has the history.
+        kept: as for `removal`.
+        several: whether the run has other strong models, too, once all is made again.
+    """
+    strong = f" --strong {shlex.quote(made.strong)}"
     line = next((step.line for step in reversed(run.history()) if makes(step, made)), None)
     if line is None:
-        usual = f"transfer --strong {shlex.quote(made.strong)} --method {method_of(made.row)}"
+        usual = f"transfer{strong} --method {method_of(made.row)}"
         return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
-    if made.row in LATER and not values(line, "--strong"):
-        return shlex.join(line) + run.strong_flag(made.strong)
+    if made.row in LATER and several and not values(line, "--strong"):
+        return shlex.join(line) + strong
     others = [] if made.strong in kept or made.row in LATER else kept
     return shlex.join([*line, *(part for name in others for part in ("--strong", name))])
 

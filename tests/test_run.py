@@ -1,9 +1,11 @@
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from transmiter_cli.cli.console import command_line
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.run import ARTEFACTS, SWEPT_ROW, Run, Task, default_run, swept_row
@@ -78,6 +80,23 @@ def test_the_directory_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
     assert default_run() == Path("transmiter-run")
     monkeypatch.setenv("TRANSMITER_RUN", "/tmp/elsewhere")
     assert default_run() == Path("/tmp/elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("typed", "recorded"),
+    [
+        ("fit", "fit --run /tmp/elsewhere"),
+        ("fit --run here", "fit --run here"),
+        ("fit --run=here", "fit --run=here"),
+    ],
+)
+def test_commands_say_which_run_they_mean_wherever_they_are_repeated(
+    monkeypatch: pytest.MonkeyPatch, typed: str, recorded: str
+):
+    monkeypatch.setenv("TRANSMITER_RUN", "/tmp/elsewhere")
+    monkeypatch.setattr(sys, "argv", ["/bin/transmiter", *typed.split()])
+    assert command_line() == ["transmiter", *recorded.split()]
+    assert Run(default_run()).flag == " --run /tmp/elsewhere"
 
 
 def test_the_rows_of_two_strengths_are_never_the_same():

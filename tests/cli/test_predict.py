@@ -128,6 +128,6 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
 
 def test_a_folder_among_the_files_is_named_in_the_fix(run: Cli, tmp_path: Path):
     (tmp_path / "my photos").mkdir()
-    outcome = run("predict", "my photos", "--limit", 3)
+    outcome = run("predict", "a.png", "my photos")
     assert outcome.code == 2
     assert "Try: transmiter predict --data 'my photos'" in outcome.err

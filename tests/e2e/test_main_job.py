@@ -214,6 +214,7 @@ def test_an_interrupt_exits_with_130_and_keeps_what_was_encoded(environment: dic
         time.sleep(2)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
+        assert "Interrupted. What was encoded is kept" in process.stderr.read()
     assert list(Path(environment["TRANSMITER_CACHE"]).rglob("images/*.safetensors"))
     assert not (tmp_path / "transmiter-run/weak.safetensors").exists()
 

@@ -36,6 +36,7 @@ def run(tmp_path: Path) -> Run:
         ([("ViT-L/14", "ridge")], ["SigLIP", "EVA"], f"{LINES[0]} --strong SigLIP --strong EVA"),
         ([("SigLIP", "refined"), ("SigLIP", "discriminant")], ["SigLIP"], f"{LINES[1]} && transmiter {LINES[2]}"),
         ([("ViT-L/14", "refined")], ["ViT-L/14"], LINES[4]),
+        ([("ViT-L/14", "refined")], ["SigLIP"], f"{LINES[4]} --strong ViT-L/14"),
         ([("EVA", "ridge")], ["EVA"], "transfer --strong EVA --method ridge --run"),
     ],
 )

@@ -90,12 +90,12 @@ def command(
     """
     if bool(images) == (data is not None):
         raise UsageError("Name image files or --data, and not both.", EXAMPLE)
-    if images and len(images) == 1 and images[0].is_dir() and split is None:
-        raise UsageError(f"{images[0]} is a folder.", f"transmiter predict --data {shlex.quote(str(images[0]))}")
+    folder = next((one for one in images or [] if one.is_dir()), None)
+    if folder is not None:
+        raise UsageError(f"{folder} is a folder.", f"transmiter predict --data {shlex.quote(str(folder))}")
     given = {"--root": root, "--split": split, "--limit": limit}
     if images and (flags := [flag for flag, value in given.items() if value is not None]):
-        fix = f"transmiter predict --data {shlex.quote(str(images[0]))}" if images[0].is_dir() else EXAMPLE
-        raise UsageError(f"{', '.join(flags)} says which images of --data are meant, not which image files.", fix)
+        raise UsageError(f"{', '.join(flags)} says which images of --data are meant, not which image files.", EXAMPLE)
     from transmiter_cli.embedding.sources import DataSpec, ImageFile, open_images
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.predict import open_predictor

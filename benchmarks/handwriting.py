@@ -44,7 +44,7 @@ def fetch(package: str) -> dict[str, bytes]:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Light ink on dark paper, the other way round."""
+    """Write the negative of an image, which is light ink on dark paper."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.point(lambda value: 255 - value).save(path)
 

@@ -196,7 +196,7 @@ def main() -> None:
             "Rules", RULES, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
         ),
         "beds": lambda seeds: beds_by_rule("Beds", main_rules, usable(BEDS), seeds),
-        "held": lambda seeds: beds_by_rule("Beds that came last", main_rules, usable(HELD), seeds),
+        "held": lambda seeds: beds_by_rule("Typefaces and MNIST", main_rules, usable(HELD), seeds),
         "names": lambda seeds: beds_by_rule("Names that say nothing", main_rules, usable(NAMES), seeds),
         "bad": lambda seeds: (
             beds_by_rule("Bad teachers", main_rules, usable(BAD), seeds),

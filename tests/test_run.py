@@ -52,6 +52,14 @@ def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path)
         run.strong()
 
 
+def test_one_command_at_a_time_changes_a_run(tmp_path: Path):
+    refused = pytest.raises(TransmiterError, match="Another transmiter command is changing")
+    with Run(tmp_path).changing(), refused, Run(tmp_path).changing():
+        pass
+    with Run(tmp_path).changing(), Run(tmp_path / "absent").changing():
+        assert not (tmp_path / "absent").exists()
+
+
 def test_other_classes_or_another_order_are_refused(tmp_path: Path):
     run = Run(tmp_path)
     run.claim(TASK, force=False)

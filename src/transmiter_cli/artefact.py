@@ -189,7 +189,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     """
     description = read_description(path)
     if not isinstance(description.get("format"), int):
-        raise TransmiterError(f"{path} is damaged: it does not say which format it has.")
+        raise TransmiterError(f"{path} is damaged: it does not say which format it has.", "make it again")
     if description["format"] > FORMAT:
         raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
     with safe_open(Path(path), framework="pt", device=str(device)) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +40,12 @@ def finder(places: Mapping[str, int]) -> Callable[[str | None], int | None]:
         return next(iter(found)) if len(found) == 1 else None
 
     return find
+
+
+def resembling(name: str, known: Iterable[str]) -> str:
+    """A sentence with the known names that are spelled much like a wrong one, to follow a message; empty for none."""
+    close = difflib.get_close_matches(name, known, n=3)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def numbered(names: Sequence[str]) -> dict[str, int]:

@@ -7,7 +7,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +48,7 @@ STRONG_MODELS = "strong"
 """The folder that has a folder for each strong model, in a run that was transferred to several at once."""
 FITTED = "weak.safetensors"
 RECORD = "run.json"
+LOCK = ".lock"
 PROBE = "probe.safetensors"
 
 
@@ -124,6 +126,11 @@ class Run:
         return "" if self.path == Path(DEFAULT_RUN) else f" --run {shlex.quote(str(self.path))}"
 
     @property
+    def usual_fit(self) -> str:
+        """The command line that makes a run here, as far as it can be known."""
+        return f"transmiter fit --weak MODEL --finetuned FILE --data FOLDER{self.flag}"
+
+    @property
     def record_path(self) -> Path:
         """run.json."""
         return self.path / RECORD
@@ -153,10 +160,7 @@ class Run:
         """
         record = self.record()
         if "task" not in record:
-            raise UsageError(
-                f"There is no run in {self.path}.",
-                f"transmiter fit --weak MODEL --finetuned FILE --data FOLDER{self.flag}",
-            )
+            raise UsageError(f"There is no run in {self.path}.", self.usual_fit)
         return task_from_json(record["task"])
 
     def strong(self, chosen: str | None = None) -> str:
@@ -251,6 +255,27 @@ class Run:
                 f"this one has {len(task.classes)}, {', '.join(task.classes[:3])}, ...",
                 "pass another --run, or --force to replace it",
             )
+
+    @contextmanager
+    def changing(self) -> Generator[None]:
+        """Keep other commands from changing the run meanwhile.
+
+        Raises:
+            TransmiterError: if another one is changing it.
+        """
+        from filelock import FileLock, Timeout
+
+        with ExitStack() as held:
+            try:
+                if self.path.is_dir():
+                    held.enter_context(FileLock(self.path / LOCK, timeout=0))
+            except Timeout as error:
+                raise TransmiterError(
+                    f"Another transmiter command is changing {self.path}.", "wait for it, or pass another --run"
+                ) from error
+            except OSError:  # the folder cannot be written to, which the command itself will say
+                pass
+            yield
 
     def require_writable(self) -> None:
         """Raise TransmiterError if nothing can be written to the directory."""

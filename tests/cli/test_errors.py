@@ -247,10 +247,10 @@ def test_logits_of_whole_images_are_refused_for_views_before_anything_is_encoded
     ids = [f"{name}/{number}.png" for name in ("one", "two") for number in range(4)]
     given = tmp_path / f"logits.{kind}"
     if kind == "npy":
-        np.save(given, np.ones((8, 2), np.float32))
+        np.save(given, np.eye(8, 2, dtype=np.float32))
         given.with_suffix(".txt").write_text("\n".join(ids))
     else:
-        save_file({"logits": torch.ones(8, 2)}, given, {"ids": json.dumps(ids)})
+        save_file({"logits": torch.eye(8, 2)}, given, {"ids": json.dumps(ids)})
     line = [given if part == "demo-finetuned" else part for part in FIT]
     outcome = cli(*line, "--data", pictures, "--views", 2)
     failed(outcome, 2, "logits of whole images, and none of views", "Try: leave --views out")

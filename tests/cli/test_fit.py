@@ -83,6 +83,7 @@ def test_classes_in_another_order_than_the_fine_tuned_model_has_them_are_warned_
     outcome = cli(*line)
     assert outcome.code == 0
     assert "head.safetensors look to be in another order than the classes, zero, one, two" in outcome.err
+    assert "--epochs 1 --finetuned head.safetensors --force --classes FILE\n" in outcome.err
     assert "to demo-weak, column 'one' is like 'five', 'eight' is like 'two', 'nine' is like 'zero'" in outcome.err
     assert "in another order" in cli(*line, "--finetuned", "head.safetensors").err  # several are one teacher
     (tmp_path / "names.txt").write_text("\n".join(sorted(DIGITS)))

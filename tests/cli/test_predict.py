@@ -68,6 +68,16 @@ def test_refined_is_taken_where_there_is_one(run: Cli):
     assert run("predict", file, "--use", "transferred").out == before
 
 
+def test_paths_are_read_from_stdin(run: Cli, monkeypatch: pytest.MonkeyPatch):
+    files = [str(file.path) for file in open_images("demo-digits", "test").files[:2]]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join([*files, ""]).encode())))
+    assert run("predict", "-").out == run("predict", *files).out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    outcome = run("predict", "-")
+    assert outcome.code == 2
+    assert "stdin holds no paths" in outcome.err
+
+
 def test_named_images_without_a_prediction_are_listed_after_the_others(run: Cli, tmp_path: Path):
     (tmp_path / "bad.jpg").write_bytes(b"")
     file = open_images("demo-digits", "test").files[0].path

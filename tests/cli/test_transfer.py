@@ -41,6 +41,13 @@ def test_all_results_that_follow_a_useless_teacher_are_warned_of(cli: Cli, tmp_p
     assert "useless, and" not in cli(*TRANSFER, "--method", "discriminant").err
 
 
+def test_a_model_that_tells_no_classes_apart_is_refused(cli: Cli, tmp_path: Path):
+    save_file({"weight": torch.zeros(10, 64), "bias": torch.zeros(10)}, tmp_path / "zero.safetensors")
+    outcome = cli(*FIT, "--finetuned", "zero.safetensors")
+    assert outcome.code == 1
+    assert "gives every class the same logit" in outcome.err
+
+
 def test_strengths_can_be_chosen_without_labels(run: Cli):
     methods = ["--method", "adapter", "--method", "ridge", "--reg", "auto", "--rho", "auto", "--json"]
     made = json.loads(run(*TRANSFER, *methods).out)["methods"]

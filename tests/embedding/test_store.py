@@ -7,7 +7,7 @@ import torch
 
 from tests.embedding.conftest import ListReporter
 from transmiter_cli.embedding.index import key_digests
-from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore
+from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore, read_rows
 
 
 def missing(store: EmbeddingStore, keys: list[str]) -> list[str]:
@@ -77,6 +77,17 @@ def test_flipped_bytes_are_noticed_and_the_shard_is_set_aside(tmp_path: Path):
     with pytest.raises(DamagedShardError, match="damaged"):
         reader.read(key_digests(["a"]))
     assert missing(reader, ["a", "b"]) == ["a", "b"]
+
+
+def test_a_changed_key_is_noticed_where_rows_are_compared(tmp_path: Path):
+    EmbeddingStore(tmp_path).append(["key-of-a", "key-of-b"], torch.randn(2, 3))
+    (victim,) = tmp_path.glob("*.safetensors")
+    victim.write_bytes(victim.read_bytes().replace(b"key-of-a", b"key-of-x"))
+    with pytest.raises(DamagedShardError, match="rows or keys"):
+        read_rows(victim)
+    reader = EmbeddingStore(tmp_path)
+    with pytest.raises(DamagedShardError, match="damaged"):
+        reader.read(key_digests(["key-of-x"]))
 
 
 def test_a_full_disk_costs_the_cache_but_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transmiter_cli.method.mix_up import LEAST, claims, mixed_up
+from transmiter_cli.method.mix_up import FEWEST_CLAIMS, claims, mixed_up
 
 CLASSES = 12
 LABELS = torch.arange(CLASSES).repeat_interleave(20)
@@ -30,7 +30,7 @@ def moved(order: list[int]) -> dict[int, int]:
 def test_columns_that_are_mixed_up_are_found_unless_they_are_few(order: list[int]):
     wanted = moved(order)
     assert claims(renamed(order), LABELS, CLASSES) == wanted
-    assert mixed_up(renamed(order), LABELS, CLASSES) == (wanted if len(wanted) >= LEAST else {})
+    assert mixed_up(renamed(order), LABELS, CLASSES) == (wanted if len(wanted) >= FEWEST_CLAIMS else {})
 
 
 @given(st.permutations(range(CLASSES)), st.integers(0, 5))

@@ -41,6 +41,25 @@ def test_a_linear_probe_is_taken_as_it_is(tmp_path: Path):
         torch.testing.assert_close(found, IMAGES @ head["weight"].T + head["bias"])
 
 
+def test_a_layer_is_a_head_whatever_stands_before_its_names(tmp_path: Path):
+    head = {"fc.weight": torch.randn(3, 64), "fc.bias": torch.randn(3)}
+    save_file(head, tmp_path / "head.safetensors")
+    torch.save(head, tmp_path / "head.pt")
+    for name in ("head.safetensors", "head.pt"):
+        found = opened(tmp_path / name, tmp_path).logits(FILES, IMAGES)
+        torch.testing.assert_close(found, IMAGES @ head["fc.weight"].T + head["fc.bias"])
+
+
+def test_a_tensor_of_an_unknown_name_and_a_transposed_head_say_what_mends_them(tmp_path: Path):
+    save_file({"w": torch.randn(3, 64)}, tmp_path / "w.safetensors")
+    with pytest.raises(TransmiterError, match="no checkpoint, for it holds 'w' alone; a head has 'weight'"):
+        opened(tmp_path / "w.safetensors", tmp_path)
+    save_file({"weight": torch.randn(64, 3)}, tmp_path / "t.safetensors")
+    with pytest.raises(TransmiterError) as found:
+        opened(tmp_path / "t.safetensors", tmp_path)
+    assert "transpose" in str(found.value.fix)
+
+
 def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
     features = torch.nn.functional.normalize(torch.randn(3, 64), dim=-1)
     save_file({"weight": features}, tmp_path / "prompts.safetensors")
@@ -143,7 +162,7 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
         "count": ({"logits": torch.randn(2, 3)}, {"ids": '["a"]'}, "1 ids for 2 rows"),
         "bias": ({"weight": torch.randn(3, 64), "bias": torch.zeros(2)}, {}, r"bias in .* has shape \(2,\)"),
         "json": ({"logits": torch.randn(1, 3)}, {"ids": "{"}, "is no JSON"),
-        "twice": ({"logits": torch.randn(2, 3)}, {"ids": '["a", "a"]'}, "same image id twice"),
+        "twice": ({"logits": torch.randn(2, 3)}, {"ids": '["a", "a"]'}, "has the image id .a. twice"),
         "nan": ({"logits": torch.full((2, 3), torch.nan)}, {"ids": '["a", "b"]'}, "NaN"),
     }
     for name, (tensors, metadata, said) in cases.items():

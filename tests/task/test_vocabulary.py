@@ -74,6 +74,12 @@ def test_a_class_of_the_data_without_a_name_is_not_guessed_at(tmp_path: Path, na
         class_names(("cat", "dog", "horse"), tmp_path / "names.txt")
 
 
+def test_a_misspelled_name_is_shown(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("tabby\nsiamse\n")
+    with pytest.raises(UsageError, match=r"for the class 'siamese' .* Did you mean 'siamse'\?"):
+        class_names(["siamese", "tabby"], tmp_path / "names.txt")
+
+
 def test_a_list_may_name_classes_without_images(tmp_path: Path):
     (tmp_path / "names.txt").write_text("Pug Dog\nAxolotl\nMaine-Coon\n")
     found = class_names(("maine_coon", "pug_dog"), tmp_path / "names.txt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json as json_module
+import os
 import re
 import shlex
 import sys
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 NAME = "predict"
 EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
+STDIN = "-"
 NAMED = 5
 """Images without a prediction that the last line names."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -53,7 +55,9 @@ class Format(StrEnum):
 
 def command(
     run: RunOption,
-    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files; `-` reads their paths from stdin, one a line.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +92,10 @@ def command(
 
     Exits 1 if an image that was named here has no prediction; those of --data are skipped with a warning.
     """
+    if images == [Path(STDIN)]:
+        images = paths_in(sys.stdin.buffer.read())
+        if not images:
+            raise UsageError("stdin holds no paths.", f"find FOLDER -name '*.jpg' | transmiter predict {STDIN}")
     if bool(images) == (data is not None):
         raise UsageError("Name image files or --data, and not both.", EXAMPLE)
     folder = next((one for one in images or [] if one.is_dir()), None)
@@ -118,6 +126,11 @@ def command(
         raise TransmiterError(
             f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {first(absent)}."
         )
+
+
+def paths_in(lines: bytes) -> list[Path]:
+    """The path on each line, empty lines left out."""
+    return [Path(os.fsdecode(line)) for line in lines.splitlines() if line.strip()]
 
 
 def first(names: Sequence[str]) -> str:

@@ -134,7 +134,7 @@ def hub_model(name: str) -> ModelSpec:
     """A repository of the Hugging Face hub with open_clip_config.json and weights."""
     repository = name.removeprefix(HUB)
     if repository.count("/") != 1:
-        raise UsageError(f"{name!r} is no repository of the hub: names look like {HUB}ORG/REPO.")
+        raise UsageError(f"{name!r} is no repository of the hub: names look like {HUB}ORG/REPO.", "transmiter models")
     folder = hub_file(repository, [CONFIG], f"the configuration of {name}").parent
     weights = hub_file(repository, catalogue.HUB_WEIGHTS, f"the weights of {name}")
     quick_gelu = configured_activation(folder)

@@ -31,5 +31,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except (OSError, RuntimeError, ValueError, EOFError, LookupError) as error:  # LookupError: text, not a pickle
         raise TransmiterError(f"{path} cannot be read as a file of torch: {first_line(error)}.") from error
     if not isinstance(content, dict):
-        raise TransmiterError(f"{path} holds no dictionary of tensors, but {type(content).__name__}.")
+        raise TransmiterError(
+            f"{path} holds no dictionary of tensors, but {type(content).__name__}.",
+            "torch.save(model.state_dict(), PATH)",
+        )
     return content

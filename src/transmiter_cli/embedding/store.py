@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -147,7 +147,7 @@ class EmbeddingStore:
         """Add rows; returns when they are safely on the disk, or in memory where that is not possible."""
         tensor = rows.contiguous()
         metadata = {METADATA_KEY: canonical_json({"keys": list(keys), "sha256": rows_digest(tensor)})}
-        shard = self.folder / f"{digest(*keys)[:32]}.safetensors"
+        shard = self.folder / shard_name(keys)
         try:
             write_atomically(shard, save({"rows": tensor}, metadata))
         except OSError as error:
@@ -234,20 +234,32 @@ def read_rows(shard: Path, check: bool = True) -> Float[Tensor, "rows width"]:
 
     Args:
         shard: its file.
-        check: compare them with their digest, for which all of them are read.
+        check: compare them and their keys with their digests, for which all of them are read.
 
     Raises:
-        DamagedShardError: if they are not those that were written.
+        DamagedShardError: if they, or their keys, are not those that were written.
     """
     try:
         with safe_open(shard, framework="pt") as file:
             rows = file.get_tensor("rows")
-            expected = json.loads(file.metadata()[METADATA_KEY])["sha256"] if check else None
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            whole = not check or has_digests(shard, rows, json.loads(file.metadata()[METADATA_KEY]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DamagedShardError(f"{shard} is damaged: {error}") from error
-    if expected is not None and rows_digest(rows) != expected:
-        raise DamagedShardError(f"{shard} is damaged: its rows do not have their digest.")
+    if not whole:
+        raise DamagedShardError(f"{shard} is damaged: its rows or keys do not have their digest.")
     return rows
+
+
+def has_digests(shard: Path, rows: Tensor, written: Mapping[str, Any]) -> bool:
+    """Whether a shard's rows and keys are those that were written: its header has the digest of the rows, and its name
+    that of the keys.
+    """
+    return rows_digest(rows) == written["sha256"] and shard_name(written["keys"]) == shard.name
+
+
+def shard_name(keys: Sequence[str]) -> str:
+    """The file of a shard with rows of these keys, from their digest."""
+    return f"{digest(*keys)[:32]}.safetensors"
 
 
 def rows_digest(rows: Tensor) -> str:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 MAJORITY = 0.5
 """More of a column's images than that are called by the name that it claims."""
-LEAST, QUARTER = 3, 0.25
-"""So many claims, and so many for each column that answers anything, are no coincidence: fewer classes than that are
-taken for others by zero-shot models."""
+FEWEST_CLAIMS, CLAIMING = 3, 0.25
+"""So many claims, and such a share of the columns that answer anything, are no coincidence: fewer classes than that
+are taken for others by zero-shot models."""
 
 
 def mixed_up(said: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"], classes: int) -> dict[int, int]:
@@ -28,7 +28,7 @@ def mixed_up(said: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"], cl
         classes: C.
     """
     found = claims(said, zero_shot, classes)
-    return found if len(found) >= max(LEAST, QUARTER * len(said.unique())) else {}
+    return found if len(found) >= max(FEWEST_CLAIMS, CLAIMING * len(said.unique())) else {}
 
 
 def claims(said: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"], classes: int) -> dict[int, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,6 +32,8 @@ PROBE = "probe"
 BUNDLED = {"demo-finetuned": "models/demo-finetuned.safetensors"}
 """Checkpoints that come with the package, by name: files of transmiter_cli/demo."""
 UNIT_NORM_TOLERANCE = 1e-2
+FEWEST = 3
+"""Tensors below which a file is not taken for a checkpoint."""
 
 
 @runtime_checkable
@@ -196,8 +199,14 @@ def open_teacher(
     names = set(tensors)
     if "logits" in names:
         return logits_teacher(str(path), tensors["logits"], read_ids(path, metadata), len(class_names))
-    if "weight" in names and names <= {"weight", "bias"}:
-        return head_teacher(path, tensors, width, logit_scale, len(class_names))
+    if is_head(names):
+        return head_teacher(path, by_last_part(tensors), width, logit_scale, len(class_names))
+    if len(names) < FEWEST and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise TransmiterError(
+            f"{path} is no checkpoint, for it holds {' and '.join(map(repr, sorted(names))) or 'nothing'} alone; "
+            "a head has 'weight' (C x d) and perhaps 'bias' (C), logits of images 'logits' (N x C).",
+            "save it again under these names",
+        )
     if given not in BUNDLED:
         workspace.reporter.note(
             f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name} ({weak.activation})."
@@ -259,7 +268,7 @@ def bundled_path(name: str) -> Path:
     return Path(str(resources.files("transmiter_cli"))) / "demo" / BUNDLED[name]
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Tensors of a small file, or only the names of a checkpoint's, with the metadata of safetensors.
 
     Raises:
@@ -269,13 +278,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 names = list(file.keys())
-                small = "logits" in names or set(names) <= {"weight", "bias"}
+                small = "logits" in names or is_head(names)
                 tensors = {name: file.get_tensor(name) if small else torch.empty(0) for name in names}
                 return tensors, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         what = f"{path} cannot be read: {str(error).splitlines()[0]}"
         raise TransmiterError(what, "save, or download, it again") from error
     return load_tensors(path), {}
+
+
+def is_head(names: Collection[str]) -> bool:
+    """Whether the tensors of a file are those of one linear layer: weight and bias, whatever stands before."""
+    last = [name.rpartition(".")[2] for name in names]
+    return sorted(last) in (["weight"], ["bias", "weight"])
+
+
+def by_last_part(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors of one layer by the last part of their names: "fc.weight" is "weight"."""
+    return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
 
 
 def head_teacher(path: Path, tensors: Mapping[str, Any], width: int, logit_scale: float, classes: int) -> HeadTeacher:
@@ -285,12 +305,18 @@ def head_teacher(path: Path, tensors: Mapping[str, Any], width: int, logit_scale
         raise TransmiterError(f"The head in {path} is no tensor.", "save it as safetensors: weight (C x d), bias (C)")
     weight = weight.float()
     if bias is not None and bias.shape != (classes,):
-        raise TransmiterError(f"The bias in {path} has shape {tuple(bias.shape)}, but the task has {classes} classes.")
+        raise TransmiterError(
+            f"The bias in {path} has shape {tuple(bias.shape)}, but the task has {classes} classes.",
+            "--classes FILE with the head's classes",
+        )
     if weight.shape != (classes, width):
+        turned = weight.shape == (width, classes)
         raise TransmiterError(
             f"The head in {path} has shape {tuple(weight.shape)}, but the task has {classes} classes "
             f"and the weak model's embeddings have {width} numbers.",
-            "--weak MODEL, what the head was trained on, or --classes FILE with its classes",
+            "save the transpose, weight.T.contiguous()"
+            if turned
+            else "--weak MODEL, what the head was trained on, or --classes FILE with its classes",
         )
     require_finite(f"the weights in {path}", weight)
     unit = bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())
@@ -314,7 +340,9 @@ def read_ids(path: Path, metadata: Mapping[str, str]) -> object:
     try:
         return json.loads(metadata.get("ids", "null"))
     except ValueError as error:
-        raise TransmiterError(f'The metadata key "ids" of {path} is no JSON: {error}.') from error
+        raise TransmiterError(
+            f'The metadata key "ids" of {path} is no JSON: {error}.', "json.dumps(ids), a list of texts"
+        ) from error
 
 
 def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
@@ -322,12 +350,13 @@ def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
     ids = path.with_suffix(".txt")
     if not ids.is_file():
         raise TransmiterError(
-            f"{path} does not say which images its rows are: {ids} is missing.", "one image id per line"
+            f"{path} does not say which images its rows are: {ids} is missing.",
+            f"write one image id a line, in the order of the rows, to {ids}",
         )
     try:
         rows = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
     except (ValueError, TypeError, AttributeError, EOFError, OSError) as error:
-        raise TransmiterError(f"{path} cannot be read: {error}.") from error
+        raise TransmiterError(f"{path} cannot be read: {error}.", "save it again with numpy.save") from error
     return logits_teacher(str(path), rows, read_utf8(ids).splitlines(), classes)
 
 
@@ -335,14 +364,21 @@ def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> Logi
     """Logits with the ids of their rows."""
     if not isinstance(ids, list):
         raise TransmiterError(
-            f'{source} does not say which images its rows are: the metadata key "ids" (JSON list) is missing.'
+            f'{source} does not say which images its rows are: the metadata key "ids" is missing, or no JSON list.',
+            'save_file({"logits": logits}, PATH, {"ids": json.dumps(ids)})',
         )
     if rows.ndim != 2 or rows.shape[1] != classes:
-        raise TransmiterError(f"The logits in {source} have shape {tuple(rows.shape)}; the task has {classes} classes.")
+        raise TransmiterError(
+            f"The logits in {source} have shape {tuple(rows.shape)}; the task has {classes} classes.",
+            "save N x C logits",
+        )
     if len(ids) != len(rows):
-        raise TransmiterError(f"{source} has {len(ids)} ids for {len(rows)} rows of logits.")
+        raise TransmiterError(
+            f"{source} has {len(ids)} ids for {len(rows)} rows of logits.", "save one id for each row"
+        )
     places = {str(name): row for row, name in enumerate(ids)}
     if len(places) != len(ids):
-        raise TransmiterError(f"{source} has the same image id twice.")
+        twice = next(name for name, count in Counter(map(str, ids)).items() if count > 1)
+        raise TransmiterError(f"{source} has the image id {twice!r} twice.", "save every image once")
     require_finite(f"the logits in {source}", rows)
     return LogitsTeacher(source, rows, places)

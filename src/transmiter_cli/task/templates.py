@@ -9,7 +9,7 @@ from typing import TypeGuard
 from transmiter_cli.embedding.prompts import DEFAULT_TEMPLATE, Templates
 from transmiter_cli.embedding.sources.text import read_list
 from transmiter_cli.errors import UsageError
-from transmiter_cli.names import normal
+from transmiter_cli.names import normal, resembling
 
 COOP = {
     "oxford_pets": "a photo of a {}, a type of pet.",
@@ -58,7 +58,7 @@ def check_templates(templates: Sequence[str]) -> list[str]:
     """
     for template in templates:
         if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
-            raise UsageError(f"The template {template!r} must have {{}} once, where the name goes.")
+            raise UsageError(f"The template {template!r} must have {{}} once, where the name goes.", DEFAULT_TEMPLATE)
     return list(templates)
 
 
@@ -76,14 +76,21 @@ def read_templates(source: str) -> list[str] | dict[str, list[str]]:
         return [template("{}") for template in getattr(open_clip, ENSEMBLES[source])]
     path = Path(source).expanduser()
     if not path.is_file():
-        names = ", ".join([*ENSEMBLES, *COOP])
-        raise UsageError(f"There are no templates {source!r}: neither a file nor one of {names}.")
+        known = [*ENSEMBLES, *COOP]
+        raise UsageError(
+            f"There are no templates {source!r}: neither a file nor one of {', '.join(known)}."
+            f"{resembling(source, known)}",
+            f"--templates {next(iter(ENSEMBLES))}",
+        )
     content = read_list(path)
     if is_texts(content):
         return list(content)
     if isinstance(content, dict) and content and all(is_texts(prompts) for prompts in content.values()):
         return {str(name): list(prompts) for name, prompts in content.items()}
-    raise UsageError(f"{path} holds no templates: a list of texts, or an object from class to such a list, is needed.")
+    raise UsageError(
+        f"{path} holds no templates: a list of texts, or an object from class to such a list, is needed.",
+        "write one template a line to a text file",
+    )
 
 
 def is_texts(value: object) -> TypeGuard[list[str]]:

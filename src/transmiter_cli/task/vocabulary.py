@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transmiter_cli.embedding.sources.text import read_list
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.names import normal, spelled
+from transmiter_cli.names import normal, resembling, spelled
 
 WORD_LISTS = ("nouns", "imagenet", "characters")
 """Lists that come with the package: WordNet's commonest concrete nouns, ImageNet's classes, printed characters."""
@@ -73,7 +73,10 @@ def named_classes(
     if isinstance(given, dict):
         absent = [label for label in labels if label not in given]
         if absent:
-            raise UsageError(f"{source} has no name for the class {absent[0]!r}.")
+            raise UsageError(
+                f"{source} has no name for the class {absent[0]!r} of the data.{resembling(absent[0], given)}",
+                f'add "{absent[0]}": "NAME" to it',
+            )
         ordered = [label for label in given if label in labels or not labels]
         return tuple(given[label] for label in ordered), tuple(ordered) if labels else ()
     if not labels:
@@ -87,9 +90,10 @@ def named_classes(
     numbers = tuple(map(str, range(len(given))))
     if "0" in labels and set(labels) <= set(numbers):  # shards number their classes: line 0 is class 0
         return tuple(given), numbers
+    others = [name for name, label in zip(given, matched, strict=True) if label is None]
     raise UsageError(
         f"{source} has {len(given)} names, none of them for the class {unnamed[0]!r} of the data; which stands for it "
-        "is not guessed.",
+        f"is not guessed.{resembling(unnamed[0], others)}",
         f'a JSON file {{"{unnamed[0]}": "NAME", ...}} with all classes of the data',
     )
 
@@ -105,7 +109,10 @@ def read_names(path: Path) -> list[str] | dict[str, str]:
         return names
     if isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values()):
         return {str(label): str(name) for label, name in names.items()}
-    raise UsageError(f"{path} holds no names: a list of strings or an object from label to name is needed.")
+    raise UsageError(
+        f"{path} holds no names: a list of strings or an object from label to name is needed.",
+        "write one name a line to a text file",
+    )
 
 
 def auxiliary_words(source: str) -> list[str]:
@@ -119,7 +126,10 @@ def auxiliary_words(source: str) -> list[str]:
         return file.read_text(encoding="utf-8").splitlines()
     path = Path(source).expanduser()
     if not path.is_file():
-        raise UsageError(f"There is no word list {source!r}: neither a file nor one of {', '.join(WORD_LISTS)}.")
+        raise UsageError(
+            f"There is no word list {source!r}: neither a file nor one of {', '.join(WORD_LISTS)}.",
+            f"--aux-words {WORD_LISTS[0]}",
+        )
     words = read_names(path)
     return list(words.values()) if isinstance(words, dict) else words
 

@@ -11,7 +11,7 @@ from transmiter_cli.embedding.sources.record import places_of
 from transmiter_cli.embedding.sources.text import read_json, read_list
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.protocols import coop_base
-from transmiter_cli.names import finder, numbered, spelled
+from transmiter_cli.names import finder, numbered, resembling, spelled
 from transmiter_cli.run import Task
 
 LEFT_OUT = -1
@@ -51,7 +51,7 @@ class ClassMap:
         index = self.classes_of(file.label for file in images.files)
         kept = tuple(file for file in images.files if index[file.label] != LEFT_OUT)
         if not kept:
-            raise TransmiterError("The map leaves out all images.")
+            raise TransmiterError("The map leaves out all images.", "map at least one label to a class, not to null")
         return replace(images, files=kept)
 
     def indices(self, files: Sequence[ImageRecord]) -> list[int]:
@@ -87,12 +87,16 @@ def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -
         return ClassMap(classes, labels, {})
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(name, str | None) for name in content.values()):
-        raise TransmiterError(f'{path} is no class map: it must be {{"the data\'s label": "the run\'s class"}}.')
+        raise TransmiterError(
+            f"{path} is no class map: it must be a JSON object of texts.",
+            '{"the data\'s label": "the run\'s class", "a label to leave out": null}',
+        )
     find = class_finder(classes, labels)
     found = {label: LEFT_OUT if name is None else find(name) for label, name in content.items()}
     unknown = [content[label] for label, place in found.items() if place is None]
     if unknown:
-        raise TransmiterError(f"{path} maps to {unknown[0]!r}, which is none of the run's {len(classes)} classes.")
+        said = f"{path} maps to {unknown[0]!r}, which is none of the run's {len(classes)} classes."
+        raise TransmiterError(f"{said}{resembling(str(unknown[0]), classes)}", "transmiter inspect --json lists them")
     return ClassMap(classes, labels, {label: place for label, place in found.items() if place is not None})
 
 
@@ -113,7 +117,8 @@ def base_classes(path: Path | None, task: Task) -> list[int]:
     for name in names:
         place = find(name)
         if place is None:
-            raise TransmiterError(f"{path} has {name!r}, which is none of the run's {len(task.classes)} classes.")
+            said = f"{path} has {name!r}, which is none of the run's {len(task.classes)} classes."
+            raise TransmiterError(f"{said}{resembling(name, task.classes)}", "transmiter inspect --json lists them")
         if place in found:
             both = repr(name) if name == found[place] else spelled(found[place], name)
             raise TransmiterError(f"{path} has a class twice: {both}.", "list each class once")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +22,23 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import FITTED, PROBE, ROWS, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
 from transmiter_cli.task.finetuned import HeadTeacher, LogitsTeacher, Teacher, mean_teacher, open_teacher
+
+Options = TypeVar("Options")
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
+
+
+def alone(
+    command: Callable[Concatenate[Options, Run, Rest], Result],
+) -> Callable[Concatenate[Options, Run, Rest], Result]:
+    """A command that changes a run, and refuses to while another one does."""
+
+    @wraps(command)
+    def held(options: Options, run: Run, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        with run.changing():
+            return command(options, run, *args, **kwargs)
+
+    return held
 
 
 @dataclass(frozen=True)
@@ -108,10 +127,8 @@ def load_fitted(run: Run, workspace: Workspace) -> Artefact:
     """
     path = run.path / FITTED
     if not path.is_file():
-        raise UsageError(
-            f"There is no run in {run.path}.",
-            f"transmiter fit --weak MODEL --finetuned FILE --data FOLDER{run.flag}",
-        )
+        run.task()  # says so where there is no run at all
+        raise UsageError(f"{path} is missing: a fit was interrupted, or it was removed.", run.usual_fit)
     return load(path, workspace.method_device)
 
 

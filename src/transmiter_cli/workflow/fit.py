@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.sources.parts import SPLITS, canonical
 from transmiter_cli.embedding.views import View, with_views
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.embeddings import Embeddings
@@ -32,7 +33,7 @@ from transmiter_cli.run import FITTED, PROBE, Run, Task
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
-from transmiter_cli.workflow.common import EncodedImages, encode, finetuned_logits, finetuned_model, signed
+from transmiter_cli.workflow.common import EncodedImages, alone, encode, finetuned_logits, finetuned_model, signed
 from transmiter_cli.workflow.overlap import fingerprints, remember_fit
 from transmiter_cli.workflow.removal import removal
 
@@ -117,16 +118,31 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     about = (data.data, images.split, spec.name, finetuned, data.root, data.limit)
     task = Task(names, labels, templates, *about, workspace.decoding or "full", workspace.precision)
     run.claim(task, options.force)
-    encoder = workspace.open(spec)
+    return fit_task(options, run, task, images, vocabulary, workspace, command)
+
+
+@alone
+def fit_task(
+    options: FitOptions,
+    run: Run,
+    task: Task,
+    images: ImageSet,
+    vocabulary: Sequence[str],
+    workspace: Workspace,
+    command: list[str],
+) -> FitResult:
+    """Fit an adapter for a task whose run directory is there; see `fit_run`."""
+    encoder = workspace.open(resolve_model(task.weak))
     files = with_views(images.files, options.views, options.settings.seed)
-    weak = encode(encoder, replace(images, files=files), vocabulary, templates)
+    weak = encode(encoder, replace(images, files=files), vocabulary, task.templates)
     plain = [i for i, file in enumerate(weak.images.files) if not isinstance(file, View)]
     seen = weak.part(plain) if options.views else weak
-    probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in finetuned else None
+    probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in task.finetuned else None
     model = finetuned_model(task, run, workspace, weak.embeddings, probe)
     teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
+    require_answers(teacher, task)
     if teachers.has_columns_of_a_file(model) and probe is None:
-        warn_of_mix_up(seen.embeddings, teacher[plain], task, workspace)
+        warn_of_mix_up(seen.embeddings, teacher[plain], task, command, workspace)
     hint_at_few_steps(len(weak.images.files), options, workspace)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
@@ -164,8 +180,22 @@ def warn_of_splits_among_classes(names: Sequence[str], data: DataSpec, workspace
         )
 
 
+def require_answers(teacher: Float[Tensor, "images classes"], task: Task) -> None:
+    """Raise TransmiterError if the fine-tuned model finds all classes equally likely, whatever the image."""
+    if bool((teacher == teacher[:, :1]).all()):
+        raise TransmiterError(
+            f"{' and '.join(task.finetuned)} gives every class the same logit, for every image: there is nothing to "
+            "learn from it.",
+            "save the logits, or the head, again",
+        )
+
+
 def warn_of_mix_up(
-    weak: Embeddings, teacher: Float[Tensor, "images classes"], task: Task, workspace: Workspace
+    weak: Embeddings,
+    teacher: Float[Tensor, "images classes"],
+    task: Task,
+    command: Sequence[str],
+    workspace: Workspace,
 ) -> None:
     """Say so where the columns of a head or of logits look to be in another order than the classes."""
     before = answers(computed_class_logits(weak, len(task.classes)))
@@ -175,9 +205,20 @@ def warn_of_mix_up(
         workspace.reporter.warn(
             f"The columns of {' and '.join(task.finetuned)} look to be in another order than the classes, "
             f"{some(task.classes)}: to {task.weak}, column {some(pairs)}. Either the order is another "
-            "one, and a file of the classes in the order of the columns is the mend: fit --force --classes FILE; or "
-            f"the names say little to {task.weak}. The columns are taken in the order of the classes."
+            f"one, and a file of the classes in the order of the columns is the mend; or the names say little to "
+            f"{task.weak}. The columns are taken in the order of the classes. For another order: "
+            f"{with_classes_of(command, 'FILE')}"
         )
+
+
+def with_classes_of(command: Sequence[str], file: str) -> str:
+    """The line of a fit with the classes of another file, over what the fit made."""
+    kept = [
+        part
+        for before, part in pairwise(["", *command])
+        if part not in ("--force", "--classes") and before != "--classes"
+    ]
+    return shlex.join([*kept, "--force", "--classes", file])
 
 
 def agreement(

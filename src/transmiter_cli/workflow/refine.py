@@ -16,7 +16,7 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import ARTEFACTS, ROWS, Run
 from transmiter_cli.task.shots import choose_shots
-from transmiter_cli.workflow.common import DataFlags, check_artefact, starting_point
+from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, starting_point
 from transmiter_cli.workflow.overlap import remembering
 
 PREFERENCE = ("self_trained", *(ROWS[method] for method in ("discriminant", "adapter", "ridge")))
@@ -53,6 +53,7 @@ class RefineResult:
     images: int
 
 
+@alone
 def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: list[str]) -> RefineResult:
     """Refine a correction of a run's strong model and write the result to the run directory.
 

@@ -18,7 +18,7 @@ from transmiter_cli.method.self_training import WORTH
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import ARTEFACTS, Run
-from transmiter_cli.workflow.common import DataFlags, check_artefact, starting_point
+from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, starting_point
 from transmiter_cli.workflow.overlap import forget_unused, remembering
 from transmiter_cli.workflow.removal import telling_removed
 
@@ -55,6 +55,7 @@ class SelfTrainResult:
     missing: tuple[str, ...]
 
 
+@alone
 def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, command: list[str]) -> SelfTrainResult:
     """Self-train a run's transferred classifier and write the result to the run directory.
 

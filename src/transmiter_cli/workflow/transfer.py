@@ -20,6 +20,7 @@ from transmiter_cli.method.per_image import answers, computed_class_logits
 from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
 from transmiter_cli.workflow.common import (
     EncodedImages,
+    alone,
     check_artefact,
     encode,
     finetuned_logits,
@@ -79,6 +80,7 @@ class TransferResult:
         return self.artefact.details["transfer"]
 
 
+@alone
 def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, command: list[str]) -> list[TransferResult]:
     """Transfer a run's adapter to each strong model with each method, and write the artefacts to the run directory.
 

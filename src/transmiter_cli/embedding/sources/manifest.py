@@ -77,7 +77,10 @@ class ManifestReader:
             first[row.path] = row.line
         without = [row.line for row in rows if row.split is None]
         if without and len(without) < len(rows):
-            raise TransmiterError(f"Line {without[0]} of {self.path} names no split, though other lines do.")
+            raise TransmiterError(
+                f"Line {without[0]} of {self.path} names no split, though other lines do.",
+                "name a split in all lines, or in none",
+            )
         return rows
 
     def parts(self) -> tuple[str, ...]:
@@ -113,7 +116,10 @@ def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]
             )
         for values in reader:
             if None in values:
-                raise TransmiterError(f"Line {reader.line_num} of {path} has more fields than the header.")
+                raise TransmiterError(
+                    f"Line {reader.line_num} of {path} has more fields than the header.",
+                    'put fields with commas in quotes: "a, b.jpg",label',
+                )
             require_utf8(values, reader.line_num, path, root)
             yield reader.line_num, values
     except csv.Error as error:
@@ -158,9 +164,11 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
     for column in COLUMNS:
         value = values.get(column)
         if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
-            raise TransmiterError(f"The {column} in line {line} of {source} is no text, but {value!r}.")
+            raise TransmiterError(
+                f"The {column} in line {line} of {source} is no text, but {value!r}.", 'put it in quotes: "..."'
+            )
         texts[column] = str(value).strip() or None if value is not None else None
     path, split = texts["path"], texts["split"]
     if path is None:
-        raise TransmiterError(f"Line {line} of {source} has no path.")
+        raise TransmiterError(f"Line {line} of {source} has no path.", "remove the line, or name its image")
     return Row(line, os.path.normpath(path), texts["label"], canonical(split) if split else None)

@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from PIL import Image
 
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.names import ambiguous, finder, numbered, some, spelled
+from transmiter_cli.names import ambiguous, finder, numbered, resembling, some, spelled
 
 
 @runtime_checkable
@@ -144,7 +144,8 @@ def foreign_classes(unknown: Sequence[str | None], known: Sequence[str]) -> str:
     """What to say of data that have classes which a run does not know."""
     named = some([repr(label) for label in unknown])
     what = f"the class {named}, which is" if len(unknown) == 1 else f"{len(unknown)} classes, {named}, which are"
-    return f"The data have {what} none of the run's {len(known)} classes ({some(known)})."
+    said = f"The data have {what} none of the run's {len(known)} classes ({some(known)})."
+    return f"{said}{resembling(str(unknown[0]), known)}"
 
 
 def file_identity(path: str) -> str:

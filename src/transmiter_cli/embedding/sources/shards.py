@@ -103,7 +103,9 @@ class ShardReader:
         paths = [Path(text) for text in expand_braces(str(self.path))]
         missing = [path for path in paths if not path.is_file()]
         if missing:
-            raise UsageError(f"{len(missing)} of {len(paths)} shards are missing, {missing[0]} the first.")
+            raise UsageError(
+                f"{len(missing)} of {len(paths)} shards are missing, {missing[0]} the first.", f"ls {paths[0].parent}"
+            )
         return paths
 
     def read(self, part: str | None) -> ImageSet:

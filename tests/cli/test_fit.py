@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
 from tests.cli.test_evaluate import copies
@@ -73,6 +74,15 @@ def test_folders_of_splits_that_are_taken_for_classes_are_warned_of(cli: Cli, tm
     assert "Folders like 'train' are taken for classes" in said
     assert "hold images, too: more." in said
     assert f"--data {tmp_path}/pets/train" in said
+
+
+def test_logits_without_their_scale_are_warned_of(cli: Cli):
+    assert "cosines" not in cli(*FIT, "--finetuned", "probe").err
+    head = load_file("transmiter-run/probe.safetensors")
+    save_file({"weight": 0.01 * head["weight"], "bias": 0.01 * head["bias"]}, "cosines.safetensors")
+    outcome = cli(*FIT, "--finetuned", "cosines.safetensors")
+    assert outcome.code == 0
+    assert "If they are cosines, save them times the logit scale" in outcome.err
 
 
 def test_classes_in_another_order_than_the_fine_tuned_model_has_them_are_warned_of(cli: Cli, tmp_path: Path):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
-from transmiter_cli.method.discriminant import NUMBERS
+from transmiter_cli.method.discriminant import NUMBERS, Linear
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.unseen import (
@@ -14,6 +14,7 @@ from transmiter_cli.method.unseen import (
     Novelty,
     carry,
     centred,
+    comparable,
     corrections,
     joint_moments,
     left_out,
@@ -38,6 +39,11 @@ def teacher_of(world: World) -> tuple[Embeddings, Teacher]:
 
 def every(model: Embeddings) -> torch.Tensor:
     return torch.arange(len(model))
+
+
+def scores(carried: Carried, strong: Embeddings, seen: torch.Tensor) -> Linear:
+    """The strong model's own scores, and what teachers add to them."""
+    return zero_shot(strong, len(seen), carried.level) + carried.correction(strong, seen, every(strong))
 
 
 def mask(world: World, *unseen: int) -> torch.Tensor:
@@ -110,7 +116,7 @@ def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: 
     same = Teacher(2 * teacher.weak_logits[:], teacher.weak)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
-    found = carry(strong, 1.0, [same], [1.0], log_posterior, seen).classifier(strong, seen, every(strong))
+    found = scores(carry(strong, 1.0, [same], [1.0], log_posterior, seen), strong, seen)
     images = strong.unit_images()
     own = zero_shot(strong, world.classes)(images)[:, 4:6]
     torch.testing.assert_close(centred(found(images)[:, 4:6]), centred(own), atol=0.02 * own.std().item(), rtol=0.02)
@@ -129,7 +135,7 @@ def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: Worl
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
     alone, both = (
-        carry(strong, 0.9, some, trust, log_posterior, seen).classifier(strong, seen, every(strong))
+        scores(carry(strong, 0.9, some, trust, log_posterior, seen), strong, seen)
         for some, trust in (([teacher], [0.9]), ([teacher, same], [0.9, 0.9]))
     )
     torch.testing.assert_close(both.weight, alone.weight, rtol=0.05, atol=0.05 * alone.weight.std().item())
@@ -140,13 +146,30 @@ def test_teachers_weigh_as_much_as_of_the_variance_of_their_answers_is_new(world
     hints = Teacher(teacher.weak_logits[:] + 0.8 * teacher.finetuned, teacher.weak)
     log_posterior, seen = torch.log_softmax(teacher.finetuned.double(), -1), ~mask(world, 4, 5)
     first, second, both = (
-        carry(strong, 0.9, some, [0.9] * len(some), log_posterior, seen).classifier(strong, seen, every(strong)).weight
+        scores(carry(strong, 0.9, some, [0.9] * len(some), log_posterior, seen), strong, seen).weight
         for some in ([teacher], [hints], [teacher, hints])
     )
-    new = [novelty(one, seen, every(strong)).share.square() for one in (teacher, hints)]
+    asked = carry(strong, 0.9, [teacher, hints], [0.9, 0.9], log_posterior, seen).carriers
+    new = [novelty(one.teacher, seen, every(strong)).share.square() for one in asked]
     share = (new[0] / (new[0] + new[1]))[:, None]
     assert 0.5 < share.min() < share.max() < 0.95
     torch.testing.assert_close(both, share * first + (1 - share) * second)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])
+def test_logits_compare_whatever_their_scale_and_whatever_masks_classes_without_images(world: World, factor: float):
+    strong, teacher = teacher_of(world)
+    posterior, seen = torch.softmax(teacher.finetuned.double(), -1), ~mask(world, 4, 5)
+    masked = teacher.finetuned.masked_fill(~seen, -1e6)
+    heads = torch.ones(world.classes, teacher.weak.images.shape[1])
+    found = comparable(Teacher(factor * masked, teacher.weak, factor * heads), posterior, seen, every(strong))
+    assert found.heads is not None
+    logits, level = found.finetuned[:], found.heads[0, 0].item()
+    torch.testing.assert_close(logits[:, seen], level * masked[:, seen].double(), atol=1e-4, rtol=1e-4)
+    assert level == pytest.approx(min(factor, 1.0), rel=0.1)
+    below, weak = logits[:, seen].amax(-1, keepdim=True) - logits, teacher.weak_logits[:]
+    usual = (weak.amax(-1) - weak.amin(-1)).max().item()
+    assert below[:, ~seen].max() == pytest.approx(max(below[:, seen].max().item(), level / factor * usual), rel=1e-3)
 
 
 @pytest.mark.parametrize("blind", [False, True])
@@ -159,9 +182,9 @@ def test_of_classes_that_are_left_out_no_more_is_made_than_of_those_without_imag
         teacher = Teacher(logits, teacher.weak)
     found = carry(strong, 1.0, [teacher], [1.0], log_posterior, seen)
     rows = every(strong)
-    correction = found.classifier(strong, kept, rows).weight - zero_shot(strong, world.classes).weight
+    correction = found.correction(strong, kept, rows).weight
     (carrier,) = found.carriers
-    whole = carrier.correction(strong, novelty(teacher, kept, rows), rows).weight
+    whole = carrier.correction(strong, novelty(carrier.teacher, kept, rows), rows).weight
     said = correction[2:4].norm() / whole[2:4].norm()
     assert said < 0.05 if blind else said > 0.9
     torch.testing.assert_close(correction[:2], whole[:2], atol=1e-6, rtol=1e-6)
@@ -175,7 +198,7 @@ def test_a_teacher_that_is_trusted_more_makes_the_strong_models_own_scores_small
     same = Teacher(2 * teacher.weak_logits[:], teacher.weak)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
-    found = carry(strong, own, [same], [trust], log_posterior, seen).classifier(strong, seen, every(strong))
+    found = scores(carry(strong, own, [same], [trust], log_posterior, seen), strong, seen)
     expected = level * zero_shot(strong, world.classes).weight
     torch.testing.assert_close(found.weight, expected, atol=0.02 * expected.std().item(), rtol=0.02)
 
@@ -187,7 +210,7 @@ def test_leaving_classes_out_finds_the_route_that_the_answers_take():
     teacher = Teacher(strong.unit_images() @ heads.T, weak)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     weights = way_weights(
-        strong, teacher, text_anchors(strong, teacher.weak), log_posterior, torch.ones(6, dtype=torch.bool)
+        strong, teacher, text_anchors(strong, teacher.weak), log_posterior, torch.ones(6, dtype=torch.bool), 1.0
     )
     assert sum(weights.values()) == pytest.approx(1)
     assert weights["direct", "whole"] + weights["direct", "new"] > 0.99
@@ -198,16 +221,18 @@ def test_ways_that_cannot_be_told_apart_weigh_the_same():
     model = random_embeddings(300, 40, 8, 0)
     teacher = Teacher(model.unit_images() @ model.unit_texts()[:6].T, model)
     log_posterior = torch.log_softmax(100 * teacher.finetuned.double(), -1)
-    weights = way_weights(model, teacher, text_anchors(model, model), log_posterior, torch.ones(6, dtype=torch.bool))
+    weights = way_weights(
+        model, teacher, text_anchors(model, model), log_posterior, torch.ones(6, dtype=torch.bool), 1.0
+    )
     assert weights["direct", "new"] == pytest.approx(weights["bridged", "new"], abs=0.1)
 
 
 def test_too_few_classes_to_leave_some_out(world: World):
     strong, teacher = teacher_of(world)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
-    assert way_weights(strong, teacher, text_anchors(strong, teacher.weak), log_posterior, mask(world, 0, 1, 2)) == {
-        UNTESTED: 1.0
-    }
+    assert way_weights(
+        strong, teacher, text_anchors(strong, teacher.weak), log_posterior, mask(world, 0, 1, 2), 1.0
+    ) == {UNTESTED: 1.0}
 
 
 @pytest.mark.parametrize(("classes", "rows"), [(2, 4096), (1000, 4096), (NUMBERS // 100, 100), (2 * NUMBERS, 1)])
@@ -222,5 +247,6 @@ def test_few_choices_of_classes_are_all_made_and_many_are_drawn():
     every = [tuple(part.tolist()) for part in left_out(seen, 3, 12)]
     assert every == [(1, 4), (1, 5), (1, 8), (4, 5), (4, 8), (5, 8)]
     drawn = [part.tolist() for part in left_out(torch.arange(12), 3, 5)]
-    assert [len(set(part)) for part in drawn] == [4] * 5
-    assert drawn == [part.tolist() for part in left_out(torch.arange(12), 3, 5)] != [drawn[0]] * 5
+    assert [len(set(part)) for part in drawn] == [4] * 6
+    assert torch.bincount(torch.tensor(drawn).flatten()).tolist() == [2] * 12
+    assert drawn == [part.tolist() for part in left_out(torch.arange(12), 3, 5)] != [drawn[0]] * 6

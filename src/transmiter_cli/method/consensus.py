@@ -21,12 +21,15 @@ from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.self_training import distinct
 from transmiter_cli.method.unseen import carry
 
-FIFTH, HALF, MOST = 0.2, 0.5, 0.75
-"""Shares of the strong model's trust: a teacher with less than the first is useless (`believed`); with the last it
-helps, if that is not less than the second share of full trust."""
-CONTRADICTED, CONFIRMED = 0.4, 0.5
+USELESS, USELESS_OF_FEW = 0.2, 0.5
+"""A teacher with less than this share of the strong model's trust is useless; with the second, if images are few."""
+HELPFUL, RELIABLE = 0.75, 0.5
+"""A teacher with so much of the strong model's trust helps, if it is trusted so far itself."""
+LEADING = 0.5
+"""Among teachers that are combined, one has so much of the highest trust."""
+CONTRADICTED, CONFIRMED = 0.4, RELIABLE
 """Factors that zero-shot models leave of a teacher's trust for the names of its classes: with less than the first it
-must be trusted as much as the strong model; with less than the second its names are warned of, and it does not help."""
+must be trusted as much as the strong model; with less than the second its names are warned of."""
 FEW = 20
 """Images; fewer are no evidence for or against a teacher, whatever they say."""
 
@@ -62,7 +65,7 @@ class Verdict:
             return "unsure"
         if not any(self.teachers):
             return "useless teacher"
-        trusted = self.named and max(self.teachers) >= max(MOST * self.strong, HALF)
+        trusted = max(self.teachers) >= max(HELPFUL * self.strong, RELIABLE)
         return "helps" if trusted and self.gain > 0 and (self.tested or not self.unseen) else "unsure"
 
     def as_json(self) -> dict[str, Any]:
@@ -74,10 +77,10 @@ class Verdict:
 def believed(found: Reliabilities, images: int) -> tuple[float, ...]:
     """The trust in each teacher, 0 in one that is useless: its answers are left aside.
 
-    That is one with less than a fifth of the strong model's trust, or a half if there are few images; with less than
-    all of it, if zero-shot models contradict the names of its classes.
+    That is one with less than USELESS of the strong model's trust, or USELESS_OF_FEW; with less than all of it, if
+    zero-shot models contradict the names of its classes.
     """
-    some = FIFTH if images >= FEW else HALF
+    some = USELESS if images >= FEW else USELESS_OF_FEW
     least = [found.strong * (some if named >= CONTRADICTED else 1.0) for named in found.named]
     return tuple(trust if trust >= enough else 0.0 for trust, enough in zip(found.teachers, least, strict=True))
 
@@ -130,7 +133,7 @@ def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float]) ->
     best = score(kept) if len(kept) > 1 else 0.0
     while len(kept) > 1:
         smaller = [tuple(one for one in kept if one != gone) for gone in kept]
-        scores = {some: score(some) for some in smaller if max(trust[one] for one in some) >= HALF * max(trust)}
+        scores = {some: score(some) for some in smaller if max(trust[one] for one in some) >= LEADING * max(trust)}
         found = max(scores, key=lambda some: scores[some])
         if scores[found] <= best:
             break

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import BLOCK, Embeddings, block_rows
@@ -35,8 +35,11 @@ NUMBERS = 2**26
 MOST_PRIOR = 1e3
 """The text is worth at most so many images."""
 TINY = 1e-12
-LEAST_WITHIN = 1e-4
-"""Least variance within classes, relative to the mean square: below it, of images all alike, it is rounding errors."""
+LEAST_WITHIN = 1e-5
+"""Least variance of a direction within classes, relative to the mean square of an image: below it, of images all alike,
+it is rounding errors."""
+CALMEST = 0.01
+"""The least deviation of calm scores: those that contradict the posterior keep their order."""
 LEAST_STEP, LEAST_GAIN = 1e-4, 1e-8
 """The search for a temperature ends where a step, relative to it, or the entropy that it saves is smaller."""
 
@@ -74,6 +77,14 @@ class Linear:
     def __call__(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:
         """Scores of unit-norm rows, in their precision."""
         return images @ self.weight.T.to(images.dtype) + self.bias.to(images.dtype)
+
+    def __add__(self, other: Linear) -> Linear:
+        return Linear(self.weight + other.weight, self.bias + other.bias)
+
+    def scaled(self, factor: float | Float[Tensor, " classes"]) -> Linear:
+        """Each class's scores times its factor, or times one for all."""
+        factors = torch.as_tensor(factor, dtype=self.bias.dtype, device=self.bias.device)
+        return Linear(factors[..., None] * self.weight, factors * self.bias)
 
     def scores(self, model: Embeddings) -> Computed:
         """The scores of a model's images."""
@@ -150,7 +161,7 @@ def class_means(
 def discriminants(moments: Moments, texts: Float[Tensor, "classes width"], shrinkages: Sequence[float]) -> list[Linear]:
     """The classifier for each shrinkage, by a Cholesky factorisation of its covariance."""
     means, within = class_means(moments, texts)
-    scale = torch.maximum(within.diagonal().mean(), LEAST_WITHIN * moments.gram.diagonal().mean() / moments.mass.sum())
+    scale = torch.maximum(within.diagonal().mean(), LEAST_WITHIN * moments.gram.trace() / moments.mass.sum())
     identity = torch.eye(len(within), dtype=within.dtype, device=within.device)
     result: list[Linear] = []
     for share in shrinkages:
@@ -158,23 +169,6 @@ def discriminants(moments: Moments, texts: Float[Tensor, "classes width"], shrin
         weight = torch.cholesky_solve(means.T, factor).T
         result.append(Linear(weight, -0.5 * (means * weight).sum(-1)))
     return result
-
-
-def held_out_scores(
-    model: Embeddings,
-    moments: Sequence[Moments],
-    texts: Float[Tensor, "classes width"],
-    parts: Sequence[Int[Tensor, " _"]],
-    shrinkages: Sequence[float],
-) -> list[Float[Tensor, "rows classes"]]:
-    """For each shrinkage, the scores of some rows of every part by the classifier of the other parts, in that order."""
-    whole = total(moments)
-    scores: list[list[Tensor]] = [[] for _ in shrinkages]
-    for part, own in zip(parts, moments, strict=True):
-        images = model.unit_images(part.to(model.images.device))
-        for found, classifier in zip(scores, discriminants(whole - own, texts, shrinkages), strict=True):
-            found.append(classifier(images))
-    return [torch.cat(found) for found in scores]
 
 
 def held_out(
@@ -232,6 +226,20 @@ def best_temperature(
     return factor / scores.std().clamp_min(TINY).item(), lowest
 
 
+def calming(
+    scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
+) -> float:
+    """The factor, 1 at most, that makes scores no surer among classes with images than the posterior is.
+
+    Scores that contradict the posterior keep a deviation of CALMEST; with a single class there is nothing to calm.
+    """
+    if int(seen.sum()) < 2:
+        return 1.0
+    labels = posterior[:, seen] / posterior[:, seen].sum(-1, keepdim=True).clamp_min(TINY)
+    least = CALMEST / scores.std().clamp_min(CALMEST).item()
+    return min(max(best_temperature(scores[:, seen], labels)[0], least), 1.0)
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A classifier with shrinkage and temperature chosen on held-out images.
@@ -261,12 +269,11 @@ def choose_discriminant(
 ) -> Chosen:
     """The shrinkage and the temperature whose held-out scores have the least cross-entropy with the soft labels."""
     most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
-    few = [evenly_spaced(part, -(-most // len(parts))) for part in parts]
-    rows = torch.cat(few).to(model.images.device)
-    scores, labels = held_out_scores(model, moments, texts, few, shrinkages), posterior[rows]
+    rows = torch.cat([evenly_spaced(part, -(-most // len(parts))) for part in parts]).to(model.images.device)
+    scores = [held_out(model, moments, texts, parts, share)[rows] for share in shrinkages]
+    labels = posterior[rows]
     found = [best_temperature(one, labels) for one in scores]
     best = min(range(len(shrinkages)), key=lambda place: found[place][1])
     factor = found[best][0]
-    linear = discriminants(total(moments), texts, [shrinkages[best]])[0]
-    calibrated = Linear(factor * linear.weight, factor * linear.bias)
-    return Chosen(calibrated, shrinkages[best], factor, rows, factor * scores[best])
+    classifier = discriminants(total(moments), texts, [shrinkages[best]])[0].scaled(factor)
+    return Chosen(classifier, shrinkages[best], factor, rows, factor * scores[best])

@@ -27,17 +27,17 @@ LIKELIEST = 32
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """A fine-tuned weak model and its zero-shot twin on the unlabelled images.
+class Expert:
+    """What a fine-tuned weak model and its zero-shot twin say of the unlabelled images.
 
     Attributes:
-        finetuned: its logits of the classes.
+        finetuned: the fine-tuned model's logits of the classes.
         weak: the model that it was fine-tuned from, with the strong model's vocabulary.
         heads: what it multiplies image embeddings with, its logit scale included, where that is known and as wide as
             the weak model's embeddings.
     """
 
-    finetuned: Float[Tensor, "images classes"]
+    finetuned: PerImage
     weak: Embeddings
     heads: Float[Tensor, "classes width"] | None = None
 
@@ -45,10 +45,6 @@ class Teacher:
     def classes(self) -> int:
         """C, the number of task classes."""
         return self.finetuned.shape[1]
-
-    def only(self, rows: Tensor) -> Teacher:
-        """The same teacher on some of the images."""
-        return replace(self, finetuned=self.finetuned[rows.to(self.finetuned.device)], weak=self.weak.only(rows))
 
     def weak_heads(self) -> Float[Tensor, "classes width"]:
         """What the weak model multiplies image embeddings with: s T[:C]."""
@@ -58,6 +54,17 @@ class Teacher:
     def weak_logits(self) -> Computed:
         """The weak model's zero-shot logits of the classes."""
         return computed_class_logits(self.weak, self.classes)
+
+
+@dataclass(frozen=True)
+class Teacher(Expert):
+    """An expert as it is given, its logits a tensor."""
+
+    finetuned: Float[Tensor, "images classes"]
+
+    def only(self, rows: Tensor) -> Teacher:
+        """The same teacher on some of the images."""
+        return replace(self, finetuned=self.finetuned[rows.to(self.finetuned.device)], weak=self.weak.only(rows))
 
 
 def pooled_log_posterior(answers: Sequence[PerImage], reliabilities: Sequence[float]) -> Computed:

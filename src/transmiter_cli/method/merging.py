@@ -19,21 +19,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import TINY, Chosen, Linear, best_temperature
+from transmiter_cli.method.discriminant import TINY, Chosen, Linear, calming
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import PerImage
 from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows, zero_shot
 
-QUARTER = 0.25
-"""With more than this share of its even share of the images, a class has images."""
+STRAY = 0.25
+"""With more than this share of its even share of the images, a class has images, and not only stray ones."""
 SCARCE, ALONE = 1.5, 10.0
 """A class with so many images goes by them and by what is said of it on others alike: with the first if a teacher is
 trusted as much as the strong model. The less it is, the less its images say that the strong model's scores did not; the
 second is for none."""
 DOUBT = 0.4
 """How much less a class goes by its own images, times the share of classes without any: it was not told from these."""
-CALMEST = 0.01
-"""The least deviation of calm scores: those that contradict the posterior keep their order."""
 ENOUGH = 5
 """Classes with images that are needed to leave half of them out."""
 REPEATS = 6
@@ -41,8 +39,8 @@ REPEATS = 6
 
 
 def have_images(counts: Float[Tensor, " classes"], images: int) -> Bool[Tensor, " classes"]:
-    """Which classes have images, given how many each has of them all: not those with a few stray ones."""
-    return counts > QUARTER * images / len(counts)
+    """Which classes have images, given how many each has of them all."""
+    return counts > STRAY * images / len(counts)
 
 
 def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: float) -> Float[Tensor, " classes"]:
@@ -56,7 +54,7 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: floa
         images: all of them.
         trust: as for `merge`.
     """
-    half = max(QUARTER * images / len(counts), min(SCARCE / max(trust, TINY), ALONE))
+    half = max(STRAY * images / len(counts), min(SCARCE / max(trust, TINY), ALONE))
     unseen = (~have_images(counts, images)).double().mean()
     return (1 - DOUBT * unseen) * counts.square() / (counts.square() + half**2)
 
@@ -97,33 +95,20 @@ def merge(
     """
     seen, share = have_images(counts, len(strong)), shares_of_images(counts, len(strong), trust)
     images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
-    first = carried.classifier(strong, seen, all_rows(strong))
+    own, correction = zero_shot(strong, len(seen), carried.level), carried.correction(strong, seen, all_rows(strong))
+    first = own + correction
     scores = first(images)
     width = calming(scores, labels, seen)
     if int(seen.sum()) < min(ENOUGH, len(seen)):
         width = max(width, widening(scores, chosen.held_out, seen))
     held_out = blend(width * scores, chosen.held_out, share)
-    won = margins_left_out(strong, carried, posterior, chosen, seen, share, width)
+    won = margins_left_out(strong, carried, posterior, chosen, seen, share, width, correction)
     known = seen[labels.argmax(-1)]
     before = zero_shot(strong, len(seen))(images[known])
     lift = ~seen * lift_of(won, held_out[known], before, seen, trust > 0)
     weight = blend(width * first.weight.T, chosen.classifier.weight.T, share).T
     bias = blend(width * first.bias[None], chosen.classifier.bias[None], share)[0]
     return Merged(Linear(weight, bias + lift), held_out + lift)
-
-
-def calming(
-    scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
-) -> float:
-    """The factor, 1 at most, that makes scores no surer among classes with images than the posterior is.
-
-    Scores that contradict the posterior keep a deviation of CALMEST; with a single class there is nothing to calm.
-    """
-    if int(seen.sum()) < 2:
-        return 1.0
-    labels = posterior[:, seen] / posterior[:, seen].sum(-1, keepdim=True).clamp_min(TINY)
-    least = CALMEST / scores.std().clamp_min(CALMEST).item()
-    return min(max(best_temperature(scores[:, seen], labels)[0], least), 1.0)
 
 
 def widening(
@@ -161,26 +146,32 @@ def margins_left_out(
     seen: Bool[Tensor, " classes"],
     share: Float[Tensor, " classes"],
     width: float,
+    correction: Linear,
 ) -> Float[Tensor, " left_out"]:
     """By how much images of classes that were left out prefer the others, half of those with images at a time.
 
-    Arguments as for `merge`; which classes have images, how far each goes by them, and the factor of the carried
-    scores. Empty where too few classes have images.
+    Arguments as for `merge`; which classes have images, how far each goes by them, the factor of the carried scores,
+    and what teachers add to the strong model's own. Teachers may say far less of classes that they do not know: on
+    average they add as much to those that are left out. Empty where too few classes have images.
     """
     found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
     if bool(seen.all()) or int(seen.sum()) < ENOUGH:
         return found[0]
     picked = some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))
-    rows, own = chosen.rows[picked], chosen.held_out[picked]
+    rows, held_out = chosen.rows[picked], chosen.held_out[picked]
     images, answers = strong.unit_images(rows), posterior[rows].argmax(-1)
+    own, mean = zero_shot(strong, len(seen), carried.level), images.mean(0, keepdim=True)
+    usual = correction(mean)[:, ~seen].mean()
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
         away = torch.isin(answers, held)
         if bool(away.all()) or not bool(away.any()):
             continue
         out = torch.zeros_like(seen)
         out[held] = True
-        scores = width * carried.classifier(strong, ~out, rows[~away])(images[away])
-        scores = blend(scores, own[away], share.masked_fill(out, 0.0))
+        without = carried.correction(strong, ~out, rows[~away])
+        scores = (own + without)(images[away])
+        scores[:, out] += usual - without(mean)[:, out].mean()
+        scores = blend(width * scores, held_out[away], share.masked_fill(out, 0.0))
         # Of classes that never had images, a teacher may know nothing: they are no part of the trial.
         found.append(margins(scores, seen & ~out, out).double())
     return torch.cat(found)
@@ -217,12 +208,12 @@ def lift_of(
     if not len(scores) or bool(seen.all()):
         return 0.0
     kept = margins(scores, seen, ~seen).double()
-    best = best_lift(won, kept, (~seen).double().mean().item()) if len(won) else None
-    if best is None and not trusted:
-        return 0.0
-    lost = (margins(before, seen, ~seen) < 0).double().mean().item()
-    half, most = (torch.quantile(kept, share).item() for share in (lost / 2, lost))
-    return max(half if best is None else min(best, most), 0.0)
+    lost = (margins(before, seen, ~seen) < 0).double().mean()
+    if len(won):
+        lift = min(best_lift(won, kept, (~seen).double().mean().item()), kept.quantile(lost).item())
+    else:
+        lift = kept.quantile(lost / 2).item() if trusted else 0.0
+    return max(lift, 0.0)
 
 
 def best_lift(won: Float[Tensor, " left_out"], kept: Float[Tensor, " rows"], unseen: float) -> float:

@@ -24,6 +24,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Literal, get_args
 
 import torch
@@ -32,16 +34,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.basis import centred_texts
-from transmiter_cli.method.discriminant import NUMBERS, TINY, Linear
+from transmiter_cli.method.discriminant import NUMBERS, TINY, Linear, calming
 from transmiter_cli.method.embeddings import Embeddings, block_rows
-from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.per_image import PerImage
+from transmiter_cli.method.experts import Expert, Teacher
+from transmiter_cli.method.per_image import Computed, PerImage, Rows, softmax_of
 from transmiter_cli.method.ridge import solve_ridge
 
 Route = Literal["direct", "bridged"]
-Share = Literal["whole", "new"]
-Way = tuple[Route, Share]
-WAYS: tuple[Way, ...] = tuple((route, share) for route in get_args(Route) for share in get_args(Share))
+Part = Literal["whole", "new"]
+Way = tuple[Route, Part]
+WAYS: tuple[Way, ...] = tuple((route, part) for route in get_args(Route) for part in get_args(Part))
 UNTESTED: Way = ("bridged", "whole")
 """The way where too few classes have images to leave some of them out."""
 LOOKED_AT = 4096
@@ -79,7 +81,7 @@ class JointMoments:
     answers: Float[Tensor, " classes"]
 
 
-def joint_moments(strong: Embeddings, teacher: Teacher, rows: Int[Tensor, " rows"]) -> JointMoments:
+def joint_moments(strong: Embeddings, teacher: Expert, rows: Int[Tensor, " rows"]) -> JointMoments:
     """The moments of some images, one at least, a block at a time.
 
     They are taken about the first image, so that no digit is lost to what all images have in common.
@@ -94,7 +96,7 @@ def joint_moments(strong: Embeddings, teacher: Teacher, rows: Int[Tensor, " rows
     mean, answers = gram.new_zeros(len(first)), gram.new_zeros(teacher.classes)
     for block in rows.split(block_rows(max(len(first), teacher.classes))):
         both = embeddings(block) - first
-        said = centred(teacher.finetuned[block].float())
+        said = centred(teacher.finetuned[block].double()).float()
         gram += both.T @ both
         cross += both.T @ said
         mean += both.double().sum(0)
@@ -144,14 +146,13 @@ class Novelty:
     share: Float[Tensor, " classes"]
 
 
-def novelty(teacher: Teacher, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Novelty:
+def novelty(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Novelty:
     """The novelty of classes with images and of those without, on some images.
 
     Fine-tuning may have changed much in the one group, and nothing in the other. Each class less its mean, and each row
     less that of the group, or of all classes where the group is a single one.
     """
-    both: tuple[PerImage, ...] = (teacher.finetuned, teacher.weak_logits)
-    logits = [centred(one[rows].double()) for one in both]
+    logits = [centred(one[rows].double()) for one in (teacher.finetuned, teacher.weak_logits)]
     slope, share = (torch.zeros(len(seen), dtype=torch.float64, device=seen.device) for _ in range(2))
     for group in (seen, ~seen):
         after, before = (one[:, group] for one in logits)
@@ -165,25 +166,24 @@ def novelty(teacher: Teacher, seen: Bool[Tensor, " classes"], rows: Int[Tensor, 
     return Novelty(slope, share)
 
 
-def corrections(anchors: Anchors, teacher: Teacher, moments: JointMoments, new: Novelty) -> dict[Way, Linear]:
+def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: Novelty) -> dict[Way, Linear]:
     """What each way adds to the strong model's logits s X T'."""
     d = moments.width
     gram, between, weak = moments.gram[:d, :d], moments.gram[:d, d:], moments.gram[d:, d:]
-    own = teacher.weak_heads().double()
-    own = (own - own.mean(0)).T
-    prior = new.slope * own if teacher.heads is None else (teacher.heads.double() - teacher.heads.double().mean(0)).T
+    own = centred(teacher.weak_heads().double().T)
+    prior = new.slope * own if teacher.heads is None else centred(teacher.heads.double().T)
     each = TEXTS_WEIGH * moments.images / anchors.texts
     bridge = solve_ridge(gram + each * anchors.gram, between + each * anchors.cross, RHO)
     head = prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
-    direct, direct_known = solve_ridge(gram, torch.cat([moments.cross[:d], between @ own], 1), RHO).chunk(2, 1)
-    answers = {"direct": direct, "bridged": bridge @ head}
-    known = {"direct": direct_known, "bridged": bridge @ own}
     result: dict[Way, Linear] = {}
-    for route, share in WAYS:
-        strength, slope = (new.share, 0 * new.slope) if share == "whole" else (1.0, new.slope)
-        weight = strength * (answers[route] - slope * known[route])
-        offset = strength * (moments.answers - slope * (moments.mean[d:] @ own))
-        result[route, share] = Linear(weight.T, offset - moments.mean[:d] @ weight)
+    for route, part in WAYS:
+        strength, slope = (new.share, torch.zeros_like(new.slope)) if part == "whole" else (1.0, new.slope)
+        if route == "direct":
+            weight = solve_ridge(gram, moments.cross[:d] - slope * (between @ own), RHO)
+        else:
+            weight = bridge @ (head - slope * own)
+        bias = moments.answers - slope * (moments.mean[d:] @ own) - moments.mean[:d] @ weight
+        result[route, part] = Linear(weight.T, bias).scaled(strength)
     return result
 
 
@@ -191,11 +191,6 @@ def zero_shot(strong: Embeddings, classes: int, level: float = 1.0) -> Linear:
     """The strong model's own logits s X T' as a linear classifier, times `level`."""
     weight = level * strong.logit_scale * strong.unit_texts()[:classes].double()
     return Linear(weight, weight.new_zeros(classes))
-
-
-def added(first: Linear, second: Linear) -> Linear:
-    """The scores of both."""
-    return Linear(first.weight + second.weight, first.bias + second.bias)
 
 
 def all_rows(strong: Embeddings) -> Int[Tensor, " rows"]:
@@ -211,24 +206,28 @@ def some_rows(rows: Int[Tensor, " rows"], classes: int) -> Int[Tensor, " some"]:
 
 
 def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[Int[Tensor, " part"]]:
-    """So many random choices of one part in `part` of some classes, two at least, or each there is if that is fewer."""
+    """At least so many random choices of one part in `part` of some classes, two at least; all, if there are no more.
+
+    Whole orders of the classes are cut into parts, so that all classes are left out about as often.
+    """
     size = max(2, len(seen) // part)
     if math.comb(len(seen), size) <= times:
         yield from torch.combinations(seen, size)
         return
     generator = torch.Generator().manual_seed(0)
-    for _ in range(times):
+    apart = len(seen) // size
+    for _ in range(-(-times // apart)):
         order = torch.randperm(len(seen), generator=generator).to(seen.device)
-        yield seen[order[:size]]
+        yield from seen[order[: apart * size]].split(size)
 
 
 def way_weights(
     strong: Embeddings,
-    teacher: Teacher,
+    teacher: Expert,
     anchors: Anchors,
     log_posterior: PerImage,
     seen: Bool[Tensor, " classes"],
-    level: float = 1.0,
+    level: float,
 ) -> dict[Way, float]:
     """The weight of each way: exp(-misses), normalised. A miss is an answer that is not the posterior's.
 
@@ -260,12 +259,43 @@ def way_weights(
         found = corrections(anchors, teacher, joint_moments(strong, teacher, kept), novelty(teacher, rest, kept))
         images, wanted = strong.unit_images(rows[away]), posterior[away][:, held].argmax(-1)
         for place, way in enumerate(WAYS):
-            misses[place] += (added(base, found[way])(images)[:, held].argmax(-1) != wanted).sum().item()
+            misses[place] += ((base + found[way])(images)[:, held].argmax(-1) != wanted).sum().item()
         asked += len(wanted)
     if not asked:
         return {UNTESTED: 1.0}
     weights = F.softmax(-misses / asked * len(rows), 0)
     return dict(zip(WAYS, weights.tolist(), strict=True))
+
+
+def comparable(
+    teacher: Expert,
+    posterior: Float[Tensor, "rows classes"],
+    seen: Bool[Tensor, " classes"],
+    rows: Int[Tensor, " rows"],
+) -> Expert:
+    """A teacher with logits that compare with the strong model's, whatever their scale.
+
+    They are calmed: among classes with images no surer than the posterior. And no class without images is further below
+    the likeliest one of an image than any with images ever is, or any to the weak model: fine-tuned models may have
+    -100 for what they do not know.
+
+    Args:
+        teacher: a fine-tuned model and its weak twin.
+        posterior: the soft labels of some images.
+        seen: the classes that have images.
+        rows: which images these are.
+    """
+    both = (teacher.finetuned[rows][:, seen], teacher.weak_logits[rows])
+    gap = max((one.amax(-1) - one.amin(-1)).max().item() for one in both)
+
+    def limited(chosen: Rows) -> Float[Tensor, "chosen classes"]:
+        own = teacher.finetuned[chosen].double()
+        least = own[:, seen].amax(-1, keepdim=True) - gap
+        return torch.where(seen, own, torch.maximum(own, least))
+
+    factor = calming(centred(limited(rows)), posterior, seen)
+    calm = Computed((len(teacher.weak), teacher.classes), lambda chosen: factor * limited(chosen))
+    return Expert(calm, teacher.weak, None if teacher.heads is None else factor * teacher.heads)
 
 
 @dataclass(frozen=True)
@@ -280,7 +310,7 @@ class Carrier:
         new: the `Novelty.share` of classes without images, 1 where all have some.
     """
 
-    teacher: Teacher
+    teacher: Expert
     anchors: Anchors
     weights: dict[Way, float]
     trust: float
@@ -296,8 +326,7 @@ class Carrier:
     def correction(self, strong: Embeddings, new: Novelty, rows: Int[Tensor, " rows"]) -> Linear:
         """What is added to the strong model's logits, learned from some images; the mean of all ways."""
         found = corrections(self.anchors, self.teacher, joint_moments(strong, self.teacher, rows), new)
-        weight = torch.stack([share * found[way].weight for way, share in self.weights.items()]).sum(0)
-        return Linear(weight, torch.stack([share * found[way].bias for way, share in self.weights.items()]).sum(0))
+        return reduce(add, (found[way].scaled(weight) for way, weight in self.weights.items()))
 
 
 @dataclass(frozen=True)
@@ -312,10 +341,10 @@ class Carried:
     level: float
     carriers: Sequence[Carrier]
 
-    def classifier(self, strong: Embeddings, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Linear:
-        """The strong model's own scores, and what teachers add to them.
+    def correction(self, strong: Embeddings, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Linear:
+        """What teachers add to the strong model's own scores.
 
-        A correction is as strong as its teacher is trusted. Several are averaged, each weighing as much as it is
+        One teacher's correction is as strong as it is trusted. Several are averaged, each weighing as much as it is
         trusted, times the share of the variance of its answers that is new: a head that was fine-tuned on other classes
         alone says nothing of a class. Of classes that are left out in a trial, no more is made than of those that have
         no images (`Carrier.known`).
@@ -325,14 +354,13 @@ class Carried:
             seen: the classes that have images.
             rows: the images to learn from.
         """
-        result = zero_shot(strong, len(seen), self.level)
+        result = zero_shot(strong, len(seen), 0.0)
         news = [novelty(one.teacher, seen, some_rows(rows, len(seen))) for one in self.carriers]
         says = [one.trust * new.share.square() for one, new in zip(self.carriers, news, strict=True)]
         for one, new, say in zip(self.carriers, news, says, strict=True):
             weight = one.trust * say / torch.stack(says).sum(0).clamp_min(TINY)
             weight = torch.where(seen, weight, weight * one.known(new.share))
-            found = one.correction(strong, new, rows)
-            result = added(result, Linear(weight[:, None] * found.weight, weight * found.bias))
+            result += one.correction(strong, new, rows).scaled(weight)
         return result
 
 
@@ -358,11 +386,14 @@ def carry(
     """
     level = own / max(own, *trust, TINY)
     found: list[Carrier] = []
-    for teacher, reliability in zip(teachers, trust, strict=True):
+    rows = some_rows(all_rows(strong), len(seen))
+    labels = softmax_of(log_posterior)[rows]
+    for given, reliability in zip(teachers, trust, strict=True):
         if reliability:
+            teacher = comparable(given, labels, seen, rows)
             anchors = text_anchors(strong, teacher.weak)
             weights = way_weights(strong, teacher, anchors, log_posterior, seen, level)
-            share = novelty(teacher, seen, some_rows(all_rows(strong), len(seen))).share
+            share = novelty(teacher, seen, rows).share
             new = 1.0 if bool(seen.all()) else share[~seen][0].item()
             found.append(Carrier(teacher, anchors, weights, reliability, new))
     return Carried(level, found)

@@ -37,6 +37,8 @@ from transmiter_cli.workflow.common import EncodedImages, alone, encode, finetun
 from transmiter_cli.workflow.overlap import fingerprints, remember_fit
 from transmiter_cli.workflow.removal import removal
 
+COSINES = 2.0
+"""No two cosines differ by more."""
 FEW_STEPS = 100
 """Steps of the optimiser below which a fit is told to be short."""
 
@@ -110,11 +112,10 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     )
     if len(vocabulary) < options.vocabulary_size:
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
-    spec = resolve_model(options.weak)
     finetuned = tuple(map(teachers.lasting_name, options.finetuned))
     if options.views:
         teachers.require_answers_of_views(finetuned)
-    data = lasting(options.data)
+    data, spec = lasting(options.data), resolve_model(options.weak)  # last, since weights may have to be downloaded
     about = (data.data, images.split, spec.name, finetuned, data.root, data.limit)
     task = Task(names, labels, templates, *about, workspace.decoding or "full", workspace.precision)
     run.claim(task, options.force)
@@ -143,6 +144,7 @@ def fit_task(
     require_answers(teacher, task)
     if teachers.has_columns_of_a_file(model) and probe is None:
         warn_of_mix_up(seen.embeddings, teacher[plain], task, command, workspace)
+        warn_of_cosines(teacher, task, workspace)
     hint_at_few_steps(len(weak.images.files), options, workspace)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
@@ -208,6 +210,17 @@ def warn_of_mix_up(
             f"one, and a file of the classes in the order of the columns is the mend; or the names say little to "
             f"{task.weak}. The columns are taken in the order of the classes. For another order: "
             f"{with_classes_of(command, 'FILE')}"
+        )
+
+
+def warn_of_cosines(teacher: Float[Tensor, "images classes"], task: Task, workspace: Workspace) -> None:
+    """Say so where logits differ as little as cosines do: no softmax of them is ever sure."""
+    spread = (teacher.amax(-1) - teacher.amin(-1)).max().item()
+    if spread <= COSINES:
+        workspace.reporter.warn(
+            f"The logits of {' and '.join(task.finetuned)} differ by {spread:.2g} at most. If they are cosines, save "
+            "them times the logit scale (100 for most CLIP models), and fit again: a model that is never sure looks "
+            "useless."
         )
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/research.py TABLE ... [--seeds 10]
 
-TABLE is one of rules, unseen, between, few, self, beds, held, names, bad, adapters, auto, teachers, shots, calibration;
-all if none is named. Numbers are means over seeds of random halves (and, for base-to-novel, random base classes), ± the
-standard deviation.
+TABLE is one of rules, unseen, between, few, self, beds, held, names, bad, masks, adapters, auto, teachers, shots,
+calibration; all if none is named. Numbers are means over seeds of random halves (and, for base-to-novel, random base
+classes), ± the standard deviation.
 The real embeddings are named by $TRANSMITER_REAL_EMBEDDINGS, and what handwriting.py made by $TRANSMITER_HANDWRITING;
 without them the rows that need them are left out. The bundled task's test digits are never read.
 """
@@ -24,6 +24,7 @@ from curves import svg_curves
 from few_shot import SHOTS, calibration_scores, few_shot_scores
 from rules import ADAPTERS, AUTO, MAIN, RULES, SELF_TRAINED, UNSEEN, Rule, discriminant, teacher_of, zero_shot
 from transmiter_cli.method.consensus import discriminant_transfer
+from transmiter_cli.method.experts import Teacher
 
 Row = dict[str, list[float]]
 CHOSEN = ("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots")
@@ -132,6 +133,34 @@ def verdicts(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
     print_table("The verdict", ["said", "trust in strong", "trust in teacher", "expected gain", "true gain"], cells)
 
 
+def altered(teacher: Teacher, unseen: torch.Tensor) -> dict[str, Teacher]:
+    """Logits as some models have them: classes that they were not fine-tuned on masked, or another temperature."""
+    masked = teacher.finetuned.masked_fill(unseen, -100.0)
+    wide = {
+        said: replace(teacher, finetuned=factor * teacher.finetuned, heads=None)
+        for said, factor in (("ten times as wide", 10.0), ("a third as wide", 1 / 3))
+    }
+    return {"as they are": teacher, "-100 in classes without images": Teacher(masked, teacher.weak), **wide}
+
+
+def masks(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
+    """Top-1 among all classes with images of base classes, the teacher's logits altered."""
+    cells: dict[str, list[str]] = {}
+    columns: list[str] = []
+    for name, bed in beds.items():
+        found: Row = {}
+        for trial in (bed.trial(seed, "novel") for seed in seeds):
+            found.setdefault("strong zero-shot", []).append(trial.score(zero_shot(trial))["all"])
+            for said, teacher in altered(teacher_of(trial), ~trial.base).items():
+                correction, _ = discriminant_transfer(trial.model("strong", trial.unlabelled), [teacher])
+                with torch.no_grad():
+                    logits = correction(zero_shot(trial).float(), trial.strong.images[trial.test])
+                found.setdefault(said, []).append(trial.score(logits)["all"])
+        cells[name] = [cell(values) for values in found.values()]
+        columns = list(found)
+    print_table("Masks and scales", columns, cells)
+
+
 def several(seeds: Iterable[int]) -> None:
     """Two teachers with weak models of their own, together and alone; the strong model is the third of the bed."""
     pairs = {
@@ -226,6 +255,7 @@ def main() -> None:
         "auto": lambda seeds: rules_by_bed(
             "Strengths", AUTO, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
         ),
+        "masks": lambda seeds: masks({name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds),
         "teachers": several,
         "shots": lambda seeds: shots(seeds, options.plot),
         "calibration": lambda seeds: calibrations(usable(BEDS), seeds),

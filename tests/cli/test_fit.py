@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
@@ -83,6 +84,14 @@ def test_logits_without_their_scale_are_warned_of(cli: Cli):
     outcome = cli(*FIT, "--finetuned", "cosines.safetensors")
     assert outcome.code == 0
     assert "If they are cosines, save them times the logit scale" in outcome.err
+
+
+def test_classes_that_a_model_masks_are_named(cli: Cli):
+    head = {"weight": torch.randn(10, 64), "bias": torch.zeros(10)}
+    head["weight"][:2], head["bias"][:2] = 0, -100
+    save_file(head, "masked.safetensors")
+    outcome = cli(*FIT, "--finetuned", "masked.safetensors")
+    assert "says nothing of 2 of 10 classes, whose logit is the same for all images: eight, five." in outcome.err
 
 
 def test_classes_in_another_order_than_the_fine_tuned_model_has_them_are_warned_of(cli: Cli, tmp_path: Path):

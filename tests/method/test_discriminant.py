@@ -123,7 +123,8 @@ def test_held_out_scores_do_not_see_their_own_labels():
     changed = posterior.clone()
     changed[parts[0]] = changed[parts[0]].roll(1, -1)
     before, after = (
-        held_out(model, fold_moments(model, one, parts, gram), texts, parts, 0.3)[:] for one in (posterior, changed)
+        held_out(model, fold_moments(model, one, parts, gram), texts, parts, [0.3])[0][:]
+        for one in (posterior, changed)
     )
     own, others = parts[0], torch.cat(parts[1:])
     torch.testing.assert_close(before[own], after[own])
@@ -134,7 +135,7 @@ def test_each_image_is_scored_by_a_classifier_that_has_not_seen_it():
     model, posterior, texts = problem(3)
     parts = fold_rows(60)
     moments = fold_moments(model, posterior, parts, grams(model, parts))
-    found = held_out(model, moments, texts, parts, 0.3)
+    (found,) = held_out(model, moments, texts, parts, [0.3])
     for part, own in zip(parts, moments, strict=True):
         classifier = discriminants(total(moments) - own, texts, [0.3])[0]
         torch.testing.assert_close(found[part], classifier(model.unit_images(part)))
@@ -148,7 +149,7 @@ def test_the_chosen_classifier_is_the_best_of_the_candidates():
     chosen = choose_discriminant(model, posterior, texts, parts, moments)
     own = -(posterior[chosen.rows] * F.log_softmax(chosen.held_out, -1)).sum(-1).mean()
     for share in (0.02, 0.3, 0.9):
-        scores = held_out(model, moments, texts, parts, share)[chosen.rows]
+        scores = held_out(model, moments, texts, parts, [share])[0][chosen.rows]
         assert own <= best_temperature(scores, posterior[chosen.rows])[1] + 1e-9
 
 

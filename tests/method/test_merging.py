@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from tests.conftest import World
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import (
-    CALMEST,
     Chosen,
-    calming,
     choose_discriminant,
     fold_moments,
     fold_rows,
@@ -22,6 +20,7 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.merging import (
     ALONE,
+    CALMEST,
     DOUBT,
     ENOUGH,
     REPEATS,
@@ -29,6 +28,7 @@ from transmiter_cli.method.merging import (
     STRAY,
     best_lift,
     blend,
+    calming,
     deviation,
     have_images,
     lift_of,

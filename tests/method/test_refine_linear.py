@@ -22,7 +22,7 @@ from transmiter_cli.method.refine_linear import (
 )
 from transmiter_cli.method.refinement import stratified_folds
 from transmiter_cli.method.ridge import ridge_transfer
-from transmiter_cli.method.self_training import scaled, spread
+from transmiter_cli.method.self_training import spread
 
 
 def shots(world: World, count: int) -> torch.Tensor:
@@ -111,7 +111,7 @@ def test_calibration_never_costs_likelihood(world: World, rho: float, factor: fl
     rest[rows] = False
     chosen = rest.nonzero()[:, 0]
     after, _, times = refined(world, rows, start(world, rho, factor))
-    as_wide_as_before = scaled(after, 1 / times)
+    as_wide_as_before = after.scaled(1 / times)
     assert nll(world, after, chosen) < nll(world, as_wide_as_before, chosen) + 0.01
     if count == 30 and factor == 0.1:
         assert nll(world, after, chosen) < 0.5 * nll(world, as_wide_as_before, chosen)
@@ -121,7 +121,7 @@ def test_labels_that_all_contradict_the_scores_leave_their_order(world: World):
     rows, before = shots(world, 16), start(world, 0.1)
     labels = before(world.strong.unit_images(rows)).argmin(-1)
     for wide in (1.0, 1e9):
-        refined_to = refined(world, rows, scaled(before, wide), labels).classifier
+        refined_to = refined(world, rows, before.scaled(wide), labels).classifier
         assert bool((refined_to.weight.abs().sum(-1) > 0).all())
     after = refined(world, rows, before, labels).classifier
     assert len(after(world.strong.unit_images(rows)).argmax(-1).unique()) > 1

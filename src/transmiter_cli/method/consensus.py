@@ -190,7 +190,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     texts = strong.unit_texts()[:classes].double()
     moments = fold_moments(strong, posterior, parts, gram)
     chosen = choose_discriminant(strong, posterior, texts, parts, moments)
-    after = answers(held_out(strong, moments, texts, parts, chosen.shrinkage))
+    after = answers(held_out(strong, moments, texts, parts, [chosen.shrinkage])[0])
     counts = images_of_classes(log_posterior, after, max(trust))
     seen = have_images(counts, len(strong))
     carried = carry(strong, own, teachers, trust, log_posterior, seen)

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import BLOCK, Embeddings, block_rows
@@ -38,8 +39,6 @@ TINY = 1e-12
 LEAST_WITHIN = 1e-5
 """Least variance of a direction within classes, relative to the mean square of an image: below it, of images all alike,
 it is rounding errors."""
-CALMEST = 0.01
-"""The least deviation of calm scores: those that contradict the posterior keep their order."""
 LEAST_STEP, LEAST_GAIN = 1e-4, 1e-8
 """The search for a temperature ends where a step, relative to it, or the entropy that it saves is smaller."""
 
@@ -81,7 +80,7 @@ class Linear:
     def __add__(self, other: Linear) -> Linear:
         return Linear(self.weight + other.weight, self.bias + other.bias)
 
-    def scaled(self, factor: float | Float[Tensor, " classes"]) -> Linear:
+    def scaled(self, factor: float | Float[Tensor, ""] | Float[Tensor, " classes"]) -> Linear:
         """Each class's scores times its factor, or times one for all."""
         factors = torch.as_tensor(factor, dtype=self.bias.dtype, device=self.bias.device)
         return Linear(factors[..., None] * self.weight, factors * self.bias)
@@ -176,23 +175,24 @@ def held_out(
     moments: Sequence[Moments],
     texts: Float[Tensor, "classes width"],
     parts: Sequence[Int[Tensor, " _"]],
-    shrinkage: float,
-) -> Computed:
-    """The scores of all images, each by the classifier of the parts that it is not in."""
+    shrinkages: Sequence[float],
+) -> list[Computed]:
+    """For each shrinkage the scores of all images, each by the classifier of the parts that it is not in."""
     whole = total(moments)
-    classifiers = [discriminants(whole - own, texts, [shrinkage])[0] for own in moments]
+    classifiers = [discriminants(whole - own, texts, shrinkages) for own in moments]
     place = torch.empty(len(model), dtype=torch.long, device=model.images.device)
     for number, part in enumerate(parts):
         place[part.to(place.device)] = number
 
-    def of_rows(rows: Rows) -> Float[Tensor, "rows classes"]:
+    def scores(each: Sequence[Linear], rows: Rows) -> Float[Tensor, "rows classes"]:
         images, own = model.unit_images(rows), place[rows]
-        scores = images.new_empty(len(images), len(texts))
-        for number, classifier in enumerate(classifiers):
-            scores[own == number] = classifier(images[own == number])
-        return scores
+        found = images.new_empty(len(images), len(texts))
+        for number, classifier in enumerate(each):
+            found[own == number] = classifier(images[own == number])
+        return found
 
-    return Computed((len(model), len(texts)), of_rows)
+    shape = (len(model), len(texts))
+    return [Computed(shape, partial(scores, each)) for each in zip(*classifiers, strict=True)]
 
 
 def best_temperature(
@@ -226,20 +226,6 @@ def best_temperature(
     return factor / scores.std().clamp_min(TINY).item(), lowest
 
 
-def calming(
-    scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
-) -> float:
-    """The factor, 1 at most, that makes scores no surer among classes with images than the posterior is.
-
-    Scores that contradict the posterior keep a deviation of CALMEST; with a single class there is nothing to calm.
-    """
-    if int(seen.sum()) < 2:
-        return 1.0
-    labels = posterior[:, seen] / posterior[:, seen].sum(-1, keepdim=True).clamp_min(TINY)
-    least = CALMEST / scores.std().clamp_min(CALMEST).item()
-    return min(max(best_temperature(scores[:, seen], labels)[0], least), 1.0)
-
-
 @dataclass(frozen=True)
 class Chosen:
     """A classifier with shrinkage and temperature chosen on held-out images.
@@ -270,7 +256,7 @@ def choose_discriminant(
     """The shrinkage and the temperature whose held-out scores have the least cross-entropy with the soft labels."""
     most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
     rows = torch.cat([evenly_spaced(part, -(-most // len(parts))) for part in parts]).to(model.images.device)
-    scores = [held_out(model, moments, texts, parts, share)[rows] for share in shrinkages]
+    scores = [one[rows] for one in held_out(model, moments, texts, parts, shrinkages)]
     labels = posterior[rows]
     found = [best_temperature(one, labels) for one in scores]
     best = min(range(len(shrinkages)), key=lambda place: found[place][1])

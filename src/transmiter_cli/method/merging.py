@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import TINY, Chosen, Linear, calming
+from transmiter_cli.method.discriminant import TINY, Chosen, Linear, best_temperature
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import PerImage
 from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows, zero_shot
@@ -32,6 +32,8 @@ trusted as much as the strong model. The less it is, the less its images say tha
 second is for none."""
 DOUBT = 0.4
 """How much less a class goes by its own images, times the share of classes without any: it was not told from these."""
+CALMEST = 0.01
+"""The least deviation of calm scores: those that contradict the posterior keep their order."""
 ENOUGH = 5
 """Classes with images that are needed to leave half of them out."""
 REPEATS = 6
@@ -111,6 +113,20 @@ def merge(
     return Merged(Linear(weight, bias + lift), held_out + lift)
 
 
+def calming(
+    scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
+) -> float:
+    """The factor, 1 at most, that makes scores no surer among classes with images than the posterior is.
+
+    Scores that contradict the posterior keep a deviation of CALMEST; with a single class there is nothing to calm.
+    """
+    if int(seen.sum()) < 2:
+        return 1.0
+    labels = posterior[:, seen] / posterior[:, seen].sum(-1, keepdim=True).clamp_min(TINY)
+    least = CALMEST / scores.std().clamp_min(CALMEST).item()
+    return min(max(best_temperature(scores[:, seen], labels)[0], least), 1.0)
+
+
 def widening(
     scores: Float[Tensor, "rows classes"], wanted: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
 ) -> float:
@@ -151,8 +167,8 @@ def margins_left_out(
     """By how much images of classes that were left out prefer the others, half of those with images at a time.
 
     Arguments as for `merge`; which classes have images, how far each goes by them, the factor of the carried scores,
-    and what teachers add to the strong model's own. Teachers may say far less of classes that they do not know: on
-    average they add as much to those that are left out. Empty where too few classes have images.
+    and what teachers add to the strong model's own. What they add to classes that are left out is shifted to what they
+    add, on average, to those without images, of which they may say far less. Empty where too few classes have images.
     """
     found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
     if bool(seen.all()) or int(seen.sum()) < ENOUGH:

@@ -33,7 +33,7 @@ from transmiter_cli.method.discriminant import (
 from transmiter_cli.method.embeddings import BLOCK, Embeddings
 from transmiter_cli.method.per_image import Computed
 from transmiter_cli.method.refinement import stratified_folds
-from transmiter_cli.method.self_training import centred, expected_means, isotropic, moved_towards, scaled, spread
+from transmiter_cli.method.self_training import centred, expected_means, isotropic, moved_towards, spread
 
 WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
 """The classifier that is there counts like so many images of each class; the first leaves its answers as they are."""
@@ -106,7 +106,7 @@ def refine_linear(
         for part, of_others in zip(parts, found, strict=True)
     ]
     factor = calibrating_factor(labelled, labels, held_out, parts)
-    return Refined(scaled(after, factor), share, factor)
+    return Refined(after.scaled(factor), share, factor)
 
 
 def labelled_moments(
@@ -124,7 +124,7 @@ def levelled_discriminant(start: Linear, moments: Moments) -> Linear:
     Among classes without a label, the labelled ones would else lose or win.
     """
     found = centred(discriminants(moments, expected_means(moments, start), [SHRINKAGE])[0])
-    return scaled(found, spread(start, moments) / spread(found, moments).clamp_min(TINY))
+    return found.scaled(spread(start, moments) / spread(found, moments).clamp_min(TINY))
 
 
 def mixtures(start: Linear, found: Linear, images: int) -> list[Linear]:

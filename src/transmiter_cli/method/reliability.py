@@ -100,7 +100,7 @@ def foretold(
     """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
     texts = strong.unit_texts()[: logits.shape[1]].double()
     moments = fold_moments(strong, softmax_of(logits), parts, gram)
-    found = answers(held_out(strong, moments, texts, parts, SHRINKAGE))
+    found = answers(held_out(strong, moments, texts, parts, [SHRINKAGE])[0])
     return (found == answers(logits)).double().mean().item()
 
 

@@ -59,7 +59,7 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     gram = [own + prior for own in grams(strong, parts)]
     own = start.scores(strong)
     first, moments, means = fit_discriminant(strong, start, softmax_of(own), parts, gram)
-    others = held_out(strong, moments, means, parts, first.shrinkage)
+    (others,) = held_out(strong, moments, means, parts, [first.shrinkage])
 
     def product(rows: Rows) -> Float[Tensor, "rows classes"]:
         return F.softmax(own[rows] + F.log_softmax(first.temperature * others[rows], -1), -1)
@@ -67,7 +67,7 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     found = centred(fit_discriminant(strong, start, Computed(own.shape, product), parts, gram)[0].classifier)
     before, after = (spread(one, total(moments)) for one in (start, found))
     level = (before / after.clamp_min(TINY)).clamp_max(1.0)
-    return moved_towards(scaled(found, level), start, len(strong) / (len(strong) + WORTH * classes))
+    return moved_towards(found.scaled(level), start, len(strong) / (len(strong) + WORTH * classes))
 
 
 def fit_discriminant(
@@ -88,16 +88,9 @@ def centred(classifier: Linear) -> Linear:
     return Linear(classifier.weight - classifier.weight.mean(0), classifier.bias - classifier.bias.mean())
 
 
-def scaled(classifier: Linear, factor: Float[Tensor, ""] | float) -> Linear:
-    """The same classifier with scores so many times as wide."""
-    return Linear(factor * classifier.weight, factor * classifier.bias)
-
-
 def moved_towards(found: Linear, start: Linear, share: float) -> Linear:
     """The mean of a classifier and, with the given share, of a centred one; the first one's mean over classes stays."""
-    old = centred(start)
-    weight, bias = found.weight - old.weight, found.bias - old.bias
-    return Linear(start.weight + share * weight, start.bias + share * bias)
+    return start + (found + centred(start).scaled(-1.0)).scaled(share)
 
 
 def spread(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:

@@ -34,10 +34,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.basis import centred_texts
-from transmiter_cli.method.discriminant import NUMBERS, TINY, Linear, calming
+from transmiter_cli.method.discriminant import NUMBERS, TINY, Linear
 from transmiter_cli.method.embeddings import Embeddings, block_rows
 from transmiter_cli.method.experts import Expert, Teacher
-from transmiter_cli.method.per_image import Computed, PerImage, Rows, softmax_of
+from transmiter_cli.method.per_image import Computed, PerImage, Rows
 from transmiter_cli.method.ridge import solve_ridge
 
 Route = Literal["direct", "bridged"]
@@ -162,7 +162,8 @@ def novelty(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor, "
         product, own = (after * before).sum(), before.square().sum()
         correlation = product / (after.norm() * before.norm()).clamp_min(TINY)
         slope[group] = product / own.clamp_min(TINY)
-        share[group] = (1 - correlation.clamp(0, 1).square()).sqrt()
+        said = after.norm() > TINY * logits[0].norm()  # or it is the same for all: a mask
+        share[group] = said * (1 - correlation.clamp(0, 1).square()).sqrt()
     return Novelty(slope, share)
 
 
@@ -175,13 +176,11 @@ def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: N
     each = TEXTS_WEIGH * moments.images / anchors.texts
     bridge = solve_ridge(gram + each * anchors.gram, between + each * anchors.cross, RHO)
     head = prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
+    direct, known = solve_ridge(gram, torch.cat([moments.cross[:d], between @ own], 1), RHO).chunk(2, 1)
     result: dict[Way, Linear] = {}
     for route, part in WAYS:
         strength, slope = (new.share, torch.zeros_like(new.slope)) if part == "whole" else (1.0, new.slope)
-        if route == "direct":
-            weight = solve_ridge(gram, moments.cross[:d] - slope * (between @ own), RHO)
-        else:
-            weight = bridge @ (head - slope * own)
+        weight = direct - slope * known if route == "direct" else bridge @ (head - slope * own)
         bias = moments.answers - slope * (moments.mean[d:] @ own) - moments.mean[:d] @ weight
         result[route, part] = Linear(weight.T, bias).scaled(strength)
     return result
@@ -267,35 +266,31 @@ def way_weights(
     return dict(zip(WAYS, weights.tolist(), strict=True))
 
 
-def comparable(
-    teacher: Expert,
-    posterior: Float[Tensor, "rows classes"],
-    seen: Bool[Tensor, " classes"],
-    rows: Int[Tensor, " rows"],
-) -> Expert:
-    """A teacher with logits that compare with the strong model's, whatever their scale.
+def comparable(teacher: Teacher, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Expert:
+    """A teacher with logits that can be added to zero-shot ones, also in classes without images.
 
-    They are calmed: among classes with images no surer than the posterior. And no class without images is further below
-    the likeliest one of an image than any with images ever is, or any to the weak model: fine-tuned models may have
-    -100 for what they do not know.
+    They are made to vary no more among classes with images than the weak model's own: a softmax that is sure of them
+    hardly sees their scale, but zero-shot logits would drown in them. And fine-tuned models may have -100 for classes
+    that they do not know: none is put further below the likeliest of the classes with images than such a class is on
+    some image, or any class to the weak model.
 
     Args:
         teacher: a fine-tuned model and its weak twin.
-        posterior: the soft labels of some images.
         seen: the classes that have images.
-        rows: which images these are.
+        rows: images to look at.
     """
-    both = (teacher.finetuned[rows][:, seen], teacher.weak_logits[rows])
-    gap = max((one.amax(-1) - one.amin(-1)).max().item() for one in both)
+    said, weak = teacher.finetuned[rows].double(), teacher.weak_logits[rows].double()
+    told = seen & (torch.bincount(said.argmax(-1), minlength=len(seen)) > 0)
+    told = told if bool(told.any()) else seen
+    factor = (centred(weak[:, told]).std() / centred(said[:, told]).std().clamp_min(TINY)).clamp_max(1.0)
+    gap = max((one.amax(-1) - one.amin(-1)).max().item() for one in (factor * said[:, told], weak))
 
     def limited(chosen: Rows) -> Float[Tensor, "chosen classes"]:
-        own = teacher.finetuned[chosen].double()
-        least = own[:, seen].amax(-1, keepdim=True) - gap
-        return torch.where(seen, own, torch.maximum(own, least))
+        own = factor * teacher.finetuned[chosen].double()
+        return torch.where(told, own, torch.maximum(own, own[:, told].amax(-1, keepdim=True) - gap))
 
-    factor = calming(centred(limited(rows)), posterior, seen)
-    calm = Computed((len(teacher.weak), teacher.classes), lambda chosen: factor * limited(chosen))
-    return Expert(calm, teacher.weak, None if teacher.heads is None else factor * teacher.heads)
+    calm = Computed((len(teacher.weak), teacher.classes), limited)
+    return Expert(calm, teacher.weak, None if teacher.heads is None else factor * teacher.heads.double())
 
 
 @dataclass(frozen=True)
@@ -387,10 +382,9 @@ def carry(
     level = own / max(own, *trust, TINY)
     found: list[Carrier] = []
     rows = some_rows(all_rows(strong), len(seen))
-    labels = softmax_of(log_posterior)[rows]
     for given, reliability in zip(teachers, trust, strict=True):
         if reliability:
-            teacher = comparable(given, labels, seen, rows)
+            teacher = comparable(given, seen, rows)
             anchors = text_anchors(strong, teacher.weak)
             weights = way_weights(strong, teacher, anchors, log_posterior, seen, level)
             share = novelty(teacher, seen, rows).share

@@ -142,6 +142,7 @@ def fit_task(
     model = finetuned_model(task, run, workspace, weak.embeddings, probe)
     teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
     require_answers(teacher, task)
+    note_constant_columns(teacher, task, workspace)
     if teachers.has_columns_of_a_file(model) and probe is None:
         warn_of_mix_up(seen.embeddings, teacher[plain], task, command, workspace)
         warn_of_cosines(teacher, task, workspace)
@@ -189,6 +190,17 @@ def require_answers(teacher: Float[Tensor, "images classes"], task: Task) -> Non
             f"{' and '.join(task.finetuned)} gives every class the same logit, for every image: there is nothing to "
             "learn from it.",
             "save the logits, or the head, again",
+        )
+
+
+def note_constant_columns(teacher: Float[Tensor, "images classes"], task: Task, workspace: Workspace) -> None:
+    """Say so where the fine-tuned model has one logit of a class for all images, as where it masks that class."""
+    constant = (teacher == teacher[:1]).all(0).nonzero().flatten().tolist()
+    if 0 < len(constant) < len(task.classes):
+        named = some([task.classes[column] for column in constant])
+        workspace.reporter.note(
+            f"{' and '.join(task.finetuned)} says nothing of {len(constant)} of {len(task.classes)} classes, whose "
+            f"logit is the same for all images: {named}."
         )
 
 

@@ -53,7 +53,11 @@ def test_a_class_without_images(cli: Cli, pictures: Path):
 
 
 def test_an_unknown_model(cli: Cli, pictures: Path):
-    failed(cli("fit", "--weak", "ViT-B/23", "--finetuned", "demo-finetuned", "--data", pictures), 2, "Did you mean ViT-B/32")
+    failed(
+        cli("fit", "--weak", "ViT-B/23", "--finetuned", "demo-finetuned", "--data", pictures),
+        2,
+        "Did you mean ViT-B/32",
+    )
 
 
 def test_no_fine_tuned_model(cli: Cli, pictures: Path):

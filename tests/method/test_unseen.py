@@ -175,6 +175,15 @@ def test_no_logits_vary_more_than_the_weak_models_and_masks_do_not_count(world: 
     assert (told.amax(-1, keepdim=True) - logits[:, ~seen]).max().item() == pytest.approx(most)
 
 
+@pytest.mark.parametrize("factor", [1.0, 100.0])
+def test_beside_a_single_class_with_images_all_classes_tell_the_scale(world: World, factor: float):
+    strong, teacher = teacher_of(world)
+    given = Teacher(factor * (teacher.finetuned + 10.0 * mask(world, 2)), teacher.weak)
+    for seen in (mask(world, 2), mask(world, 2, 3)):  # the teacher answers with the first alone
+        found = comparable(given, seen, every(strong)).finetuned[:]
+        assert 0 < centred(found).std() <= centred(teacher.weak_logits[:].double()).std() + 1e-6
+
+
 def test_what_is_the_same_for_all_images_is_nothing_new(world: World):
     strong, teacher = teacher_of(world)
     seen = ~mask(world, 4, 5)

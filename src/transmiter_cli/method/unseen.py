@@ -282,12 +282,13 @@ def comparable(teacher: Teacher, seen: Bool[Tensor, " classes"], rows: Int[Tenso
     said, weak = teacher.finetuned[rows].double(), teacher.weak_logits[rows].double()
     told = seen & (torch.bincount(said.argmax(-1), minlength=len(seen)) > 0)
     told = told if bool(told.any()) else seen
-    factor = (centred(weak[:, told]).std() / centred(said[:, told]).std().clamp_min(TINY)).clamp_max(1.0)
+    varied = told | (told.sum() < 2)  # a single class does not vary: all of them tell the scale
+    factor = (centred(weak[:, varied]).std() / centred(said[:, varied]).std().clamp_min(TINY)).clamp_max(1.0)
     gap = max((one.amax(-1) - one.amin(-1)).max().item() for one in (factor * said[:, told], weak))
 
     def limited(chosen: Rows) -> Float[Tensor, "chosen classes"]:
-        own = factor * teacher.finetuned[chosen].double()
-        return torch.where(told, own, torch.maximum(own, own[:, told].amax(-1, keepdim=True) - gap))
+        logits = factor * teacher.finetuned[chosen].double()
+        return torch.where(told, logits, torch.maximum(logits, logits[:, told].amax(-1, keepdim=True) - gap))
 
     calm = Computed((len(teacher.weak), teacher.classes), limited)
     return Expert(calm, teacher.weak, None if teacher.heads is None else factor * teacher.heads.double())

@@ -32,22 +32,15 @@ def opened(given: Path | str, tmp_path: Path, classes: int = 3):
     return open_teacher(str(given), workspace, resolve_model("demo-weak"), 64, 10.0, names, Templates(("a {}",)))
 
 
-def test_a_linear_probe_is_taken_as_it_is(tmp_path: Path):
-    head = {"weight": torch.randn(3, 64), "bias": torch.randn(3)}
+@pytest.mark.parametrize("prefix", ["", "fc."])
+def test_a_linear_probe_is_taken_as_it_is_whatever_stands_before_its_names(tmp_path: Path, prefix: str):
+    weight, bias = torch.randn(3, 64), torch.randn(3)
+    head = {f"{prefix}weight": weight, f"{prefix}bias": bias}
     save_file(head, tmp_path / "head.safetensors")
     torch.save(head, tmp_path / "head.pt")
     for name in ("head.safetensors", "head.pt"):
         found = opened(tmp_path / name, tmp_path).logits(FILES, IMAGES)
-        torch.testing.assert_close(found, IMAGES @ head["weight"].T + head["bias"])
-
-
-def test_a_layer_is_a_head_whatever_stands_before_its_names(tmp_path: Path):
-    head = {"fc.weight": torch.randn(3, 64), "fc.bias": torch.randn(3)}
-    save_file(head, tmp_path / "head.safetensors")
-    torch.save(head, tmp_path / "head.pt")
-    for name in ("head.safetensors", "head.pt"):
-        found = opened(tmp_path / name, tmp_path).logits(FILES, IMAGES)
-        torch.testing.assert_close(found, IMAGES @ head["fc.weight"].T + head["fc.bias"])
+        torch.testing.assert_close(found, IMAGES @ weight.T + bias)
 
 
 def test_a_tensor_of_an_unknown_name_and_a_transposed_head_say_what_mends_them(tmp_path: Path):

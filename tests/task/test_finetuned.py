@@ -14,6 +14,7 @@ from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.task.finetuned import (
     CheckpointTeacher,
     MissingLogitsError,
@@ -26,9 +27,9 @@ FILES = [ImageFile(Path("/data"), f"a/{name}.png", "a") for name in ("one", "two
 IMAGES = torch.nn.functional.normalize(torch.randn(2, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
 
 
-def opened(given: Path | str, tmp_path: Path, classes: int = 3):
-    names = [f"class {i}" for i in range(classes)]
-    workspace = Workspace(cache=tmp_path / "cache")
+def opened(given: Path | str, tmp_path: Path, reporter: Reporter | None = None):
+    names = [f"class {i}" for i in range(3)]
+    workspace = Workspace(cache=tmp_path / "cache", reporter=reporter or Reporter())
     return open_teacher(str(given), workspace, resolve_model("demo-weak"), 64, 10.0, names, Templates(("a {}",)))
 
 
@@ -61,12 +62,51 @@ def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
 
 
 def test_logits_are_found_by_id_or_absolute_path(tmp_path: Path):
-    rows = torch.randn(3, 3)
+    rows = torch.arange(9.0).reshape(3, 3)
     save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": json.dumps(["a/two.png", "b/x.png", "a/one.png"])})
     np.save(tmp_path / "n.npy", rows.numpy())
     (tmp_path / "n.txt").write_text("/data/a/two.png\nx.png\n/data/a/one.png\n")
     for name in ("l.safetensors", "n.npy"):
         assert torch.equal(opened(tmp_path / name, tmp_path).logits(FILES, IMAGES), rows[[2, 0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_probabilities_give_the_logits_of_their_softmax(tmp_path: Path, dtype: torch.dtype):
+    logits = torch.tensor([[3.0, -1.0, 0.0], [-2.0, 1.0, 90.0]])
+    save_file(
+        {"logits": logits.softmax(-1).to(dtype)}, tmp_path / "p.safetensors", {"ids": '["a/one.png", "a/two.png"]'}
+    )
+    np.save(tmp_path / "n.npy", logits.softmax(-1).numpy())
+    (tmp_path / "n.txt").write_text("a/one.png\na/two.png\n")
+    for name in ("p.safetensors", "n.npy"):
+        found = opened(tmp_path / name, tmp_path, reporter := ListReporter()).logits(FILES, IMAGES)
+        torch.testing.assert_close(found[0] - found[0, 0], logits[0] - logits[0, 0], atol=1e-2, rtol=0)
+        assert found.isfinite().all()
+        assert found[1].argmax() == 2
+        assert "are probabilities: their logarithms are taken" in reporter.notes[0]
+
+
+def test_cosines_get_the_logit_scale_and_it_is_said(tmp_path: Path):
+    rows = torch.tensor([[0.9, 0.3, 0.2], [0.1, 0.8, -0.2]])
+    save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    found = opened(tmp_path / "c.safetensors", tmp_path, reporter := ListReporter()).logits(FILES, IMAGES)
+    torch.testing.assert_close(found, 10.0 * rows)
+    assert "taken for cosines, and multiplied with 10, the logit scale of demo-weak" in reporter.warnings[0]
+
+
+def test_logits_whose_rows_sum_to_one_are_no_probabilities(tmp_path: Path):
+    rows = torch.tensor([[1.5, -0.5, 0.0], [0.0, 1.5, -0.5]])
+    save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    found = opened(tmp_path / "l.safetensors", tmp_path, reporter := ListReporter()).logits(FILES, IMAGES)
+    assert torch.equal(found, rows)
+    assert not reporter.notes + reporter.warnings
+
+
+def test_classes_masked_by_minus_infinity_get_the_lowest_logit(tmp_path: Path):
+    rows = torch.tensor([[2.0, -3.0, -torch.inf], [1.0, 0.5, -torch.inf]])
+    save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    found = opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)
+    assert torch.equal(found, torch.tensor([[2.0, -3.0, -3.0], [1.0, 0.5, -3.0]]))
 
 
 def test_the_same_file_name_in_another_folder_is_another_image(tmp_path: Path):
@@ -157,6 +197,7 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
         "json": ({"logits": torch.randn(1, 3)}, {"ids": "{"}, "is no JSON"),
         "twice": ({"logits": torch.randn(2, 3)}, {"ids": '["a", "a"]'}, "has the image id .a. twice"),
         "nan": ({"logits": torch.full((2, 3), torch.nan)}, {"ids": '["a", "b"]'}, "NaN"),
+        "mask": ({"logits": torch.full((2, 3), -torch.inf)}, {"ids": '["a", "b"]'}, "infinite"),
     }
     for name, (tensors, metadata, said) in cases.items():
         save_file(tensors, tmp_path / f"{name}.safetensors", metadata)

@@ -19,7 +19,7 @@ from transmiter_cli.method.logits import EPSILON
 
 STRIPS = 8
 """Parts of a triangular matrix that are multiplied one by one: 9/16 of the operations of the whole."""
-CACHED = 4096
+CACHED = 2048
 """A width for which blocks are small enough to stay in a processor's cache between two operations."""
 
 SHORTEST = 1e-12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +27,7 @@ from transmiter_cli.embedding.views import View
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import require_finite
+from transmiter_cli.reporter import Reporter
 
 PROBE = "probe"
 BUNDLED = {"demo-finetuned": "models/demo-finetuned.safetensors"}
@@ -34,6 +35,10 @@ BUNDLED = {"demo-finetuned": "models/demo-finetuned.safetensors"}
 UNIT_NORM_TOLERANCE = 1e-2
 FEWEST = 3
 """Tensors below which a file is not taken for a checkpoint."""
+LEAST_PROBABILITY = 1e-9
+"""Smaller ones, which float32 rounds to 0 at some time, are taken for this."""
+ROUNDING = 1e-2
+"""By how much a cosine, or the sum of probabilities, may pass 1 in half precision."""
 
 
 @runtime_checkable
@@ -194,11 +199,12 @@ def open_teacher(
         return checkpoint_teacher(resolve_model(given), weak, workspace, class_names, templates)
     path = bundled_path(given) if given in BUNDLED else Path(lasting_name(given))
     if path.suffix == ".npy":
-        return npy_teacher(path, len(class_names))
+        return as_logits(npy_teacher(path, len(class_names)), weak.name, logit_scale, workspace.reporter)
     tensors, metadata = read_tensors(path)
     names = set(tensors)
     if "logits" in names:
-        return logits_teacher(str(path), tensors["logits"], read_ids(path, metadata), len(class_names))
+        found = logits_teacher(str(path), tensors["logits"], read_ids(path, metadata), len(class_names))
+        return as_logits(found, weak.name, logit_scale, workspace.reporter)
     if is_head(names):
         return head_teacher(path, by_last_part(tensors), width, logit_scale, len(class_names))
     if len(names) < FEWEST and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
@@ -361,7 +367,7 @@ def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
 
 
 def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> LogitsTeacher:
-    """Logits with the ids of their rows."""
+    """Logits with the ids of their rows; those of classes masked by -inf become the lowest of all others."""
     if not isinstance(ids, list):
         raise TransmiterError(
             f'{source} does not say which images its rows are: the metadata key "ids" is missing, or no JSON list.',
@@ -380,5 +386,28 @@ def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> Logi
     if len(places) != len(ids):
         twice = next(name for name, count in Counter(map(str, ids)).items() if count > 1)
         raise TransmiterError(f"{source} has the image id {twice!r} twice.", "save every image once")
+    masked = rows == -torch.inf
+    if bool(masked.any()) and not bool(masked.all(-1).any()):
+        rows = rows.masked_fill(masked, rows[~masked].min().item())
     require_finite(f"the logits in {source}", rows)
     return LogitsTeacher(source, rows, places)
+
+
+def as_logits(teacher: LogitsTeacher, weak: str, logit_scale: float, reporter: Reporter) -> LogitsTeacher:
+    """The same teacher with logits, where probabilities or cosines were saved in their place; it is said so.
+
+    The logarithms of a softmax's probabilities are its logits, up to a constant of each row. Cosines get the weak
+    model's logit scale.
+    """
+    rows = teacher.rows
+    if bool((rows.abs() > 1 + ROUNDING).any()):
+        return teacher
+    rows = rows.float()
+    if bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() <= ROUNDING).all()):
+        reporter.note(f"The logits in {teacher.source} are probabilities: their logarithms are taken.")
+        return replace(teacher, rows=rows.clamp_min(LEAST_PROBABILITY).log())
+    reporter.warn(
+        f"All logits in {teacher.source} lie between -1 and 1: they are taken for cosines, and multiplied with "
+        f"{logit_scale:.4g}, the logit scale of {weak}."
+    )
+    return replace(teacher, rows=logit_scale * rows)

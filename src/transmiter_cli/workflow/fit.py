@@ -231,8 +231,8 @@ def warn_of_cosines(teacher: Float[Tensor, "images classes"], task: Task, worksp
     if spread <= COSINES:
         workspace.reporter.warn(
             f"The logits of {' and '.join(task.finetuned)} differ by {spread:.2g} at most. If they are cosines, save "
-            "them times the logit scale (100 for most CLIP models), and fit again: a model that is never sure looks "
-            "useless."
+            "them times the logit scale (100 for most CLIP models); if they come out of a sigmoid, what goes into it. "
+            "Then fit again: a model that is never sure looks useless."
         )
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import torch
-from benchmarks.measure import Row, peak, peak_memory, random_rows
+from benchmarks.measure import Row, in_new_process, peak, random_rows
 
 import transmiter_cli as tm
 from transmiter_cli.embedding.index import key_digests
@@ -73,12 +73,12 @@ def bench(quick: bool) -> list[Row]:
     )
     rows: list[Row] = []
     for images, widths in sizes:
-        rows.append(line("generated", images, widths, *peak_memory(generated, images, widths)))  # type: ignore[misc]
+        rows.append(line("generated", images, widths, *in_new_process(generated, images, widths)))
     with tempfile.TemporaryDirectory() as folder:
         total = 20_000 if quick else 200_000
         write(total, large, folder)
         for images in (total // 4, total):
-            rows.append(line("store", images, large, *peak_memory(stored, images, large, folder)))  # type: ignore[misc]
+            rows.append(line("store", images, large, *in_new_process(stored, images, large, folder)))
     return rows
 
 

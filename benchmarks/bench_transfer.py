@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from benchmarks.measure import PRODUCT, Row, peak, peak_memory, product, random_rows, side_by_side
+from benchmarks.measure import PRODUCT, Row, in_new_process, peak, product, random_rows, side_by_side
 from benchmarks.published import published_solve
 
 import transmiter_cli as tm
@@ -80,13 +80,8 @@ def bench(quick: bool) -> list[Row]:
                 "s": seconds[way],
                 "times faster": seconds["published"] / seconds[way],
                 "times one": seconds[way] / seconds[alone] if alone else None,
-                "peak MiB": memory_of(way, images),
+                "peak MiB": in_new_process(memory, way, images),
                 "of matmul rate": share if way == "ours" else None,
             }
         )
     return rows
-
-
-def memory_of(way: str, images: int) -> float:
-    """`memory`, in a process of its own."""
-    return peak_memory(memory, way, images)

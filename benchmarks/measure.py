@@ -29,8 +29,8 @@ def side_by_side(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
-def peak_memory(job: Callable[..., object], *arguments: Any) -> float:
-    """MiB by which a job that starts in a new process raises that process's peak: `with peak():` inside marks it."""
+def in_new_process(job: Callable[..., Any], *arguments: Any) -> Any:
+    """What a job returns that starts in a new process, which holds nothing of what was measured before."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(job, arguments)

@@ -132,7 +132,7 @@ def test_several_teachers_are_averaged_whatever_constant_each_adds_to_a_row(tmp_
     head = {"weight": torch.randn(3, 64), "bias": torch.randn(3)}
     save_file(head, tmp_path / "a.safetensors")
     save_file({**head, "bias": head["bias"] + 100}, tmp_path / "b.safetensors")
-    rows = torch.randn(2, 3)
+    rows = torch.arange(6.0).reshape(2, 3)
     save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
     arguments = (
         Workspace(tmp_path / "cache"),

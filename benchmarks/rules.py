@@ -24,8 +24,7 @@ from transmiter_cli.method.discriminant import (
     choose_discriminant,
     discriminants,
     fold_moments,
-    fold_rows,
-    grams,
+    folds_of,
     total,
 )
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
@@ -186,14 +185,13 @@ def plain_discriminant(trial: Trial, labels: str = "both", shrinkage: float | No
     chosen = [logits[name].double() for name in ((labels,) if labels in logits else logits)]
     log_posterior = pooled_log_posterior(chosen, [1.0] * len(chosen))[:]
     texts = strong.unit_texts()[: trial.classes].double()
-    parts = fold_rows(len(strong))
-    gram = grams(strong, parts)
+    folds = folds_of(strong)
     posterior = F.softmax(log_posterior, -1)
     for _ in range(rounds):
-        moments = fold_moments(strong, posterior, parts, gram)
+        moments = fold_moments(strong, posterior, folds)
         if shrinkage is not None:
             return discriminants(total(moments), texts, [shrinkage])[0](images(trial)[1])
-        found = choose_discriminant(strong, posterior, texts, parts, moments)
+        found = choose_discriminant(strong, posterior, texts, folds, moments)
         scores = torch.empty_like(log_posterior)
         scores[found.rows] = found.held_out.double()
         posterior = F.softmax(log_posterior + F.log_softmax(scores, -1), -1)

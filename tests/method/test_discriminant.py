@@ -16,7 +16,7 @@ from transmiter_cli.method.discriminant import (
     evenly_spaced,
     fold_moments,
     fold_rows,
-    grams,
+    folds_of,
     held_out,
     total,
 )
@@ -50,11 +50,11 @@ def test_every_class_is_judged_where_images_are_sorted_by_class():
     world = World()
     order = world.labels.argsort()
     model = replace(world.strong, images=world.strong.images[order])
-    parts = fold_rows(len(order))
+    folds = folds_of(model)
     posterior = F.softmax(world.finetuned_logits[order], -1).double()
     texts = model.unit_texts()[: world.classes].double()
-    moments = fold_moments(model, posterior, parts, grams(model, parts))
-    chosen = choose_discriminant(model, posterior, texts, parts, moments)
+    moments = fold_moments(model, posterior, folds)
+    chosen = choose_discriminant(model, posterior, texts, folds, moments)
     counts = world.labels[order][chosen.rows].bincount(minlength=world.classes)
     assert len(chosen.rows) == 60
     assert counts.min() >= 5
@@ -66,8 +66,8 @@ def test_hard_labels_and_a_worthless_text_give_fishers_discriminant(seed: int):
     model, _, texts = problem(seed)
     labels = torch.randint(4, (60,), generator=torch.Generator().manual_seed(seed))
     posterior = F.one_hot(labels, 4).double()
-    parts = fold_rows(60)
-    moments = total(fold_moments(model, posterior, parts, grams(model, parts)))
+    folds = folds_of(model)
+    moments = total(fold_moments(model, posterior, folds))
     means, within = class_means(moments, texts)
     images = model.unit_images().double()
     plain = torch.stack([images[labels == c].mean(0) for c in range(4)])
@@ -88,8 +88,8 @@ def test_a_class_without_mass_stands_where_its_text_says():
     model, posterior, texts = problem(0)
     posterior[:, 3] = 0
     posterior = posterior / posterior.sum(-1, keepdim=True)
-    parts = fold_rows(60)
-    moments = total(fold_moments(model, posterior, parts, grams(model, parts)))
+    folds = folds_of(model)
+    moments = total(fold_moments(model, posterior, folds))
     means, _ = class_means(moments, texts)
     directions = texts - (moments.mass[:, None] * texts).sum(0) / 60
     offset = means[3] - model.unit_images().double().mean(0)
@@ -118,25 +118,24 @@ def test_scores_that_contradict_get_no_weight():
 
 def test_held_out_scores_do_not_see_their_own_labels():
     model, posterior, texts = problem(1)
-    parts = fold_rows(60)
-    gram = grams(model, parts)
+    folds = folds_of(model)
     changed = posterior.clone()
-    changed[parts[0]] = changed[parts[0]].roll(1, -1)
+    first = folds.rows[0]
+    changed[first] = changed[first].roll(1, -1)
     before, after = (
-        held_out(model, fold_moments(model, one, parts, gram), texts, parts, [0.3])[0][:]
-        for one in (posterior, changed)
+        held_out(model, fold_moments(model, one, folds), texts, folds, [0.3])[0][:] for one in (posterior, changed)
     )
-    own, others = parts[0], torch.cat(parts[1:])
-    torch.testing.assert_close(before[own], after[own])
+    others = torch.cat(folds.rows[1:])
+    torch.testing.assert_close(before[first], after[first])
     assert not torch.allclose(before[others], after[others])
 
 
 def test_each_image_is_scored_by_a_classifier_that_has_not_seen_it():
     model, posterior, texts = problem(3)
-    parts = fold_rows(60)
-    moments = fold_moments(model, posterior, parts, grams(model, parts))
-    (found,) = held_out(model, moments, texts, parts, [0.3])
-    for part, own in zip(parts, moments, strict=True):
+    folds = folds_of(model)
+    moments = fold_moments(model, posterior, folds)
+    (found,) = held_out(model, moments, texts, folds, [0.3])
+    for part, own in zip(folds.rows, moments, strict=True):
         classifier = discriminants(total(moments) - own, texts, [0.3])[0]
         torch.testing.assert_close(found[part], classifier(model.unit_images(part)))
     torch.testing.assert_close(found[10:20], found[:][10:20])
@@ -144,20 +143,20 @@ def test_each_image_is_scored_by_a_classifier_that_has_not_seen_it():
 
 def test_the_chosen_classifier_is_the_best_of_the_candidates():
     model, posterior, texts = problem(2)
-    parts = fold_rows(60)
-    moments = fold_moments(model, posterior, parts, grams(model, parts))
-    chosen = choose_discriminant(model, posterior, texts, parts, moments)
+    folds = folds_of(model)
+    moments = fold_moments(model, posterior, folds)
+    chosen = choose_discriminant(model, posterior, texts, folds, moments)
     own = -(posterior[chosen.rows] * F.log_softmax(chosen.held_out, -1)).sum(-1).mean()
     for share in (0.02, 0.3, 0.9):
-        scores = held_out(model, moments, texts, parts, [share])[0][chosen.rows]
+        scores = held_out(model, moments, texts, folds, [share])[0][chosen.rows]
         assert own <= best_temperature(scores, posterior[chosen.rows])[1] + 1e-9
 
 
 def test_fewer_images_choose_where_there_are_many_classes(world: World):
-    parts = fold_rows(len(world.labels))
+    folds = folds_of(world.strong)
     posterior = F.softmax(world.finetuned_logits, -1)
-    moments = fold_moments(world.strong, posterior, parts, grams(world.strong, parts))
+    moments = fold_moments(world.strong, posterior, folds)
     texts = world.strong.unit_texts()[: world.classes].double()
     with patch.object(discriminant, "NUMBERS", 100 * world.classes * 2):
-        chosen = choose_discriminant(world.strong, posterior, texts, parts, moments, (0.1, 0.5))
+        chosen = choose_discriminant(world.strong, posterior, texts, folds, moments, (0.1, 0.5))
     assert len(chosen.rows) == 100

@@ -13,8 +13,7 @@ from transmiter_cli.method.discriminant import (
     Chosen,
     choose_discriminant,
     fold_moments,
-    fold_rows,
-    grams,
+    folds_of,
 )
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
@@ -48,10 +47,10 @@ def known(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
     """The strong model on some images, their soft labels and the discriminant of these."""
     strong = world.part(world.strong, TRAIN)
     posterior = F.softmax(world.finetuned_logits[TRAIN].double(), -1)
-    parts = fold_rows(len(strong))
-    moments = fold_moments(strong, posterior, parts, grams(strong, parts))
+    folds = folds_of(strong)
+    moments = fold_moments(strong, posterior, folds)
     texts = strong.unit_texts()[: world.classes].double()
-    return strong, posterior, choose_discriminant(strong, posterior, texts, parts, moments)
+    return strong, posterior, choose_discriminant(strong, posterior, texts, folds, moments)
 
 
 @pytest.fixture

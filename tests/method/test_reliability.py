@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method.consensus import CONFIRMED, CONTRADICTED
-from transmiter_cli.method.discriminant import fold_rows, grams
+from transmiter_cli.method.discriminant import folds_of
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import class_logits
@@ -34,8 +34,7 @@ def answers(labels: torch.Tensor, rate: float, classes: int, seed: int) -> torch
 
 
 def trust(world: World, teachers: list[Teacher], strong: Embeddings) -> Reliabilities:
-    parts = fold_rows(len(strong))
-    return reliabilities(strong, class_logits(strong, world.classes), teachers, parts, grams(strong, parts))
+    return reliabilities(strong, class_logits(strong, world.classes), teachers, folds_of(strong))
 
 
 def misnamed(model: Embeddings, names: list[int]) -> Embeddings:
@@ -132,8 +131,8 @@ def test_of_several_teachers_the_most_trusted_one_is_heard_about_the_strong_mode
 def test_as_far_as_a_teacher_is_trusted_the_strong_model_is_no_better_than_they_agree(world: World):
     teacher = Teacher(world.finetuned_logits, world.weak)
     found = trust(world, [teacher], world.strong)
-    parts, logits = fold_rows(len(world.strong)), class_logits(world.strong, world.classes)
-    alone = beyond_chance(foretold(world.strong, logits, parts, grams(world.strong, parts)), world.classes)
+    folds, logits = folds_of(world.strong), class_logits(world.strong, world.classes)
+    alone = beyond_chance(foretold(world.strong, logits, folds), world.classes)
     agreed, q = agreement(logits.argmax(-1), teacher.finetuned.argmax(-1), world.classes), found.teachers[0]
     assert agreed < q * alone
     assert found.strong == pytest.approx((1 - q) * alone + agreed)
@@ -145,9 +144,9 @@ def test_trust_is_the_product_of_three_signs():
     order = torch.tensor([0, 0, 2, 4, 3, 5])
     teacher = Teacher(8.0 * torch.eye(world.classes)[order[world.labels]], world.weak)
     found, classes = trust(world, [teacher], world.strong), world.classes
-    parts, t = fold_rows(len(world.strong)), teacher.finetuned.argmax(-1)
+    folds, t = folds_of(world.strong), teacher.finetuned.argmax(-1)
     s, w = (class_logits(model, classes).argmax(-1) for model in (world.strong, world.weak))
-    foreseen = foretold(world.strong, teacher.finetuned, parts, grams(world.strong, parts))
+    foreseen = foretold(world.strong, teacher.finetuned, folds)
     signs = [
         beyond_chance(foreseen, classes),
         (tells(t, w, classes) + SLACK) / (tells(s, w, classes) + SLACK),

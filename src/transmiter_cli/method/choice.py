@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import JUDGED, evenly_spaced, fold_moments, fold_rows, grams, total
+from transmiter_cli.method.discriminant import JUDGED, evenly_spaced, fold_moments, fold_rows, folds_of, total
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import cross_moment
@@ -71,16 +71,16 @@ def choose_rho(
         found = F.log_softmax(finetuned_logits[rows].float(), -1)
         return found - found.mean(-1, keepdim=True)
 
-    parts = fold_rows(images)
-    moments = fold_moments(strong, Computed((images, classes), logs), parts, grams(strong, parts))
+    folds = folds_of(strong)
+    moments = fold_moments(strong, Computed((images, classes), logs), folds)
     whole = total(moments)
     texts = strong.logit_scale * strong.unit_texts()[:classes].double()
     entropy = dict.fromkeys(candidates, 0.0)
-    for part, own in zip(parts, moments, strict=True):
+    for part, own in zip(folds.rows, moments, strict=True):
         rest = whole - own
         values, vectors = torch.linalg.eigh(rest.gram)
         rotated = vectors.T @ rest.sums.T
-        rows = evenly_spaced(part, -(-JUDGED // len(parts))).to(finetuned_logits.device)
+        rows = evenly_spaced(part, -(-JUDGED // len(folds.rows))).to(finetuned_logits.device)
         held = strong.unit_images(rows).double()
         zero_shot = held @ texts.T
         wanted = F.softmax(zero_shot + logs(rows), -1)

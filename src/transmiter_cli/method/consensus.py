@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import TINY, choose_discriminant, fold_moments, fold_rows, grams, held_out
+from transmiter_cli.method.discriminant import TINY, choose_discriminant, fold_moments, folds_of, held_out
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite, require_tensor
 from transmiter_cli.method.experts import Teacher, class_counts, pooled_log_posterior
@@ -170,9 +170,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     if len(kept) < len(strong):
         strong, teachers = strong.only(kept), [teacher.only(kept) for teacher in teachers]
     zero_shot = computed_class_logits(strong, classes)
-    parts = fold_rows(len(strong))
-    gram = grams(strong, parts)
-    found = reliabilities(strong, zero_shot, teachers, parts, gram)
+    folds = folds_of(strong)
+    found = reliabilities(strong, zero_shot, teachers, folds)
     own, trust = found.strong, believed(found, len(strong))
     named = found.named[max(range(len(trust)), key=lambda one: found.teachers[one])] >= CONFIRMED
     if not max(own, *trust):
@@ -183,14 +182,14 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
         models = [zero_shot, *(teachers[one].finetuned for one in some)]
         return pooled_log_posterior(models, [own, *(trust[one] for one in some)])
 
-    kept = allies(lambda some: foretold(strong, pooled(some), parts, gram), trust)
+    kept = allies(lambda some: foretold(strong, pooled(some), folds), trust)
     log_posterior = pooled(kept)
     trust = tuple(reliability if one in kept else 0.0 for one, reliability in enumerate(trust))
     posterior = softmax_of(log_posterior)
     texts = strong.unit_texts()[:classes].double()
-    moments = fold_moments(strong, posterior, parts, gram)
-    chosen = choose_discriminant(strong, posterior, texts, parts, moments)
-    after = answers(held_out(strong, moments, texts, parts, [chosen.shrinkage])[0])
+    moments = fold_moments(strong, posterior, folds)
+    chosen = choose_discriminant(strong, posterior, texts, folds, moments)
+    after = answers(held_out(strong, moments, texts, folds, [chosen.shrinkage])[0])
     counts = images_of_classes(log_posterior, after, max(trust))
     seen = have_images(counts, len(strong))
     carried = carry(strong, own, teachers, trust, log_posterior, seen)

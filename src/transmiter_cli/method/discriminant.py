@@ -101,34 +101,53 @@ def evenly_spaced(rows: Int[Tensor, " rows"], most: int) -> Int[Tensor, " some"]
     return rows[torch.arange(most) * len(rows) // most] if most < len(rows) else rows
 
 
-def grams(model: Embeddings, parts: Sequence[Int[Tensor, " _"]]) -> list[Float[Tensor, "width width"]]:
-    """X'X of each part, float64."""
-    result: list[Tensor] = []
-    for part in parts:
-        gram = model.images.new_zeros(model.images.shape[1], model.images.shape[1], dtype=torch.float64)
-        for rows in part.to(gram.device).split(BLOCK):
-            images = model.unit_images(rows)
-            gram += images.T @ images
-        result.append(gram)
-    return result
+@dataclass(frozen=True)
+class Folds:
+    """Disjoint parts of a model's images, which together are all of them.
+
+    Attributes:
+        rows: of each part.
+        grams: X'X of each part, float64, which all soft labels share.
+    """
+
+    rows: Sequence[Int[Tensor, " _"]]
+    grams: Sequence[Float[Tensor, "width width"]]
 
 
-def fold_moments(
+def folds_of(
     model: Embeddings,
-    posterior: PerImage,
-    parts: Sequence[Int[Tensor, " _"]],
-    gram: Sequence[Float[Tensor, "width width"]],
-) -> list[Moments]:
-    """The moments of each part, given its X'X, which all posteriors share."""
+    rows: Sequence[Int[Tensor, " _"]] | None = None,
+    prior: Float[Tensor, "width width"] | float = 0.0,
+) -> Folds:
+    """The folds of a model's images.
+
+    Args:
+        model: the model.
+        rows: of each part; random ones if None.
+        prior: added to X'X, an equal share to each part.
+    """
+    rows, width = fold_rows(len(model)) if rows is None else rows, model.images.shape[1]
+    grams: list[Tensor] = []
+    for part in rows:
+        gram = model.images.new_zeros(width, width, dtype=torch.float64)
+        for block in part.to(gram.device).split(BLOCK):
+            images = model.unit_images(block)
+            gram += images.T @ images
+        grams.append(gram + prior / len(rows))
+    return Folds(rows, grams)
+
+
+def fold_moments(model: Embeddings, posterior: PerImage, folds: Folds) -> list[Moments]:
+    """The moments of each part."""
     classes = posterior.shape[1]
     result: list[Moments] = []
-    for part, own in zip(parts, gram, strict=True):
-        sums, mass = own.new_zeros(classes, len(own)), own.new_zeros(classes)
-        for rows in part.to(own.device).split(block_rows(classes)):
+    for part, gram in zip(folds.rows, folds.grams, strict=True):
+        sums, mass = gram.new_zeros(classes, len(gram)), gram.new_zeros(classes)
+        for rows in part.to(gram.device).split(block_rows(classes)):
             labels = posterior[rows]
             sums += labels.T @ model.unit_images(rows).to(labels.dtype)
             mass += labels.double().sum(0)
-        result.append(Moments(own, sums, mass))
+        result.append(Moments(gram, sums, mass))
     return result
 
 
@@ -174,14 +193,14 @@ def held_out(
     model: Embeddings,
     moments: Sequence[Moments],
     texts: Float[Tensor, "classes width"],
-    parts: Sequence[Int[Tensor, " _"]],
+    folds: Folds,
     shrinkages: Sequence[float],
 ) -> list[Computed]:
     """For each shrinkage the scores of all images, each by the classifier of the parts that it is not in."""
     whole = total(moments)
     classifiers = [discriminants(whole - own, texts, shrinkages) for own in moments]
     place = torch.empty(len(model), dtype=torch.long, device=model.images.device)
-    for number, part in enumerate(parts):
+    for number, part in enumerate(folds.rows):
         place[part.to(place.device)] = number
 
     def scores(each: Sequence[Linear], rows: Rows) -> Float[Tensor, "rows classes"]:
@@ -249,14 +268,15 @@ def choose_discriminant(
     model: Embeddings,
     posterior: PerImage,
     texts: Float[Tensor, "classes width"],
-    parts: Sequence[Int[Tensor, " _"]],
+    folds: Folds,
     moments: Sequence[Moments],
     shrinkages: Sequence[float] = SHRINKAGES,
 ) -> Chosen:
     """The shrinkage and the temperature whose held-out scores have the least cross-entropy with the soft labels."""
     most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
-    rows = torch.cat([evenly_spaced(part, -(-most // len(parts))) for part in parts]).to(model.images.device)
-    scores = [one[rows] for one in held_out(model, moments, texts, parts, shrinkages)]
+    each = -(-most // len(folds.rows))
+    rows = torch.cat([evenly_spaced(part, each) for part in folds.rows]).to(model.images.device)
+    scores = [one[rows] for one in held_out(model, moments, texts, folds, shrinkages)]
     labels = posterior[rows]
     found = [best_temperature(one, labels) for one in scores]
     best = min(range(len(shrinkages)), key=lambda place: found[place][1])

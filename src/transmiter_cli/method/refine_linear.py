@@ -27,7 +27,7 @@ from transmiter_cli.method.discriminant import (
     discriminants,
     evenly_spaced,
     fold_moments,
-    grams,
+    folds_of,
     total,
 )
 from transmiter_cli.method.embeddings import BLOCK, Embeddings
@@ -113,9 +113,8 @@ def labelled_moments(
     labelled: Embeddings, labels: Int[Tensor, " images"], classes: int, parts: Sequence[Int[Tensor, " _"]]
 ) -> list[Moments]:
     """The moments of each part of labelled images; together, they contain an isotropic image of each class."""
-    prior = classes / len(parts) * isotropic(labelled)
     onehot = Computed((len(labels), classes), lambda rows: F.one_hot(labels[rows], classes).float())
-    return fold_moments(labelled, onehot, parts, [gram + prior for gram in grams(labelled, parts)])
+    return fold_moments(labelled, onehot, folds_of(labelled, parts, classes * isotropic(labelled)))
 
 
 def levelled_discriminant(start: Linear, moments: Moments) -> Linear:

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import SHRINKAGE, fold_moments, held_out
+from transmiter_cli.method.discriminant import SHRINKAGE, Folds, fold_moments, held_out
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import PerImage, answers, softmax_of
@@ -52,8 +52,7 @@ def reliabilities(
     strong: Embeddings,
     zero_shot: PerImage,
     teachers: Sequence[Teacher],
-    parts: Sequence[Int[Tensor, " _"]],
-    gram: Sequence[Float[Tensor, "width width"]],
+    folds: Folds,
 ) -> Reliabilities:
     """How often the strong model and each teacher are right.
 
@@ -74,33 +73,27 @@ def reliabilities(
         strong: the strong model on the unlabelled images.
         zero_shot: its logits of the classes.
         teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
-        parts: disjoint parts of the images, of which each is foretold by the others.
-        gram: X'X of each part.
+        folds: parts of the images, of which each is foretold by the others.
     """
     before, classes = answers(zero_shot), zero_shot.shape[1]
-    own = beyond_chance(foretold(strong, zero_shot, parts, gram), classes)
+    own = beyond_chance(foretold(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
     found: list[tuple[float, float, float]] = []
     for teacher in teachers:
         after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
         fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
         named = named_alike(before, after, classes) * named_alike(weak, after, classes)
-        trust = beyond_chance(foretold(strong, teacher.finetuned, parts, gram), classes) * fine * named
+        trust = beyond_chance(foretold(strong, teacher.finetuned, folds), classes) * fine * named
         limited = (1 - trust) * own + min(trust * own, agreement(before, after, classes))
         found.append((trust, limited, named))
     return Reliabilities(max(found)[1], tuple(trust for trust, _, _ in found), tuple(named for _, _, named in found))
 
 
-def foretold(
-    strong: Embeddings,
-    logits: PerImage,
-    parts: Sequence[Int[Tensor, " _"]],
-    gram: Sequence[Float[Tensor, "width width"]],
-) -> float:
+def foretold(strong: Embeddings, logits: PerImage, folds: Folds) -> float:
     """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
     texts = strong.unit_texts()[: logits.shape[1]].double()
-    moments = fold_moments(strong, softmax_of(logits), parts, gram)
-    found = answers(held_out(strong, moments, texts, parts, [SHRINKAGE])[0])
+    moments = fold_moments(strong, softmax_of(logits), folds)
+    found = answers(held_out(strong, moments, texts, folds, [SHRINKAGE])[0])
     return (found == answers(logits)).double().mean().item()
 
 

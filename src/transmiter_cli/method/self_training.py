@@ -9,8 +9,6 @@ each class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -19,12 +17,12 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import (
     TINY,
     Chosen,
+    Folds,
     Linear,
     Moments,
     choose_discriminant,
     fold_moments,
-    fold_rows,
-    grams,
+    folds_of,
     held_out,
     total,
 )
@@ -54,33 +52,27 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
         start: the classifier of its unit-norm embeddings, its softmax a probability.
     """
     classes = len(start.bias)
-    parts = fold_rows(len(strong))
-    prior = classes / len(parts) * isotropic(strong)
-    gram = [own + prior for own in grams(strong, parts)]
+    folds = folds_of(strong, prior=classes * isotropic(strong))
     own = start.scores(strong)
-    first, moments, means = fit_discriminant(strong, start, softmax_of(own), parts, gram)
-    (others,) = held_out(strong, moments, means, parts, [first.shrinkage])
+    first, moments, means = fit_discriminant(strong, start, softmax_of(own), folds)
+    (others,) = held_out(strong, moments, means, folds, [first.shrinkage])
 
     def product(rows: Rows) -> Float[Tensor, "rows classes"]:
         return F.softmax(own[rows] + F.log_softmax(first.temperature * others[rows], -1), -1)
 
-    found = centred(fit_discriminant(strong, start, Computed(own.shape, product), parts, gram)[0].classifier)
+    found = centred(fit_discriminant(strong, start, Computed(own.shape, product), folds)[0].classifier)
     before, after = (spread(one, total(moments)) for one in (start, found))
     level = (before / after.clamp_min(TINY)).clamp_max(1.0)
     return moved_towards(found.scaled(level), start, len(strong) / (len(strong) + WORTH * classes))
 
 
 def fit_discriminant(
-    strong: Embeddings,
-    start: Linear,
-    posterior: PerImage,
-    parts: Sequence[Int[Tensor, " _"]],
-    gram: Sequence[Float[Tensor, "width width"]],
+    strong: Embeddings, start: Linear, posterior: PerImage, folds: Folds
 ) -> tuple[Chosen, list[Moments], Float[Tensor, "classes width"]]:
     """The discriminant of soft labels, the moments of its parts, and where the classes were expected to be."""
-    moments = fold_moments(strong, posterior, parts, gram)
+    moments = fold_moments(strong, posterior, folds)
     means = expected_means(total(moments), start)
-    return choose_discriminant(strong, posterior, means, parts, moments), moments, means
+    return choose_discriminant(strong, posterior, means, folds, moments), moments, means
 
 
 def centred(classifier: Linear) -> Linear:

@@ -229,10 +229,11 @@ def carried(trial: Trial, way: Way | None = None) -> Tensor:
     posterior = pooled_log_posterior([zero_shot(trial, rows=trial.unlabelled), teacher.finetuned], [1.0, 1.0])[:]
     counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
     seen = counts >= 0.25 * len(posterior) / trial.classes
+    rows = torch.arange(len(strong))
     if way is None:
         found = carry(strong, 1.0, [teacher], [1.0], posterior, seen)
-        return found.classifier(strong, seen, torch.arange(len(strong)))(images(trial)[1])
-    rows = torch.arange(len(strong))
+        own = unseen.zero_shot(strong, trial.classes, found.level)
+        return (own + found.correction(strong, seen, rows))(images(trial)[1])
     new = novelty(teacher, seen, rows)
     found = corrections(unseen.text_anchors(strong, teacher.weak), teacher, joint_moments(strong, teacher, rows), new)[
         way

@@ -185,6 +185,19 @@ def test_images_of_a_class_are_counted_by_soft_labels_and_by_trusted_answers():
     torch.testing.assert_close(counts, torch.tensor([3.0, 1.0, 1.5]).double(), atol=1e-3, rtol=1e-3)
 
 
+def test_beside_a_single_class_with_images_held_out_answers_say_nothing_of_the_others():
+    log_posterior = F.one_hot(torch.zeros(4, dtype=torch.long), 3).double().mul(50)
+    counts = images_of_classes(log_posterior, torch.tensor([0, 1, 2, 2]), 1.0)
+    torch.testing.assert_close(counts, torch.tensor([4.0, 0.0, 0.0]).double(), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.1])
+def test_logits_as_narrow_as_cosines_say_as_much(world: World, scale: float):
+    wide, narrow = (rates(world, [teacher(world, one * world.finetuned_logits)]) for one in (1.0, scale))
+    assert narrow[1] == pytest.approx(wide[1], abs=0.02)
+    assert narrow[2].word == wide[2].word
+
+
 def test_a_class_with_a_few_images_of_many_is_one_without(world: World):
     rows = torch.cat([(world.labels < 5).nonzero()[:, 0], (world.labels == 5).nonzero()[:5, 0]])
     strong, weak = (replace(model, images=model.images[rows]) for model in (world.strong, world.weak))

@@ -2,7 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from transmiter_cli.method.experts import class_counts, pooled_log_posterior
+from tests.conftest import World
+from transmiter_cli.method.experts import Teacher, class_counts, pooled_log_posterior, widened
+from transmiter_cli.method.per_image import centred
 
 
 def test_a_model_without_reliability_has_no_say():
@@ -10,6 +12,17 @@ def test_a_model_without_reliability_has_no_say():
     good, bad = (torch.randn(10, 4, generator=generator) for _ in range(2))
     pooled = F.softmax(pooled_log_posterior([good, bad], [1.0, 0.0])[:], -1)
     torch.testing.assert_close(pooled.float(), F.softmax(good, -1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_logits_narrower_than_the_weak_twins_are_made_as_wide_whatever_is_masked(world: World, factor: float):
+    given = Teacher((factor * world.finetuned_logits).index_fill(1, torch.tensor([5]), -1e6), world.weak)
+    found = widened(given, torch.arange(len(world.labels)))
+    logits, weak = (centred(one[:, :5].double()) for one in (found.finetuned[:], given.weak_logits[:]))
+    assert logits.std() >= weak.std() - 1e-6
+    assert (logits.std().item() == pytest.approx(weak.std().item(), rel=1e-5)) == (factor < 1)
+    assert torch.equal(found.finetuned[:].argsort(-1), given.finetuned.argsort(-1))
+    assert (found is given) == (factor > 1)
 
 
 def test_class_counts_are_all_images_and_empty_an_absent_class():

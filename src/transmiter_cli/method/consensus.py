@@ -13,13 +13,13 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import TINY, choose_discriminant, fold_moments, folds_of, held_out
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite, require_tensor
-from transmiter_cli.method.experts import Teacher, class_counts, pooled_log_posterior
+from transmiter_cli.method.experts import Teacher, class_counts, pooled_log_posterior, widened
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
 from transmiter_cli.method.reliability import Reliabilities, foretold, reliabilities
 from transmiter_cli.method.ridge import LinearCorrection
 from transmiter_cli.method.self_training import distinct
-from transmiter_cli.method.unseen import carry
+from transmiter_cli.method.unseen import all_rows, carry, some_rows
 
 USELESS, USELESS_OF_FEW = 0.2, 0.5
 """A teacher with less than this share of the strong model's trust is useless; with the second, if images are few."""
@@ -169,9 +169,10 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
         raise InvalidTensorError(f"at least two different images are needed, got {len(kept)}.")
     if len(kept) < len(strong):
         strong, teachers = strong.only(kept), [teacher.only(kept) for teacher in teachers]
-    zero_shot = computed_class_logits(strong, classes)
+    zero_shot, rows = computed_class_logits(strong, classes), some_rows(all_rows(strong), classes)
+    experts = [widened(teacher, rows) for teacher in teachers]
     folds = folds_of(strong)
-    found = reliabilities(strong, zero_shot, teachers, folds)
+    found = reliabilities(strong, zero_shot, experts, folds)
     own, trust = found.strong, believed(found, len(strong))
     named = found.named[max(range(len(trust)), key=lambda one: found.teachers[one])] >= CONFIRMED
     if not max(own, *trust):
@@ -179,7 +180,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
         return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=named)
 
     def pooled(some: Sequence[int]) -> PerImage:
-        models = [zero_shot, *(teachers[one].finetuned for one in some)]
+        models = [zero_shot, *(experts[one].finetuned for one in some)]
         return pooled_log_posterior(models, [own, *(trust[one] for one in some)])
 
     kept = allies(lambda some: foretold(strong, pooled(some), folds), trust)
@@ -206,10 +207,12 @@ def images_of_classes(
 ) -> Float[Tensor, " classes"]:
     """How many images each class has, by the posterior or, as far as a teacher is trusted, by held-out answers.
 
-    A class that the soft labels underrate gets its images back by the latter, since its mean lies where they are.
+    A class that the soft labels underrate gets its images back by the latter, since its mean lies where they are. But
+    not of a single class: nothing tells a discriminant where the others are.
     """
-    answered = torch.bincount(after, minlength=log_posterior.shape[1])
-    return torch.maximum(class_counts(log_posterior), trust * answered)
+    counts, answered = class_counts(log_posterior), torch.bincount(after, minlength=log_posterior.shape[1])
+    several = int(have_images(counts, len(after)).sum()) > 1
+    return torch.maximum(counts, trust * answered) if several else counts
 
 
 def expected_gain(

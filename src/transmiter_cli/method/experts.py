@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from transmiter_cli.method.discriminant import TINY
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import (
     Computed,
     PerImage,
     Rows,
     blocks_of,
+    centred,
     computed_class_logits,
     probabilities,
     softmax_of,
@@ -65,6 +67,26 @@ class Teacher(Expert):
     def only(self, rows: Tensor) -> Teacher:
         """The same teacher on some of the images."""
         return replace(self, finetuned=self.finetuned[rows.to(self.finetuned.device)], weak=self.weak.only(rows))
+
+
+def width_ratio(teacher: Expert, rows: Int[Tensor, " rows"], among: Bool[Tensor, " classes"]) -> float:
+    """The deviation of the weak model's logits among some classes, on some images, over the fine-tuned model's."""
+    said, weak = (centred(one[rows].double()[:, among]).std() for one in (teacher.finetuned, teacher.weak_logits))
+    return (weak / said.clamp_min(TINY)).item()
+
+
+def widened(teacher: Expert, rows: Int[Tensor, " rows"]) -> Expert:
+    """The answers of a teacher with logits that vary, among the classes it answers, as far as its weak twin's at least.
+
+    Cosines, and logits that were divided by a temperature or learned from noisy labels, would have less say than they
+    deserve: no softmax is sure of them, however right they are.
+    """
+    answered = torch.bincount(teacher.finetuned[rows].argmax(-1), minlength=teacher.classes) > 0
+    factor = width_ratio(teacher, rows, answered | (answered.sum() < 2))
+    if factor <= 1:
+        return teacher
+    logits = Computed((len(teacher.weak), teacher.classes), lambda chosen: factor * teacher.finetuned[chosen])
+    return Expert(logits, teacher.weak)
 
 
 def pooled_log_posterior(answers: Sequence[PerImage], reliabilities: Sequence[float]) -> Computed:

@@ -67,6 +67,11 @@ def probabilities(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows 
     return F.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
 
 
+def centred(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
+    """Rows less their means, which no softmax sees."""
+    return logits - logits.mean(-1, keepdim=True)
+
+
 def blocks_of(numbers: PerImage) -> Iterator[slice]:
     """Consecutive slices, one at least, that together cover all images, shorter for wider rows."""
     images, width = numbers.shape

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from transmiter_cli.method.discriminant import SHRINKAGE, Folds, fold_moments, held_out
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.experts import Expert
 from transmiter_cli.method.per_image import PerImage, answers, softmax_of
 
 SLACK = 0.1
@@ -51,7 +51,7 @@ class Reliabilities:
 def reliabilities(
     strong: Embeddings,
     zero_shot: PerImage,
-    teachers: Sequence[Teacher],
+    teachers: Sequence[Expert],
     folds: Folds,
 ) -> Reliabilities:
     """How often the strong model and each teacher are right.

@@ -66,6 +66,9 @@ def test_the_whole_job_on_tensors(world: World, fitted: tm.Artefact):
     assert rows["refined"].labels
     assert rows["refined"].gradients
     labelled = tm.refine(ridge, world.strong.images[:60], world.labels[:60])
+    few = replace(world.strong, images=world.strong.images[:60])
+    assert tm.refine(ridge, few, world.labels[:60]).details == labelled.details
+    assert tm.self_train(ridge, few).details == tm.self_train(ridge, few.images).details
     row = tm.evaluate(world.labels, strong=world.strong, transferred={"refined": labelled})["refined"]
     assert (row.labels, row.gradients) == (True, False)
     assert (rows["eft"].parameters, rows["ridge"].parameters) == (2000, 0)

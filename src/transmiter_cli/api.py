@@ -169,7 +169,7 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
     """The fitted adapter, if it can be transferred between these models.
 
     Raises:
-        InvalidTensorError: if a model has another vocabulary.
+        InvalidTensorError: if a model has another vocabulary, or the first is not as wide as the one that was fitted.
         ValueError: if `fitted` is no fitted adapter.
     """
     if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
@@ -178,6 +178,10 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
         if len(model.texts) != len(fitted.vocabulary):
             sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"
             raise InvalidTensorError(f"there are {sizes}.")
+    widths = [model.texts.shape[1] for model in (models[0], fitted)]
+    if widths[0] != widths[1]:
+        said = f"the weak model's embeddings have {widths[0]} numbers, those that fit saw {widths[1]}"
+        raise InvalidTensorError(f"{said}: weak comes before strong.")
     return fitted.correction
 
 
@@ -197,7 +201,7 @@ def on_strong(
 
 
 @torch.no_grad()
-def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> Artefact:
+def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Embeddings) -> Artefact:
     """Fit a transferred linear classifier to new unlabelled images by its own soft labels: no teacher, no label.
 
     The images should show all classes; it helps where those of the transfer did not. The transferred classifier counts
@@ -206,7 +210,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
 
     Args:
         transferred: what `transfer` returned, with method "discriminant" or "ridge".
-        images: the strong model's embeddings of unlabelled images.
+        images: the strong model's embeddings of unlabelled images, or the strong model on them.
 
     Raises:
         InvalidTensorError: if widths do not match, values are not finite, or there are too few different images.
@@ -216,6 +220,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
     if transferred.stage != "strong" or isinstance(correction, Adapter):
         what = f"stage {transferred.stage!r}, method {transferred.method!r}"
         raise ValueError(f"self_train needs what transfer made with 'discriminant' or 'ridge', not {what}.")
+    images = images_of(images)
     transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)
     if len(images) and len(kept := distinct(embeddings)) < len(images):
@@ -234,6 +239,11 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"]) -> 
     return replace(result, details={**transferred.details, "self_train": about})
 
 
+def images_of(given: Float[Tensor, "images width"] | Embeddings) -> Float[Tensor, "images width"]:
+    """Image embeddings, which may come with their model."""
+    return given.images if isinstance(given, Embeddings) else given
+
+
 def linear_start(transferred: Artefact) -> Linear:
     """The linear classifier that an artefact is, float64."""
     weight, bias = transferred.classifier()
@@ -242,7 +252,7 @@ def linear_start(transferred: Artefact) -> Linear:
 
 def refine(
     transferred: Artefact,
-    images: Float[Tensor, "images width"],
+    images: Float[Tensor, "images width"] | Embeddings,
     labels: Int[Tensor, " images"],
     progress: Progress | None = None,
     **options: Any,
@@ -257,7 +267,7 @@ def refine(
 
     Args:
         transferred: what `transfer` or `self_train` returned.
-        images: the strong model's embeddings of labelled images.
+        images: the strong model's embeddings of labelled images, or the strong model on them.
         labels: their class indices.
         progress: called with (epochs done, epochs in all).
         **options: fields of `RefineSettings`: epochs, learning_rate, folds, seed, ...; a linear classifier heeds
@@ -267,7 +277,7 @@ def refine(
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
         ValueError: if a setting cannot be.
     """
-    recipe = RefineSettings(**options)
+    recipe, images = RefineSettings(**options), images_of(images)
     check_labels(labels, len(images), transferred.correction.classes)
     transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)

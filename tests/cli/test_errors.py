@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -69,6 +71,28 @@ def test_a_checkpoint_of_another_architecture(cli: Cli, pictures: Path):
     strong = resolve_model("demo-strong").weights
     outcome = cli("fit", "--weak", "demo-weak", "--finetuned", strong, "--data", pictures)
     failed(outcome, 1, "does not hold weights of", "demo-weak")
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (2, 32)], ids=["classes", "width"])
+def test_a_fine_tuned_model_that_does_not_fit_is_told_of_before_images_are_encoded(
+    cli: Cli, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+):
+    monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / "empty-cache"))
+    save_file({"weight": torch.randn(shape)}, tmp_path / "head.safetensors")
+    outcome = cli(*FIT[:4], "head.safetensors", "--data", pictures)
+    failed(outcome, 1, f"shape {shape}")
+    assert "encoded" not in outcome.err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_what_the_system_refuses_says_what_mends_it(
+    cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("transmiter_cli.artefact.Artefact.save", refuse)
+    failed(cli(*FIT, "--data", pictures), 1, os.strerror(number), "Try: ", "--run", "TRANSMITER_CACHE")
 
 
 def test_a_vocabulary_smaller_than_the_classes(cli: Cli):

@@ -74,7 +74,7 @@ def test_folders_of_splits_that_are_taken_for_classes_are_warned_of(cli: Cli, tm
     said = " ".join(outcome.err.split())
     assert "Folders like 'train' are taken for classes" in said
     assert "hold images, too: more." in said
-    assert f"--data {tmp_path}/pets/train" in said
+    assert f"transmiter fit --weak demo-weak --finetuned probe --force --data {tmp_path}/pets/train" in said
 
 
 def test_logits_without_their_scale_are_warned_of(cli: Cli):
@@ -84,6 +84,17 @@ def test_logits_without_their_scale_are_warned_of(cli: Cli):
     outcome = cli(*FIT, "--finetuned", "cosines.safetensors")
     assert outcome.code == 0
     assert "If they are cosines, save them times the logit scale" in outcome.err
+
+
+def test_numbers_as_classes_are_in_the_order_of_texts_and_it_is_said(cli: Cli, tmp_path: Path):
+    for folder, name in zip(sorted(digits(tmp_path / "digits", 2).iterdir()), ("9", "10", "11"), strict=False):
+        shutil.copytree(folder, tmp_path / "numbers" / name)
+    save_file({"weight": torch.randn(3, 64), "bias": torch.zeros(3)}, tmp_path / "head.safetensors")
+    line = ("fit", "--weak", "demo-weak", "--data", tmp_path / "numbers", "--epochs", 1, "--aux-words", "characters")
+    outcome = cli(*line, "--finetuned", "head.safetensors")
+    assert outcome.code == 0, outcome.err
+    assert "numbers in the order of texts, 10, 11, 9, and the columns of" in " ".join(outcome.err.split())
+    assert "order of texts" not in cli(*line, "--finetuned", "demo-finetuned", "--force").err
 
 
 def test_classes_that_a_model_masks_are_named(cli: Cli):

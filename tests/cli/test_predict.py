@@ -72,6 +72,8 @@ def test_paths_are_read_from_stdin(run: Cli, monkeypatch: pytest.MonkeyPatch):
     files = [str(file.path) for file in open_images("demo-digits", "test").files[:2]]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join([*files, ""]).encode())))
     assert run("predict", "-").out == run("predict", *files).out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\0".join([*files, ""]).encode())))
+    assert run("predict", "-").out == run("predict", *files).out
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     outcome = run("predict", "-")
     assert outcome.code == 2
@@ -124,7 +126,10 @@ def test_it_says_once_what_it_predicts_with(run: Cli):
 
 
 def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
-    assert "Name image files or --data" in run("predict").err
+    assert "There is nothing to predict" in run("predict").err
+    both = run("predict", "a.png", "--data", "my photos")
+    assert "Name image files or --data, and not both" in both.err
+    assert "Try: transmiter predict --data 'my photos'" in both.err
     assert "no 'refined' in" in run("predict", "--data", "demo-digits", "--use", "refined").err
     file = open_images("demo-digits", "test").files[0].path
     for flags in (("--split", "test"), ("--root", "x"), ("--limit", 3)):

@@ -154,6 +154,31 @@ def test_a_training_checkpoint_with_prefixes_loads_like_plain_weights(tmp_path: 
         assert torch.equal(Encoder(with_weights(spec, tmp_path / name, name), CPU).encode_texts(texts), expected)
 
 
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "model.", "_orig_mod.", "module._orig_mod."])
+def test_what_trainers_and_compilers_put_around_weights_is_taken_away(tmp_path: Path, key: str | None, prefix: str):
+    spec = resolve_model("demo-weak")
+    state = {f"{prefix}{name}": value for name, value in load_file(spec.weights).items()}
+    state |= {"loss.temperature": torch.ones(1)} if prefix else {}
+    torch.save(state if key is None else {"epoch": 3, "optimizer": {"lr": 1.0}, key: state}, tmp_path / "epoch_3.ckpt")
+    names = ["epoch_3.ckpt"]
+    if key is None and prefix:
+        save_file(state, tmp_path / "epoch_3.safetensors")
+        names.append("epoch_3.safetensors")
+    expected = Encoder(spec, CPU).encode_texts(["the letter g"])
+    for name in names:
+        found = Encoder(with_weights(spec, tmp_path / name, name), CPU).encode_texts(["the letter g"])
+        assert torch.equal(found, expected)
+
+
+def test_of_two_models_in_one_checkpoint_none_is_chosen(tmp_path: Path):
+    spec = resolve_model("demo-weak")
+    state = {f"{prefix}{k}": v for k, v in load_file(spec.weights).items() for prefix in ("model.", "ema.")}
+    torch.save(state, tmp_path / "both.pt")
+    with pytest.raises(TransmiterError, match=r"both\.pt does not hold weights of .*demo-weak"):
+        _ = Encoder(with_weights(spec, tmp_path / "both.pt", "both"), CPU).model
+
+
 def test_encodings_are_open_clips_own():
     import open_clip
     from PIL import Image

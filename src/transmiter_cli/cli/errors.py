@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,13 @@ from transmiter_cli.errors import TransmiterError
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
+ELSEWHERE = "or name another folder: --run for results, TRANSMITER_CACHE for embeddings"
+OS_FIXES = {
+    errno.ENOSPC: f"free some space, {ELSEWHERE}",
+    errno.EDQUOT: f"free some space, {ELSEWHERE}",
+    errno.EACCES: f"change its rights, {ELSEWHERE}",
+    errno.EROFS: f"make it writable, {ELSEWHERE}",
+}
 EXPLAINED = (TransmiterError, OSError, RuntimeError)
 """What may have a reason outside this program; torch's OutOfMemoryError is a RuntimeError."""
 
@@ -27,8 +35,8 @@ def explain(error: Exception) -> tuple[str, str | None, int] | None:
             message = message[:1].upper() + message[1:]
         return message, error.fix, error.exit_code
     if isinstance(error, OSError):
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return f"{what}.", None, 1
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        return f"{what}.", OS_FIXES.get(error.errno or 0), 1
     if type(error).__name__ == "OutOfMemoryError":
         return "The device has too little memory.", "add --encode-batch 8 or --device cpu", 1
     return None

@@ -56,7 +56,7 @@ class Format(StrEnum):
 def command(
     run: RunOption,
     images: Annotated[
-        list[Path] | None, typer.Argument(help="Image files; `-` reads their paths from stdin, one a line.")
+        list[Path] | None, typer.Argument(help="Image files; `-` reads their paths from stdin, one a line or NUL.")
     ] = None,
     data: Annotated[
         str | None,
@@ -96,16 +96,20 @@ def command(
         images = paths_in(sys.stdin.buffer.read())
         if not images:
             raise UsageError("stdin holds no paths.", f"find FOLDER -name '*.jpg' | transmiter predict {STDIN}")
-    if bool(images) == (data is not None):
-        raise UsageError("Name image files or --data, and not both.", EXAMPLE)
+    from transmiter_cli.run import Run
+
+    again = f"transmiter predict{Run(run).flag}"
+    if not images and data is None:
+        raise UsageError("There is nothing to predict: name image files, or --data.", f"{again} --data FOLDER")
+    if images and data is not None:
+        raise UsageError("Name image files or --data, and not both.", f"{again} --data {shlex.quote(data)}")
     folder = next((one for one in images or [] if one.is_dir()), None)
     if folder is not None:
-        raise UsageError(f"{folder} is a folder.", f"transmiter predict --data {shlex.quote(str(folder))}")
+        raise UsageError(f"{folder} is a folder.", f"{again} --data {shlex.quote(str(folder))}")
     given = {"--root": root, "--split": split, "--limit": limit}
     if images and (flags := [flag for flag, value in given.items() if value is not None]):
         raise UsageError(f"{', '.join(flags)} says which images of --data are meant, not which image files.", EXAMPLE)
     from transmiter_cli.embedding.sources import DataSpec, ImageFile, open_images
-    from transmiter_cli.run import Run
     from transmiter_cli.workflow.predict import open_predictor
 
     files = (
@@ -129,8 +133,9 @@ def command(
 
 
 def paths_in(lines: bytes) -> list[Path]:
-    """The path on each line, empty lines left out."""
-    return [Path(os.fsdecode(line)) for line in lines.splitlines() if line.strip()]
+    """The path on each line, empty lines left out; those between NULs where there are any, as `find -print0` writes."""
+    parts = lines.split(b"\0") if b"\0" in lines else lines.splitlines()
+    return [Path(os.fsdecode(part)) for part in parts if part.strip()]
 
 
 def first(names: Sequence[str]) -> str:

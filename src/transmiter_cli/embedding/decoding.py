@@ -29,6 +29,8 @@ SPARE = 1.5
 """How many times finer than the model's input a scaled picture must still be."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+MOST_PIXELS = 250_000_000
+"""Of a picture; the largest of phones have 200 million."""
 CACHED_BLOCKS = 4
 """Blocks of 16 MB that Pillow keeps per thread in place of asking the system for each picture's memory anew."""
 
@@ -79,9 +81,9 @@ class Decoder:
                 upright = as_rgb(image)
                 return [self.preprocess(self.shown(view, upright, size)) for view in records]
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            reason = "too many pixels to be decoded safely"
+            reason = f"more than {MOST_PIXELS // 10**6} million pixels, which may be a decompression bomb"
         except Image.UnidentifiedImageError:
-            reason = "empty file" if is_empty(record) else "not an image"
+            reason = "empty file" if is_empty(record) else "not an image that Pillow reads"
         except (OSError, ValueError, SyntaxError, EOFError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return [Skipped(record.name, reason)] * len(records)
@@ -240,9 +242,14 @@ def collect(positions: Sequence[int], decoded: Sequence[Sequence[Tensor | Skippe
 @contextmanager
 def decoding_threads(workers: int, initializer: Callable[[], None] | None = None) -> Generator[ThreadPoolExecutor]:
     """Threads in which decompression bombs are errors, and Pillow keeps memory for the next picture."""
+    before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings(), cached_blocks(workers), ThreadPoolExecutor(workers, "decode", initializer) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield pool
+        Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+        try:
+            yield pool
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def usable_processors() -> int:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.hub import cached_file, first_line, missing_file
 from transmiter_cli.embedding.models import LOCAL, ModelSpec
+from transmiter_cli.embedding.pickles import unwrapped
 from transmiter_cli.embedding.towers import multiply_by_onednn, read_first_token_alone
 from transmiter_cli.errors import TransmiterError
 
@@ -84,7 +87,7 @@ class Encoder:
             # This broad, since open_clip looks for the marks of many layouts in whatever the file holds: what is no
             # checkpoint of this model fails as RuntimeError, KeyError, AttributeError, even as StopIteration.
             try:
-                open_clip.load_checkpoint(model, str(self.spec.weights), strict=True, weights_only=True)
+                load_weights(model, self.spec.weights)
             except Exception as error:
                 raise wrong_checkpoint(self.spec, error) from error
         model = model.to(self.device).eval()
@@ -166,6 +169,18 @@ class Encoder:
         return torch.autocast(self.device.type, dtype=torch.float16 if half else None, enabled=half)
 
 
+def load_weights(model: Any, path: Path) -> None:
+    """Load a checkpoint of any layout that open_clip knows, whatever a trainer or torch.compile put around it."""
+    import open_clip
+    from open_clip.convert import convert_state_dict
+
+    weights = unwrapped(path)
+    if weights is None:
+        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+    else:
+        model.load_state_dict(convert_state_dict(model, weights), strict=True)
+
+
 @contextmanager
 def quiet() -> Generator[None]:
     """Keep open_clip from warning, on the root logger, of weights that are loaded a moment later."""
@@ -200,6 +215,6 @@ def wrong_checkpoint(spec: ModelSpec, error: Exception) -> WrongCheckpointError:
     architecture = spec.architecture.removeprefix(LOCAL)
     detail = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error).strip())
     return WrongCheckpointError(
-        f"{spec.weights} does not hold weights of {architecture}: {detail[:200]}",
+        f"{spec.weights} does not hold weights of {architecture}: {shorten(detail, 200, placeholder=' ...')}",
         "pass the model that was fine-tuned as --weak",
     )

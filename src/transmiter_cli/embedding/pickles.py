@@ -1,4 +1,4 @@
-"""Pickles of torch, read without running what strangers put into them."""
+"""Checkpoints as trainers write them; pickles of torch, read without running what strangers put into them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,48 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
 
 from transmiter_cli.embedding.hub import first_line
 from transmiter_cli.errors import TransmiterError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Under which of its names a trainer's checkpoint keeps the weights, the likeliest first."""
+LANDMARK = "logit_scale"
+"""A tensor that every model of images and texts has; what stands before its name does so before all."""
+LOADED_BY_OPEN_CLIP = ("", "module.")
+
+
+def weights_in(content: dict[str, Any]) -> dict[str, Any]:
+    """The weights of a checkpoint, which may hold the trainer's own state beside them."""
+    return next((inner for name in WRAPPERS if isinstance(inner := content.get(name), dict)), content)
+
+
+def unwrapped(path: Path) -> dict[str, Tensor] | None:
+    """Weights by the model's own names, where a trainer or torch.compile put something before these; None elsewhere.
+
+    None, too, for files that are not read here, or hold several models.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                content = dict.fromkeys(file.keys())
+        else:
+            content = load_tensors(path)
+    except (TransmiterError, SafetensorError):
+        return None
+    weights = weights_in(content)
+    marks = [name for name in weights if name.rpartition(".")[2] == LANDMARK]
+    if len(marks) != 1:
+        return None
+    prefix = marks[0].removesuffix(LANDMARK)
+    if prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content):
+        return None
+    if path.suffix == ".safetensors":
+        weights = load_file(path)
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
 def load_tensors(path: Path) -> dict[str, Any]:

@@ -224,7 +224,7 @@ class CachedEncoder:
             told = f"{told} {skipped[0].name}: {skipped[0].reason}."
             if kept:
                 raise TransmiterError(told, "mend or remove them, or leave --strict out")
-            raise NoImagesError(told, "pass images that open in an image viewer")
+            raise NoImagesError(told, "pass other images, or these as JPEG or PNG files")
 
     def _embed(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> ImageEmbeddings:
         """The images' rows, all of them at once."""

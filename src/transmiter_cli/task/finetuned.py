@@ -19,7 +19,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
 from transmiter_cli.embedding.models import HUB, LOCAL, ModelSpec, resolve_model, with_weights
-from transmiter_cli.embedding.pickles import load_tensors
+from transmiter_cli.embedding.pickles import load_tensors, weights_in
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.sources.text import read_utf8
@@ -126,7 +126,9 @@ class LogitsTeacher:
             raise MissingLogitsError(
                 f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first; "
                 f"the file's own ids look like {next(iter(self.index), '')!r}.",
-                "ids are paths below fit's --data folder, or absolute",
+                "save the logits of all images"
+                if len(absent) < len(files)
+                else "ids are paths below fit's --data folder, or absolute",
             )
         return self.rows[places].float()
 
@@ -290,7 +292,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except (SafetensorError, OSError) as error:
         what = f"{path} cannot be read: {str(error).splitlines()[0]}"
         raise TransmiterError(what, "save, or download, it again") from error
-    return load_tensors(path), {}
+    return weights_in(load_tensors(path)), {}
 
 
 def is_head(names: Collection[str]) -> bool:

@@ -89,7 +89,8 @@ def finetuned_model(
     task: Task,
     run: Run,
     workspace: Workspace,
-    weak: Embeddings,
+    width: int,
+    logit_scale: float,
     probe: HeadTeacher | None = None,
     own_data: bool = True,
 ) -> Teacher:
@@ -99,11 +100,12 @@ def finetuned_model(
         task: the run's task.
         run: where a probe was kept.
         workspace: where a checkpoint's embeddings are kept.
-        weak: the zero-shot weak model.
+        width: of the zero-shot weak model's embeddings.
+        logit_scale: its s.
         probe: the probe, while it is not kept yet.
         own_data: whether it is asked about images of fit's own --data; logits in a file go by its ids.
     """
-    about = (resolve_model(task.weak), weak.images.shape[1], weak.logit_scale, task.classes, task.templates)
+    about = (resolve_model(task.weak), width, logit_scale, task.classes, task.templates)
     teachers = [
         probe or open_teacher(str(run.path / PROBE), workspace, *about)
         if name == MAKE_PROBE

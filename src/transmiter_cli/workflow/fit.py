@@ -105,7 +105,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         said = f"At least two classes are needed; there is {', '.join(map(repr, names))} alone."
         raise UsageError(said, "pass a folder of two class folders or more, or --classes FILE with all names")
     note_classes_without_images(names, labels, images, workspace)
-    warn_of_splits_among_classes(images.label_names, options.data, workspace)
+    warn_of_splits_among_classes(images.label_names, options.data, command, workspace)
     templates = choose_templates(options.template, options.templates, names, labels)
     vocabulary = build_vocabulary(
         names, auxiliary_words(options.aux_words), options.vocabulary_size, options.settings.seed
@@ -134,16 +134,22 @@ def fit_task(
 ) -> FitResult:
     """Fit an adapter for a task whose run directory is there; see `fit_run`."""
     encoder = workspace.open(resolve_model(task.weak))
+    about = (encoder.text_embeddings(vocabulary, task.templates).shape[1], encoder.facts.logit_scale)
+    model = None
+    if teachers.PROBE not in task.finetuned:
+        model = finetuned_model(task, run, workspace, *about)
+        model.heads(about[0])  # so that a file that cannot be used is told of before images are encoded
     files = with_views(images.files, options.views, options.settings.seed)
     weak = encode(encoder, replace(images, files=files), vocabulary, task.templates)
     plain = [i for i, file in enumerate(weak.images.files) if not isinstance(file, View)]
     seen = weak.part(plain) if options.views else weak
     probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in task.finetuned else None
-    model = finetuned_model(task, run, workspace, weak.embeddings, probe)
+    model = model or finetuned_model(task, run, workspace, *about, probe)
     teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
     require_answers(teacher, task)
     note_constant_columns(teacher, task, workspace)
     if teachers.has_columns_of_a_file(model) and probe is None:
+        warn_of_numbers(task, options, command, workspace)
         warn_of_mix_up(seen.embeddings, teacher[plain], task, command, workspace)
         warn_of_cosines(teacher, task, workspace)
     hint_at_few_steps(len(weak.images.files), options, workspace)
@@ -171,7 +177,9 @@ def note_classes_without_images(
         workspace.reporter.note(f"No image is labelled with {len(absent)} of {len(names)} classes: {some(absent)}.")
 
 
-def warn_of_splits_among_classes(names: Sequence[str], data: DataSpec, workspace: Workspace) -> None:
+def warn_of_splits_among_classes(
+    names: Sequence[str], data: DataSpec, command: Sequence[str], workspace: Workspace
+) -> None:
     """Say so where class folders are called as splits are: beside other folders with images, splits are none."""
     splits = [name for name in names if canonical(name) in SPLITS]
     if splits and len(splits) < len(names) and Path(data.data).expanduser().is_dir():
@@ -179,7 +187,7 @@ def warn_of_splits_among_classes(names: Sequence[str], data: DataSpec, workspace
         workspace.reporter.warn(
             f"Folders like {likely!r} are taken for classes, since other folders in {data.data} hold images, too: "
             f"{some([name for name in names if name not in splits])}. If not meant so: "
-            f"fit --force --data {shlex.quote(str(Path(data.data) / likely))}"
+            f"{again_with(command, '--data', str(Path(data.data) / likely))}"
         )
 
 
@@ -204,6 +212,18 @@ def note_constant_columns(teacher: Float[Tensor, "images classes"], task: Task, 
         )
 
 
+def warn_of_numbers(task: Task, options: FitOptions, command: Sequence[str], workspace: Workspace) -> None:
+    """Say so where class folders are numbers, whose order as texts is hardly that of a file's columns."""
+    if options.classes is None and all(map(str.isdecimal, task.labels)):
+        numbers = [int(label) for label in task.labels]
+        if numbers != sorted(numbers):
+            workspace.reporter.warn(
+                f"The classes are numbers in the order of texts, {some(task.labels)}, and the columns of "
+                f"{' and '.join(task.finetuned)} are taken to be so, too. For another order, a file with a class a "
+                f"line: {again_with(command, '--classes', 'FILE')}"
+            )
+
+
 def warn_of_mix_up(
     weak: Embeddings,
     teacher: Float[Tensor, "images classes"],
@@ -221,7 +241,7 @@ def warn_of_mix_up(
             f"{some(task.classes)}: to {task.weak}, column {some(pairs)}. Either the order is another "
             f"one, and a file of the classes in the order of the columns is the mend; or the names say little to "
             f"{task.weak}. The columns are taken in the order of the classes. For another order: "
-            f"{with_classes_of(command, 'FILE')}"
+            f"{again_with(command, '--classes', 'FILE')}"
         )
 
 
@@ -236,14 +256,10 @@ def warn_of_cosines(teacher: Float[Tensor, "images classes"], task: Task, worksp
         )
 
 
-def with_classes_of(command: Sequence[str], file: str) -> str:
-    """The line of a fit with the classes of another file, over what the fit made."""
-    kept = [
-        part
-        for before, part in pairwise(["", *command])
-        if part not in ("--force", "--classes") and before != "--classes"
-    ]
-    return shlex.join([*kept, "--force", "--classes", file])
+def again_with(command: Sequence[str], option: str, value: str) -> str:
+    """The line of a fit with another value of an option, over what the fit made."""
+    kept = [part for before, part in pairwise(["", *command]) if part not in ("--force", option) and before != option]
+    return shlex.join([*kept, "--force", option, value])
 
 
 def agreement(

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,22 @@ def test_what_cannot_be_read_is_said(tmp_path: Path):
         open_images(str(tmp_path), None)
     with pytest.raises(UsageError, match="is a file"):
         open_images(str(tmp_path / "a" / "1.png"), None)
+
+
+def test_a_class_folder_that_may_not_be_read_is_not_called_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_image(tmp_path / "a" / "1.png")
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed")  # root may read everything
+    with pytest.raises(TransmiterError, match="'closed' in") as caught:
+        open_images(str(tmp_path), None)
+    assert caught.value.fix == f"chmod u+rx {tmp_path}/closed"
+
+
+def test_images_that_pillow_may_not_decode_are_listed_so_that_it_is_said(tmp_path: Path):
+    write_image(tmp_path / "a.png")
+    for name in ("b.avif", "c.HEIC", "d.jfif", "e.txt", "f.json"):
+        (tmp_path / name).write_bytes(b"x")
+    assert names(open_images(str(tmp_path), None)) == ["a.png", "b.avif", "c.HEIC", "d.jfif"]
 
 
 def test_a_class_called_train_is_a_class(tmp_path: Path):

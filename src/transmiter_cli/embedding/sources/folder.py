@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import resources
@@ -12,7 +13,11 @@ from transmiter_cli.embedding.sources.parts import SPLITS
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
 from transmiter_cli.errors import TransmiterError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".jp2", ".avif", ".heic", ".heif"),
+)
+"""Files with these are images, also where Pillow cannot decode them: what is left out is then said."""
 BUNDLED = {"demo-digits": "digits"}
 """Data that come with the package, by name: folders of transmiter_cli/demo."""
 
@@ -72,6 +77,12 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
     by_class = {name: sorted(image_names(folder / name, f"{name}/")) for name in subfolders}
     if any(by_class.values()):
         empty = [name for name, images in by_class.items() if not images]
+        closed = next((name for name in empty if not os.access(folder / name, os.R_OK | os.X_OK)), None)
+        if closed is not None:
+            raise TransmiterError(
+                f"The class folder {closed!r} in {folder} may not be read: permission denied.",
+                f"chmod u+rx {shlex.quote(str(folder / closed))}",
+            )
         if empty:
             raise TransmiterError(
                 f"The class folder {empty[0]!r} in {folder} holds no images.",

@@ -158,7 +158,7 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
     """A row, checked; numbers serve as labels, too.
 
     Raises:
-        TransmiterError: if the path is empty, or a value is neither a text nor a number.
+        TransmiterError: if the path is empty, a value is neither a text nor a number, or it holds a NUL.
     """
     texts: dict[str, str | None] = {}
     for column in COLUMNS:
@@ -168,6 +168,8 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
                 f"The {column} in line {line} of {source} is no text, but {value!r}.", 'put it in quotes: "..."'
             )
         texts[column] = str(value).strip() or None if value is not None else None
+        if "\0" in (texts[column] or ""):
+            raise TransmiterError(f"The {column} in line {line} of {source} holds a NUL character.", "take it away")
     path, split = texts["path"], texts["split"]
     if path is None:
         raise TransmiterError(f"Line {line} of {source} has no path.", "remove the line, or name its image")

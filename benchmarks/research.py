@@ -18,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
-from beds import BAD, BEDS, FEW, HELD, NAMES, SETTINGS, Bed, has_data
+from beds import BAD, BEDS, FEW, HELD, NAMES, SETTINGS, Bed, Trial, has_data
 from curves import svg_curves
 from few_shot import SHOTS, calibration_scores, few_shot_scores
 from rules import ADAPTERS, AUTO, MAIN, RULES, SELF_TRAINED, UNSEEN, Rule, discriminant, teacher_of, zero_shot
@@ -27,6 +28,8 @@ from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
 
 Row = dict[str, list[float]]
+MASKED = "-100 in classes without images"
+RARE = "the same, two images of some"
 CHOSEN = ("real", "RN50 probe, 16 shots", "demo", "demo probe, 16 shots")
 
 
@@ -138,9 +141,16 @@ def altered(teacher: Teacher, unseen: torch.Tensor) -> dict[str, Teacher]:
     masked = teacher.finetuned.masked_fill(unseen, -100.0)
     wide = {
         said: replace(teacher, finetuned=factor * teacher.finetuned, heads=None)
-        for said, factor in (("ten times as wide", 10.0), ("a third as wide", 1 / 3))
+        for said, factor in (("ten times as wide", 10.0), ("a third as wide", 1 / 3), ("a hundredth", 1 / 100))
     }
-    return {"as they are": teacher, "-100 in classes without images": Teacher(masked, teacher.weak), **wide}
+    return {"as they are": teacher, MASKED: Teacher(masked, teacher.weak), **wide}
+
+
+def thinned(trial: Trial, images: int = 2) -> Trial:
+    """So many unlabelled images at most of every third base class, and all of the others."""
+    labels, some = trial.labels[trial.unlabelled], trial.base.nonzero().flatten()[2::3]
+    number = F.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]
+    return replace(trial, unlabelled=trial.unlabelled[~torch.isin(labels, some) | (number <= images)])
 
 
 def masks(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
@@ -151,11 +161,14 @@ def masks(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
         found: Row = {}
         for trial in (bed.trial(seed, "novel") for seed in seeds):
             found.setdefault("strong zero-shot", []).append(trial.score(zero_shot(trial))["all"])
-            for said, teacher in altered(teacher_of(trial), ~trial.base).items():
-                correction, _ = discriminant_transfer(trial.model("strong", trial.unlabelled), [teacher])
+            few = thinned(trial)
+            ways = {said: (trial, one) for said, one in altered(teacher_of(trial), ~trial.base).items()}
+            ways[RARE] = (few, altered(teacher_of(few), ~trial.base)[MASKED])
+            for said, (shown, teacher) in ways.items():
+                correction, _ = discriminant_transfer(shown.model("strong", shown.unlabelled), [teacher])
                 with torch.no_grad():
-                    logits = correction(zero_shot(trial).float(), trial.strong.images[trial.test])
-                found.setdefault(said, []).append(trial.score(logits)["all"])
+                    logits = correction(zero_shot(shown).float(), shown.strong.images[shown.test])
+                found.setdefault(said, []).append(shown.score(logits)["all"])
         cells[name] = [cell(values) for values in found.values()]
         columns = list(found)
     print_table("Masks and scales", columns, cells)

@@ -63,7 +63,9 @@ def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
 
 def test_logits_are_found_by_id_or_absolute_path(tmp_path: Path):
     rows = torch.arange(9.0).reshape(3, 3)
-    save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": json.dumps(["a/two.png", "b/x.png", "a/one.png"])})
+    save_file(
+        {"logits": rows}, tmp_path / "l.safetensors", {"ids": json.dumps(["./a/two.png", "b/x.png", "a//one.png"])}
+    )
     np.save(tmp_path / "n.npy", rows.numpy())
     (tmp_path / "n.txt").write_text("/data/a/two.png\nx.png\n/data/a/one.png\n")
     for name in ("l.safetensors", "n.npy"):
@@ -192,6 +194,7 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
         "width": ({"weight": torch.randn(3, 32)}, {}, "embeddings have 64 numbers"),
         "ids": ({"logits": torch.randn(2, 3)}, {}, "which images its rows are"),
         "classes": ({"logits": torch.randn(2, 4)}, {"ids": '["a", "b"]'}, r"shape \(2, 4\)"),
+        "turned": ({"logits": torch.randn(3, 2)}, {"ids": '["a", "b", "c"]'}, r"shape \(3, 2\)"),
         "count": ({"logits": torch.randn(2, 3)}, {"ids": '["a"]'}, "1 ids for 2 rows"),
         "bias": ({"weight": torch.randn(3, 64), "bias": torch.zeros(2)}, {}, r"bias in .* has shape \(2,\)"),
         "json": ({"logits": torch.randn(1, 3)}, {"ids": "{"}, "is no JSON"),

@@ -68,7 +68,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
             "save the state_dict alone: torch.save(model.state_dict(), PATH)",
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, LookupError) as error:  # LookupError: text, not a pickle
-        raise TransmiterError(f"{path} cannot be read as a file of torch: {first_line(error)}.") from error
+        raise TransmiterError(
+            f"{path} cannot be read as a file of torch: {first_line(error)}.",
+            "save it again: torch.save(tensors, PATH), or safetensors.torch.save_file(tensors, PATH)",
+        ) from error
     if not isinstance(content, dict):
         raise TransmiterError(
             f"{path} holds no dictionary of tensors, but {type(content).__name__}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -378,15 +379,17 @@ def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> Logi
     if rows.ndim != 2 or rows.shape[1] != classes:
         raise TransmiterError(
             f"The logits in {source} have shape {tuple(rows.shape)}; the task has {classes} classes.",
-            "save N x C logits",
+            "save the transpose, logits.T"
+            if rows.ndim == 2 and len(rows) == classes
+            else "save N x C logits, or name the columns' classes: --classes FILE",
         )
     if len(ids) != len(rows):
         raise TransmiterError(
             f"{source} has {len(ids)} ids for {len(rows)} rows of logits.", "save one id for each row"
         )
-    places = {str(name): row for row, name in enumerate(ids)}
+    places = {os.path.normpath(str(name)): row for row, name in enumerate(ids)}
     if len(places) != len(ids):
-        twice = next(name for name, count in Counter(map(str, ids)).items() if count > 1)
+        twice = next(name for name, count in Counter(os.path.normpath(str(one)) for one in ids).items() if count > 1)
         raise TransmiterError(f"{source} has the image id {twice!r} twice.", "save every image once")
     masked = rows == -torch.inf
     if bool(masked.any()) and not bool(masked.all(-1).any()):

@@ -82,17 +82,31 @@ def test_a_fine_tuned_model_that_does_not_fit_is_told_of_before_images_are_encod
     outcome = cli(*FIT[:4], "head.safetensors", "--data", pictures)
     failed(outcome, 1, f"shape {shape}")
     assert "encoded" not in outcome.err
+    beside = cli(*FIT[:4], "probe", "--finetuned", "head.safetensors", "--data", pictures)
+    failed(beside, 1, f"shape {shape}")
+    assert "encoded" not in beside.err
+
+
+def test_logits_of_other_images_are_told_of_before_images_are_encoded(
+    cli: Cli, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / "empty-cache"))
+    save_file({"logits": 9 * torch.randn(1, 2)}, tmp_path / "l.safetensors", {"ids": '["train/one/0.png"]'})
+    outcome = cli(*FIT[:4], "l.safetensors", "--data", pictures)
+    failed(outcome, 1, "no logits for 8 images, 'one/0.png' the first", "look like 'train/one/0.png'")
+    assert "encoded" not in outcome.err
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
 def test_what_the_system_refuses_says_what_mends_it(
     cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
+    def refuse(_: object, path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr("transmiter_cli.artefact.Artefact.save", refuse)
-    failed(cli(*FIT, "--data", pictures), 1, os.strerror(number), "Try: ", "--run", "TRANSMITER_CACHE")
+    fix = "Try: free some space; --run FOLDER" if number == errno.ENOSPC else "Try: ls -ld transmiter-run"
+    failed(cli(*FIT, "--data", pictures), 1, os.strerror(number), fix)
 
 
 def test_a_vocabulary_smaller_than_the_classes(cli: Cli):

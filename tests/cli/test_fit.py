@@ -78,12 +78,12 @@ def test_folders_of_splits_that_are_taken_for_classes_are_warned_of(cli: Cli, tm
 
 
 def test_logits_without_their_scale_are_warned_of(cli: Cli):
-    assert "cosines" not in cli(*FIT, "--finetuned", "probe").err
+    assert "softmax" not in cli(*FIT, "--finetuned", "probe").err
     head = load_file("transmiter-run/probe.safetensors")
     save_file({"weight": 0.01 * head["weight"], "bias": 0.01 * head["bias"]}, "cosines.safetensors")
     outcome = cli(*FIT, "--finetuned", "cosines.safetensors")
     assert outcome.code == 0
-    assert "If they are cosines, save them times the logit scale" in outcome.err
+    assert "no softmax of them is ever sure" in outcome.err
 
 
 def test_numbers_as_classes_are_in_the_order_of_texts_and_it_is_said(cli: Cli, tmp_path: Path):
@@ -93,8 +93,8 @@ def test_numbers_as_classes_are_in_the_order_of_texts_and_it_is_said(cli: Cli, t
     line = ("fit", "--weak", "demo-weak", "--data", tmp_path / "numbers", "--epochs", 1, "--aux-words", "characters")
     outcome = cli(*line, "--finetuned", "head.safetensors")
     assert outcome.code == 0, outcome.err
-    assert "numbers in the order of texts, 10, 11, 9, and the columns of" in " ".join(outcome.err.split())
-    assert "order of texts" not in cli(*line, "--finetuned", "demo-finetuned", "--force").err
+    assert "The classes are numbers, sorted as text: 10, 11, 9. The columns of" in " ".join(outcome.err.split())
+    assert "sorted as text" not in cli(*line, "--finetuned", "demo-finetuned", "--force").err
 
 
 def test_classes_that_a_model_masks_are_named(cli: Cli):

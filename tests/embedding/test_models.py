@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from tests.offline import add_to_hub
 from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.models import resolve_model, with_weights
+from transmiter_cli.embedding.pickles import load_tensors
 from transmiter_cli.errors import TransmiterError, UsageError
 
 CPU = torch.device("cpu")
@@ -169,6 +170,26 @@ def test_what_trainers_and_compilers_put_around_weights_is_taken_away(tmp_path: 
     for name in names:
         found = Encoder(with_weights(spec, tmp_path / name, name), CPU).encode_texts(["the letter g"])
         assert torch.equal(found, expected)
+
+
+def test_wrapped_weights_are_resized_as_plain_ones_are(tmp_path: Path):
+    spec, name = resolve_model("demo-weak"), "positional_embedding"
+    state = load_file(spec.weights)
+    longer = {**state, name: torch.randn(2 * len(state[name]), state[name].shape[1])}
+    torch.save(longer, tmp_path / "plain.pt")
+    torch.save({"model": {f"_orig_mod.{key}": value for key, value in longer.items()}}, tmp_path / "wrapped.pt")
+    plain, wrapped = (
+        Encoder(with_weights(spec, tmp_path / f"{one}.pt", one), CPU).model.state_dict()[name]
+        for one in ("plain", "wrapped")
+    )
+    assert plain.shape == state[name].shape
+    assert torch.equal(plain, wrapped)
+
+
+def test_names_that_are_none_are_refused(tmp_path: Path):
+    torch.save({"model": {0: torch.ones(1)}}, tmp_path / "numbers.pt")
+    with pytest.raises(TransmiterError, match="holds no tensors by name: 0 is none"):
+        load_tensors(tmp_path / "numbers.pt")
 
 
 def test_of_two_models_in_one_checkpoint_none_is_chosen(tmp_path: Path):

@@ -48,7 +48,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated.jpg": (truncated, "truncated"),
     "zero.png": (lambda path: path.touch(), "empty file"),
     "text.jpg": (lambda path: path.write_text("hello"), "not an image"),
-    "bomb.png": (lambda path: Image.new("1", (20_000, 20_000)).save(path), "250 million pixels"),
+    "bomb.png": (lambda path: Image.new("1", (20_000, 20_000)).save(path), "178 million pixels"),
     "loop.png": (lambda path: path.symlink_to(path.name), ""),
     "dangling.png": (lambda path: path.symlink_to("absent.png"), ""),
 }
@@ -104,7 +104,7 @@ def test_an_unreadable_image_is_skipped(folder: Path, tmp_path: Path):
 def test_the_command_line_lists_them_and_strict_fails(cli: Cli, folder: Path):  # noqa: F811
     lenient = cli("embed", "--model", "demo-weak", "--data", folder, "--out", "rows.safetensors")
     assert lenient.code == 0, lenient.err
-    assert "bomb.png: more than 250 million pixels" in lenient.err
+    assert "bomb.png: more than 178 million pixels" in lenient.err
     strict = cli("embed", "--model", "demo-weak", "--data", folder, "--strict")
     assert strict.code == 1
     assert "cannot be decoded; the first is" in strict.err

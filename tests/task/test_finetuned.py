@@ -93,7 +93,16 @@ def test_cosines_get_the_logit_scale_and_it_is_said(tmp_path: Path):
     save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
     found = opened(tmp_path / "c.safetensors", tmp_path, reporter := ListReporter()).logits(FILES, IMAGES)
     torch.testing.assert_close(found, 10.0 * rows)
-    assert "taken for cosines, and multiplied with 10, the logit scale of demo-weak" in reporter.warnings[0]
+    assert "taken for cosines, and multiplied with 10, the logit scale of demo-weak." in reporter.warnings[0]
+
+
+def test_masked_classes_do_not_hide_cosines_and_whole_numbers_are_logits(tmp_path: Path):
+    rows = torch.tensor([[0.9, 0.3, -100.0], [0.1, 0.8, -100.0]])
+    save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    torch.testing.assert_close(opened(tmp_path / "c.safetensors", tmp_path).logits(FILES, IMAGES), 10.0 * rows)
+    whole = torch.tensor([[3, 0, -2], [1, 5, 0]])
+    save_file({"logits": whole}, tmp_path / "w.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    assert torch.equal(opened(tmp_path / "w.safetensors", tmp_path).logits(FILES, IMAGES), whole.float())
 
 
 def test_logits_whose_rows_sum_to_one_are_no_probabilities(tmp_path: Path):
@@ -104,8 +113,9 @@ def test_logits_whose_rows_sum_to_one_are_no_probabilities(tmp_path: Path):
     assert not reporter.notes + reporter.warnings
 
 
-def test_classes_masked_by_minus_infinity_get_the_lowest_logit(tmp_path: Path):
-    rows = torch.tensor([[2.0, -3.0, -torch.inf], [1.0, 0.5, -torch.inf]])
+@pytest.mark.parametrize("mask", [-torch.inf, torch.finfo(torch.float32).min])
+def test_classes_masked_by_minus_infinity_get_the_lowest_logit(tmp_path: Path, mask: float):
+    rows = torch.tensor([[2.0, -3.0, mask], [1.0, 0.5, mask]])
     save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
     found = opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)
     assert torch.equal(found, torch.tensor([[2.0, -3.0, -3.0], [1.0, 0.5, -3.0]]))
@@ -200,6 +210,11 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
         "json": ({"logits": torch.randn(1, 3)}, {"ids": "{"}, "is no JSON"),
         "twice": ({"logits": torch.randn(2, 3)}, {"ids": '["a", "a"]'}, "has the image id .a. twice"),
         "nan": ({"logits": torch.full((2, 3), torch.nan)}, {"ids": '["a", "b"]'}, "NaN"),
+        "nan in row 1": (
+            {"logits": torch.tensor([[1.0, -torch.inf, 0.0], [1.0, torch.nan, 0.0]])},
+            {"ids": '["a", "b"]'},
+            "first in row 1",
+        ),
         "mask": ({"logits": torch.full((2, 3), -torch.inf)}, {"ids": '["a", "b"]'}, "infinite"),
     }
     for name, (tensors, metadata, said) in cases.items():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
+from pathlib import Path
 
 from rich.text import Text
 
@@ -16,13 +18,6 @@ from transmiter_cli.errors import TransmiterError
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
-ELSEWHERE = "or name another folder: --run for results, TRANSMITER_CACHE for embeddings"
-OS_FIXES = {
-    errno.ENOSPC: f"free some space, {ELSEWHERE}",
-    errno.EDQUOT: f"free some space, {ELSEWHERE}",
-    errno.EACCES: f"change its rights, {ELSEWHERE}",
-    errno.EROFS: f"make it writable, {ELSEWHERE}",
-}
 EXPLAINED = (TransmiterError, OSError, RuntimeError)
 """What may have a reason outside this program; torch's OutOfMemoryError is a RuntimeError."""
 
@@ -36,9 +31,19 @@ def explain(error: Exception) -> tuple[str, str | None, int] | None:
         return message, error.fix, error.exit_code
     if isinstance(error, OSError):
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-        return f"{what}.", OS_FIXES.get(error.errno or 0), 1
+        return f"{what}.", os_fix(error), 1
     if type(error).__name__ == "OutOfMemoryError":
         return "The device has too little memory.", "add --encode-batch 8 or --device cpu", 1
+    return None
+
+
+def os_fix(error: OSError) -> str | None:
+    """What mends an error of the operating system, if a few words can say it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space; --run FOLDER and TRANSMITER_CACHE put results and embeddings on another disk"
+    if error.errno in (errno.EACCES, errno.EROFS) and error.filename:
+        path = Path(os.fsdecode(error.filename))
+        return f"ls -ld {shlex.quote(str(path if path.exists() else path.parent))}"
     return None
 
 

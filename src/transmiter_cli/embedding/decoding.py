@@ -29,8 +29,6 @@ SPARE = 1.5
 """How many times finer than the model's input a scaled picture must still be."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
-MOST_PIXELS = 250_000_000
-"""Of a picture; the largest of phones have 200 million."""
 CACHED_BLOCKS = 4
 """Blocks of 16 MB that Pillow keeps per thread in place of asking the system for each picture's memory anew."""
 
@@ -80,8 +78,9 @@ class Decoder:
                 ImageOps.exif_transpose(image, in_place=True)
                 upright = as_rgb(image)
                 return [self.preprocess(self.shown(view, upright, size)) for view in records]
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            reason = f"more than {MOST_PIXELS // 10**6} million pixels, which may be a decompression bomb"
+        except Image.DecompressionBombError:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+            reason = f"more than {most} million pixels, which may be a decompression bomb"
         except Image.UnidentifiedImageError:
             reason = "empty file" if is_empty(record) else "not an image that Pillow reads"
         except (OSError, ValueError, SyntaxError, EOFError) as error:
@@ -241,15 +240,10 @@ def collect(positions: Sequence[int], decoded: Sequence[Sequence[Tensor | Skippe
 
 @contextmanager
 def decoding_threads(workers: int, initializer: Callable[[], None] | None = None) -> Generator[ThreadPoolExecutor]:
-    """Threads in which decompression bombs are errors, and Pillow keeps memory for the next picture."""
-    before = Image.MAX_IMAGE_PIXELS
+    """Threads in which large photographs are no reason to warn, and Pillow keeps memory for the next picture."""
     with warnings.catch_warnings(), cached_blocks(workers), ThreadPoolExecutor(workers, "decode", initializer) as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.MAX_IMAGE_PIXELS = MOST_PIXELS
-        try:
-            yield pool
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield pool
 
 
 def usable_processors() -> int:

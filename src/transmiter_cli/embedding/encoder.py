@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any, Literal
 
@@ -172,13 +173,13 @@ class Encoder:
 def load_weights(model: Any, path: Path) -> None:
     """Load a checkpoint of any layout that open_clip knows, whatever a trainer or torch.compile put around it."""
     import open_clip
-    from open_clip.convert import convert_state_dict
 
-    weights = unwrapped(path)
-    if weights is None:
+    with TemporaryDirectory() as folder:
+        weights = unwrapped(path)
+        if weights is not None:  # open_clip converts, resizes and completes what it reads from a file alone
+            path = Path(folder) / "weights.pt"
+            torch.save(weights, path)
         open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
-    else:
-        model.load_state_dict(convert_state_dict(model, weights), strict=True)
 
 
 @contextmanager
@@ -216,5 +217,5 @@ def wrong_checkpoint(spec: ModelSpec, error: Exception) -> WrongCheckpointError:
     detail = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error).strip())
     return WrongCheckpointError(
         f"{spec.weights} does not hold weights of {architecture}: {shorten(detail, 200, placeholder=' ...')}",
-        "pass the model that was fine-tuned as --weak",
+        "pass the model that was fine-tuned as --weak, or save it alone: torch.save(model.state_dict(), PATH)",
     )

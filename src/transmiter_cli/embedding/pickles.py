@@ -19,11 +19,12 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 LANDMARK = "logit_scale"
 """A tensor that every model of images and texts has; what stands before its name does so before all."""
 LOADED_BY_OPEN_CLIP = ("", "module.")
+"""What may stand before the names in files that open_clip loads as they are, under the first of WRAPPERS or none."""
 
 
 def weights_in(content: dict[str, Any]) -> dict[str, Any]:
     """The weights of a checkpoint, which may hold the trainer's own state beside them."""
-    return next((inner for name in WRAPPERS if isinstance(inner := content.get(name), dict)), content)
+    return next((inner for name in WRAPPERS if isinstance(inner := content.get(name), dict) and inner), content)
 
 
 def unwrapped(path: Path) -> dict[str, Tensor] | None:
@@ -76,5 +77,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise TransmiterError(
             f"{path} holds no dictionary of tensors, but {type(content).__name__}.",
             "torch.save(model.state_dict(), PATH)",
+        )
+    strange = next((name for name in (*content, *weights_in(content)) if not isinstance(name, str)), None)
+    if strange is not None:
+        raise TransmiterError(
+            f"{path} holds no tensors by name: {strange!r} is none.", "torch.save(model.state_dict(), PATH)"
         )
     return content

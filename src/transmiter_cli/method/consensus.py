@@ -193,6 +193,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     after = answers(held_out(strong, moments, texts, folds, [chosen.shrinkage])[0])
     counts = images_of_classes(log_posterior, after, max(trust))
     seen = have_images(counts, len(strong))
+    # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.
     carried = carry(strong, own, teachers, trust, log_posterior, seen)
     merged = merge(strong, carried, posterior, chosen, counts, trust=min(max(trust) / max(own, TINY), 1.0))
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))

@@ -107,7 +107,7 @@ class Folds:
 
     Attributes:
         rows: of each part.
-        grams: X'X of each part, float64, which all soft labels share.
+        grams: X'X of each part, float64, with its share of a prior; all soft labels have them in common.
     """
 
     rows: Sequence[Int[Tensor, " _"]]

@@ -69,7 +69,7 @@ class Teacher(Expert):
         return replace(self, finetuned=self.finetuned[rows.to(self.finetuned.device)], weak=self.weak.only(rows))
 
 
-def width_ratio(teacher: Expert, rows: Int[Tensor, " rows"], among: Bool[Tensor, " classes"]) -> float:
+def deviation_ratio(teacher: Expert, rows: Int[Tensor, " rows"], among: Bool[Tensor, " classes"]) -> float:
     """The deviation of the weak model's logits among some classes, on some images, over the fine-tuned model's."""
     said, weak = (centred(one[rows].double()[:, among]).std() for one in (teacher.finetuned, teacher.weak_logits))
     return (weak / said.clamp_min(TINY)).item()
@@ -82,7 +82,7 @@ def widened(teacher: Expert, rows: Int[Tensor, " rows"]) -> Expert:
     deserve: no softmax is sure of them, however right they are.
     """
     answered = torch.bincount(teacher.finetuned[rows].argmax(-1), minlength=teacher.classes) > 0
-    factor = width_ratio(teacher, rows, answered | (answered.sum() < 2))
+    factor = deviation_ratio(teacher, rows, answered | (answered.sum() < 2))
     if factor <= 1:
         return teacher
     logits = Computed((len(teacher.weak), teacher.classes), lambda chosen: factor * teacher.finetuned[chosen])

@@ -36,7 +36,7 @@ from torch import Tensor
 from transmiter_cli.method.basis import centred_texts
 from transmiter_cli.method.discriminant import NUMBERS, TINY, Linear
 from transmiter_cli.method.embeddings import Embeddings, block_rows
-from transmiter_cli.method.experts import Expert, width_ratio
+from transmiter_cli.method.experts import Expert, deviation_ratio
 from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred
 from transmiter_cli.method.ridge import solve_ridge
 
@@ -281,7 +281,7 @@ def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor
     told = seen & (torch.bincount(said.argmax(-1), minlength=len(seen)) > 0)
     told = told if bool(told.any()) else seen
     varied = told | (told.sum() < 2)  # a single class does not vary: all of them tell the scale
-    ratio = width_ratio(teacher, rows, varied)
+    ratio = deviation_ratio(teacher, rows, varied)
     factor = min(ratio, max(LEAST_WIDTH * ratio, 1.0))
     gap = max((one.amax(-1) - one.amin(-1)).max().item() for one in (factor * said[:, told], weak))
 

@@ -27,7 +27,7 @@ from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.embedding.views import View
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.method.embeddings import require_finite
+from transmiter_cli.method.embeddings import LARGEST, require_finite
 from transmiter_cli.reporter import Reporter
 
 PROBE = "probe"
@@ -61,6 +61,10 @@ class Teacher(Protocol):
         """What its logits are products with, scale included; None if unknown, or not of `width` numbers per class."""
         ...
 
+    def check(self, files: Sequence[ImageRecord]) -> None:
+        """Raise TransmiterError if it cannot answer for any of the images; none is encoded for that."""
+        ...
+
 
 @dataclass(frozen=True)
 class CheckpointTeacher:
@@ -82,6 +86,10 @@ class CheckpointTeacher:
         weight = self.weight()
         return weight if weight.shape[1] == width else None
 
+    def check(self, files: Sequence[ImageRecord]) -> None:
+        """See Teacher: its weights must be those of the architecture."""
+        self.weight()
+
     def weight(self) -> Float[Tensor, "classes width"]:
         """Its class embeddings times its logit scale."""
         return self.encoder.facts.logit_scale * self.encoder.text_embeddings(self.class_names, self.templates)
@@ -102,6 +110,9 @@ class HeadTeacher:
         """See Teacher."""
         return self.weight if self.weight.shape[1] == width else None
 
+    def check(self, files: Sequence[ImageRecord]) -> None:
+        """See Teacher: it answers for whatever the weak model encodes."""
+
 
 @dataclass(frozen=True)
 class LogitsTeacher:
@@ -121,21 +132,32 @@ class LogitsTeacher:
         """See Teacher; raises TransmiterError if an image has no logits, and views never have any."""
         if any(isinstance(file, View) for file in files):
             raise TransmiterError(f"{self.source} has logits of whole images, and none of views.", "leave --views out")
-        places = [self.index.get(file.name, self.index.get(file.id, -1) if self.own_data else -1) for file in files]
+        places = self.places(files)
         absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
         if absent:
-            raise MissingLogitsError(
-                f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first; "
-                f"the file's own ids look like {next(iter(self.index), '')!r}.",
-                "save the logits of all images"
-                if len(absent) < len(files)
-                else "ids are paths below fit's --data folder, or absolute",
-            )
+            raise self.missing(absent, "save the logits of all images")
         return self.rows[places].float()
 
     def heads(self, width: int) -> None:
         """See Teacher."""
         return None
+
+    def check(self, files: Sequence[ImageRecord]) -> None:
+        """See Teacher: some of the images must be among its own."""
+        if max(self.places(files), default=0) < 0:
+            raise self.missing([file.id for file in files], "ids are paths below fit's --data folder, or absolute")
+
+    def places(self, files: Sequence[ImageRecord]) -> list[int]:
+        """The row of each image; -1 for those without."""
+        return [self.index.get(file.name, self.index.get(file.id, -1) if self.own_data else -1) for file in files]
+
+    def missing(self, absent: Sequence[str], fix: str) -> MissingLogitsError:
+        """The error for images without logits."""
+        return MissingLogitsError(
+            f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first; "
+            f"the file's own ids look like {next(iter(self.index), '')!r}.",
+            fix,
+        )
 
 
 @dataclass(frozen=True)
@@ -156,6 +178,11 @@ class MeanTeacher:
         """See Teacher."""
         known = [weight for teacher in self.teachers if (weight := teacher.heads(width)) is not None]
         return torch.stack(known).mean(0) if len(known) == len(self.teachers) else None
+
+    def check(self, files: Sequence[ImageRecord]) -> None:
+        """See Teacher."""
+        for teacher in self.teachers:
+            teacher.check(files)
 
 
 def has_columns_of_a_file(teacher: Teacher) -> bool:
@@ -370,7 +397,7 @@ def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
 
 
 def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> LogitsTeacher:
-    """Logits with the ids of their rows; those of classes masked by -inf become the lowest of all others."""
+    """Logits with the ids of their rows; those of classes masked by -inf, or so, become the lowest of all others."""
     if not isinstance(ids, list):
         raise TransmiterError(
             f'{source} does not say which images its rows are: the metadata key "ids" is missing, or no JSON list.',
@@ -391,10 +418,12 @@ def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> Logi
     if len(places) != len(ids):
         twice = next(name for name, count in Counter(os.path.normpath(str(one)) for one in ids).items() if count > 1)
         raise TransmiterError(f"{source} has the image id {twice!r} twice.", "save every image once")
-    masked = rows == -torch.inf
-    if bool(masked.any()) and not bool(masked.all(-1).any()):
+    rows = rows if rows.is_floating_point() or rows.is_complex() else rows.float()
+    masked = (rows < -LARGEST) if rows.is_floating_point() else torch.zeros_like(rows, dtype=torch.bool)
+    masked &= ~masked.all(-1, keepdim=True)
+    require_finite(f"the logits in {source}", rows.masked_fill(masked, 0.0))
+    if bool(masked.any()):
         rows = rows.masked_fill(masked, rows[~masked].min().item())
-    require_finite(f"the logits in {source}", rows)
     return LogitsTeacher(source, rows, places)
 
 
@@ -404,15 +433,15 @@ def as_logits(teacher: LogitsTeacher, weak: str, logit_scale: float, reporter: R
     The logarithms of a softmax's probabilities are its logits, up to a constant of each row. Cosines get the weak
     model's logit scale.
     """
-    rows = teacher.rows
-    if bool((rows.abs() > 1 + ROUNDING).any()):
+    rows = teacher.rows.float()
+    told = (rows != rows[:1]).any(0)  # other classes may be masked by any number
+    if not bool(told.any()) or bool((rows[:, told].abs() > 1 + ROUNDING).any()):
         return teacher
-    rows = rows.float()
     if bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() <= ROUNDING).all()):
         reporter.note(f"The logits in {teacher.source} are probabilities: their logarithms are taken.")
         return replace(teacher, rows=rows.clamp_min(LEAST_PROBABILITY).log())
     reporter.warn(
-        f"All logits in {teacher.source} lie between -1 and 1: they are taken for cosines, and multiplied with "
-        f"{logit_scale:.4g}, the logit scale of {weak}."
+        f"The logits in {teacher.source} lie between -1 and 1: they are taken for cosines, and multiplied with "
+        f"{logit_scale:.4g}, the logit scale of {weak}. If they come out of a sigmoid, save what goes into it."
     )
     return replace(teacher, rows=logit_scale * rows)

@@ -21,7 +21,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import FITTED, PROBE, ROWS, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import HeadTeacher, LogitsTeacher, Teacher, mean_teacher, open_teacher
+from transmiter_cli.task.finetuned import LogitsTeacher, Teacher, mean_teacher, open_teacher
 
 Options = TypeVar("Options")
 Rest = ParamSpec("Rest")
@@ -89,9 +89,7 @@ def finetuned_model(
     task: Task,
     run: Run,
     workspace: Workspace,
-    width: int,
-    logit_scale: float,
-    probe: HeadTeacher | None = None,
+    weak: Embeddings,
     own_data: bool = True,
 ) -> Teacher:
     """The fine-tuned weak models of a run; the mean of several.
@@ -100,20 +98,28 @@ def finetuned_model(
         task: the run's task.
         run: where a probe was kept.
         workspace: where a checkpoint's embeddings are kept.
-        width: of the zero-shot weak model's embeddings.
-        logit_scale: its s.
-        probe: the probe, while it is not kept yet.
+        weak: the zero-shot weak model.
         own_data: whether it is asked about images of fit's own --data; logits in a file go by its ids.
     """
-    about = (resolve_model(task.weak), width, logit_scale, task.classes, task.templates)
-    teachers = [
-        probe or open_teacher(str(run.path / PROBE), workspace, *about)
-        if name == MAKE_PROBE
-        else open_teacher(name, workspace, *about)
-        for name in task.finetuned
-    ]
+    width, scale = weak.images.shape[1], weak.logit_scale
+    teachers = [open_finetuned(name, task, run, workspace, width, scale) for name in task.finetuned]
     teachers = [replace(one, own_data=own_data) if isinstance(one, LogitsTeacher) else one for one in teachers]
     return mean_teacher(teachers)
+
+
+def open_finetuned(name: str, task: Task, run: Run, workspace: Workspace, width: int, logit_scale: float) -> Teacher:
+    """One of the fine-tuned weak models of a run.
+
+    Args:
+        name: as the task has it; "probe" for the one that was kept.
+        task: the run's task.
+        run: where a probe was kept.
+        workspace: where a checkpoint's embeddings are kept.
+        width: of the zero-shot weak model's embeddings.
+        logit_scale: its s.
+    """
+    given = str(run.path / PROBE) if name == MAKE_PROBE else name
+    return open_teacher(given, workspace, resolve_model(task.weak), width, logit_scale, task.classes, task.templates)
 
 
 def finetuned_logits(model: Teacher, files: Sequence[ImageRecord], weak: Embeddings) -> Float[Tensor, "images classes"]:

@@ -309,7 +309,7 @@ def optional_logits(
 ) -> Float[Tensor, "images classes"] | None:
     """The fine-tuned weak model's logits; None where its file has gone, or was logits that lack these images."""
     try:
-        model = finetuned_model(task, run, workspace, weak.images.shape[1], weak.logit_scale, own_data=own_data)
+        model = finetuned_model(task, run, workspace, weak, own_data)
         return finetuned_logits(model, files, weak)
     except (MissingLogitsError, UsageError) as error:
         workspace.reporter.warn(f"{error} The rows weak_finetuned and eft are left out.")

@@ -33,7 +33,7 @@ from transmiter_cli.run import FITTED, PROBE, Run, Task
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
-from transmiter_cli.workflow.common import EncodedImages, alone, encode, finetuned_logits, finetuned_model, signed
+from transmiter_cli.workflow.common import EncodedImages, alone, encode, finetuned_logits, open_finetuned, signed
 from transmiter_cli.workflow.overlap import fingerprints, remember_fit
 from transmiter_cli.workflow.removal import removal
 
@@ -134,22 +134,31 @@ def fit_task(
 ) -> FitResult:
     """Fit an adapter for a task whose run directory is there; see `fit_run`."""
     encoder = workspace.open(resolve_model(task.weak))
-    about = (encoder.text_embeddings(vocabulary, task.templates).shape[1], encoder.facts.logit_scale)
-    model = None
-    if teachers.PROBE not in task.finetuned:
-        model = finetuned_model(task, run, workspace, *about)
-        model.heads(about[0])  # so that a file that cannot be used is told of before images are encoded
+    if teachers.PROBE in task.finetuned:
+        require_labels(images)
+    width = encoder.text_embeddings(vocabulary, task.templates).shape[1]
+    given: dict[str, teachers.Teacher] = {
+        name: open_finetuned(name, task, run, workspace, width, encoder.facts.logit_scale)
+        for name in task.finetuned
+        if name != teachers.PROBE
+    }
+    for teacher_of_file in given.values():  # before images are encoded, which may take hours
+        teacher_of_file.check(images.files)
+    columns = any(map(teachers.has_columns_of_a_file, given.values()))
+    if columns:
+        warn_of_numbers(task, options, command, workspace)
     files = with_views(images.files, options.views, options.settings.seed)
     weak = encode(encoder, replace(images, files=files), vocabulary, task.templates)
     plain = [i for i, file in enumerate(weak.images.files) if not isinstance(file, View)]
     seen = weak.part(plain) if options.views else weak
     probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in task.finetuned else None
-    model = model or finetuned_model(task, run, workspace, *about, probe)
+    if probe is not None:
+        given[teachers.PROBE] = probe
+    model = teachers.mean_teacher([given[name] for name in task.finetuned])
     teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
     require_answers(teacher, task)
     note_constant_columns(teacher, task, workspace)
-    if teachers.has_columns_of_a_file(model) and probe is None:
-        warn_of_numbers(task, options, command, workspace)
+    if columns and probe is None:
         warn_of_mix_up(seen.embeddings, teacher[plain], task, command, workspace)
         warn_of_cosines(teacher, task, workspace)
     hint_at_few_steps(len(weak.images.files), options, workspace)
@@ -218,8 +227,8 @@ def warn_of_numbers(task: Task, options: FitOptions, command: Sequence[str], wor
         numbers = [int(label) for label in task.labels]
         if numbers != sorted(numbers):
             workspace.reporter.warn(
-                f"The classes are numbers in the order of texts, {some(task.labels)}, and the columns of "
-                f"{' and '.join(task.finetuned)} are taken to be so, too. For another order, a file with a class a "
+                f"The classes are numbers, sorted as text: {some(task.labels)}. The columns of "
+                f"{' and '.join(task.finetuned)} are taken to be in this order. For another, a file with a class a "
                 f"line: {again_with(command, '--classes', 'FILE')}"
             )
 
@@ -250,9 +259,9 @@ def warn_of_cosines(teacher: Float[Tensor, "images classes"], task: Task, worksp
     spread = (teacher.amax(-1) - teacher.amin(-1)).max().item()
     if spread <= COSINES:
         workspace.reporter.warn(
-            f"The logits of {' and '.join(task.finetuned)} differ by {spread:.2g} at most. If they are cosines, save "
-            "them times the logit scale (100 for most CLIP models); if they come out of a sigmoid, what goes into it. "
-            "Then fit again: a model that is never sure looks useless."
+            f"The logits of {' and '.join(task.finetuned)} differ by {spread:.2g} at most, so that no softmax of them "
+            "is ever sure. Save what goes into the softmax, the logit scale included (100 for most CLIP models), and "
+            "fit again: the adapter learns next to nothing of such logits."
         )
 
 
@@ -293,13 +302,13 @@ def hint_at_few_steps(rows: int, options: FitOptions, workspace: Workspace) -> N
     )
 
 
-def make_probe(weak: EncodedImages, task: Task, seed: int) -> teachers.HeadTeacher:
-    """The linear probe of `--finetuned probe`, trained on the labelled images.
-
-    Raises:
-        UsageError: if the images have no labels.
-    """
-    if not weak.images.labelled:
+def require_labels(images: ImageSet) -> None:
+    """Raise UsageError if the images of `--finetuned probe` have no labels."""
+    if not images.labelled:
         raise UsageError("--finetuned probe needs labelled images, but these have no labels.", "--finetuned FILE")
+
+
+def make_probe(weak: EncodedImages, task: Task, seed: int) -> teachers.HeadTeacher:
+    """The linear probe of `--finetuned probe`, trained on the labelled images."""
     labels = torch.tensor(weak.images.labels(task.label_names), device=weak.embeddings.images.device)
     return teachers.HeadTeacher(linear_probe(weak.embeddings, labels, len(task.classes), seed).cpu())

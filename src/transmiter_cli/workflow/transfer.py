@@ -236,10 +236,9 @@ def solve(
 
 def teacher_of(run: Run, task: Task, workspace: Workspace, weak: EncodedImages, own_data: bool = True) -> Teacher:
     """The fine-tuned model of a run and its weak twin on images."""
-    width = weak.embeddings.images.shape[1]
-    model = finetuned_model(task, run, workspace, width, weak.embeddings.logit_scale, own_data=own_data)
+    model = finetuned_model(task, run, workspace, weak.embeddings, own_data)
     logits = finetuned_logits(model, weak.images.files, weak.embeddings)
-    heads = model.heads(width)
+    heads = model.heads(weak.embeddings.images.shape[1])
     return Teacher(logits, weak.embeddings, None if heads is None else heads.to(logits.device))
 
 

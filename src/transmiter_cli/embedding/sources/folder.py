@@ -77,12 +77,7 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
     by_class = {name: sorted(image_names(folder / name, f"{name}/")) for name in subfolders}
     if any(by_class.values()):
         empty = [name for name, images in by_class.items() if not images]
-        closed = next((name for name in empty if not os.access(folder / name, os.R_OK | os.X_OK)), None)
-        if closed is not None:
-            raise TransmiterError(
-                f"The class folder {closed!r} in {folder} may not be read: permission denied.",
-                f"chmod u+rx {shlex.quote(str(folder / closed))}",
-            )
+        refuse_closed(folder, empty)
         if empty:
             raise TransmiterError(
                 f"The class folder {empty[0]!r} in {folder} holds no images.",
@@ -93,12 +88,23 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
     with os.scandir(folder) as entries:
         flat = sorted(entry.name for entry in entries if is_image(entry))
     if not flat:
+        refuse_closed(folder, subfolders)
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise TransmiterError(
             f"{data} holds no images: nothing in {folder} ends in {suffixes}.",
             "pass --data with a folder of images, or one that has a folder of images for each class",
         )
     return [(name, None) for name in flat], ()
+
+
+def refuse_closed(folder: Path, subfolders: Sequence[str]) -> None:
+    """Raise TransmiterError if one of the folders may not be read, and only seems to hold no images."""
+    for name in subfolders:
+        if not os.access(folder / name, os.R_OK | os.X_OK):
+            raise TransmiterError(
+                f"The class folder {name!r} in {folder} may not be read: permission denied.",
+                f"chmod u+rx {shlex.quote(str(folder / name))}",
+            )
 
 
 def refuse_repeated(folder: Path, subfolders: Sequence[str]) -> None:

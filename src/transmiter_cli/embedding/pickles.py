@@ -22,7 +22,7 @@ LOADED_BY_OPEN_CLIP = ("", "module.")
 """What may stand before the names in files that open_clip loads as they are, under the first of WRAPPERS or none."""
 
 
-def weights_in(content: dict[str, Any]) -> dict[str, Any]:
+def weights_in(content: dict[Any, Any]) -> dict[Any, Any]:
     """The weights of a checkpoint, which may hold the trainer's own state beside them."""
     return next((inner for name in WRAPPERS if isinstance(inner := content.get(name), dict) and inner), content)
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -204,17 +205,21 @@ def test_an_interrupt_exits_with_130_and_keeps_what_was_encoded(environment: dic
         "--epochs",
         "100000",
     ]
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where tests run in the background, it is ignored
     with subprocess.Popen(
-        [str(COMMAND), *line], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        [str(COMMAND), *line], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard
     ) as process:
         assert process.stderr is not None
-        for message in process.stderr:
-            if message.startswith("demo-finetuned: "):
-                break
-        time.sleep(2)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-        assert "Interrupted. What was encoded is kept" in process.stderr.read()
+        try:
+            for message in process.stderr:
+                if message.startswith("demo-finetuned: "):
+                    break
+            time.sleep(2)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+            assert "Interrupted. What was encoded is kept" in process.stderr.read()
+        finally:
+            process.kill()
     assert list(Path(environment["TRANSMITER_CACHE"]).rglob("images/*.safetensors"))
     assert not (tmp_path / "transmiter-run/weak.safetensors").exists()
 

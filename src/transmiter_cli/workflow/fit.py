@@ -20,7 +20,7 @@ from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.sources.parts import SPLITS, canonical
 from transmiter_cli.embedding.views import View, with_views
-from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.distillation import FitSettings
@@ -134,16 +134,7 @@ def fit_task(
 ) -> FitResult:
     """Fit an adapter for a task whose run directory is there; see `fit_run`."""
     encoder = workspace.open(resolve_model(task.weak))
-    if teachers.PROBE in task.finetuned:
-        require_labels(images)
-    width = encoder.text_embeddings(vocabulary, task.templates).shape[1]
-    given: dict[str, teachers.Teacher] = {
-        name: open_finetuned(name, task, run, workspace, width, encoder.facts.logit_scale)
-        for name in task.finetuned
-        if name != teachers.PROBE
-    }
-    for teacher_of_file in given.values():  # before images are encoded, which may take hours
-        teacher_of_file.check(images.files)
+    given = open_given(task, images, run, workspace, encoder, vocabulary)
     columns = any(map(teachers.has_columns_of_a_file, given.values()))
     if columns:
         warn_of_numbers(task, options, command, workspace)
@@ -174,6 +165,28 @@ def fit_task(
     artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused
     agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)
     return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))
+
+
+def open_given(
+    task: Task, images: ImageSet, run: Run, workspace: Workspace, encoder: CachedEncoder, vocabulary: Sequence[str]
+) -> dict[str, teachers.Teacher]:
+    """The fine-tuned models by name, but for a probe; checked here, since to encode the images may take hours.
+
+    Raises:
+        UsageError: if a probe is asked for, and the images have no labels.
+        TransmiterError: if a file cannot be used.
+    """
+    if teachers.PROBE in task.finetuned and not images.labelled:
+        raise UsageError("--finetuned probe needs labelled images, but these have no labels.", "--finetuned FILE")
+    width = encoder.text_embeddings(vocabulary, task.templates).shape[1]
+    given = {
+        name: open_finetuned(name, task, run, workspace, width, encoder.facts.logit_scale)
+        for name in task.finetuned
+        if name != teachers.PROBE
+    }
+    for model in given.values():
+        model.check(images.files)
+    return given
 
 
 def note_classes_without_images(
@@ -300,12 +313,6 @@ def hint_at_few_steps(rows: int, options: FitOptions, workspace: Workspace) -> N
         f"Hint: {rows:,} images in {settings.epochs} epochs are {steps} steps of the optimiser, which is few. "
         f"More images{views}, or --epochs {enough} give it more."
     )
-
-
-def require_labels(images: ImageSet) -> None:
-    """Raise UsageError if the images of `--finetuned probe` have no labels."""
-    if not images.labelled:
-        raise UsageError("--finetuned probe needs labelled images, but these have no labels.", "--finetuned FILE")
 
 
 def make_probe(weak: EncodedImages, task: Task, seed: int) -> teachers.HeadTeacher:

@@ -11,7 +11,8 @@ from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.models import resolve_model, with_weights
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.task.finetuned import HeadTeacher, LogitsTeacher, open_teacher
+from transmiter_cli.task.finetuned import HeadTeacher, open_teacher
+from transmiter_cli.task.logits_file import LogitsTeacher
 
 DOCS = Path(__file__).parents[1] / "docs"
 

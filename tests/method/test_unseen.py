@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method.discriminant import NUMBERS, Linear
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.experts import Teacher, comparable
 from transmiter_cli.method.unseen import (
     RHO,
     UNTESTED,
@@ -14,7 +14,6 @@ from transmiter_cli.method.unseen import (
     Novelty,
     carry,
     centred,
-    comparable,
     corrections,
     joint_moments,
     left_out,

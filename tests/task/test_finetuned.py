@@ -17,11 +17,11 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.task.finetuned import (
     CheckpointTeacher,
-    MissingLogitsError,
     bundled_path,
     mean_teacher,
     open_teacher,
 )
+from transmiter_cli.task.logits_file import MissingLogitsError
 
 FILES = [ImageFile(Path("/data"), f"a/{name}.png", "a") for name in ("one", "two")]
 IMAGES = torch.nn.functional.normalize(torch.randn(2, 64, generator=torch.Generator().manual_seed(0)), dim=-1)

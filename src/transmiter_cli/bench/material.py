@@ -24,7 +24,8 @@ from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.files import canonical_json, digest
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.probe import linear_probe
-from transmiter_cli.task.finetuned import PROBE, HeadTeacher, LogitsTeacher, Teacher, lasting_name, open_teacher
+from transmiter_cli.task.finetuned import PROBE, HeadTeacher, Teacher, lasting_name, open_teacher
+from transmiter_cli.task.logits_file import LogitsTeacher
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.task.templates import choose_templates, read_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names

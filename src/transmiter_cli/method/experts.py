@@ -23,6 +23,8 @@ from transmiter_cli.method.per_image import (
     softmax_of,
 )
 
+LEAST_WIDTH = 0.5
+"""Fine-tuned logits vary so far beside the weak model's, at least."""
 ROUNDS = 30
 LIKELIEST = 32
 """Classes of each image whose posterior is told apart from that of the others."""
@@ -87,6 +89,43 @@ def widened(teacher: Expert, rows: Int[Tensor, " rows"]) -> Expert:
         return teacher
     logits = Computed((len(teacher.weak), teacher.classes), lambda chosen: factor * teacher.finetuned[chosen])
     return Expert(logits, teacher.weak)
+
+
+def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Expert:
+    """A teacher with logits that can be added to zero-shot ones, also in classes without images.
+
+    They are made to vary no more among classes with images than the weak model's own, and at least LEAST_WIDTH as far:
+    zero-shot logits would drown in them, or they in these. And fine-tuned models may have -100 for classes that they do
+    not know: none is put further below the likeliest of the classes with images than such a class is on some image, or
+    any class to the weak model. Where that raises a class on most images, but not all others without images, nothing is
+    said of it beside these: it gets their mean.
+
+    Args:
+        teacher: a fine-tuned model and its weak twin.
+        seen: the classes that have images.
+        rows: images to look at.
+    """
+    said, weak = teacher.finetuned[rows].double(), teacher.weak_logits[rows].double()
+    told = seen & (torch.bincount(said.argmax(-1), minlength=len(seen)) > 0)
+    told = told if bool(told.any()) else seen
+    varied = told | (told.sum() < 2)  # a single class does not vary: all of them tell the scale
+    ratio = deviation_ratio(teacher, rows, varied)
+    factor = min(ratio, max(LEAST_WIDTH * ratio, 1.0))
+    gap = max((one.amax(-1) - one.amin(-1)).max().item() for one in (factor * said[:, told], weak))
+
+    def raised(chosen: Rows) -> Float[Tensor, "chosen classes"]:
+        logits = factor * teacher.finetuned[chosen].double()
+        return torch.where(told, logits, torch.maximum(logits, logits[:, told].amax(-1, keepdim=True) - gap))
+
+    masked = (raised(rows) > factor * said).double().mean(0) > 0.5
+    others = ~told & ~masked
+
+    def limited(chosen: Rows) -> Float[Tensor, "chosen classes"]:
+        logits = raised(chosen)
+        return torch.where(masked, logits[:, others].mean(-1, keepdim=True), logits) if bool(others.any()) else logits
+
+    calm = Computed((len(teacher.weak), teacher.classes), limited)
+    return Expert(calm, teacher.weak, None if teacher.heads is None else factor * teacher.heads.double())
 
 
 def pooled_log_posterior(answers: Sequence[PerImage], reliabilities: Sequence[float]) -> Computed:

@@ -36,8 +36,8 @@ from torch import Tensor
 from transmiter_cli.method.basis import centred_texts
 from transmiter_cli.method.discriminant import NUMBERS, TINY, Linear
 from transmiter_cli.method.embeddings import Embeddings, block_rows
-from transmiter_cli.method.experts import Expert, deviation_ratio
-from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred
+from transmiter_cli.method.experts import Expert, comparable
+from transmiter_cli.method.per_image import PerImage, centred
 from transmiter_cli.method.ridge import solve_ridge
 
 Route = Literal["direct", "bridged"]
@@ -56,8 +56,6 @@ RHO = 0.1
 """Relative ridge strength from strong embeddings, as in ridge transfer."""
 PULL = 1.0
 """Relative ridge strength with which the linear map of weak embeddings is pulled to what is known of it."""
-LEAST_WIDTH = 0.5
-"""Fine-tuned logits vary so far beside the weak model's, at least."""
 TEXTS_WEIGH = 3.0
 """How much all texts together weigh beside all images."""
 
@@ -261,43 +259,6 @@ def way_weights(
         return {UNTESTED: 1.0}
     weights = F.softmax(-misses / asked * len(rows), 0)
     return dict(zip(WAYS, weights.tolist(), strict=True))
-
-
-def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Expert:
-    """A teacher with logits that can be added to zero-shot ones, also in classes without images.
-
-    They are made to vary no more among classes with images than the weak model's own, and at least LEAST_WIDTH as far:
-    zero-shot logits would drown in them, or they in these. And fine-tuned models may have -100 for classes that they do
-    not know: none is put further below the likeliest of the classes with images than such a class is on some image, or
-    any class to the weak model. Where that raises a class on most images, but not all others without images, nothing is
-    said of it beside these: it gets their mean.
-
-    Args:
-        teacher: a fine-tuned model and its weak twin.
-        seen: the classes that have images.
-        rows: images to look at.
-    """
-    said, weak = teacher.finetuned[rows].double(), teacher.weak_logits[rows].double()
-    told = seen & (torch.bincount(said.argmax(-1), minlength=len(seen)) > 0)
-    told = told if bool(told.any()) else seen
-    varied = told | (told.sum() < 2)  # a single class does not vary: all of them tell the scale
-    ratio = deviation_ratio(teacher, rows, varied)
-    factor = min(ratio, max(LEAST_WIDTH * ratio, 1.0))
-    gap = max((one.amax(-1) - one.amin(-1)).max().item() for one in (factor * said[:, told], weak))
-
-    def raised(chosen: Rows) -> Float[Tensor, "chosen classes"]:
-        logits = factor * teacher.finetuned[chosen].double()
-        return torch.where(told, logits, torch.maximum(logits, logits[:, told].amax(-1, keepdim=True) - gap))
-
-    masked = (raised(rows) > factor * said).double().mean(0) > 0.5
-    others = ~told & ~masked
-
-    def limited(chosen: Rows) -> Float[Tensor, "chosen classes"]:
-        logits = raised(chosen)
-        return torch.where(masked, logits[:, others].mean(-1, keepdim=True), logits) if bool(others.any()) else logits
-
-    calm = Computed((len(teacher.weak), teacher.classes), limited)
-    return Expert(calm, teacher.weak, None if teacher.heads is None else factor * teacher.heads.double())
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import FITTED, PROBE, ROWS, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import LogitsTeacher, Teacher, mean_teacher, open_teacher
+from transmiter_cli.task.finetuned import Teacher, mean_teacher, open_teacher
+from transmiter_cli.task.logits_file import LogitsTeacher
 
 Options = TypeVar("Options")
 Rest = ParamSpec("Rest")

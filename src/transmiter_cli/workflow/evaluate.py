@@ -24,7 +24,8 @@ from transmiter_cli.evaluation.rows import MeanRow, Row, measure, positions_amon
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import SWEPT_ROW, Run, Task
-from transmiter_cli.task.finetuned import MissingLogitsError, open_teacher
+from transmiter_cli.task.finetuned import open_teacher
+from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.class_lists import base_classes, read_map
 from transmiter_cli.workflow.common import (
     DataFlags,

@@ -1,0 +1,153 @@
+"""Logits that a fine-tuned model gave elsewhere, in a file with the ids of their images."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.sources.text import read_utf8
+from transmiter_cli.embedding.views import View
+from transmiter_cli.errors import TransmiterError
+from transmiter_cli.method.embeddings import LARGEST, require_finite
+from transmiter_cli.reporter import Reporter
+
+LEAST_PROBABILITY = 1e-9
+"""Smaller ones, which float32 rounds to 0 at some time, are taken for this."""
+ROUNDING = 1e-2
+"""By how much a cosine, or the sum of probabilities, may pass 1 in half precision."""
+
+
+class MissingLogitsError(TransmiterError):
+    """Logits were given for other images than those asked for."""
+
+
+@dataclass(frozen=True)
+class LogitsTeacher:
+    """Logits computed elsewhere, by image id or absolute path.
+
+    Attributes:
+        own_data: whether the images are of the --data that the ids are relative to, fit's; an image of other data
+            may have the same id and is found by its absolute path alone.
+    """
+
+    source: str
+    rows: Float[Tensor, "images classes"]
+    index: Mapping[str, int]
+    own_data: bool = True
+
+    def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
+        """See `finetuned.Teacher`; raises TransmiterError if an image has no logits, and views never have any."""
+        if any(isinstance(file, View) for file in files):
+            raise TransmiterError(f"{self.source} has logits of whole images, and none of views.", "leave --views out")
+        places = self.places(files)
+        absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
+        if absent:
+            raise self.missing(absent, "save the logits of all images")
+        return self.rows[places].float()
+
+    def heads(self, width: int) -> None:
+        """See Teacher."""
+        return None
+
+    def check(self, files: Sequence[ImageRecord]) -> None:
+        """See Teacher: some of the images must be among its own."""
+        if max(self.places(files), default=0) < 0:
+            raise self.missing([file.id for file in files], "ids are paths below fit's --data folder, or absolute")
+
+    def places(self, files: Sequence[ImageRecord]) -> list[int]:
+        """The row of each image; -1 for those without."""
+        return [self.index.get(file.name, self.index.get(file.id, -1) if self.own_data else -1) for file in files]
+
+    def missing(self, absent: Sequence[str], fix: str) -> MissingLogitsError:
+        """The error for images without logits."""
+        return MissingLogitsError(
+            f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first; "
+            f"the file's own ids look like {next(iter(self.index), '')!r}.",
+            fix,
+        )
+
+
+def read_ids(path: Path, metadata: Mapping[str, str]) -> object:
+    """The image ids in the metadata of a safetensors file; None if there are none."""
+    try:
+        return json.loads(metadata.get("ids", "null"))
+    except ValueError as error:
+        raise TransmiterError(
+            f'The metadata key "ids" of {path} is no JSON: {error}.', "json.dumps(ids), a list of texts"
+        ) from error
+
+
+def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
+    """Logits in NumPy's format; ids, one per line, in a text file beside it."""
+    ids = path.with_suffix(".txt")
+    if not ids.is_file():
+        raise TransmiterError(
+            f"{path} does not say which images its rows are: {ids} is missing.",
+            f"write one image id a line, in the order of the rows, to {ids}",
+        )
+    try:
+        rows = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+    except (ValueError, TypeError, AttributeError, EOFError, OSError) as error:
+        raise TransmiterError(f"{path} cannot be read: {error}.", "save it again with numpy.save") from error
+    return logits_teacher(str(path), rows, read_utf8(ids).splitlines(), classes)
+
+
+def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> LogitsTeacher:
+    """Logits with the ids of their rows; those of classes masked by -inf, or so, become the lowest of all others."""
+    if not isinstance(ids, list):
+        raise TransmiterError(
+            f'{source} does not say which images its rows are: the metadata key "ids" is missing, or no JSON list.',
+            'save_file({"logits": logits}, PATH, {"ids": json.dumps(ids)})',
+        )
+    if rows.ndim != 2 or rows.shape[1] != classes:
+        raise TransmiterError(
+            f"The logits in {source} have shape {tuple(rows.shape)}; the task has {classes} classes.",
+            "save the transpose, logits.T"
+            if rows.ndim == 2 and len(rows) == classes
+            else "save N x C logits, or name the columns' classes: --classes FILE",
+        )
+    if len(ids) != len(rows):
+        raise TransmiterError(
+            f"{source} has {len(ids)} ids for {len(rows)} rows of logits.", "save one id for each row"
+        )
+    places = {os.path.normpath(str(name)): row for row, name in enumerate(ids)}
+    if len(places) != len(ids):
+        twice = next(name for name, count in Counter(os.path.normpath(str(one)) for one in ids).items() if count > 1)
+        raise TransmiterError(f"{source} has the image id {twice!r} twice.", "save every image once")
+    rows = rows if rows.is_floating_point() or rows.is_complex() else rows.float()
+    masked = (rows < -LARGEST) if rows.is_floating_point() else torch.zeros_like(rows, dtype=torch.bool)
+    masked &= ~masked.all(-1, keepdim=True)
+    require_finite(f"the logits in {source}", rows.masked_fill(masked, 0.0))
+    if bool(masked.any()):
+        rows = rows.masked_fill(masked, rows[~masked].min().item())
+    return LogitsTeacher(source, rows, places)
+
+
+def as_logits(teacher: LogitsTeacher, weak: str, logit_scale: float, reporter: Reporter) -> LogitsTeacher:
+    """The same teacher with logits, where probabilities or cosines were saved in their place; it is said so.
+
+    The logarithms of a softmax's probabilities are its logits, up to a constant of each row. Cosines get the weak
+    model's logit scale.
+    """
+    rows = teacher.rows.float()
+    told = (rows != rows[:1]).any(0)  # other classes may be masked by any number
+    if not bool(told.any()) or bool((rows[:, told].abs() > 1 + ROUNDING).any()):
+        return teacher
+    if bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() <= ROUNDING).all()):
+        reporter.note(f"The logits in {teacher.source} are probabilities: their logarithms are taken.")
+        return replace(teacher, rows=rows.clamp_min(LEAST_PROBABILITY).log())
+    reporter.warn(
+        f"The logits in {teacher.source} lie between -1 and 1: they are taken for cosines, and multiplied with "
+        f"{logit_scale:.4g}, the logit scale of {weak}. If they come out of a sigmoid, save what goes into it."
+    )
+    return replace(teacher, rows=logit_scale * rows)

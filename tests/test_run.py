@@ -33,7 +33,7 @@ def test_the_history_goes_on_over_fits(tmp_path: Path):
     run = Run(tmp_path)
     for number in range(2):
         run.begin(TASK)
-        run.add(["transmiter", "fit", str(number)], {"ViT-B/32": "abc"}, strong="ViT-L/14")
+        run.add(["transmiter", "fit", str(number)], {"ViT-B/32": "abc"}, strong="ViT-L/14", homes={"ViT-L/14": "."})
     record = json.loads((tmp_path / "run.json").read_text())
     assert [entry["command"][2] for entry in record["history"]] == ["0", "1"]
     assert record["history"][0]["models"] == {"ViT-B/32": "abc"}
@@ -43,7 +43,7 @@ def test_the_history_goes_on_over_fits(tmp_path: Path):
 def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path):
     run = Run(tmp_path)
     run.begin(TASK)
-    run.add(["x"], {}, strong="ViT-L/14")
+    run.add(["x"], {}, strong="ViT-L/14", homes={"ViT-L/14": "."})
     for name in ARTEFACTS.values():
         (tmp_path / name).touch()
     assert {made.row for made in run.begin(TASK)} == set(ARTEFACTS)

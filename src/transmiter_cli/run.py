@@ -45,7 +45,7 @@ SWEPT = "strong-reg="
 SWEPT_ROW = "reg="
 """How the rows of the evaluation begin that these give."""
 STRONG_MODELS = "strong"
-"""The folder that has a folder for each strong model, in a run that was transferred to several at once."""
+"""The folder of those strong models that have a folder of their own."""
 FITTED = "weak.safetensors"
 RECORD = "run.json"
 LOCK = ".lock"
@@ -169,18 +169,17 @@ class Run:
         Raises:
             UsageError: if there is none yet, or the chosen one is not among them.
         """
-        last = self.record().get("strong")
-        if last is None:
+        known = self.strong_models()
+        if not known:
             raise UsageError(
                 f"Nothing was transferred in {self.path} yet.", f"transmiter transfer --strong MODEL{self.flag}"
             )
-        known = self.strong_models()
         if chosen is not None and chosen not in known:
             raise UsageError(
                 f"Nothing was transferred to {chosen!r} in {self.path}, only to {', '.join(known)}.",
                 f"transmiter transfer --strong {shlex.quote(chosen)}{self.flag}",
             )
-        return chosen or last
+        return chosen or self.record()["strong"]
 
     def strong_flag(self, strong: str) -> str:
         """What a command line needs to mean this strong model; nothing where the run has no other."""
@@ -188,22 +187,19 @@ class Run:
 
     def strong_models(self) -> list[str]:
         """All strong models that were transferred to, sorted."""
-        record = self.record()
-        return sorted({*record.get("strong_folders", {}), *([record["strong"]] if "strong" in record else [])})
+        return sorted(self.homes())
 
     def made(self) -> list[Made]:
         """What there is of transfers and what was made of them."""
         return [Made(strong, row) for strong in self.strong_models() for row in self.artefacts(strong)]
 
-    def home(self, strong: str, folders: Mapping[str, str] | None = None) -> Path:
-        """Where a strong model's artefacts are: the run's own folder, unless the run has several strong models.
+    def homes(self) -> dict[str, str]:
+        """Where each strong model's artefacts are: a folder, as seen from the run's own one."""
+        return self.record().get("homes", {})
 
-        Args:
-            strong: the model's name.
-            folders: what `rehouse` returned, while run.json does not say so yet.
-        """
-        folder = (self.record().get("strong_folders", {}) if folders is None else folders).get(strong)
-        return self.path if folder is None else self.path / STRONG_MODELS / folder
+    def home(self, strong: str) -> Path:
+        """Where a strong model's artefacts are."""
+        return self.path / self.homes()[strong]
 
     def artefacts(self, strong: str) -> dict[str, Path]:
         """What was transferred to a strong model and made of it there: a file by the row of the evaluation it gives.
@@ -216,16 +212,15 @@ class Run:
         rows = {"transferred": files.pop("transferred"), **{swept_row(reg): path for reg, path in swept}, **files}
         return {row: path for row, path in rows.items() if path.is_file()}
 
-    def rehouse(self, strong: Sequence[str]) -> dict[str, str]:
-        """The folder of each strong model after a transfer to these; empty if the run's own folder is the only one.
+    def with_homes(self, strong: Sequence[str]) -> dict[str, str]:
+        """The homes after a transfer to some models: whoever comes alone, and first, gets the run's own folder.
 
-        A run of one strong model has its artefacts in its own folder; once it has several, each has a folder, and keeps
-        it when one of them is transferred to again.
+        Whoever has a home keeps it; all others get folders of their own.
         """
-        known = self.record().get("strong_folders", {})
+        known = self.homes()
         if len(strong) == 1 and not known:
-            return {}
-        return {**known, **{name: folder_name(name) for name in strong}}
+            return {strong[0]: "."}
+        return {**{name: f"{STRONG_MODELS}/{folder_name(name)}" for name in strong}, **known}
 
     def commands(self) -> list[str]:
         """The command lines that made what is there, the last fit's first."""

@@ -184,15 +184,6 @@ def test_a_stale_strong_artefact_does_not_outlive_a_new_fit(cli: Cli, tmp_path: 
     failed(cli("eval"), 2, "Nothing was transferred")
 
 
-def test_another_strong_model_replaces_all_that_was_transferred(cli: Cli, tmp_path: Path):
-    assert cli(*FIT, "--data", "demo-digits").code == 0
-    assert cli("transfer", "--strong", "demo-strong", "--method", "ridge", "--method", "adapter").code == 0
-    assert cli("transfer", "--strong", "demo-weak").code == 0
-    rows = json.loads(cli("eval", "--json").out)["rows"]
-    assert "ridge" not in rows
-    assert rows["transferred"]["top1"] == rows["direct"]["top1"]
-
-
 def test_a_model_that_changed_under_its_name_is_noticed(cli: Cli, tmp_path: Path):
     folder = tmp_path / "strong"
     shutil.copytree(resolve_model("demo-strong").weights.parent, folder)

@@ -33,7 +33,7 @@ def top1(cli: Cli, *flags: object) -> dict[str, float]:
 def test_one_model_and_one_strength_lie_in_the_runs_own_folder(fitted: Cli):
     assert fitted("transfer", "--strong", "demo-strong").code == 0
     assert files() == {"weak.safetensors", "strong.safetensors", "strong-discriminant.safetensors"}
-    assert "strong_folders" not in json.loads((RUN / "run.json").read_text())
+    assert json.loads((RUN / "run.json").read_text())["homes"] == {"demo-strong": "."}
 
 
 def test_several_strengths_give_a_row_each_and_the_first_is_the_default(fitted: Cli):
@@ -62,9 +62,25 @@ def test_several_strengths_give_a_row_each_and_the_first_is_the_default(fitted: 
     assert files() == {"weak.safetensors", "strong.safetensors"}
 
 
+def test_a_later_transfer_to_another_model_leaves_the_first_where_it_is(fitted: Cli):
+    assert fitted("transfer", "--strong", "demo-strong", "--method", "discriminant").code == 0
+    assert fitted("refine", "--shots", 2).code == 0
+    before = {name: (RUN / name).read_bytes() for name in files()}
+    done = fitted("transfer", "--strong", "demo-weak")
+    assert (done.code, "No longer" in done.err) == (0, False)
+    assert {name: (RUN / name).read_bytes() for name in before} == before
+    home = Run(RUN).home("demo-weak").relative_to(RUN)
+    assert files() == {*before, f"{home}/strong.safetensors", f"{home}/strong-discriminant.safetensors"}
+    assert json.loads(fitted("eval", "--json").out)["strong"] == "demo-weak"
+    assert "refined" in top1(fitted, "--strong", "demo-strong")
+    assert fitted("transfer", *BOTH, "--method", "ridge").code == 0
+    assert {"strong-ridge.safetensors", f"{home}/strong-ridge.safetensors"} < files()
+
+
 def test_several_strong_models_have_a_folder_each_and_eval_chooses(fitted: Cli):
     assert fitted("transfer", "--strong", "demo-strong").code == 0
     alone = top1(fitted)
+    assert fitted(*FIT).code == 0
     done = fitted("transfer", *BOTH, "--method", "adapter", "--method", "ridge", "--json")
     assert set(json.loads(done.out)["models"]) == {"demo-strong", "demo-weak"}
     homes = {name: Run(RUN).home(name).relative_to(RUN) for name in ("demo-strong", "demo-weak")}

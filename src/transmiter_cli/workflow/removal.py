@@ -12,23 +12,22 @@ from transmiter_cli.run import DEFAULT_METHODS, LATER, ROWS, SWEPT_ROW, Made, Ru
 
 
 @contextmanager
-def telling_removed(run: Run, reporter: Reporter, kept: Sequence[str] = ()) -> Generator[None]:
-    """Say what of a run is there before and not afterwards, and how to have it again; arguments as for `removal`."""
+def telling_removed(run: Run, reporter: Reporter) -> Generator[None]:
+    """Say what of a run is there before and not afterwards, and how to have it again."""
     before = run.made()
     yield
     there = run.made()
-    told = removal([one for one in before if one not in there], run, kept)
+    told = removal([one for one in before if one not in there], run)
     if told:
         reporter.warn(told)
 
 
-def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:
+def removal(gone: Sequence[Made], run: Run) -> str:
     """One sentence on what was removed, and one on how to have it again; empty if nothing was.
 
     Args:
         gone: what was removed.
         run: where it was, with the history that made it.
-        kept: strong models that are transferred to now; to have others again beside them, all must be named at once.
     """
     if not gone:
         return ""
@@ -36,19 +35,18 @@ def removal(gone: Sequence[Made], run: Run, kept: Sequence[str] = ()) -> str:
     for made in gone:
         rows.setdefault(made.strong, []).append(made.row)
     what = "; ".join(f"{', '.join(names)} ({strong})" for strong, names in rows.items())
-    models = {*run.strong_models(), *kept, *rows}
+    models = {*run.strong_models(), *rows}
     in_order = sorted(gone, key=lambda made: made.row in LATER)
-    lines = dict.fromkeys(command_for(made, run, kept, several=len(models) > 1) for made in in_order)
+    lines = dict.fromkeys(command_for(made, run, several=len(models) > 1) for made in in_order)
     return f"No longer in {run.path}: {what}. To make it again: {' && '.join(lines)}"
 
 
-def command_for(made: Made, run: Run, kept: Sequence[str], several: bool) -> str:
+def command_for(made: Made, run: Run, several: bool) -> str:
     """The last command line of the history that made something; the plainest one where there is none.
 
     Args:
         made: what the command makes.
         run: has the history.
-        kept: as for `removal`.
         several: whether the run has other strong models, too, once all is made again.
     """
     strong = f" --strong {shlex.quote(made.strong)}"
@@ -56,10 +54,7 @@ def command_for(made: Made, run: Run, kept: Sequence[str], several: bool) -> str
     if line is None:
         usual = f"transfer{strong} --method {method_of(made.row)}"
         return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
-    if made.row in LATER and several and not values(line, "--strong"):
-        return shlex.join(line) + strong
-    others = [] if made.strong in kept or made.row in LATER else kept
-    return shlex.join([*line, *(part for name in others for part in ("--strong", name))])
+    return shlex.join(line) + (strong if made.row in LATER and several and not values(line, "--strong") else "")
 
 
 def makes(step: Step, made: Made) -> bool:

@@ -106,19 +106,19 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     teachers += [other_teacher(other, task, fitted, workspace, weak) for other in others]
     made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], teachers)
     names = [encoder.name for encoder in encoders]
-    folders = run.rehouse(names)
+    homes = run.with_homes(names)
     results = [
         result
         for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
-        for result in results_of(artefacts, encoder, encoded.embeddings, run.home(encoder.name, folders))
+        for result in results_of(artefacts, encoder, encoded.embeddings, run.path / homes[encoder.name])
     ]
     warn_of_useless_teachers(results, workspace)
     remember_transfer(weak.images.files, run, workspace)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
-    with telling_removed(run, workspace.reporter, names):
+    with telling_removed(run, workspace.reporter):
         for result in results:
             result.artefact.save(result.path)
-        run.add(command, fingerprints, strong=names[-1], **({"strong_folders": folders} if folders else {}))
+        run.add(command, fingerprints, strong=names[-1], homes=homes)
         for encoder in encoders:
             forget_stale(run, encoder, options.methods, [result.path for result in results])
         forget_unused(run)
@@ -261,17 +261,11 @@ def file_name(row: str) -> str:
 
 
 def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:
-    """Remove what was transferred to another strong model, and what stems from a correction that is replaced now.
-
-    What the run's own folder holds of a strong model that now has a folder goes, too.
-    """
-    home = run.home(encoder.name)
-    for path in {*run.path.glob("*.safetensors"), *home.glob("*.safetensors")} - set(written):
-        if path.name not in ARTEFACTS.values() and not path.name.startswith(SWEPT):
-            continue
+    """Remove what stems from a correction of a strong model that is replaced now, or from other weights of its name."""
+    for path in {*run.artefacts(encoder.name).values()} - {*written}:
         description = read_description(path)
         replaced = description["method"] in methods and (
             description["stage"] != "strong" or path.name.startswith(SWEPT)
         )
-        if replaced or path.parent != home or description["details"]["model"]["fingerprint"] != encoder.fingerprint:
+        if replaced or description["details"]["model"]["fingerprint"] != encoder.fingerprint:
             path.unlink()

@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
+from tests.method.worlds import every, mask, teacher_of
 from transmiter_cli.method.discriminant import NUMBERS, Linear
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.experts import Teacher, comparable
+from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.unseen import (
     RHO,
     UNTESTED,
@@ -24,29 +25,15 @@ from transmiter_cli.method.unseen import (
     zero_shot,
 )
 
-TRAIN = slice(0, 300)
-
 
 def whole(classes: int) -> Novelty:
     """The whole of what a teacher says is new."""
     return Novelty(slope=torch.zeros(classes).double(), share=torch.ones(classes).double())
 
 
-def teacher_of(world: World) -> tuple[Embeddings, Teacher]:
-    return world.part(world.strong, TRAIN), Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
-
-
-def every(model: Embeddings) -> torch.Tensor:
-    return torch.arange(len(model))
-
-
 def scores(carried: Carried, strong: Embeddings, seen: torch.Tensor) -> Linear:
     """The strong model's own scores, and what teachers add to them."""
     return zero_shot(strong, len(seen), carried.level) + carried.correction(strong, seen, every(strong))
-
-
-def mask(world: World, *unseen: int) -> torch.Tensor:
-    return torch.isin(torch.arange(world.classes), torch.tensor(unseen))
 
 
 @given(seed=st.integers(0, 2**16), images=st.integers(3, 40))
@@ -153,45 +140,6 @@ def test_teachers_weigh_as_much_as_of_the_variance_of_their_answers_is_new(world
     share = (new[0] / (new[0] + new[1]))[:, None]
     assert 0.5 < share.min() < share.max() < 0.95
     torch.testing.assert_close(both, share * first + (1 - share) * second)
-
-
-@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])
-def test_logits_vary_at_most_as_the_weak_models_and_half_as_far_and_masks_do_not_count(world: World, factor: float):
-    strong, teacher = teacher_of(world)
-    seen = ~mask(world, 3, 4, 5)
-    masked = factor * teacher.finetuned.masked_fill(mask(world, 4, 5), -1e6)
-    masked[:, 3] -= 1e6  # masked, though it counts as a class with images
-    heads = torch.ones(world.classes, teacher.weak.images.shape[1])
-    found = comparable(Teacher(masked, teacher.weak, heads), seen | mask(world, 3), every(strong))
-    assert found.heads is not None
-    logits, level = found.finetuned[:], found.heads[0, 0].item()
-    torch.testing.assert_close(logits[:, seen], level * masked[:, seen].double())
-    weak = teacher.weak_logits[:].double()
-    assert level == 1 if factor == 1 else (level < 1) == (factor > 1)
-    width = (centred(logits[:, seen]).std() / centred(weak[:, seen]).std()).item()
-    assert width == pytest.approx(min(max(width, 0.5), 1.0))
-    told = logits[:, seen]
-    most = max((one.amax(-1) - one.amin(-1)).max().item() for one in (told, weak))
-    assert (told.amax(-1, keepdim=True) - logits[:, ~seen]).max().item() == pytest.approx(most)
-
-
-def test_beside_classes_without_images_that_are_not_masked_a_masked_one_gets_their_mean(world: World):
-    strong, teacher = teacher_of(world)
-    seen = ~mask(world, 3, 4, 5)
-    given = Teacher(teacher.finetuned.masked_fill(mask(world, 5), -100.0), teacher.weak)
-    found = comparable(given, seen, every(strong)).finetuned[:]
-    others = comparable(teacher, seen, every(strong)).finetuned[:][:, [3, 4]]
-    torch.testing.assert_close(found[:, [3, 4]], others)
-    torch.testing.assert_close(found[:, 5], others.mean(-1))
-
-
-@pytest.mark.parametrize("factor", [1.0, 100.0])
-def test_beside_a_single_class_with_images_all_classes_tell_the_scale(world: World, factor: float):
-    strong, teacher = teacher_of(world)
-    given = Teacher(factor * (teacher.finetuned + 10.0 * mask(world, 2)), teacher.weak)
-    for seen in (mask(world, 2), mask(world, 2, 3)):  # the teacher answers with the first alone
-        found = comparable(given, seen, every(strong)).finetuned[:]
-        assert 0 < centred(found).std() <= centred(teacher.weak_logits[:].double()).std() + 1e-6
 
 
 def test_what_is_the_same_for_all_images_is_nothing_new(world: World):

@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.embedding.conftest import ListReporter
+from tests.task.opening import FILES, IMAGES, opened
+from transmiter_cli.task.logits_file import MissingLogitsError
+
+
+def test_logits_are_found_by_id_or_absolute_path(tmp_path: Path):
+    rows = torch.arange(9.0).reshape(3, 3)
+    save_file(
+        {"logits": rows}, tmp_path / "l.safetensors", {"ids": json.dumps(["./a/two.png", "b/x.png", "a//one.png"])}
+    )
+    np.save(tmp_path / "n.npy", rows.numpy())
+    (tmp_path / "n.txt").write_text("/data/a/two.png\nx.png\n/data/a/one.png\n")
+    for name in ("l.safetensors", "n.npy"):
+        assert torch.equal(opened(tmp_path / name, tmp_path).logits(FILES, IMAGES), rows[[2, 0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_probabilities_give_the_logits_of_their_softmax(tmp_path: Path, dtype: torch.dtype):
+    logits = torch.tensor([[3.0, -1.0, 0.0], [-2.0, 1.0, 90.0]])
+    save_file(
+        {"logits": logits.softmax(-1).to(dtype)}, tmp_path / "p.safetensors", {"ids": '["a/one.png", "a/two.png"]'}
+    )
+    np.save(tmp_path / "n.npy", logits.softmax(-1).numpy())
+    (tmp_path / "n.txt").write_text("a/one.png\na/two.png\n")
+    for name in ("p.safetensors", "n.npy"):
+        found = opened(tmp_path / name, tmp_path, reporter := ListReporter()).logits(FILES, IMAGES)
+        torch.testing.assert_close(found[0] - found[0, 0], logits[0] - logits[0, 0], atol=1e-2, rtol=0)
+        assert found.isfinite().all()
+        assert found[1].argmax() == 2
+        assert "are probabilities: their logarithms are taken" in reporter.notes[0]
+
+
+def test_cosines_get_the_logit_scale_and_it_is_said(tmp_path: Path):
+    rows = torch.tensor([[0.9, 0.3, 0.2], [0.1, 0.8, -0.2]])
+    save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    found = opened(tmp_path / "c.safetensors", tmp_path, reporter := ListReporter()).logits(FILES, IMAGES)
+    torch.testing.assert_close(found, 10.0 * rows)
+    assert "taken for cosines, and multiplied with 10, the logit scale of demo-weak." in reporter.warnings[0]
+
+
+def test_masked_classes_do_not_hide_cosines_and_whole_numbers_are_logits(tmp_path: Path):
+    rows = torch.tensor([[0.9, 0.3, -100.0], [0.1, 0.8, -100.0]])
+    save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    torch.testing.assert_close(opened(tmp_path / "c.safetensors", tmp_path).logits(FILES, IMAGES), 10.0 * rows)
+    whole = torch.tensor([[3, 0, -2], [1, 5, 0]])
+    save_file({"logits": whole}, tmp_path / "w.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    assert torch.equal(opened(tmp_path / "w.safetensors", tmp_path).logits(FILES, IMAGES), whole.float())
+
+
+def test_logits_whose_rows_sum_to_one_are_no_probabilities(tmp_path: Path):
+    rows = torch.tensor([[1.5, -0.5, 0.0], [0.0, 1.5, -0.5]])
+    save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    found = opened(tmp_path / "l.safetensors", tmp_path, reporter := ListReporter()).logits(FILES, IMAGES)
+    assert torch.equal(found, rows)
+    assert not reporter.notes + reporter.warnings
+
+
+@pytest.mark.parametrize("mask", [-torch.inf, torch.finfo(torch.float32).min])
+def test_classes_masked_by_minus_infinity_get_the_lowest_logit(tmp_path: Path, mask: float):
+    rows = torch.tensor([[2.0, -3.0, mask], [1.0, 0.5, mask]])
+    save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
+    found = opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)
+    assert torch.equal(found, torch.tensor([[2.0, -3.0, -3.0], [1.0, 0.5, -3.0]]))
+
+
+def test_the_same_file_name_in_another_folder_is_another_image(tmp_path: Path):
+    save_file({"logits": torch.randn(2, 3)}, tmp_path / "l.safetensors", {"ids": '["b/one.png", "one.png"]'})
+    with pytest.raises(MissingLogitsError, match="no logits for 2 images"):
+        opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)
+
+
+def test_images_without_logits_are_named(tmp_path: Path):
+    save_file({"logits": torch.randn(1, 3)}, tmp_path / "l.safetensors", {"ids": '["a/two.png"]'})
+    with pytest.raises(MissingLogitsError, match=r"no logits for 1 images, 'a/one\.png'"):
+        opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)

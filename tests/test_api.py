@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import pytest
@@ -231,6 +231,12 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
         tm.transfer(ridge, world.weak, world.strong)
     with pytest.raises(ValueError, match="must be positive"):
         tm.transfer(fitted, world.weak, world.strong, reg=0.0)
+    with pytest.raises(ValueError, match="no strong model"):
+        tm.transfer_all(fitted, world.weak, [], [1.0])
+    one = [world.part(model, slice(0, 1)) for model in (world.weak, world.strong)]
+    for method in ("adapter", "ridge", "discriminant"):
+        with pytest.raises(InvalidTensorError, match="two images are needed, got 1"):
+            tm.transfer(fitted, *one, method, reg=1.0, rho=1.0, finetuned_logits=world.finetuned_logits[:1])
     with pytest.raises(InvalidTensorError, match="3 vocabulary names for 66"):
         tm.fit(world.weak, world.finetuned_logits, ["a", "b", "c"])
     with pytest.raises(InvalidTensorError, match="the fine-tuned logits have 5 classes"):
@@ -308,6 +314,34 @@ def test_embeddings_may_carry_gradients_or_none_be_allowed(world: World, fitted:
     assert torch.equal(job(weak, strong, teacher), plain)
 
 
+@pytest.mark.parametrize("basis", ["compact", "paper"])
+def test_a_callers_inference_mode_and_default_dtype_change_nothing(world: World, basis: Literal["compact", "paper"]):
+    weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
+    labels, logits = world.labels[TRAIN], world.finetuned_logits[TRAIN]
+
+    def job() -> list[torch.Tensor]:
+        fitted = tm.fit(weak, logits, epochs=1, basis=basis)
+        found: list[torch.Tensor] = []
+        for method in ("adapter", "discriminant"):
+            given = {"finetuned_logits": logits} if method != "adapter" else {}
+            moved = tm.transfer(fitted, weak, strong, method, **given)
+            more = {"epochs": 1} if method == "adapter" else {}
+            later = [tm.refine(moved, strong, labels, **more), *([tm.self_train(moved, strong)] if given else [])]
+            found += [one.class_logits(strong.images) for one in (moved, *later)]
+        return found
+
+    expected = job()
+    with torch.inference_mode():
+        inside = job()
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = job()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for found in (inside, double):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+
+
 def test_copies_are_no_evidence_for_a_transfer(world: World, fitted: tm.Artefact):
     rows = torch.arange(300).repeat(4)
     thrice = tm.transfer(
@@ -378,6 +412,9 @@ def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):
     text = next(iter(metadata.values()))
     save_file({"texts": fitted.texts}, whole, dict.fromkeys(metadata, text.replace('"format":', '"other":')))
     with pytest.raises(TransmiterError, match="does not say which format"):
+        tm.load(whole)
+    save_file({"texts": fitted.texts}, whole, dict.fromkeys(metadata, text.replace('"details":', '"other":')))
+    with pytest.raises(TransmiterError, match="does not say how it was made"):
         tm.load(whole)
 
 

@@ -91,8 +91,8 @@ def transfer(
             image shows.
 
     Raises:
-        InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two different images
-            or two classes.
+        InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two classes or two
+            images ("discriminant": two that differ).
         ValueError: if `fitted` is no fitted adapter, a strength is not positive, the fine-tuned logits are missing, or
             there are several teachers for "ridge".
     """
@@ -139,10 +139,12 @@ def transfer_all(
         For each strong model, an artefact for each strength.
 
     Raises:
-        InvalidTensorError: if shapes do not match or values are not finite.
-        ValueError: if `fitted` is no fitted adapter, or a strength is not positive.
+        InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two images.
+        ValueError: if `fitted` is no fitted adapter, a strength is not positive, or there is no strong model.
     """
     strong = list(strong)
+    if not strong:
+        raise ValueError("there is no strong model to transfer to.")
     adapter = check_transfer(fitted, [weak, *strong])
     strengths = [positive("reg", reg) for reg in regs]
     moved = transfer_adapters(adapter, weak, strong, strengths)
@@ -169,7 +171,8 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
     """The fitted adapter, if it can be transferred between these models.
 
     Raises:
-        InvalidTensorError: if a model has another vocabulary, or the first is not as wide as the one that was fitted.
+        InvalidTensorError: if a model has another vocabulary or fewer than two images, or the first is not as wide as
+            the one that was fitted.
         ValueError: if `fitted` is no fitted adapter.
     """
     if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
@@ -178,6 +181,8 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
         if len(model.texts) != len(fitted.vocabulary):
             sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"
             raise InvalidTensorError(f"there are {sizes}.")
+        if len(model) < 2:
+            raise InvalidTensorError(f"at least two images are needed, got {len(model)}.")
     widths = [model.texts.shape[1] for model in (models[0], fitted)]
     if widths[0] != widths[1]:
         said = f"the weak model's embeddings have {widths[0]} numbers, those that fit saw {widths[1]}"

@@ -168,11 +168,11 @@ def parameters_added(correction: Correction, texts: Float[Tensor, "vocabulary wi
     return texts[correction.classes :].numel() + sum(parameter.numel() for parameter in correction.parameters())
 
 
-def flops_added(correction: Adapter | LinearCorrection, texts: Float[Tensor, "vocabulary width"]) -> int:
+def flops_added(correction: Correction, texts: Float[Tensor, "vocabulary width"]) -> int:
     """Operations per image that a correction adds: the auxiliary words' logits, and the adapter's matrix products.
 
-    A multiplication and an addition are two; what is linear in M, as the standardisation, is left out. 0 for ridge,
-    which folds into the text classifier.
+    A multiplication and an addition are two; what is linear in M, as the standardisation, is left out. 0 for ridge
+    and discriminant, which fold into the text classifier.
     """
     if isinstance(correction, LinearCorrection):
         return 0

@@ -34,9 +34,12 @@ def read_description(path: str | Path) -> dict[str, Any]:
             f"{path} is a safetensors file, but no artefact of transmiter: weights or a classifier head, perhaps."
         )
     try:
-        return {**json.loads(metadata), "tensors": shapes}
+        description = {**json.loads(metadata), "tensors": shapes}
     except (ValueError, TypeError) as error:
         raise TransmiterError(f"{path} is damaged: its description is no JSON ({error}).") from error
+    if not isinstance(description.get("method"), str) or not isinstance(description.get("details"), dict):
+        raise TransmiterError(f"{path} is damaged: its description does not say how it was made.", "make it again")
+    return description
 
 
 def verdict_in_words(verdict: dict[str, Any]) -> str:

@@ -11,10 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+TEMPORARY = ".*.tmp"
+"""Names of files that are being written."""
+
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spare spaces: the same value gives the same text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def stored_json(path: Path) -> Any | None:
+    """What a JSON file of a cache holds; None where it is missing or damaged, and to be computed anew."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def digest(*parts: str | bytes | memoryview) -> str:

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, features
 from torchvision.transforms.functional import pil_to_tensor
 
 from transmiter_cli.embedding.decoding import (
@@ -47,6 +49,12 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path):
     ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     found = np.asarray(saved(Image.fromarray(ramp), tmp_path / "x.png"))[..., 0].astype(int)
     assert np.abs(found - ramp.astype(int) // 256).max() <= 1
+
+
+@pytest.mark.parametrize("level", [3, 255, 256, 25_600])
+def test_what_sixteen_bits_become_does_not_depend_on_the_rest_of_the_picture(tmp_path: Path, level: int):
+    found = np.asarray(saved(Image.fromarray(np.full((8, 8), level, dtype=np.uint16)), tmp_path / "x.png"))
+    assert (found == level // 256).all()
 
 
 def test_transparent_parts_are_white(tmp_path: Path):
@@ -132,8 +140,37 @@ def test_photographs_of_a_hundred_million_pixels_are_decoded_and_bombs_are_not(t
     assert [one.reason for one in batch.skipped] == ["more than 178 million pixels, which may be a decompression bomb"]
 
 
-def test_threads_of_the_encoder_leave_the_callers_threads_alone():
+def test_threads_of_the_encoder_leave_those_of_others_alone():
     before = torch.get_num_threads()
-    inside = list(map_batches(lambda positions: torch.get_num_threads(), [[0], [1], [2]], 2))
-    assert inside == [1, 1, 1]
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(3)
+    try:
+        inside = list(map_batches(lambda positions: torch.get_num_threads(), [[0], [1], [2]], 2))
+        with ThreadPoolExecutor(1) as later:
+            assert (inside, torch.get_num_threads(), later.submit(torch.get_num_threads).result()) == ([1, 1, 1], 3, 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def damaged(raw: bytes, start: int, end: int) -> Iterator[bytes]:
+    """A file with one byte changed, at each place."""
+    for place in range(start, end):
+        for value in (2, raw[place] ^ 0xFF):
+            yield raw[:place] + bytes([value]) + raw[place + 1 :]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["jpg", "avif", "webp", "png", "tif"])
+def test_whatever_byte_is_damaged_an_image_is_decoded_or_skipped(tmp_path: Path, suffix: str):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.XResolution], exif[ExifTags.Base.Make] = 6, 72.0, "maker"
+    path = tmp_path / f"a.{suffix}"
+    Image.linear_gradient("L").convert("RGB").resize((32, 32)).save(path, exif=exif)
+    raw = path.read_bytes()
+    begin = max(raw.find(b"Exif"), 0) if suffix == "jpg" else 0
+    kinds: set[type] = set()
+    for content in damaged(raw, begin, min(len(raw), begin + 400)):
+        path.write_bytes(content)
+        kinds.update(map(type, Decoder(pixels, 16)([ImageFile(tmp_path, path.name)])))
+    assert kinds == {torch.Tensor, Skipped}

@@ -54,6 +54,17 @@ def test_what_a_killed_writer_leaves_behind_is_no_shard(tmp_path: Path):
     assert len(EmbeddingStore(tmp_path)) == 1
 
 
+def test_what_a_killed_writer_leaves_behind_goes_with_the_next_one(tmp_path: Path):
+    left = tmp_path / ".x.safetensors-abcd.tmp"
+    left.write_bytes(b"half")
+    store = EmbeddingStore(tmp_path)
+    assert left.exists()
+    with store.writing():
+        store.append(["a"], torch.ones(1, 2))
+    assert not left.exists()
+    assert len(EmbeddingStore(tmp_path)) == 1
+
+
 def test_a_truncated_shard_is_set_aside_and_its_rows_are_missing(tmp_path: Path):
     store = EmbeddingStore(tmp_path)
     store.append(["a"], torch.randn(1, 3))

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.embedding.conftest import write_image
 from transmiter_cli.embedding import filling
+from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.found import NoImagesError
 from transmiter_cli.embedding.models import resolve_model, with_weights
 from transmiter_cli.embedding.prompts import Templates
@@ -159,6 +161,68 @@ def test_the_fingerprint_is_of_what_is_computed(workspace: Workspace, weak: Cach
     assert workspace.open(resolve_model("demo-strong")).fingerprint != weak.fingerprint
     tuned = with_weights(weak.encoder.spec, resolve_model("demo-strong").weights, "other weights")
     assert workspace.open(tuned).fingerprint != weak.fingerprint
+
+
+def test_weights_replaced_by_others_of_the_same_size_are_another_model(
+    workspace: Workspace, weak: CachedEncoder, tmp_path: Path
+):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weak.encoder.spec.weights.read_bytes())
+    spec = with_weights(weak.encoder.spec, copy, "copy")
+    before = workspace.open(spec).fingerprint
+    copy.write_bytes(copy.read_bytes()[:-1] + b"x")
+    os.utime(copy, ns=(1, 1))
+    assert workspace.open(spec).fingerprint != before
+
+
+def test_a_logit_scale_that_is_no_number_is_named(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):
+    state = load_file(weak.encoder.spec.weights)
+    for value in (float("nan"), 200.0):
+        save_file({**state, "logit_scale": torch.tensor(value)}, tmp_path / "x.safetensors")
+        opened = workspace.open(with_weights(weak.encoder.spec, tmp_path / "x.safetensors", "diverged"))
+        with pytest.raises(WrongCheckpointError, match=r"diverged has a logit scale of (nan|inf)"):
+            _ = opened.facts
+
+
+def test_facts_that_are_damaged_are_looked_up_again(weak: CachedEncoder):
+    before = weak.facts
+    path = weak.folder / "facts.json"
+    whole = path.read_text()
+    path.write_text(whole[:10])
+    assert weak.facts == before
+    assert path.read_text() == whole
+
+
+def test_an_image_that_changes_while_it_is_read_is_skipped(
+    weak: CachedEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = filling.map_batches
+
+    def changes_one(*args: object):
+        for result in real(*args):
+            os.utime(folder / "2.png", ns=(5, 5))
+            yield result
+
+    monkeypatch.setattr(filling, "map_batches", changes_one)
+    found = embed(weak, folder)
+    assert [(Path(one.name).name, one.reason) for one in found.skipped] == [("2.png", "changed while it was read")]
+    assert found.kept == [0, 1, 3, 4, 5]
+
+
+def test_a_strict_workspace_gives_no_chunk_with_an_image_missing(weak: CachedEncoder, folder: Path):
+    (folder / "3.png").write_bytes(b"")
+    files = open_images(str(folder), None).files
+    strict = replace(weak.workspace, strict=True).open(weak.encoder.spec)
+    given: list[int] = []
+    with pytest.raises(TransmiterError, match=r"3\.png: empty file"):
+        given.extend(start for start, _ in strict.image_chunks(files, 2))
+    assert given == [0]
+
+
+def test_what_the_command_line_says_goes_before_what_fit_did(workspace: Workspace):
+    assert workspace.like_fit("scaled", "half").precision == "half"
+    told = replace(workspace, decoding="full", precision="full").like_fit("scaled", "half")
+    assert (told.decoding, told.precision) == ("full", "full")
 
 
 def test_another_tokenizer_is_another_model(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):

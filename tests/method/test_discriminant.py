@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method import discriminant
 from transmiter_cli.method.discriminant import (
-    best_temperature,
+    best_factor,
     choose_discriminant,
     class_means,
     discriminants,
@@ -84,6 +84,16 @@ def test_hard_labels_and_a_worthless_text_give_fishers_discriminant(seed: int):
     assert mass.sum() == 60
 
 
+def test_texts_that_point_the_wrong_way_say_nothing_of_a_class_without_mass():
+    model, posterior, _ = problem(0)
+    posterior[:, 3] = 0
+    posterior = posterior / posterior.sum(-1, keepdim=True)
+    moments = total(fold_moments(model, posterior, folds_of(model)))
+    plain = moments.sums / moments.mass[:, None].clamp_min(1e-9)
+    means, _ = class_means(moments, -plain)
+    torch.testing.assert_close(means[3], model.unit_images().double().mean(0))
+
+
 def test_a_class_without_mass_stands_where_its_text_says():
     model, posterior, texts = problem(0)
     posterior[:, 3] = 0
@@ -102,7 +112,7 @@ def test_the_temperature_is_the_least_of_a_grid(seed: int):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(50, 4, generator=generator).double()
     posterior = F.softmax(2 * scores + torch.randn(50, 4, generator=generator), -1)
-    factor, loss = best_temperature(scores, posterior)
+    factor, loss = best_factor(scores, posterior)
 
     def at(value: float) -> float:
         return -(posterior * F.log_softmax(value * scores, -1)).sum(-1).mean().item()
@@ -113,7 +123,7 @@ def test_the_temperature_is_the_least_of_a_grid(seed: int):
 
 def test_scores_that_contradict_get_no_weight():
     scores = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double()
-    assert best_temperature(scores, F.softmax(-scores, -1))[0] == 0
+    assert best_factor(scores, F.softmax(-scores, -1))[0] == 0
 
 
 def test_held_out_scores_do_not_see_their_own_labels():
@@ -149,7 +159,7 @@ def test_the_chosen_classifier_is_the_best_of_the_candidates():
     own = -(posterior[chosen.rows] * F.log_softmax(chosen.held_out, -1)).sum(-1).mean()
     for share in (0.02, 0.3, 0.9):
         scores = held_out(model, moments, texts, folds, [share])[0][chosen.rows]
-        assert own <= best_temperature(scores, posterior[chosen.rows])[1] + 1e-9
+        assert own <= best_factor(scores, posterior[chosen.rows])[1] + 1e-9
 
 
 def test_fewer_images_choose_where_there_are_many_classes(world: World):

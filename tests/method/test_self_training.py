@@ -115,6 +115,14 @@ def test_scores_vary_no_more_than_those_of_a_modest_classifier(task: tuple[torch
     assert spread(found, moments) <= 1.05 * spread(start, moments)
 
 
+def test_scores_that_are_too_sure_are_not_made_as_wide_again(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
+    images, _, texts = task
+    start = Linear(20 * SCALE * texts.double(), torch.zeros(len(texts)).double())
+    model = Embeddings(images, texts, SCALE)
+    moments = soft_moments(model, start)
+    assert spread(self_train_classifier(model, start), moments) < 0.5 * spread(start, moments)
+
+
 @given(seed=st.integers(0, 2**16), images=st.integers(2, 40))
 @settings(max_examples=20, deadline=None)
 def test_the_spread_is_that_of_the_scores(seed: int, images: int):

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from tests.embedding.conftest import ListReporter
 from tests.task.opening import FILES, IMAGES, opened
+from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.task.logits_file import MissingLogitsError
 
 
@@ -69,6 +70,13 @@ def test_classes_masked_by_minus_infinity_get_the_lowest_logit(tmp_path: Path, m
     save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
     found = opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)
     assert torch.equal(found, torch.tensor([[2.0, -3.0, -3.0], [1.0, 0.5, -3.0]]))
+
+
+def test_ids_are_lines_whatever_else_ends_a_line_elsewhere(tmp_path: Path):
+    files = [ImageFile(Path("/data"), name) for name in ("a\u2028b.png", "c\x85d.png")]
+    np.save(tmp_path / "x.npy", np.eye(2, 3, dtype=np.float32))
+    (tmp_path / "x.txt").write_text("".join(f"{file.id}\n" for file in files), encoding="utf-8")
+    assert opened(tmp_path / "x.npy", tmp_path).logits(files, IMAGES).argmax(-1).tolist() == [0, 1]
 
 
 def test_the_same_file_name_in_another_folder_is_another_image(tmp_path: Path):

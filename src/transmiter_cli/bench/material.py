@@ -13,6 +13,7 @@ from torch import Tensor
 
 from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
 from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
+from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.image_keys import image_key
 from transmiter_cli.embedding.models import HUB, LOCAL, resolve_model
 from transmiter_cli.embedding.prompts import Templates
@@ -244,8 +245,7 @@ def from_images(source: Source) -> Material:
 
     def part(seen: EncodedImages, labelled: Tensor, teacher: Teacher) -> Part:
         strong = encode(source.strong, seen.images, vocabulary, templates)
-        if strong.images.files != seen.images.files:
-            raise TransmiterError("Images changed while they were read; run the command again.")
+        require_unchanged(strong.images.files, seen.images.files)
         logits = teacher.logits(seen.images.files, seen.embeddings.images.cpu()).float().to(device)
         heads = teacher.heads(seen.embeddings.images.shape[1])
         known = None if heads is None else heads.to(device)

@@ -8,6 +8,12 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 CACHE_VARIABLE = "TRANSMITER_CACHE"
+ENCODERS = "encoders"
+"""The folder of embeddings, by the model's fingerprint and precision."""
+CONTENTS = "contents"
+"""The store of images' fingerprints."""
+WEIGHTS = "weights"
+"""The folder of digests of weight files."""
 
 
 def default_cache() -> Path:

@@ -83,7 +83,9 @@ class Decoder:
             reason = f"more than {most} million pixels, which may be a decompression bomb"
         except Image.UnidentifiedImageError:
             reason = "empty file" if is_empty(record) else "not an image that Pillow reads"
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # of damaged files Pillow's plugins raise OSError, RuntimeError, struct.error, ...
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return [Skipped(record.name, reason)] * len(records)
 
@@ -116,11 +118,9 @@ def shrink(image: Image.Image, side: float) -> None:
 def as_rgb(image: Image.Image) -> Image.Image:
     """The picture as it looks on white paper: 16 bits scaled to 8, transparent parts white."""
     if image.mode.startswith("I"):
+        deep = image.mode != "I" or image.getextrema()[1] > 255  # type: ignore[operator]  of one band, two numbers
         image = image.convert("I")
-        _, high = image.getextrema()
-        if isinstance(high, (int, float)) and high > 255:
-            image = image.point(lambda value: value / 256)
-        image = image.convert("L")
+        image = (image.point(lambda value: value / 256) if deep else image).convert("L")
     if image.mode == "F":
         image = from_floats(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -209,14 +209,18 @@ def map_batches(
     For an encoder on the CPU: where each thread decodes and encodes batches of its own, none waits for another, as
     the threads within one matrix product do whenever a decoder holds their processor.
     """
-    with decoding_threads(workers, lambda: torch.set_num_threads(1)) as pool:
-        pending: deque[Future[Result]] = deque()
-        for positions in batches:
-            pending.append(pool.submit(work, positions))
-            if len(pending) > BATCHES_AHEAD * workers:
+    threads = torch.get_num_threads()
+    try:
+        with decoding_threads(workers, lambda: torch.set_num_threads(1)) as pool:
+            pending: deque[Future[Result]] = deque()
+            for positions in batches:
+                pending.append(pool.submit(work, positions))
+                if len(pending) > BATCHES_AHEAD * workers:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    finally:
+        torch.set_num_threads(threads)  # what a thread sets, those that start later find
 
 
 def decode_batch(records: Sequence[ImageRecord], positions: Sequence[int], decoder: Decoder) -> Batch:
@@ -240,9 +244,9 @@ def collect(positions: Sequence[int], decoded: Sequence[Sequence[Tensor | Skippe
 
 @contextmanager
 def decoding_threads(workers: int, initializer: Callable[[], None] | None = None) -> Generator[ThreadPoolExecutor]:
-    """Threads in which large photographs are no reason to warn, and Pillow keeps memory for the next picture."""
+    """Threads in which Pillow warns of nothing, be it large or damaged, and keeps memory for the next picture."""
     with warnings.catch_warnings(), cached_blocks(workers), ThreadPoolExecutor(workers, "decode", initializer) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module="PIL")
         yield pool
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -139,8 +140,17 @@ class Encoder:
                 raise missing_file(repository, absent or ["config.json"], purpose, first_line(error)) from error
 
     def facts(self) -> EncoderFacts:
-        """Logit scale and size."""
+        """Logit scale and size.
+
+        Raises:
+            WrongCheckpointError: if the logit scale is not positive and finite.
+        """
         scale = self.model.logit_scale.detach().exp().item()
+        if not 0 < scale < math.inf:
+            raise WrongCheckpointError(
+                f"{self.spec.name} has a logit scale of {scale}: it diverged, or its logit_scale is no logarithm.",
+                "another checkpoint",
+            )
         return EncoderFacts(scale, sum(parameter.numel() for parameter in self.model.parameters()))
 
     @torch.inference_mode()

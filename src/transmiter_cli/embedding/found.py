@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import ne
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,7 +13,14 @@ from torch import Tensor
 from transmiter_cli.embedding.decoding import Skipped
 from transmiter_cli.embedding.image_keys import KnownFiles
 from transmiter_cli.embedding.index import Digests
+from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.errors import TransmiterError
+
+
+def require_unchanged(files: Sequence[ImageRecord], before: Sequence[ImageRecord]) -> None:
+    """Raise TransmiterError unless a model could read the very images that another one could."""
+    if len(files) != len(before) or any(map(ne, files, before)):
+        raise TransmiterError("Images changed while they were read; run the command again.")
 
 
 class NoImagesError(TransmiterError):

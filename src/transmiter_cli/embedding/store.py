@@ -19,7 +19,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.index import ABSENT, Digests, RowIndex, key_digests
 from transmiter_cli.embedding.sources.record import file_identity
-from transmiter_cli.files import canonical_json, digest, write_atomically
+from transmiter_cli.files import TEMPORARY, canonical_json, digest, write_atomically
 from transmiter_cli.reporter import Reporter
 
 METADATA_KEY = "transmiter_embeddings"
@@ -94,6 +94,8 @@ class EmbeddingStore:
             yield
             return
         try:
+            for left in self.folder.glob(TEMPORARY):  # by a process that was killed: nobody else writes now
+                left.unlink(missing_ok=True)
             self.refresh()
             yield
         finally:
@@ -144,7 +146,7 @@ class EmbeddingStore:
             yield self.read(keys[start : start + rows])
 
     def append(self, keys: Sequence[str], rows: Float[Tensor, "rows width"]) -> None:
-        """Add rows; returns when they are safely on the disk, or in memory where that is not possible."""
+        """Add rows; returns when they are written to the disk, or in memory where that is not possible."""
         tensor = rows.contiguous()
         metadata = {METADATA_KEY: canonical_json({"keys": list(keys), "sha256": rows_digest(tensor)})}
         shard = self.folder / shard_name(keys)

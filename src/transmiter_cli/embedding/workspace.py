@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.embedding.cache import default_cache
+from transmiter_cli.embedding.cache import ENCODERS, WEIGHTS, default_cache
 from transmiter_cli.embedding.decoding import Decoding, Skipped
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts, Precision
 from transmiter_cli.embedding.filling import ImageFiller, lacking
@@ -29,11 +28,12 @@ from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.views import View
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.files import canonical_json, digest, file_digest, write_if_possible
+from transmiter_cli.files import canonical_json, digest, file_digest, stored_json, write_if_possible
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.reporter import Reporter
 
 TEXT_BATCH = 256
+FACTS = "facts.json"
 LISTED = 20
 """Skipped images that are named one by one."""
 
@@ -76,7 +76,7 @@ class Workspace:
         """SHA-256 of a weight file, read again only when its size or time changed."""
         status = weights.stat()
         identity = digest(str(weights.resolve()), str(status.st_size), str(status.st_mtime_ns))
-        memo = self.cache / "weights" / identity[:32]
+        memo = self.cache / WEIGHTS / identity[:32]
         if memo.is_file():
             return memo.read_text()
         found = file_digest(weights)
@@ -98,7 +98,7 @@ class CachedEncoder:
         self.encoder = encoder
         self.fingerprint = fingerprint
         precision = str(encoder.dtype).removeprefix("torch.")
-        self.folder = workspace.cache / "encoders" / fingerprint / precision
+        self.folder = workspace.cache / ENCODERS / fingerprint / precision
 
     @property
     def name(self) -> str:
@@ -113,9 +113,8 @@ class CachedEncoder:
     @property
     def facts(self) -> EncoderFacts:
         """Logit scale and size; the model is loaded for them once."""
-        path = self.folder / "facts.json"
-        if path.is_file():
-            known = json.loads(path.read_text())
+        path = self.folder / FACTS
+        if known := stored_json(path):
             return EncoderFacts(known["logit_scale"], known["parameters"])
         found = self.encoder.facts()
         write_if_possible(path, canonical_json({**asdict(found), "name": self.name}).encode())

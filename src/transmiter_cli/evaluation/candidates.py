@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -108,6 +109,8 @@ def timed(name: str, logits: Callable[[], Tensor], **cost: Any) -> Candidate:
     """
     started = time.perf_counter()
     result = logits()
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
     seconds = time.perf_counter() - started
     require_finite(f"the logits of {name}", result)
     return Candidate(result, Cost(seconds=seconds, **cost))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -27,10 +29,13 @@ class Adapter(nn.Module):
         size = len(basis)
         self.classes = classes
         self.basis = nn.Parameter(basis.clone(), requires_grad=False)
-        last = nn.Linear(4 * size, size)
+        number: Any = {"dtype": torch.float32}
+        last = nn.Linear(4 * size, size, **number)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.correction = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, 4 * size), nn.GELU(), last)
+        self.correction = nn.Sequential(
+            nn.LayerNorm(size, **number), nn.Linear(size, 4 * size, **number), nn.GELU(), last
+        )
 
     def forward(self, logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows classes"]:
         """Adapted logits of the task classes."""

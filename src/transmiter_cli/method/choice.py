@@ -13,7 +13,7 @@ from transmiter_cli.method.discriminant import JUDGED, evenly_spaced, fold_momen
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import cross_moment
-from transmiter_cli.method.per_image import Computed, Rows
+from transmiter_cli.method.per_image import Computed, Rows, centred
 from transmiter_cli.method.polar import polar_factor
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -68,8 +68,7 @@ def choose_rho(
     images, classes = finetuned_logits.shape
 
     def logs(rows: Rows) -> Float[Tensor, "rows classes"]:
-        found = F.log_softmax(finetuned_logits[rows].float(), -1)
-        return found - found.mean(-1, keepdim=True)
+        return centred(finetuned_logits[rows].float())
 
     folds = folds_of(strong)
     moments = fold_moments(strong, Computed((images, classes), logs), folds)

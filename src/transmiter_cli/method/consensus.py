@@ -148,7 +148,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     2. Strong and fine-tuned answers, tempered by it, are multiplied into a posterior (`pooled_log_posterior`);
        of several teachers, those that are better together (`allies`).
     3. The posterior is the soft label of a linear discriminant analysis of the strong embeddings; its covariance
-       shrinkage and temperature are chosen by held-out cross-entropy (`choose_discriminant`).
+       shrinkage and calibration are chosen by held-out cross-entropy (`choose_discriminant`).
     4. Classes that hardly any image belongs to, neither by the posterior nor, as far as a teacher is trusted, by the
        held-out answers, keep the strong model's own scores, corrected by what the fine-tuned answers on other images
        say of them, and lifted to where they compare with the others (`merge`). Classes with images go by both, the less

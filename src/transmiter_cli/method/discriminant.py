@@ -30,7 +30,7 @@ SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 SHRINKAGE = 0.3
 """The share where none is chosen: any of the middle candidates ranks classes alike."""
 JUDGED = 8192
-"""Most held-out images that shrinkage and temperature are chosen on."""
+"""Most held-out images that shrinkage and the calibrating factor are chosen on."""
 NUMBERS = 2**26
 """Most scores that are compared at a time; of very many classes, fewer images are looked at."""
 MOST_PRIOR = 1e3
@@ -40,7 +40,7 @@ LEAST_WITHIN = 1e-5
 """Least variance of a direction within classes, relative to the mean square of an image: below it, of images all alike,
 it is rounding errors."""
 LEAST_STEP, LEAST_GAIN = 1e-4, 1e-8
-"""The search for a temperature ends where a step, relative to it, or the entropy that it saves is smaller."""
+"""The search for a factor ends where a step, relative to it, or the entropy that it saves is smaller."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def held_out(
     return [Computed(shape, partial(scores, each)) for each in zip(*classifiers, strict=True)]
 
 
-def best_temperature(
+def best_factor(
     scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], steps: int = 50
 ) -> tuple[float, float]:
     """The factor b >= 0 with the least cross-entropy of softmax(b scores) with the posterior, and that entropy.
@@ -247,19 +247,19 @@ def best_temperature(
 
 @dataclass(frozen=True)
 class Chosen:
-    """A classifier with shrinkage and temperature chosen on held-out images.
+    """A classifier with shrinkage and calibration chosen on held-out images.
 
     Attributes:
         classifier: of all images, its scores calibrated: softmax of them is a probability.
         shrinkage: the share of the identity in the covariance.
-        temperature: the factor that calibrates the scores.
+        factor: what calibrates the scores: an inverse temperature.
         rows: the images that both were chosen on.
         held_out: their calibrated scores, each by a classifier that did not see it.
     """
 
     classifier: Linear
     shrinkage: float
-    temperature: float
+    factor: float
     rows: Int[Tensor, " rows"]
     held_out: Float[Tensor, "rows classes"]
 
@@ -272,13 +272,13 @@ def choose_discriminant(
     moments: Sequence[Moments],
     shrinkages: Sequence[float] = SHRINKAGES,
 ) -> Chosen:
-    """The shrinkage and the temperature whose held-out scores have the least cross-entropy with the soft labels."""
+    """The shrinkage and the factor whose held-out scores have the least cross-entropy with the soft labels."""
     most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
     each = -(-most // len(folds.rows))
     rows = torch.cat([evenly_spaced(part, each) for part in folds.rows]).to(model.images.device)
     scores = [one[rows] for one in held_out(model, moments, texts, folds, shrinkages)]
     labels = posterior[rows]
-    found = [best_temperature(one, labels) for one in scores]
+    found = [best_factor(one, labels) for one in scores]
     best = min(range(len(shrinkages)), key=lambda place: found[place][1])
     factor = found[best][0]
     classifier = discriminants(total(moments), texts, [shrinkages[best]])[0].scaled(factor)

@@ -69,8 +69,8 @@ class Embeddings:
         logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model.
 
     Raises:
-        InvalidTensorError: on no tensor, other than two dimensions, widths that differ, no floating-point numbers, NaN,
-            or values beyond LARGEST.
+        InvalidTensorError: on no tensor, other than two dimensions, widths or devices that differ, no floating-point
+            numbers, NaN, or values beyond LARGEST.
     """
 
     images: Float[Tensor, "images width"]
@@ -88,6 +88,9 @@ class Embeddings:
         if self.images.shape[1] != self.texts.shape[1]:
             widths = f"{self.images.shape[1]} and {self.texts.shape[1]}"
             raise InvalidTensorError(f"image and text embeddings have different widths: {widths}.")
+        if self.images.device != self.texts.device:
+            devices = f"{self.images.device} and {self.texts.device}"
+            raise InvalidTensorError(f"image and text embeddings are on different devices: {devices}.", ".to(device)")
         object.__setattr__(self, "logit_scale", float(self.logit_scale))
         if not 0 < self.logit_scale < math.inf:
             raise InvalidTensorError(f"the logit scale must be positive and finite, not {self.logit_scale}.")

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import TINY, Chosen, Linear, best_temperature
+from transmiter_cli.method.discriminant import TINY, Chosen, Linear, best_factor
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import PerImage
 from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows, zero_shot
@@ -124,7 +124,7 @@ def calming(
         return 1.0
     labels = posterior[:, seen] / posterior[:, seen].sum(-1, keepdim=True).clamp_min(TINY)
     least = CALMEST / scores.std().clamp_min(CALMEST).item()
-    return min(max(best_temperature(scores[:, seen], labels)[0], least), 1.0)
+    return min(max(best_factor(scores[:, seen], labels)[0], least), 1.0)
 
 
 def widening(

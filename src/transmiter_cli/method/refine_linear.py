@@ -23,7 +23,7 @@ from transmiter_cli.method.discriminant import (
     TINY,
     Linear,
     Moments,
-    best_temperature,
+    best_factor,
     discriminants,
     evenly_spaced,
     fold_moments,
@@ -86,7 +86,7 @@ def refine_linear(
     before = Linear(start.weight[known], start.bias[known])
     moments = labelled_moments(labelled, own, len(known), parts)
     found = [levelled_discriminant(before, total(moments) - part) for part in moments]
-    right = torch.zeros(len(WORTHS), len(labels), device=labels.device)
+    right = torch.zeros(len(WORTHS), len(labels), dtype=torch.float32, device=labels.device)
     for held_out, of_others in zip(parts, found, strict=True):
         candidates = mixtures(before, of_others, len(labels) - len(held_out))
         for rows in held_out.split(BLOCK):
@@ -150,7 +150,7 @@ def calibrating_factor(
     few = [evenly_spaced(part, most) for part in parts]
     scores = torch.cat([classifier(labelled.unit_images(rows)) for classifier, rows in zip(held_out, few, strict=True)])
     told = labels[torch.cat(few)]
-    best, lowest = best_temperature(scores, torch.zeros_like(scores).scatter_(1, told[:, None], 1.0))
+    best, lowest = best_factor(scores, torch.zeros_like(scores).scatter_(1, told[:, None], 1.0))
 
     def borne_out(factor: float) -> bool:
         return F.cross_entropy(factor * scores, told, reduction="sum").item() <= len(told) * lowest + DOUBT

@@ -47,6 +47,7 @@ class RefineSettings:
             raise ValueError(f"no training has {self.epochs} epochs in batches of {self.batch_size}.")
 
 
+@torch.inference_mode(False)
 @torch.enable_grad()
 def refine_adapter(
     adapter: Adapter,

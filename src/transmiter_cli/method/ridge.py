@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import RidgeMoments
+from transmiter_cli.method.per_image import centred
 
 TINY = 1e-12
 """Least of what is added to the diagonal: embeddings that are all alike have no moments of their own."""
@@ -120,6 +121,5 @@ def ridge_moments(strong: Embeddings, finetuned_logits: Float[Tensor, "images cl
     check_teacher(strong, finetuned_logits)
     moments = RidgeMoments(strong.images.shape[1], finetuned_logits.shape[1], strong.images.device)
     for rows in strong.blocks(finetuned_logits.shape[1]):
-        targets = finetuned_logits[rows].float()
-        moments.add(strong.unit_images(rows), targets - targets.mean(-1, keepdim=True))
+        moments.add(strong.unit_images(rows), centred(finetuned_logits[rows].float()))
     return moments

@@ -58,7 +58,7 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     (others,) = held_out(strong, moments, means, folds, [first.shrinkage])
 
     def product(rows: Rows) -> Float[Tensor, "rows classes"]:
-        return F.softmax(own[rows] + F.log_softmax(first.temperature * others[rows], -1), -1)
+        return F.softmax(own[rows] + F.log_softmax(first.factor * others[rows], -1), -1)
 
     found = centred(fit_discriminant(strong, start, Computed(own.shape, product), folds)[0].classifier)
     before, after = (spread(one, total(moments)) for one in (start, found))
@@ -105,7 +105,8 @@ def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:
     """
     device = model.images.device
     generator = torch.Generator().manual_seed(0)
-    directions = F.normalize(torch.randn(model.images.shape[1], DIRECTIONS + 1, generator=generator), dim=0).to(device)
+    drawn = torch.randn(model.images.shape[1], DIRECTIONS + 1, generator=generator, dtype=torch.float32)
+    directions = F.normalize(drawn, dim=0).to(device)
     names = torch.randint(2**62, (DIRECTIONS,), generator=generator).to(device)
     places = torch.cat([model.unit_images(rows) @ directions for rows in model.blocks()])
     kept = torch.arange(len(places), device=device)

@@ -97,7 +97,7 @@ def thumbnail_uri(record: ImageRecord) -> tuple[str, bool] | None:
     try:
         with picture(record) as opened:
             image = as_rgb(ImageOps.exif_transpose(opened))
-    except (OSError, ValueError):
+    except Exception:  # see Decoder: Pillow raises anything
         return None
     tiny = max(image.size) <= PIXELATED
     if tiny:

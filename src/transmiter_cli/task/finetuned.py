@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
 from transmiter_cli.embedding.models import HUB, LOCAL, ModelSpec, resolve_model, with_weights
 from transmiter_cli.embedding.pickles import load_tensors, weights_in
@@ -67,8 +68,7 @@ class CheckpointTeacher:
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
         """See Teacher."""
         images = self.encoder.image_embeddings(files)
-        if len(images.rows) != len(files):
-            raise TransmiterError("Images changed while they were read; run the command again.")
+        require_unchanged(images.files, files)
         return images.rows.float() @ self.weight().T
 
     def heads(self, width: int) -> Tensor | None:

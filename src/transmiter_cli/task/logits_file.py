@@ -99,7 +99,7 @@ def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
         rows = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
     except (ValueError, TypeError, AttributeError, EOFError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read: {error}.", "save it again with numpy.save") from error
-    return logits_teacher(str(path), rows, read_utf8(ids).splitlines(), classes)
+    return logits_teacher(str(path), rows, read_utf8(ids).rstrip("\n").split("\n"), classes)
 
 
 def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> LogitsTeacher:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore, read_rows
+from transmiter_cli.embedding.cache import CONTENTS, ENCODERS, WEIGHTS
+from transmiter_cli.embedding.store import DamagedShardError, read_keys, read_rows
+from transmiter_cli.embedding.workspace import FACTS
+from transmiter_cli.files import stored_json
 from transmiter_cli.reporter import Reporter
 
 
@@ -34,17 +37,25 @@ def list_cache(cache: Path) -> list[CachedModel]:
     """What the cache holds, by model."""
     found: list[CachedModel] = []
     for folder in model_folders(cache):
-        facts = folder / "facts.json"
-        name = json.loads(facts.read_text())["name"] if facts.is_file() else "?"
-        images, texts = (len(EmbeddingStore(folder / kind)) for kind in ("images", "texts"))
+        facts = stored_json(folder / FACTS) or {"name": "?"}
+        images, texts = (count_rows(folder / kind) for kind in ("images", "texts"))
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        found.append(CachedModel(name, folder.parent.name, folder.name, images, texts, size))
+        found.append(CachedModel(facts["name"], folder.parent.name, folder.name, images, texts, size))
     return sorted(found, key=lambda model: (model.name, model.fingerprint, model.precision))
+
+
+def count_rows(folder: Path) -> int:
+    """How many rows the whole shards of a store have."""
+    count = 0
+    for shard in folder.glob("*.safetensors"):
+        with suppress(DamagedShardError):
+            count += len(read_keys(shard))
+    return count
 
 
 def verify_cache(cache: Path, reporter: Reporter) -> tuple[int, list[Path]]:
     """Read every shard; return how many there are, and those whose rows are not what was written."""
-    shards = [shard for folder in model_folders(cache) for shard in sorted(folder.rglob("*.safetensors"))]
+    shards = [shard for room in (ENCODERS, CONTENTS) for shard in sorted((cache / room).rglob("*.safetensors"))]
     damaged: list[Path] = []
     with reporter.progress("Verifying shards") as advance:
         for number, shard in enumerate(shards):
@@ -57,17 +68,26 @@ def verify_cache(cache: Path, reporter: Reporter) -> tuple[int, list[Path]]:
 
 
 def remove_from_cache(cache: Path, model: str | None) -> list[CachedModel]:
-    """Remove what is there of one model, by name or beginning of its fingerprint, or of all; return what went."""
+    """Remove what is there of one model, by name or beginning of its fingerprint, or all; return the models that went.
+
+    Fingerprints of images, and digests of weight files, go with all.
+    """
     gone = [
         entry
         for entry in list_cache(cache)
         if model is None or entry.name == model or (len(model) >= 6 and entry.fingerprint.startswith(model))
     ]
     for entry in gone:
-        shutil.rmtree(cache / "encoders" / entry.fingerprint / entry.precision)
+        folder = cache / ENCODERS / entry.fingerprint
+        shutil.rmtree(folder / entry.precision)
+        with suppress(OSError):  # another precision is there
+            folder.rmdir()
+    if model is None:
+        for room in (ENCODERS, CONTENTS, WEIGHTS):
+            shutil.rmtree(cache / room, ignore_errors=True)
     return gone
 
 
 def model_folders(cache: Path) -> Iterator[Path]:
     """The folder of each model and precision."""
-    yield from sorted(folder for folder in (cache / "encoders").glob("*/*") if folder.is_dir())
+    yield from sorted(folder for folder in (cache / ENCODERS).glob("*/*") if folder.is_dir())

@@ -160,9 +160,10 @@ def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> No
             f"({', '.join(task.classes[:3])}, ...).",
             "fit again, or pass another --run",
         )
-    if artefact.details["model"]["fingerprint"] != encoder.fingerprint:
+    if artefact.details.get("model", {}).get("fingerprint") != encoder.fingerprint:
         raise TransmiterError(
-            f"The {artefact.stage} artefact was made for {encoder.name} with other weights or preprocessing.",
+            f"The {artefact.stage} artefact was made for {encoder.name} with other weights or preprocessing, or by no "
+            "command of this run.",
             "fit and transfer again, or pass another --run",
         )
 

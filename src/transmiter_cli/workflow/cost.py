@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 
@@ -11,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from transmiter_cli.embedding.workspace import CachedEncoder
-from transmiter_cli.files import canonical_json, write_if_possible
+from transmiter_cli.files import canonical_json, stored_json, write_if_possible
 
 
 def image_flops(encoder: CachedEncoder) -> int:
@@ -20,8 +19,8 @@ def image_flops(encoder: CachedEncoder) -> int:
     A multiplication and an addition are two.
     """
     path = encoder.folder / "image-flops.json"
-    if path.is_file():
-        return json.loads(path.read_text())["flops"]
+    if known := stored_json(path):
+        return known["flops"]
     model = encoder.encoder.model
     image = encoder.encoder.input(encoder.encoder.preprocess(Image.new("RGB", (64, 64)))[None])
     found = count_flops(model.encode_image, image)

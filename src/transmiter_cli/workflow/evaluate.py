@@ -12,6 +12,7 @@ from torch import Tensor
 
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.encoder import WrongCheckpointError
+from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting
@@ -39,6 +40,9 @@ from transmiter_cli.workflow.common import (
 )
 from transmiter_cli.workflow.cost import image_flops
 from transmiter_cli.workflow.overlap import overlap
+
+FEW = 50
+"""Images; bootstrap intervals of fewer hold the truth less often than they say."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,8 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     labels = torch.tensor(mapping.indices(weak.images.files), device=workspace.method_device)
     among = mapping.among(images)
     rows = measure(models, labels, base=base, among=among, seed=options.seed)
+    if len(labels) < FEW:
+        notes += (f"{len(labels)} images: intervals of so few are too narrow.",)
     if base is not None:
         notes += novel_notes(base, task)
     evidence = Evidence(models, labels, weak.images.files, task.classes)
@@ -223,8 +229,7 @@ def make_candidates(
     """Every model of a run on images that the weak model saw."""
     task, files = scene.task, images.files
     strong = encode(scene.strong, images, scene.fitted.vocabulary, task.templates)
-    if strong.images.files != files:
-        raise TransmiterError("Images changed while they were read; run the command again.")
+    require_unchanged(strong.images.files, files)
     teacher = optional_logits(task, scene.run, scene.workspace, files, weak, own_data)
     return candidates(
         weak=weak,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from transmiter_cli.embedding.cache import CONTENTS
 from transmiter_cli.embedding.filling import lacking
 from transmiter_cli.embedding.image_keys import image_key, image_keys
 from transmiter_cli.embedding.sources import ImageRecord
@@ -108,7 +109,7 @@ def fingerprints(files: Sequence[ImageRecord], workspace: Workspace) -> list[str
 
     Images that cannot be read are left out.
     """
-    store = EmbeddingStore(workspace.cache / "contents", workspace.reporter)
+    store = EmbeddingStore(workspace.cache / CONTENTS, workspace.reporter)
     keys, _ = image_keys(files, "full")
 
     def words() -> Float[Tensor, "images words"]:

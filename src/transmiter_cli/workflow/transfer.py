@@ -10,10 +10,11 @@ from typing import Any
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, Method
 from transmiter_cli.description import read_description
+from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import answers, computed_class_logits
@@ -98,8 +99,8 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     images = open_images(fit_data(task), task.split)
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = [encode(encoder, weak.images, fitted.vocabulary, task.templates) for encoder in encoders]
-    if any(encoded.images.files != weak.images.files for encoded in strong):
-        raise TransmiterError("Images changed while they were read; run the command again.")
+    for encoded in strong:
+        require_unchanged(encoded.images.files, weak.images.files)
     teachers: list[Teacher] = []
     if set(options.methods) != {"adapter"}:
         teachers.append(teacher_of(run, task, workspace, weak))
@@ -250,8 +251,7 @@ def other_teacher(run: Run, task: Task, fitted: Artefact, workspace: Workspace, 
     """
     other = run.task()
     weak = encode(workspace.open(resolve_model(other.weak)), seen.images, fitted.vocabulary, other.templates)
-    if weak.images.files != seen.images.files:
-        raise TransmiterError("Images changed while they were read; run the command again.")
+    require_unchanged(weak.images.files, seen.images.files)
     return teacher_of(run, other, workspace, weak, own_data=other.data == task.data)
 
 
@@ -267,5 +267,5 @@ def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], wr
         replaced = description["method"] in methods and (
             description["stage"] != "strong" or path.name.startswith(SWEPT)
         )
-        if replaced or description["details"]["model"]["fingerprint"] != encoder.fingerprint:
+        if replaced or description["details"].get("model", {}).get("fingerprint") != encoder.fingerprint:
             path.unlink()

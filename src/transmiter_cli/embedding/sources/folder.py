@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from transmiter_cli.embedding.sources.parts import SPLITS
+from transmiter_cli.embedding.sources.parts import SPLITS, canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
 from transmiter_cli.errors import TransmiterError
 
@@ -61,13 +61,22 @@ def split_folders(root: Path) -> Mapping[str, Path]:
     """The folders of `root` that are splits, by split.
 
     None unless there is a train or a test folder, and where other folders hold images: "train" is a class there.
+
+    Raises:
+        TransmiterError: if two folders are the same split.
     """
-    names = {name.lower(): root / name for name in folder_names(root)}
-    found = {split: names[name] for split, spellings in SPLITS.items() for name in spellings if name in names}
-    others = set(names.values()) - set(found.values())
-    if not {"train", "test"} & set(found) or any(next(image_names(other), None) for other in others):
+    names = folder_names(root)
+    found = {split: [name for name in names if canonical(name) == split] for split in SPLITS}
+    others = [name for name in names if canonical(name) not in SPLITS]
+    if not (found["train"] or found["test"]) or any(next(image_names(root / name), None) for name in others):
         return {}
-    return found
+    for split, same in found.items():
+        if len(same) > 1:
+            raise TransmiterError(
+                f"{root} has two folders of the {split} part, {same[0]!r} and {same[1]!r}.",
+                "put their images together, or rename one",
+            )
+    return {split: root / name for split, same in found.items() for name in same}
 
 
 def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[str, ...]]:

@@ -1,0 +1,62 @@
+"""transmiter cache: what is kept is listed, checked and removed, and nothing of it changes by being looked at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.cli.test_overlap import FIT, TRANSFER, digits
+
+
+@pytest.fixture
+def cache(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of two models, and of the images' fingerprints."""
+    monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / "cache"))
+    digits(tmp_path / "data", 0)
+    assert cli(*FIT, "--data", "data").code == 0
+    assert cli(*TRANSFER).code == 0
+    return tmp_path / "cache"
+
+
+def listed(cli: Cli) -> dict[str, dict[str, int]]:
+    return {model["name"]: model for model in json.loads(cli("cache", "ls", "--json").out)["models"]}
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_models_are_listed_and_a_look_changes_nothing(cli: Cli, cache: Path):
+    assert {name: model["images"] for name, model in listed(cli).items()} == {"demo-weak": 20, "demo-strong": 20}
+    shard = next(cache.glob("encoders/*/*/images/*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:50])
+    (shard.parents[1] / "facts.json").write_text("{")
+    before = files(cache)
+    assert sorted(model["images"] for model in listed(cli).values()) == [0, 20]
+    assert "?" in listed(cli)
+    assert files(cache) == before
+
+
+@pytest.mark.parametrize("kind", ["encoders", "contents"])
+def test_damage_is_found_whatever_it_is_in(cli: Cli, cache: Path, kind: str):
+    assert json.loads(cli("cache", "verify", "--json").out)["damaged"] == []
+    shard = next((cache / kind).rglob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\xff")
+    outcome = cli("cache", "verify", "--json")
+    assert outcome.code == 1
+    assert json.loads(outcome.out)["damaged"] == [str(shard)]
+
+
+def test_one_model_goes_alone_and_all_go_with_all_else(cli: Cli, cache: Path):
+    assert cli("cache", "rm", "demo-weak").code == 0
+    assert [*listed(cli)] == ["demo-strong"]
+    assert len([*(cache / "encoders").iterdir()]) == 1
+    unknown = cli("cache", "rm", "demo-weak")
+    assert unknown.code == 2
+    assert "holds demo-strong" in unknown.err
+    assert cli("cache", "rm", "--all").code == 0
+    assert files(cache) == set()
+    assert cli("eval", "--data", "data", "--allow-overlap").code == 0

@@ -57,6 +57,24 @@ def small(folder: Path, more: str = "", finetuned: str = "demo-finetuned") -> Pa
     return path
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("fit = {{ epoch = 1 }}", "fit.epoch is none of basis, epochs"),
+        ("refine = {{ shots = 1 }}", "refine.shots is none of epochs"),
+        ("options = {{ lambda = 1 }}", "options.lambda is none of reg, rho, paper_lambda"),
+        ('transfer = "dscriminant"', "has transfer 'dscriminant', none of adapter, ridge, discriminant"),
+    ],
+)
+def test_names_that_are_none_are_found_before_anything_is_computed(cli: Cli, tmp_path: Path, wrong: str, said: str):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL.replace("fit = {{ epochs = 1 }}", wrong).format(more="", finetuned="demo-finetuned"))
+    outcome = cli("bench", path)
+    assert outcome.code == 1
+    assert said in outcome.err
+    assert "images" not in outcome.err
+
+
 RIDGE = 'transfer = "ridge"'
 TARGET = '[[data]]\nname = "other"\nimages = "other"\n'
 
@@ -125,7 +143,7 @@ def test_a_scene_that_cannot_be_measured_is_named_and_the_others_go_on(cli: Cli,
     assert "no folder 'absent'" in found["failures"][0]
     assert len(found["cells"]) == 4
     path.write_text(small(tmp_path).read_text().replace("epochs = 1", "epoks = 1"))
-    assert "'epoks'" in cli("bench", path).err
+    assert "fit.epoks is none of" in cli("bench", path).err
 
 
 def test_test_images_among_the_train_images_are_refused_unless_allowed(cli: Cli, tmp_path: Path):

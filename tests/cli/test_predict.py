@@ -80,6 +80,13 @@ def test_paths_are_read_from_stdin(run: Cli, monkeypatch: pytest.MonkeyPatch):
     assert "stdin holds no paths" in outcome.err
 
 
+def test_images_are_called_as_they_were_named(run: Cli, tmp_path: Path):
+    shutil.copy(open_images("demo-digits", "test").files[0].path, tmp_path / "a.png")
+    named = ["./a.png", "a.png", f"{tmp_path}//a.png"]
+    lines = run("predict", *named).out.splitlines()
+    assert [json.loads(line)["image"] for line in lines] == named
+
+
 def test_named_images_without_a_prediction_are_listed_after_the_others(run: Cli, tmp_path: Path):
     (tmp_path / "bad.jpg").write_bytes(b"")
     file = open_images("demo-digits", "test").files[0].path

@@ -128,6 +128,25 @@ def test_refine_starts_from_the_discriminant(run: Cli, tmp_path: Path):
     assert "strong-discriminant.safetensors is a linear classifier" in refused.err
 
 
+def test_a_fine_tuned_file_that_changed_after_fit_is_not_taken_for_what_it_was(run: Cli, tmp_path: Path):
+    weight, path = torch.randn(10, 64), tmp_path / "head.safetensors"
+    save_file({"weight": weight}, path)
+    assert run(*FIT, "--finetuned", path).code == 0
+    assert run(*TRANSFER, "--method", "ridge").code == 0
+    save_file({"weight": -weight}, path)
+    refused = run(*TRANSFER, "--method", "ridge")
+    assert refused.code == 2
+    assert "head.safetensors is not what it was when" in refused.err
+    assert "Try: transmiter fit --weak demo-weak" in refused.err
+    assert "images" not in refused.err, "nothing is encoded before"
+    evaluated = run("eval", "--json")
+    assert "The rows weak_finetuned and eft are left out." in evaluated.err
+    assert not {"weak_finetuned", "eft"} & set(json.loads(evaluated.out)["rows"])
+    assert run(*TRANSFER, "--method", "adapter").code == 0, "which asks no fine-tuned model"
+    path.unlink()
+    assert "There is no fine-tuned model" in run(*TRANSFER).err
+
+
 def test_what_a_transfer_or_fit_removes_is_said_with_the_commands_that_make_it_again(run: Cli):
     assert "No longer" not in run(*TRANSFER).err
     assert run("refine", "--shots", 2).code == 0

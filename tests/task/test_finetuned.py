@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.embedding.conftest import ListReporter
 from tests.task.opening import FILES, IMAGES, opened
@@ -35,6 +35,27 @@ def test_a_tensor_of_an_unknown_name_and_a_transposed_head_say_what_mends_them(t
     with pytest.raises(TransmiterError) as found:
         opened(tmp_path / "t.safetensors", tmp_path)
     assert "transpose" in str(found.value.fix)
+
+
+def test_a_head_beside_a_model_is_not_left_aside_in_silence(tmp_path: Path):
+    state = load_file(resolve_model("demo-weak").weights)
+    inside = {f"clip.{name}": tensor for name, tensor in state.items()}
+    torch.save(inside | {"head.weight": torch.randn(3, 64), "head.bias": torch.randn(3)}, tmp_path / "both.pt")
+    reporter = ListReporter()
+    assert isinstance(opened(tmp_path / "both.pt", tmp_path, reporter), CheckpointTeacher)
+    assert "both.pt holds more than a model, and head.bias, head.weight are left aside" in reporter.warnings[0]
+    torch.save(inside, tmp_path / "alone.pt")
+    opened(tmp_path / "alone.pt", tmp_path, reporter)
+    assert len(reporter.warnings) == 1
+
+
+def test_an_archive_with_code_says_how_to_have_its_weights(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "jit.pt")
+    recwarn.clear()
+    with pytest.raises(TransmiterError, match="is an archive of TorchScript") as found:
+        opened(tmp_path / "jit.pt", tmp_path)
+    assert "torch.jit.load(" in str(found.value.fix)
+    assert not recwarn.list
 
 
 def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
@@ -112,7 +133,7 @@ def test_a_pickle_that_holds_code_is_refused(tmp_path: Path, capsys: pytest.Capt
 def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
     cases = {
         "shape": ({"weight": torch.randn(4, 64)}, {}, r"shape \(4, 64\), but the task has 3 classes"),
-        "width": ({"weight": torch.randn(3, 32)}, {}, "embeddings have 64 numbers"),
+        "width": ({"weight": torch.randn(3, 32)}, {}, "embeddings of demo-weak have 64 numbers"),
         "ids": ({"logits": torch.randn(2, 3)}, {}, "which images its rows are"),
         "classes": ({"logits": torch.randn(2, 4)}, {"ids": '["a", "b"]'}, r"shape \(2, 4\)"),
         "turned": ({"logits": torch.randn(3, 2)}, {"ids": '["a", "b", "c"]'}, r"shape \(3, 2\)"),

@@ -72,6 +72,14 @@ def test_classes_masked_by_minus_infinity_get_the_lowest_logit(tmp_path: Path, m
     assert torch.equal(found, torch.tensor([[2.0, -3.0, -3.0], [1.0, 0.5, -3.0]]))
 
 
+def test_images_are_found_whatever_way_leads_to_them(tmp_path: Path):
+    rows = torch.arange(6.0).reshape(2, 3)
+    ids = ["/data/a/one.png", "/data/a/two.png"]
+    torch.save({"logits": rows, "ids": ids}, tmp_path / "l.pt")
+    files = [ImageFile(Path("/data/b/.."), f"a/{name}.png") for name in ("two", "one")]
+    assert torch.equal(opened(tmp_path / "l.pt", tmp_path).logits(files, IMAGES), rows[[1, 0]])
+
+
 def test_ids_are_lines_whatever_else_ends_a_line_elsewhere(tmp_path: Path):
     files = [ImageFile(Path("/data"), name) for name in ("a\u2028b.png", "c\x85d.png")]
     np.save(tmp_path / "x.npy", np.eye(2, 3, dtype=np.float32))

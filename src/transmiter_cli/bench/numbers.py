@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.method.distillation import FitSettings
+from transmiter_cli.method.refinement import RefineSettings
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,13 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "fit": {**TRAINING, "temperature": POSITIVE, "noise": Range(), "noise_rate": SHARE},
     "refine": {**TRAINING, "folds": Range(2, whole=True)},
 }
-"""By table of a method's entry. A name that is not here is left to the function that the table is for."""
+"""By table of a method's entry."""
+NAMES: Mapping[str, Sequence[str]] = {
+    "options": [*RANGES["options"]],
+    "fit": [one.name for one in fields(FitSettings)],
+    "refine": [one.name for one in fields(RefineSettings)],
+}
+"""What each table may have; texts are left to the function that it is for."""
 
 
 def check_numbers(where: str, tables: Mapping[str, Mapping[str, object] | None]) -> None:
@@ -68,10 +76,12 @@ def check_numbers(where: str, tables: Mapping[str, Mapping[str, object] | None])
         tables: its tables, `options`, `fit` and `refine`; None for one that is not there.
 
     Raises:
-        TransmiterError: if a number is out of its range, or is none.
+        TransmiterError: if a number is out of its range, or is none, or a name is unknown.
     """
     for table, values in tables.items():
         for name, value in (values or {}).items():
+            if name not in NAMES[table]:
+                raise TransmiterError(f"{where}: {table}.{name} is none of {', '.join(NAMES[table])}.")
             allowed = RANGES[table].get(name)
             if allowed is not None and not allowed.holds(value):
                 raise TransmiterError(f"{where}: {table}.{name} must be {allowed}, not {value!r}.")

@@ -7,8 +7,9 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from transmiter_cli.artefact import Method
 from transmiter_cli.bench.numbers import COUNT, SEED, Range, check_numbers
 from transmiter_cli.errors import TransmiterError, UsageError
 
@@ -250,7 +251,7 @@ def check(spec: BenchSpec, path: Path) -> None:
 
 
 def check_values(spec: BenchSpec, path: Path) -> None:
-    """Raise TransmiterError if a number is out of its range."""
+    """Raise TransmiterError if a number is out of its range, or a method or option is unknown."""
     limits = [one.limit for one in spec.data if one.limit is not None]
     counts: list[tuple[str, Sequence[int], Range]] = [
         ("shots", spec.shots, COUNT),
@@ -262,6 +263,9 @@ def check_values(spec: BenchSpec, path: Path) -> None:
         if bad:
             raise TransmiterError(f"{path}: {name} must be {allowed}, not {bad[0]}.")
     for method in spec.method:
+        if method.transfer not in get_args(Method):
+            known = f"none of {', '.join(get_args(Method))}"
+            raise TransmiterError(f"{path}: the method {method.name!r} has transfer {method.transfer!r}, {known}.")
         tables = {"options": method.options, "fit": method.fit, "refine": method.refine}
         check_numbers(f"{path}: the method {method.name!r}", tables)
 

@@ -56,7 +56,7 @@ class Format(StrEnum):
 def command(
     run: RunOption,
     images: Annotated[
-        list[Path] | None, typer.Argument(help="Image files; `-` reads their paths from stdin, one a line or NUL.")
+        list[str] | None, typer.Argument(help="Image files; `-` reads their paths from stdin, one a line or NUL.")
     ] = None,
     data: Annotated[
         str | None,
@@ -92,7 +92,7 @@ def command(
 
     Exits 1 if an image that was named here has no prediction; those of --data are skipped with a warning.
     """
-    if images == [Path(STDIN)]:
+    if images == [STDIN]:
         images = paths_in(sys.stdin.buffer.read())
         if not images:
             raise UsageError("stdin holds no paths.", f"find FOLDER -name '*.jpg' | transmiter predict {STDIN}")
@@ -103,9 +103,9 @@ def command(
         raise UsageError("There is nothing to predict: name image files, or --data.", f"{again} --data FOLDER")
     if images and data is not None:
         raise UsageError("Name image files or --data, and not both.", f"{again} --data {shlex.quote(data)}")
-    folder = next((one for one in images or [] if one.is_dir()), None)
+    folder = next((one for one in images or [] if Path(one).is_dir()), None)
     if folder is not None:
-        raise UsageError(f"{folder} is a folder.", f"{again} --data {shlex.quote(str(folder))}")
+        raise UsageError(f"{folder} is a folder.", f"{again} --data {shlex.quote(folder)}")
     given = {"--root": root, "--split": split, "--limit": limit}
     if images and (flags := [flag for flag, value in given.items() if value is not None]):
         raise UsageError(f"{', '.join(flags)} says which images of --data are meant, not which image files.", EXAMPLE)
@@ -115,7 +115,7 @@ def command(
     files = (
         open_images(DataSpec(data, root, split, limit), "test").files
         if data
-        else [ImageFile(Path(), str(path)) for path in images or ()]
+        else [ImageFile(Path(), path) for path in images or ()]
     )
     on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
     workspace = console.workspace(device, strict, encode_batch, quiet or on_terminal, decode, workers, precision)
@@ -125,17 +125,17 @@ def command(
     done: set[str] = set()
     predictions = noted(predictor.predict(files, top), done) if images else predictor.predict(files, top)
     WRITERS[form or (Format.table if on_terminal else Format.jsonl)](predictions)
-    absent = [name for path in images or () if (name := str(path)) not in done]
+    absent = [path for path in images or () if path not in done]
     if absent:
         raise TransmiterError(
             f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {first(absent)}."
         )
 
 
-def paths_in(lines: bytes) -> list[Path]:
+def paths_in(lines: bytes) -> list[str]:
     """The path on each line, empty lines left out; those between NULs where there are any, as `find -print0` writes."""
     parts = lines.split(b"\0") if b"\0" in lines else lines.splitlines()
-    return [Path(os.fsdecode(part)) for part in parts if part.strip()]
+    return [os.fsdecode(part) for part in parts if part.strip()]
 
 
 def first(names: Sequence[str]) -> str:

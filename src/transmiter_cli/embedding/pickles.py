@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +43,36 @@ def unwrapped(path: Path) -> dict[str, Tensor] | None:
     except (TransmiterError, SafetensorError):
         return None
     weights = weights_in(content)
-    marks = [name for name in weights if name.rpartition(".")[2] == LANDMARK]
-    if len(marks) != 1:
-        return None
-    prefix = marks[0].removesuffix(LANDMARK)
-    if prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content):
+    prefix = prefix_of(weights)
+    if prefix is None or (prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content)):
         return None
     if path.suffix == ".safetensors":
         weights = load_file(path)
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
+def prefix_of(names: Collection[str]) -> str | None:
+    """What stands before the names of a model's own tensors; None where there are none, or several models."""
+    marks = [name for name in names if name.rpartition(".")[2] == LANDMARK]
+    return marks[0].removesuffix(LANDMARK) if len(marks) == 1 else None
+
+
+def beside_the_model(names: Collection[str]) -> list[str]:
+    """The names of tensors that are none of the one model that a checkpoint holds."""
+    return [name for name in names if not name.startswith(prefix_of(names) or "")]
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """The dictionary of tensors in a file of torch.save, on the CPU, memory-mapped where the format allows.
 
     Raises:
-        TransmiterError: if it is damaged, holds more than tensors, or no dictionary.
+        TransmiterError: if it is damaged, holds more than tensors, code, or no dictionary.
     """
+    if is_archive(path):
+        raise TransmiterError(
+            f"{path} is an archive of TorchScript, which holds code.",
+            f"save its weights: torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), 'weights.pt')",
+        )
     try:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -84,3 +99,12 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"{path} holds no tensors by name: {strange!r} is none.", "torch.save(model.state_dict(), PATH)"
         )
     return content
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is what torch.jit.save writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False

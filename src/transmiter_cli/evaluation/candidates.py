@@ -155,6 +155,8 @@ def count_classes(models: Sequence[Embeddings | None], logits: Sequence[Tensor],
     counts = {artefact.correction.classes for artefact in artefacts} | {rows.shape[1] for rows in logits}
     if not counts:
         counts = {len(model.texts) for model in models if model is not None}
+    if not counts:
+        raise InvalidTensorError("there is no model to evaluate.")
     if len(counts) != 1:
         raise InvalidTensorError(f"the parts have {sorted(counts)} classes; they must have the same.")
     return counts.pop()

@@ -17,12 +17,13 @@ from torch import Tensor
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
 from transmiter_cli.embedding.models import HUB, LOCAL, ModelSpec, resolve_model, with_weights
-from transmiter_cli.embedding.pickles import load_tensors, weights_in
+from transmiter_cli.embedding.pickles import beside_the_model, load_tensors, weights_in
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import require_finite
+from transmiter_cli.names import some
 from transmiter_cli.task.logits_file import LogitsTeacher, as_logits, logits_teacher, npy_teacher, read_ids
 
 PROBE = "probe"
@@ -173,15 +174,22 @@ def open_teacher(
     tensors, metadata = read_tensors(path)
     names = set(tensors)
     if "logits" in names:
-        found = logits_teacher(str(path), tensors["logits"], read_ids(path, metadata), len(class_names))
+        ids = tensors["ids"] if "ids" in names else read_ids(path, metadata)
+        found = logits_teacher(str(path), tensors["logits"], ids, len(class_names))
         return as_logits(found, weak.name, logit_scale, workspace.reporter)
     if is_head(names):
-        return head_teacher(path, by_last_part(tensors), width, logit_scale, len(class_names))
+        return head_teacher(path, by_last_part(tensors), weak.name, width, logit_scale, len(class_names))
     if len(names) < FEWEST and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise TransmiterError(
             f"{path} is no checkpoint, for it holds {' and '.join(map(repr, sorted(names))) or 'nothing'} alone; "
             "a head has 'weight' (C x d) and perhaps 'bias' (C), logits of images 'logits' (N x C).",
             "save it again under these names",
+        )
+    beside = beside_the_model(sorted(names))
+    if beside:
+        workspace.reporter.warn(
+            f"{path.name} holds more than a model, and {some(beside)} are left aside. If these classify, save "
+            "the logits of the images, and give those."
         )
     if given not in BUNDLED:
         workspace.reporter.note(
@@ -219,6 +227,18 @@ def lasting_name(given: str) -> str:
     if not path.is_file():
         raise UsageError(f"There is no fine-tuned model {given!r}.", f"ls {path.parent}")
     return str(path)
+
+
+def teacher_digest(given: str, workspace: Workspace) -> str:
+    """SHA-256 of the weights, head or logits that a --finetuned value names, as `lasting_name` gives it.
+
+    Raises:
+        UsageError: if the file does not exist.
+        TransmiterError: if weights are neither on this disk nor can be downloaded.
+    """
+    if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
+        return workspace.weights_digest(resolve_model(given).weights)
+    return workspace.weights_digest(bundled_path(given) if given in BUNDLED else Path(lasting_name(given)))
 
 
 def require_answers_of_views(finetuned: Sequence[str]) -> None:
@@ -274,7 +294,9 @@ def by_last_part(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
 
 
-def head_teacher(path: Path, tensors: Mapping[str, Any], width: int, logit_scale: float, classes: int) -> HeadTeacher:
+def head_teacher(
+    path: Path, tensors: Mapping[str, Any], weak: str, width: int, logit_scale: float, classes: int
+) -> HeadTeacher:
     """A head; rows of unit norm are text features of tuned prompts, so they get the weak model's logit scale."""
     weight, bias = tensors["weight"], tensors.get("bias")
     if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
@@ -289,10 +311,10 @@ def head_teacher(path: Path, tensors: Mapping[str, Any], width: int, logit_scale
         turned = weight.shape == (width, classes)
         raise TransmiterError(
             f"The head in {path} has shape {tuple(weight.shape)}, but the task has {classes} classes "
-            f"and the weak model's embeddings have {width} numbers.",
+            f"and embeddings of {weak} have {width} numbers.",
             "save the transpose, weight.T.contiguous()"
             if turned
-            else "--weak MODEL, what the head was trained on, or --classes FILE with its classes",
+            else f"pass a head of these classes that was trained on {weak}, or fit --weak MODEL --classes FILE for it",
         )
     require_finite(f"the weights in {path}", weight)
     unit = bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())

@@ -66,7 +66,9 @@ class LogitsTeacher:
 
     def places(self, files: Sequence[ImageRecord]) -> list[int]:
         """The row of each image; -1 for those without."""
-        return [self.index.get(file.name, self.index.get(file.id, -1) if self.own_data else -1) for file in files]
+        index, own = self.index, self.own_data
+        names = ((os.path.normpath(file.name), os.path.normpath(file.id)) for file in files)
+        return [index.get(name, index.get(known, -1) if own else -1) for name, known in names]
 
     def missing(self, absent: Sequence[str], fix: str) -> MissingLogitsError:
         """The error for images without logits."""

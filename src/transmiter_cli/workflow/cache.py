@@ -11,6 +11,7 @@ from pathlib import Path
 from transmiter_cli.embedding.cache import CONTENTS, ENCODERS, WEIGHTS
 from transmiter_cli.embedding.store import DamagedShardError, read_keys, read_rows
 from transmiter_cli.embedding.workspace import FACTS
+from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import stored_json
 from transmiter_cli.reporter import Reporter
 
@@ -71,6 +72,9 @@ def remove_from_cache(cache: Path, model: str | None) -> list[CachedModel]:
     """Remove what is there of one model, by name or beginning of its fingerprint, or all; return the models that went.
 
     Fingerprints of images, and digests of weight files, go with all.
+
+    Raises:
+        TransmiterError: if a folder cannot be removed.
     """
     gone = [
         entry
@@ -79,7 +83,10 @@ def remove_from_cache(cache: Path, model: str | None) -> list[CachedModel]:
     ]
     for entry in gone:
         folder = cache / ENCODERS / entry.fingerprint
-        shutil.rmtree(folder / entry.precision)
+        try:
+            shutil.rmtree(folder / entry.precision)
+        except OSError as error:
+            raise TransmiterError(f"{folder} cannot be removed: {error.strerror}.", f"ls -ld {folder}") from error
         with suppress(OSError):  # another precision is there
             folder.rmdir()
     if model is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -21,7 +21,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import FITTED, PROBE, ROWS, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import Teacher, mean_teacher, open_teacher
+from transmiter_cli.task.finetuned import Teacher, mean_teacher, open_teacher, teacher_digest
 from transmiter_cli.task.logits_file import LogitsTeacher
 
 Options = TypeVar("Options")
@@ -101,11 +101,23 @@ def finetuned_model(
         workspace: where a checkpoint's embeddings are kept.
         weak: the zero-shot weak model.
         own_data: whether it is asked about images of fit's own --data; logits in a file go by its ids.
+
+    Raises:
+        UsageError: if one of them is gone, or is no longer what fit saw.
     """
+    require_finetuned(task, run, workspace)
     width, scale = weak.images.shape[1], weak.logit_scale
     teachers = [open_finetuned(name, task, run, workspace, width, scale) for name in task.finetuned]
     teachers = [replace(one, own_data=own_data) if isinstance(one, LogitsTeacher) else one for one in teachers]
     return mean_teacher(teachers)
+
+
+def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:
+    """Raise UsageError if a fine-tuned weak model of a run is gone, or is no longer what fit saw."""
+    known: Mapping[str, str] = run.record().get("finetuned", {})
+    for name in task.finetuned:
+        if name != MAKE_PROBE and teacher_digest(name, workspace) != known.get(name):
+            raise UsageError(f"{name} is not what it was when it was fitted.", run.commands()[0])
 
 
 def open_finetuned(name: str, task: Task, run: Run, workspace: Workspace, width: int, logit_scale: float) -> Teacher:

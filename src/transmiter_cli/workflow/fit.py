@@ -161,7 +161,9 @@ def fit_task(
     if probe is not None:
         write_atomically(run.path / PROBE, teachers.save_head(probe))
     remember_fit(used, run)
-    run.add(command, {encoder.name: encoder.fingerprint})
+    given_files = [name for name in task.finetuned if name != teachers.PROBE]
+    digests = {name: teachers.teacher_digest(name, workspace) for name in given_files}
+    run.add(command, {encoder.name: encoder.fingerprint}, finetuned=digests)
     artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused
     agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)
     return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))

@@ -28,6 +28,7 @@ from transmiter_cli.workflow.common import (
     finetuned_model,
     fit_data,
     load_fitted,
+    require_finetuned,
     signed,
 )
 from transmiter_cli.workflow.overlap import forget_unused, remember_transfer
@@ -96,13 +97,16 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     weak_encoder, *encoders = (workspace.open(resolve_model(name)) for name in (task.weak, *options.strong))
     check_artefact(fitted, task, weak_encoder)
     warn_of_twins(weak_encoder, encoders, workspace)
+    asked = [] if set(options.methods) == {"adapter"} else [run]
+    for one in (*asked, *others):
+        require_finetuned(one.task(), one, workspace)
     images = open_images(fit_data(task), task.split)
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = [encode(encoder, weak.images, fitted.vocabulary, task.templates) for encoder in encoders]
     for encoded in strong:
         require_unchanged(encoded.images.files, weak.images.files)
     teachers: list[Teacher] = []
-    if set(options.methods) != {"adapter"}:
+    if asked:
         teachers.append(teacher_of(run, task, workspace, weak))
     teachers += [other_teacher(other, task, fitted, workspace, weak) for other in others]
     made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], teachers)

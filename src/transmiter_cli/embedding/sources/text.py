@@ -16,7 +16,7 @@ def read_text(path: Path) -> str:
         UsageError: if there is no such file.
         TransmiterError: if it cannot be read, or is not UTF-8.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():  # a pipe is no file
         raise UsageError(f"There is no file {str(path)!r}.", f"ls {path.absolute().parent}")
     return read_utf8(path)
 

@@ -193,7 +193,10 @@ def test_inspect_tells_all_without_torch(transmiter: Transmiter, environment: di
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_an_interrupt_exits_with_130_and_keeps_what_was_encoded(environment: dict[str, str], tmp_path: Path):
+@pytest.mark.parametrize(("sent", "code", "said"), [("SIGINT", 130, "Interrupted"), ("SIGTERM", 143, "Terminated")])
+def test_a_signal_ends_a_command_and_keeps_what_was_encoded(
+    environment: dict[str, str], tmp_path: Path, sent: str, code: int, said: str
+):
     line = [
         "fit",
         "--weak",
@@ -215,9 +218,9 @@ def test_an_interrupt_exits_with_130_and_keeps_what_was_encoded(environment: dic
                 if message.startswith("demo-finetuned: "):
                     break
             time.sleep(2)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=60) == 130
-            assert "Interrupted. What was encoded is kept" in process.stderr.read()
+            process.send_signal(getattr(signal, sent))
+            assert process.wait(timeout=60) == code
+            assert f"{said}. What was encoded is kept" in process.stderr.read()
         finally:
             process.kill()
     assert list(Path(environment["TRANSMITER_CACHE"]).rglob("images/*.safetensors"))

@@ -20,6 +20,7 @@ from transmiter_cli.method.reliability import (
     foretold,
     named_alike,
     reliabilities,
+    rightness,
     tells,
 )
 
@@ -75,6 +76,21 @@ def test_mixed_up_classes_are_not_named_alike_and_those_taken_for_one_nearly_are
     assert named_alike(model, (labels + 1) % 6, 6) == pytest.approx(SHARED / (0.9 + SHARED), abs=0.02)
     assert named_alike(labels // 3 * 3, model, 6) > 0.9
     assert named_alike(labels // 3 * 3 + 1, (labels + 1) % 6, 6) > 0.5
+
+
+@given(st.sampled_from([0.2, 0.5, 0.9]), st.sampled_from([0.3, 0.6]), st.sampled_from([0.3, 0.6]), st.integers(0, 99))
+def test_three_that_err_apart_tell_how_often_one_is_right(rate: float, strong: float, told: float, seed: int):
+    labels = torch.randint(10, (20_000,), generator=torch.Generator().manual_seed(seed))
+    rates = (strong, rate, told)
+    found = rightness(*(answers(labels, one, 10, seed + place) for place, one in enumerate(rates, 1)), 10)
+    assert found == pytest.approx(rate, abs=0.07)
+
+
+def test_a_teacher_that_nobody_agrees_with_is_right_as_often_as_it_is_foretold():
+    labels = torch.arange(10).repeat(50)
+    strong, chance = (answers(labels, 0.0, 10, seed) for seed in (1, 2))
+    assert rightness(strong, labels, answers(labels, 0.5, 10, 3), 10) == pytest.approx(0.5, abs=0.05)
+    assert rightness(strong, chance, labels, 10) < 0.1
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -148,7 +164,7 @@ def test_trust_is_the_product_of_three_signs():
     s, w = (class_logits(model, classes).argmax(-1) for model in (world.strong, world.weak))
     foreseen = foretold(world.strong, teacher.finetuned, folds)
     signs = [
-        beyond_chance(foreseen, classes),
+        beyond_chance(foreseen, classes),  # its rightness: zero-shot answers agree with it less
         (tells(t, w, classes) + SLACK) / (tells(s, w, classes) + SLACK),
         *((agreement(z, t, classes) + SHARED) / (tells(z, t, classes) + SHARED) for z in (s, w)),
     ]

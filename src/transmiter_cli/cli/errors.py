@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
@@ -16,8 +17,10 @@ from transmiter_cli.cli.console import errors
 from transmiter_cli.errors import TransmiterError
 
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
-INTERRUPTED = 130
-"""The exit code after Ctrl-C."""
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code after SIGTERM, which job schedulers send."""
+ENDINGS = {130: "Interrupted", TERMINATED: "Terminated"}
+"""What to say of exit codes after Ctrl-C and SIGTERM."""
 EXPLAINED = (TransmiterError, OSError, RuntimeError)
 """What may have a reason outside this program; torch's OutOfMemoryError is a RuntimeError."""
 
@@ -52,11 +55,12 @@ def run(app: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that what was encoded is written
     try:
         app()
     except SystemExit as ending:
-        if ending.code == INTERRUPTED:
-            errors.print("Interrupted. What was encoded is kept: the same command goes on from there.")
+        if ending.code in ENDINGS:
+            errors.print(f"{ENDINGS[ending.code]}. What was encoded is kept: the same command goes on from there.")
         raise
     except EXPLAINED as error:
         explained = explain(error)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import TINY, choose_discriminant, fold_moments, folds_of, held_out
 from transmiter_cli.method.distillation import check_teacher
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite, require_tensor
-from transmiter_cli.method.experts import Teacher, class_counts, pooled_log_posterior, widened
+from transmiter_cli.method.experts import SUREST, Teacher, class_counts, pooled_log_posterior, tempering, widened
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
 from transmiter_cli.method.reliability import Reliabilities, foretold, reliabilities
@@ -145,8 +145,9 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     """One linear classifier of the strong model's embeddings from what all models say of unlabelled images.
 
     1. Each model's answers get a reliability without labels (`reliabilities`).
-    2. Strong and fine-tuned answers, tempered by it, are multiplied into a posterior (`pooled_log_posterior`);
-       of several teachers, those that are better together (`allies`).
+    2. Strong and fine-tuned answers, tempered by it (`tempering`; beside a teacher the strong model's by the trust
+       alone, which rather flatters it), are multiplied into a posterior (`pooled_log_posterior`); of several teachers,
+       those that are better together (`allies`).
     3. The posterior is the soft label of a linear discriminant analysis of the strong embeddings; its covariance
        shrinkage and calibration are chosen by held-out cross-entropy (`choose_discriminant`).
     4. Classes that hardly any image belongs to, neither by the posterior nor, as far as a teacher is trusted, by the
@@ -164,11 +165,11 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
         InvalidTensorError: if rows or classes do not match or values are not finite.
     """
     classes = check_teachers(strong, teachers)
-    kept = distinct(strong)
-    if len(kept) < 2:
-        raise InvalidTensorError(f"at least two different images are needed, got {len(kept)}.")
-    if len(kept) < len(strong):
-        strong, teachers = strong.only(kept), [teacher.only(kept) for teacher in teachers]
+    different = distinct(strong)
+    if len(different) < 2:
+        raise InvalidTensorError(f"at least two different images are needed, got {len(different)}.")
+    if len(different) < len(strong):
+        strong, teachers = strong.only(different), [teacher.only(different) for teacher in teachers]
     zero_shot, rows = computed_class_logits(strong, classes), some_rows(all_rows(strong), classes)
     experts = [widened(teacher, rows) for teacher in teachers]
     folds = folds_of(strong)
@@ -179,13 +180,16 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
         nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)
         return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=named)
 
+    said = [tempering(one, expert.finetuned, SUREST) for one, expert in zip(trust, experts, strict=True)]
+    alone = own if any(trust) else tempering(own, zero_shot, 1.0)
+
     def pooled(some: Sequence[int]) -> PerImage:
         models = [zero_shot, *(experts[one].finetuned for one in some)]
-        return pooled_log_posterior(models, [own, *(trust[one] for one in some)])
+        return pooled_log_posterior(models, [alone, *(said[one] for one in some)])
 
-    kept = allies(lambda some: foretold(strong, pooled(some), folds), trust)
-    log_posterior = pooled(kept)
-    trust = tuple(reliability if one in kept else 0.0 for one, reliability in enumerate(trust))
+    heard = allies(lambda some: foretold(strong, pooled(some), folds), trust)
+    log_posterior = pooled(heard)
+    trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
     posterior = softmax_of(log_posterior)
     texts = strong.unit_texts()[:classes].double()
     moments = fold_moments(strong, posterior, folds)

@@ -25,6 +25,8 @@ from transmiter_cli.method.per_image import (
 
 LEAST_WIDTH = 0.5
 """Fine-tuned logits vary so far beside the weak model's, at least."""
+SUREST = 0.95
+"""The most that a fine-tuned model's own answers count: a few sure mistakes would outvote all others."""
 ROUNDS = 30
 LIKELIEST = 32
 """Classes of each image whose posterior is told apart from that of the others."""
@@ -146,6 +148,22 @@ def pooled_log_posterior(answers: Sequence[PerImage], reliabilities: Sequence[fl
         ).sum(0)
 
     return Computed((images, classes), of_rows)
+
+
+def tempering(trust: float, logits: PerImage, most: float) -> float:
+    """The r of `pooled_log_posterior` with which a model is as sure, on average, as it is trusted; `most` at most.
+
+    A model whose softmax says itself how often it is wrong would be doubted twice by the trust alone.
+
+    Args:
+        trust: how often the model is right, beyond chance.
+        logits: what it says.
+        most: the largest r, unless the trust is larger.
+    """
+    images, classes = logits.shape
+    highest = sum(probabilities(logits[rows]).amax(-1).double().sum().item() for rows in blocks_of(logits))
+    sure = (classes * highest / images - 1) / (classes - 1)
+    return max(trust, min(most, trust / max(sure, TINY)))
 
 
 def class_counts(log_posterior: PerImage, likeliest: int = LIKELIEST) -> Float[Tensor, " classes"]:

@@ -4,8 +4,8 @@ Where a fine-tuned model and two zero-shot ones differ, no label says who is rig
 zero-shot models share the names of the classes, and what they get wrong by them. Beside names that say little, a right
 teacher looks much as one does whose classes are mixed up. Three signs tell them apart:
 
-- *foretold*: a discriminant of strong embeddings, trained on other images, foretells its answers. Not those of a
-  teacher that was trained on random labels.
+- *foretold*: a discriminant of strong embeddings, trained on other images, foretells its answers, or both of them agree
+  with zero-shot answers alike. Not those of a teacher that was trained on random labels.
 - *as fine*: its answers tell the weak model's ones, whatever they are called, as well as the strong model's do. Not
   those of a teacher that takes several classes for one. Where names say little, zero-shot models do that.
 - *named alike*: what zero-shot answers tell of its answers, they tell by the same name. Not those of a teacher with
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import SHRINKAGE, Folds, fold_moments, held_out
+from transmiter_cli.method.discriminant import SHRINKAGE, TINY, Folds, fold_moments, held_out
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Expert
 from transmiter_cli.method.per_image import PerImage, answers, softmax_of
@@ -58,12 +58,12 @@ def reliabilities(
 
     A teacher t beside the strong model s and its own weak twin w is right as often as
 
-        q_t = f_t min(1, (tells(t, w) + e) / (tells(s, w) + e)) n_s n_w,  n_z = min(1, (a_tz + h) / (tells(z, t) + h)),
+        q_t = r_t min(1, (tells(t, w) + e) / (tells(s, w) + e)) n_s n_w,  n_z = min(1, (a_tz + h) / (tells(z, t) + h)),
 
-    f being `foretold` beyond chance, a the `agreement` of two models, e = max(SLACK, N^-1/2) and h = SHARED. n is how
-    much of what zero-shot answers tell of t's they tell by the same name. If t and s err independently of each other,
-    they agree on q_t q_s of the images beyond chance. As far as t can be trusted, its agreement a_ts with s thus limits
-    how often s is right:
+    r_t being its `rightness`, a the `agreement` of two models, e = max(SLACK, N^-1/2) and h = SHARED. n is how much of
+    what zero-shot answers tell of t's they tell by the same name. If t and s err independently of each other, they
+    agree on q_t q_s of the images beyond chance. As far as t can be trusted, its agreement a_ts with s thus limits how
+    often s is right, whose own answers are foretold f_s beyond chance:
 
         q_s = (1 - q_t) f_s + min(q_t f_s, a_ts)
 
@@ -83,18 +83,43 @@ def reliabilities(
         after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
         fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
         named = named_alike(before, after, classes) * named_alike(weak, after, classes)
-        trust = beyond_chance(foretold(strong, teacher.finetuned, folds), classes) * fine * named
+        right = rightness(before, after, foretold_answers(strong, teacher.finetuned, folds), classes)
+        trust = right * fine * named
         limited = (1 - trust) * own + min(trust * own, agreement(before, after, classes))
         found.append((trust, limited, named))
     return Reliabilities(max(found)[1], tuple(trust for trust, _, _ in found), tuple(named for _, _, named in found))
 
 
+def rightness(
+    strong: Int[Tensor, " images"],
+    teacher: Int[Tensor, " images"],
+    discriminant: Int[Tensor, " images"],
+    classes: int,
+) -> float:
+    """How often a teacher's answers are right, beyond chance, as far as two others show: 0 to 1.
+
+    If the teacher t, the zero-shot model s and the discriminant d that foretells t err independently of each other, any
+    two of them agree as often as both are right, a_td = q_t q_d and so on, and q_t = sqrt(a_td a_ts / a_sd). That is
+    more than a_td, how often t is foretold, where embeddings tell little of the classes and d itself is often wrong.
+    The larger of both is taken, a_ts less what chance may add to it.
+    """
+    told, shared, other = (
+        agreement(*two, classes) for two in ((teacher, discriminant), (strong, teacher), (strong, discriminant))
+    )
+    shared = max(shared - len(teacher) ** -0.5, 0.0)
+    return max(told, min((told * shared / max(other, TINY)) ** 0.5, 1.0))
+
+
 def foretold(strong: Embeddings, logits: PerImage, folds: Folds) -> float:
     """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
+    return (foretold_answers(strong, logits, folds) == answers(logits)).double().mean().item()
+
+
+def foretold_answers(strong: Embeddings, logits: PerImage, folds: Folds) -> Int[Tensor, " images"]:
+    """The answers of a discriminant of strong embeddings to each image, trained on what the logits say of others."""
     texts = strong.unit_texts()[: logits.shape[1]].double()
     moments = fold_moments(strong, softmax_of(logits), folds)
-    found = answers(held_out(strong, moments, texts, folds, [SHRINKAGE])[0])
-    return (found == answers(logits)).double().mean().item()
+    return answers(held_out(strong, moments, texts, folds, [SHRINKAGE])[0])
 
 
 def beyond_chance(rate: float, classes: int) -> float:

@@ -121,6 +121,28 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
     require_finite("the fine-tuned heads", teacher.heads)
 
 
+def common_answers(
+    strong: PerImage, own: float, teachers: Sequence[PerImage], trust: Sequence[float]
+) -> Callable[[Sequence[int]], PerImage]:
+    """What gives the log-posterior of the strong model and some of the teachers, each tempered by its trust.
+
+    Beside a teacher the strong model, whose trust rather flatters it, is not made as sure as that (`tempering`).
+
+    Args:
+        strong: its zero-shot logits.
+        own: its reliability, 0 to 1.
+        teachers: the logits of each.
+        trust: the reliability of each, 0 for those that are left aside.
+    """
+    first = own if any(trust) else tempering(own, strong, 1.0)
+    others = [tempering(one, logits, SUREST) for one, logits in zip(trust, teachers, strict=True)]
+
+    def pooled(some: Sequence[int]) -> PerImage:
+        return pooled_log_posterior([strong, *(teachers[one] for one in some)], [first, *(others[one] for one in some)])
+
+    return pooled
+
+
 def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float]) -> tuple[int, ...]:
     """Which teachers to combine: from all of them, one after the other goes whose absence raises the score.
 
@@ -145,9 +167,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     """One linear classifier of the strong model's embeddings from what all models say of unlabelled images.
 
     1. Each model's answers get a reliability without labels (`reliabilities`).
-    2. Strong and fine-tuned answers, tempered by it (`tempering`; beside a teacher the strong model's by the trust
-       alone, which rather flatters it), are multiplied into a posterior (`pooled_log_posterior`); of several teachers,
-       those that are better together (`allies`).
+    2. Strong and fine-tuned answers, tempered by it, are multiplied into a posterior (`common_answers`); of several
+       teachers, those that are better together (`allies`).
     3. The posterior is the soft label of a linear discriminant analysis of the strong embeddings; its covariance
        shrinkage and calibration are chosen by held-out cross-entropy (`choose_discriminant`).
     4. Classes that hardly any image belongs to, neither by the posterior nor, as far as a teacher is trusted, by the
@@ -179,14 +200,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     if not max(own, *trust):
         nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)
         return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=named)
-
-    said = [tempering(one, expert.finetuned, SUREST) for one, expert in zip(trust, experts, strict=True)]
-    alone = own if any(trust) else tempering(own, zero_shot, 1.0)
-
-    def pooled(some: Sequence[int]) -> PerImage:
-        models = [zero_shot, *(experts[one].finetuned for one in some)]
-        return pooled_log_posterior(models, [alone, *(said[one] for one in some)])
-
+    pooled = common_answers(zero_shot, own, [expert.finetuned for expert in experts], trust)
     heard = allies(lambda some: foretold(strong, pooled(some), folds), trust)
     log_posterior = pooled(heard)
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))

@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -195,7 +196,8 @@ class Run:
 
     def homes(self) -> dict[str, str]:
         """Where each strong model's artefacts are: a folder, as seen from the run's own one."""
-        return self.record().get("homes", {})
+        record = self.record()
+        return record.get("homes") or ({record["strong"]: "."} if "strong" in record else {})
 
     def home(self, strong: str) -> Path:
         """Where a strong model's artefacts are."""
@@ -222,11 +224,21 @@ class Run:
             return {strong[0]: "."}
         return {**{name: f"{STRONG_MODELS}/{folder_name(name)}" for name in strong}, **known}
 
+    def again(self, line: Sequence[str]) -> str:
+        """A command line of the history, for where the run lies now."""
+        pairs = pairwise(["", *line])
+        kept = [part for before, part in pairs if "--run" not in (before, part) and not part.startswith("--run=")]
+        return shlex.join(kept) + self.flag
+
     def commands(self) -> list[str]:
         """The command lines that made what is there, the last fit's first."""
+        return [shlex.join(step.line) for step in self.since_fit()]
+
+    def since_fit(self) -> list[Step]:
+        """What changed the run from its last fit on."""
         steps = self.history()
         fits = [i for i, step in enumerate(steps) if step.line[1:2] == ["fit"]]
-        return [shlex.join(step.line) for step in steps[fits[-1] if fits else 0 :]]
+        return steps[fits[-1] if fits else 0 :]
 
     def history(self) -> list[Step]:
         """All that changed the run, the first one first."""

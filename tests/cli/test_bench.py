@@ -62,7 +62,8 @@ def small(folder: Path, more: str = "", finetuned: str = "demo-finetuned") -> Pa
     [
         ("fit = {{ epoch = 1 }}", "fit.epoch is none of basis, epochs"),
         ("refine = {{ shots = 1 }}", "refine.shots is none of epochs"),
-        ("options = {{ lambda = 1 }}", "options.lambda is none of reg, rho, paper_lambda"),
+        ("options = {{ lambda = 1 }}", "options.lambda is none of reg, paper_lambda"),
+        ('transfer = "discriminant"\noptions = {{ reg = 1 }}', "options.reg is no option of discriminant"),
         ('transfer = "dscriminant"', "has transfer 'dscriminant', none of adapter, ridge, discriminant"),
     ],
 )
@@ -329,7 +330,7 @@ def test_the_shipped_files_are_of_the_grammar():
             (RIDGE, 'options = { reg = "x" }'),
             "'ridge': options.reg must be a finite number above 0, or 'auto', not 'x'",
         ),
-        ((RIDGE, "options = { rho = 0 }"), "'ridge': options.rho must be a finite number above 0.* not 0"),
+        ((RIDGE, f"{RIDGE}\noptions = {{ rho = 0 }}"), "'ridge': options.rho must be a finite number above 0.* not 0"),
         ((RIDGE, 'options = { paper_lambda = "x" }'), "options.paper_lambda must be a finite number above 0, not 'x'"),
         ((RIDGE, "refine = { folds = 1 }"), "refine.folds must be a whole number of at least 2, not 1"),
         (("limit = 200", 'limit = "x"'), "limit cannot be 'x'"),

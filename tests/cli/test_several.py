@@ -88,7 +88,8 @@ def test_several_strong_models_have_a_folder_each_and_eval_chooses(fitted: Cli):
     assert files() == {"weak.safetensors", *(f"{home}/{name}" for home in homes.values() for name in names)}
     assert top1(fitted, "--strong", "demo-strong")["transferred"] == alone["transferred"]
     assert json.loads(fitted("eval", "--json").out)["strong"] == "demo-weak"
-    assert fitted("refine", "--shots", 2, "--strong", "demo-strong").code == 0
+    refined = fitted("refine", "--shots", 2, "--strong", "demo-strong")
+    assert "transmiter eval --data LABELLED_FOLDER --strong demo-strong" in " ".join(refined.out.split())
     assert "refined" in top1(fitted, "--strong", "demo-strong")
     assert "refined" not in top1(fitted)
     image = open_images("demo-digits", "test").files[0].path

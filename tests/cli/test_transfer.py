@@ -136,7 +136,7 @@ def test_a_fine_tuned_file_that_changed_after_fit_is_not_taken_for_what_it_was(r
     save_file({"weight": -weight}, path)
     refused = run(*TRANSFER, "--method", "ridge")
     assert refused.code == 2
-    assert "head.safetensors is not what it was when" in refused.err
+    assert "head.safetensors changed since fit read it" in refused.err
     assert "Try: transmiter fit --weak demo-weak" in refused.err
     assert "images" not in refused.err, "nothing is encoded before"
     evaluated = run("eval", "--json")
@@ -145,6 +145,15 @@ def test_a_fine_tuned_file_that_changed_after_fit_is_not_taken_for_what_it_was(r
     assert run(*TRANSFER, "--method", "adapter").code == 0, "which asks no fine-tuned model"
     path.unlink()
     assert "There is no fine-tuned model" in run(*TRANSFER).err
+
+
+def test_a_run_that_does_not_say_what_its_fine_tuned_file_was_is_taken_at_its_word(run: Cli):
+    assert run(*TRANSFER, "--method", "ridge").code == 0
+    record = json.loads(Path("transmiter-run/run.json").read_text())
+    del record["finetuned"], record["homes"]
+    Path("transmiter-run/run.json").write_text(json.dumps(record))
+    assert "weak_finetuned" in json.loads(run("eval", "--json").out)["rows"]
+    assert run(*TRANSFER, "--method", "discriminant").code == 0
 
 
 def test_what_a_transfer_or_fit_removes_is_said_with_the_commands_that_make_it_again(run: Cli):

@@ -100,8 +100,8 @@ def test_a_useless_teacher_does_no_harm_where_each_class_has_a_few_images():
     assert sum(gains) > 0
 
 
-def test_classes_that_zero_shot_answers_underrate_lose_nothing_beside_a_useless_teacher():
-    """Their names say little, so that they hardly seem to have images."""
+def test_classes_that_zero_shot_answers_underrate_gain_beside_a_useless_teacher():
+    """Their names say little, but held-out answers tell that they have images."""
     gains: list[tuple[float, float]] = []
     for seed in range(6):
         world = World(seed, images=1600, classes=12)
@@ -113,7 +113,6 @@ def test_classes_that_zero_shot_answers_underrate_lose_nothing_beside_a_useless_
         useless = teacher(world, world.finetuned_logits.roll(1, -1), seen)
         correction, verdict = discriminant_transfer(world.part(world.strong, seen), [useless])
         assert verdict.word == "useless teacher"
-        assert verdict.unseen
         test, labels = world.part(world.strong, rest), world.labels[rest]
         logits = zero_shot_logits(test)
         before, after = (one.argmax(-1) == labels for one in (logits[:, :12], correction(logits, test.images)))
@@ -121,7 +120,7 @@ def test_classes_that_zero_shot_answers_underrate_lose_nothing_beside_a_useless_
         gains.append((won.mean().item(), won[labels < 3].mean().item()))
     every, underrated = zip(*gains, strict=True)
     assert min(every) > 0.03
-    assert min(underrated) > -0.02
+    assert min(underrated) > 0.03
 
 
 @pytest.mark.parametrize(

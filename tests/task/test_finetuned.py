@@ -58,6 +58,13 @@ def test_an_archive_with_code_says_how_to_have_its_weights(tmp_path: Path, recwa
     assert not recwarn.list
 
 
+def test_what_openais_archives_hold_beside_the_weights_is_left_out(tmp_path: Path):
+    state = load_file(resolve_model("demo-weak").weights)
+    extra = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(8), "vocab_size": torch.tensor(9)}
+    torch.save(state | extra, tmp_path / "openai.pt")
+    assert opened(tmp_path / "openai.pt", tmp_path).encoder.encoder.model.logit_scale == state["logit_scale"]
+
+
 def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
     features = torch.nn.functional.normalize(torch.randn(3, 64), dim=-1)
     save_file({"weight": features}, tmp_path / "prompts.safetensors")

@@ -36,13 +36,23 @@ def run(tmp_path: Path) -> Run:
         ([("SigLIP", "transferred")], LINES[3]),
         ([("SigLIP", "refined"), ("SigLIP", "discriminant")], f"{LINES[1]} && transmiter {LINES[2]}"),
         ([("ViT-L/14", "refined")], f"{LINES[4]} --strong ViT-L/14"),
-        ([("EVA", "ridge")], "transfer --strong EVA --method ridge --run"),
+        ([("EVA", "ridge")], "transfer --strong EVA --method ridge"),
     ],
 )
 def test_the_command_lines_of_the_history_make_it_again(run: Run, gone: list, again: str):
     told = removal([Made(*one) for one in gone], run)
-    assert told.split("To make it again: ")[1].startswith(f"transmiter {again}")
+    assert told.split("To make it again: ")[1].replace(run.flag, "") == f"transmiter {again}"
     assert all(f"{row}" in told and f"({strong})" in told for strong, row in gone)
+
+
+def test_commands_come_in_the_order_in_which_they_were_given_and_for_where_the_run_lies_now(run: Run, tmp_path: Path):
+    gone = [Made("SigLIP", "discriminant"), Made("SigLIP", "transferred"), Made("ViT-L/14", "ridge")]
+    lines = removal([gone[1], gone[0], gone[2]], run).split("To make it again: ")[1].split(" && ")
+    assert lines == [f"transmiter {LINES[place]}{run.flag}" for place in (0, 1, 3)]
+    moved = Run(tmp_path / "moved")
+    assert moved.again(["transmiter", "transfer", "--run", "before", "--reg=2", "--run=x"]) == (
+        f"transmiter transfer --reg=2 --run {moved.path}"
+    )
 
 
 def test_strengths_that_differ_little_are_kept_apart(run: Run):

@@ -61,18 +61,21 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
 }
 """By table of a method's entry."""
 NAMES: Mapping[str, Sequence[str]] = {
-    "options": [*RANGES["options"]],
+    "adapter": ["reg", "paper_lambda"],
+    "ridge": ["rho"],
+    "discriminant": [],
     "fit": [one.name for one in fields(FitSettings)],
     "refine": [one.name for one in fields(RefineSettings)],
 }
-"""What each table may have; texts are left to the function that it is for."""
+"""What each table may have, and `options` by method; texts are left to the function that they are for."""
 
 
-def check_numbers(where: str, tables: Mapping[str, Mapping[str, object] | None]) -> None:
+def check_numbers(where: str, transfer: str, tables: Mapping[str, Mapping[str, object] | None]) -> None:
     """Check the numbers of a method's entry.
 
     Args:
         where: what the entry is called.
+        transfer: its method of transfer.
         tables: its tables, `options`, `fit` and `refine`; None for one that is not there.
 
     Raises:
@@ -80,8 +83,10 @@ def check_numbers(where: str, tables: Mapping[str, Mapping[str, object] | None])
     """
     for table, values in tables.items():
         for name, value in (values or {}).items():
-            if name not in NAMES[table]:
-                raise TransmiterError(f"{where}: {table}.{name} is none of {', '.join(NAMES[table])}.")
+            known = NAMES[transfer if table == "options" else table]
+            if name not in known:
+                what = f"none of {', '.join(known)}" if known else f"no option of {transfer}"
+                raise TransmiterError(f"{where}: {table}.{name} is {what}.")
             allowed = RANGES[table].get(name)
             if allowed is not None and not allowed.holds(value):
                 raise TransmiterError(f"{where}: {table}.{name} must be {allowed}, not {value!r}.")

@@ -267,7 +267,7 @@ def check_values(spec: BenchSpec, path: Path) -> None:
             known = f"none of {', '.join(get_args(Method))}"
             raise TransmiterError(f"{path}: the method {method.name!r} has transfer {method.transfer!r}, {known}.")
         tables = {"options": method.options, "fit": method.fit, "refine": method.refine}
-        check_numbers(f"{path}: the method {method.name!r}", tables)
+        check_numbers(f"{path}: the method {method.name!r}", method.transfer, tables)
 
 
 def check_target(data: DataEntry, spec: BenchSpec, path: Path) -> None:

@@ -103,7 +103,7 @@ def command(
         raise UsageError("There is nothing to predict: name image files, or --data.", f"{again} --data FOLDER")
     if images and data is not None:
         raise UsageError("Name image files or --data, and not both.", f"{again} --data {shlex.quote(data)}")
-    folder = next((one for one in images or [] if Path(one).is_dir()), None)
+    folder = next((one for one in images or [] if one and Path(one).is_dir()), None)
     if folder is not None:
         raise UsageError(f"{folder} is a folder.", f"{again} --data {shlex.quote(folder)}")
     given = {"--root": root, "--split": split, "--limit": limit}

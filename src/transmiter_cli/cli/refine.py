@@ -93,13 +93,14 @@ def command(
             }
         )
         return
+    used = Run(run)
     console.print_result(
         [
             ("refined", console.shown(result.path)),
             ("started from", title(result.start)),
             ("learned from", f"{result.images:,} labelled images"),
             chosen(result.artefact.details["refine"]),
-            ("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}"),
+            ("next", f"transmiter eval --data LABELLED_FOLDER{used.strong_flag(used.strong(strong))}{used.flag}"),
         ]
     )
 

@@ -59,11 +59,12 @@ def command(
         about = {"images": result.images, "changed": result.changed, "missing": result.missing}
         console.print_json({"artefact": str(result.path), "method": result.artefact.method, **about})
         return
+    used = Run(run)
     console.print_result(
         [
             ("self-trained", console.shown(result.path)),
             ("learned from", f"{result.images:,} different unlabelled images"),
             ("answers", f"{100 * result.changed:.1f} % of them changed"),
-            ("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}"),
+            ("next", f"transmiter eval --data LABELLED_FOLDER{used.strong_flag(used.strong(strong))}{used.flag}"),
         ]
     )

@@ -90,6 +90,8 @@ class Encoder:
             # checkpoint of this model fails as RuntimeError, KeyError, AttributeError, even as StopIteration.
             try:
                 load_weights(model, self.spec.weights)
+            except TransmiterError:
+                raise
             except Exception as error:
                 raise wrong_checkpoint(self.spec, error) from error
         model = model.to(self.device).eval()
@@ -227,5 +229,6 @@ def wrong_checkpoint(spec: ModelSpec, error: Exception) -> WrongCheckpointError:
     detail = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error).strip())
     return WrongCheckpointError(
         f"{spec.weights} does not hold weights of {architecture}: {shorten(detail, 200, placeholder=' ...')}",
-        "pass the model that was fine-tuned as --weak, or save it alone: torch.save(model.state_dict(), PATH)",
+        "pass the model that was fine-tuned as --weak; or save it alone, torch.save(model.state_dict(), PATH); or its "
+        "logits, if a layer of your own classifies",
     )

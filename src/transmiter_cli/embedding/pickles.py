@@ -24,6 +24,10 @@ LOADED_BY_OPEN_CLIP = ("", "module.")
 """What may stand before the names in files that open_clip loads as they are, under the first of WRAPPERS or none."""
 
 
+BUFFERS = {"input_resolution", "context_length", "vocab_size"}
+"""What OpenAI's archives hold beside the weights."""
+
+
 def weights_in(content: dict[Any, Any]) -> dict[Any, Any]:
     """The weights of a checkpoint, which may hold the trainer's own state beside them."""
     return next((inner for name in WRAPPERS if isinstance(inner := content.get(name), dict) and inner), content)
@@ -33,6 +37,9 @@ def unwrapped(path: Path) -> dict[str, Tensor] | None:
     """Weights by the model's own names, where a trainer or torch.compile put something before these; None elsewhere.
 
     None, too, for files that are not read here, or hold several models.
+
+    Raises:
+        TransmiterError: if it is an archive of TorchScript.
     """
     try:
         if path.suffix == ".safetensors":
@@ -41,14 +48,18 @@ def unwrapped(path: Path) -> dict[str, Tensor] | None:
         else:
             content = load_tensors(path)
     except (TransmiterError, SafetensorError):
+        if is_archive(path):
+            raise
         return None
     weights = weights_in(content)
     prefix = prefix_of(weights)
-    if prefix is None or (prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content)):
+    as_it_is = prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content)
+    if prefix is None or (as_it_is and not BUFFERS & weights.keys()):
         return None
     if path.suffix == ".safetensors":
         weights = load_file(path)
-    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in own.items() if name not in BUFFERS}
 
 
 def prefix_of(names: Collection[str]) -> str | None:

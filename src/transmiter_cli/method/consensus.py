@@ -122,20 +122,25 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
 
 
 def common_answers(
-    strong: PerImage, own: float, teachers: Sequence[PerImage], trust: Sequence[float]
+    strong: PerImage, own: float, teachers: Sequence[PerImage], trust: Sequence[float], named: Sequence[float]
 ) -> Callable[[Sequence[int]], PerImage]:
-    """What gives the log-posterior of the strong model and some of the teachers, each tempered by its trust.
+    """What gives the log-posterior of the strong model and some of the teachers, each as sure as it is trusted.
 
-    Beside a teacher the strong model, whose trust rather flatters it, is not made as sure as that (`tempering`).
+    A model is only mixed with chance, by its trust, in place of `tempering`, where it is trusted too much rather than
+    too little: the strong model beside a teacher, and a teacher whose names zero-shot models do not confirm.
 
     Args:
         strong: its zero-shot logits.
         own: its reliability, 0 to 1.
         teachers: the logits of each.
         trust: the reliability of each, 0 for those that are left aside.
+        named: how far zero-shot models confirm the names of each one's classes.
     """
     first = own if any(trust) else tempering(own, strong, 1.0)
-    others = [tempering(one, logits, SUREST) for one, logits in zip(trust, teachers, strict=True)]
+    others = [
+        tempering(one, logits, SUREST) if name >= CONFIRMED else one
+        for one, logits, name in zip(trust, teachers, named, strict=True)
+    ]
 
     def pooled(some: Sequence[int]) -> PerImage:
         return pooled_log_posterior([strong, *(teachers[one] for one in some)], [first, *(others[one] for one in some)])
@@ -200,7 +205,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     if not max(own, *trust):
         nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)
         return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=named)
-    pooled = common_answers(zero_shot, own, [expert.finetuned for expert in experts], trust)
+    pooled = common_answers(zero_shot, own, [expert.finetuned for expert in experts], trust, found.named)
     heard = allies(lambda some: foretold(strong, pooled(some), folds), trust)
     log_posterior = pooled(heard)
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
@@ -209,7 +214,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     moments = fold_moments(strong, posterior, folds)
     chosen = choose_discriminant(strong, posterior, texts, folds, moments)
     after = answers(held_out(strong, moments, texts, folds, [chosen.shrinkage])[0])
-    counts = images_of_classes(log_posterior, after, max(trust))
+    counts = images_of_classes(log_posterior, after, max(trust) or own)
     seen = have_images(counts, len(strong))
     # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.
     carried = carry(strong, own, teachers, trust, log_posterior, seen)
@@ -224,7 +229,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
 def images_of_classes(
     log_posterior: PerImage, after: Int[Tensor, " images"], trust: float
 ) -> Float[Tensor, " classes"]:
-    """How many images each class has, by the posterior or, as far as a teacher is trusted, by held-out answers.
+    """How many images each class has, by the posterior or, as far as its models are trusted, by held-out answers.
 
     A class that the soft labels underrate gets its images back by the latter, since its mean lies where they are. But
     not of a single class: nothing tells a discriminant where the others are.

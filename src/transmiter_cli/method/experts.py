@@ -26,7 +26,7 @@ from transmiter_cli.method.per_image import (
 LEAST_WIDTH = 0.5
 """Fine-tuned logits vary so far beside the weak model's, at least."""
 SUREST = 0.95
-"""The most that a fine-tuned model's own answers count: a few sure mistakes would outvote all others."""
+"""The most that a fine-tuned model's own answers count beside others: a few sure mistakes would outvote them."""
 ROUNDS = 30
 LIKELIEST = 32
 """Classes of each image whose posterior is told apart from that of the others."""
@@ -151,14 +151,14 @@ def pooled_log_posterior(answers: Sequence[PerImage], reliabilities: Sequence[fl
 
 
 def tempering(trust: float, logits: PerImage, most: float) -> float:
-    """The r of `pooled_log_posterior` with which a model is as sure, on average, as it is trusted; `most` at most.
+    """The r of `pooled_log_posterior` with which a model is as sure, on average, as it is trusted.
 
     A model whose softmax says itself how often it is wrong would be doubted twice by the trust alone.
 
     Args:
         trust: how often the model is right, beyond chance.
         logits: what it says.
-        most: the largest r, unless the trust is larger.
+        most: the largest r where the trust is smaller.
     """
     images, classes = logits.shape
     highest = sum(probabilities(logits[rows]).amax(-1).double().sum().item() for rows in blocks_of(logits))

@@ -60,7 +60,7 @@ def check_labels(labels: Int[Tensor, " images"], images: int, classes: int) -> N
         raise InvalidTensorError(f"labels have shape {tuple(labels.shape)} for {images} images.")
     if not images:
         raise InvalidTensorError("there are no labelled images.")
-    if torch.is_floating_point(labels):
+    if torch.is_floating_point(labels) or labels.dtype == torch.bool:
         raise InvalidTensorError(f"labels must be class indices, integers, not {labels.dtype}.", "labels.long()")
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise InvalidTensorError(f"labels must be class indices from 0 to {classes - 1}.")

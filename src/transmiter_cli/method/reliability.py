@@ -4,8 +4,8 @@ Where a fine-tuned model and two zero-shot ones differ, no label says who is rig
 zero-shot models share the names of the classes, and what they get wrong by them. Beside names that say little, a right
 teacher looks much as one does whose classes are mixed up. Three signs tell them apart:
 
-- *foretold*: a discriminant of strong embeddings, trained on other images, foretells its answers, or both of them agree
-  with zero-shot answers alike. Not those of a teacher that was trained on random labels.
+- *foretold*: a discriminant of strong embeddings, trained on other images, foretells its answers, or zero-shot answers
+  agree with it as well as with that discriminant. Not with a teacher that was trained on random labels.
 - *as fine*: its answers tell the weak model's ones, whatever they are called, as well as the strong model's do. Not
   those of a teacher that takes several classes for one. Where names say little, zero-shot models do that.
 - *named alike*: what zero-shot answers tell of its answers, they tell by the same name. Not those of a teacher with
@@ -99,15 +99,15 @@ def rightness(
     """How often a teacher's answers are right, beyond chance, as far as two others show: 0 to 1.
 
     If the teacher t, the zero-shot model s and the discriminant d that foretells t err independently of each other, any
-    two of them agree as often as both are right, a_td = q_t q_d and so on, and q_t = sqrt(a_td a_ts / a_sd). That is
-    more than a_td, how often t is foretold, where embeddings tell little of the classes and d itself is often wrong.
-    The larger of both is taken, a_ts less what chance may add to it.
+    two of them agree, beyond chance, as often as both are right, a_td = q_t q_d and so on: q_t^2 = a_td a_ts / a_sd. So
+    q_t is more than a_td, how often t is foretold, where embeddings tell little of the classes and d itself is often
+    wrong. The larger of both is taken, a_ts less what chance may add to it. But d has learned t's systematic errors,
+    and s may share them; since d, an average, is right at least as often as t, q_t is sqrt(a_td) at most.
     """
-    told, shared, other = (
-        agreement(*two, classes) for two in ((teacher, discriminant), (strong, teacher), (strong, discriminant))
-    )
-    shared = max(shared - len(teacher) ** -0.5, 0.0)
-    return max(told, min((told * shared / max(other, TINY)) ** 0.5, 1.0))
+    told = agreement(teacher, discriminant, classes)
+    with_teacher = max(agreement(strong, teacher, classes) - len(teacher) ** -0.5, 0.0)
+    with_discriminant = agreement(strong, discriminant, classes)
+    return max(told, (told * min(with_teacher / max(with_discriminant, TINY), 1.0)) ** 0.5)
 
 
 def foretold(strong: Embeddings, logits: PerImage, folds: Folds) -> float:

@@ -106,9 +106,9 @@ def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
 
 def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> LogitsTeacher:
     """Logits with the ids of their rows; those of classes masked by -inf, or so, become the lowest of all others."""
-    if not isinstance(ids, list):
+    if not isinstance(ids, list | tuple):
         raise TransmiterError(
-            f'{source} does not say which images its rows are: the metadata key "ids" is missing, or no JSON list.',
+            f'{source} does not say which images its rows are: "ids", a list in the metadata, is missing.',
             'save_file({"logits": logits}, PATH, {"ids": json.dumps(ids)})',
         )
     if rows.ndim != 2 or rows.shape[1] != classes:

@@ -116,8 +116,11 @@ def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:
     """Raise UsageError if a fine-tuned weak model of a run is gone, or is no longer what fit saw."""
     known: Mapping[str, str] = run.record().get("finetuned", {})
     for name in task.finetuned:
-        if name != MAKE_PROBE and teacher_digest(name, workspace) != known.get(name):
-            raise UsageError(f"{name} is not what it was when it was fitted.", run.commands()[0])
+        if name == MAKE_PROBE:
+            continue
+        digest = teacher_digest(name, workspace)
+        if known.get(name, digest) != digest:
+            raise UsageError(f"{name} changed since fit read it.", run.again(run.since_fit()[0].line))
 
 
 def open_finetuned(name: str, task: Task, run: Run, workspace: Workspace, width: int, logit_scale: float) -> Teacher:

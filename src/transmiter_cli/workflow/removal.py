@@ -36,7 +36,8 @@ def removal(gone: Sequence[Made], run: Run) -> str:
         rows.setdefault(made.strong, []).append(made.row)
     what = "; ".join(f"{', '.join(names)} ({strong})" for strong, names in rows.items())
     models = {*run.strong_models(), *rows}
-    in_order = sorted(gone, key=lambda made: made.row in LATER)
+    steps = {made: max((i for i, step in enumerate(run.history()) if makes(step, made)), default=-1) for made in gone}
+    in_order = sorted(gone, key=lambda made: (made.row in LATER, steps[made]))
     lines = dict.fromkeys(command_for(made, run, several=len(models) > 1) for made in in_order)
     return f"No longer in {run.path}: {what}. To make it again: {' && '.join(lines)}"
 
@@ -54,7 +55,8 @@ def command_for(made: Made, run: Run, several: bool) -> str:
     if line is None:
         usual = f"transfer{strong} --method {method_of(made.row)}"
         return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
-    return shlex.join(line) + (strong if made.row in LATER and several and not values(line, "--strong") else "")
+    unsaid = made.row in LATER and several and not values(line, "--strong")
+    return run.again([*line, "--strong", made.strong] if unsaid else line)
 
 
 def makes(step: Step, made: Made) -> bool:

@@ -29,7 +29,8 @@ refused("adapter, ridge, discriminant, not 'rigde'", tm.transfer, fitted, model,
 other = tm.Embeddings(torch.randn(20, 8), torch.randn(9, 8), 1.0)
 refused("9 text embeddings for a vocabulary of 12", tm.transfer, fitted, model, other)
 refused("no labelled images", tm.refine, fitted, torch.zeros(0, 8), torch.zeros(0, dtype=torch.long))
-refused("class indices from 0 to 3", tm.refine, fitted, torch.randn(2, 8), torch.tensor([0.0, 1.0]))
+for labels in (torch.tensor([0.0, 1.0]), torch.tensor([False, True])):
+    refused("class indices, integers, not torch.", tm.refine, fitted, torch.randn(2, 8), labels)
 refined = tm.refine(fitted, model.images, torch.arange(20, dtype=torch.int32) % 4, epochs=1)
 assert fitted(tm.zero_shot_logits(model).double()).shape == (20, 4)
 assert fitted.class_logits(model.images.half()).shape == (20, 4)

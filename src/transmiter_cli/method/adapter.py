@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,13 +28,12 @@ class Adapter(nn.Module):
         size = len(basis)
         self.classes = classes
         self.basis = nn.Parameter(basis.clone(), requires_grad=False)
-        number: Any = {"dtype": torch.float32}
-        last = nn.Linear(4 * size, size, **number)
+        dtype = torch.float32  # whatever a caller's default is
+        last = nn.Linear(4 * size, size, dtype=dtype)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.correction = nn.Sequential(
-            nn.LayerNorm(size, **number), nn.Linear(size, 4 * size, **number), nn.GELU(), last
-        )
+        first = nn.Linear(size, 4 * size, dtype=dtype)
+        self.correction = nn.Sequential(nn.LayerNorm(size, dtype=dtype), first, nn.GELU(), last)
 
     def forward(self, logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows classes"]:
         """Adapted logits of the task classes."""

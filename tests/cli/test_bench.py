@@ -308,7 +308,7 @@ def test_the_shipped_files_are_of_the_grammar():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("seeds = [0, 1]", 'seeds = "0"'), "seeds cannot be '0'"),
+        (("seeds = [0, 1]", 'seeds = "0"'), "seeds must be a list of whole numbers, not '0'"),
         (("seeds = [0, 1]", "seeds = []"), "seeds is empty"),
         (("seeds = [0, 1]", 'protocol = "b2n"'), "protocol is 'plain' or 'base-to-novel'"),
         (("seeds = [0, 1]", "sedes = [0]"), "'sedes', which is none of"),
@@ -333,8 +333,10 @@ def test_the_shipped_files_are_of_the_grammar():
         ((RIDGE, f"{RIDGE}\noptions = {{ rho = 0 }}"), "'ridge': options.rho must be a finite number above 0.* not 0"),
         ((RIDGE, 'options = { paper_lambda = "x" }'), "options.paper_lambda must be a finite number above 0, not 'x'"),
         ((RIDGE, "refine = { folds = 1 }"), "refine.folds must be a whole number of at least 2, not 1"),
-        (("limit = 200", 'limit = "x"'), "limit cannot be 'x'"),
-        (("limit = 200", "allow_overlap = 1"), "allow_overlap cannot be 1"),
+        (("limit = 200", 'limit = "x"'), "limit must be a whole number, not 'x'"),
+        (("seeds = [0, 1]", "shots = 4"), "shots must be a list of whole numbers, not 4"),
+        ((RIDGE, 'options = "auto"'), "options must be a table, not 'auto'"),
+        (("limit = 200", "allow_overlap = 1"), "allow_overlap must be true or false, not 1"),
         (('name = "adapter"', 'name = "direct"'), "no method can be called 'direct'"),
         (('name = "adapter"', 'name = "ridge"'), "two \\[\\[method\\]\\] with the name 'ridge'"),
         (('finetuned = "demo-finetuned"', ""), "either finetuned or features"),

@@ -15,6 +15,16 @@ from transmiter_cli.errors import TransmiterError, UsageError
 
 REFERENCES = ("weak", "weak_finetuned", "strong", "direct")
 PLAIN, BASE_TO_NOVEL = "plain", "base-to-novel"
+KINDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "bool": "true or false",
+    "Sequence[str]": "a list of texts",
+    "Sequence[int]": "a list of whole numbers",
+    "Mapping[str, str]": "a table",
+    "Mapping[str, Any]": "a table",
+}
+"""What users call the types of fields."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,8 @@ def entry(kind: type[Any], row: object, where: str) -> Any:
         raise TransmiterError(f"{where} lacks {missing[0]!r}.")
     for name, value in row.items():
         if not fits(str(known[name].type), value):
-            raise TransmiterError(f"{where}: {name} cannot be {value!r}.")
+            wanted = KINDS[str(known[name].type).removesuffix(" | None")]
+            raise TransmiterError(f"{where}: {name} must be {wanted}, not {value!r}.")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
 
 

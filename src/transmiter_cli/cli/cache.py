@@ -53,10 +53,11 @@ def verify(json: JsonOption = False, quiet: QuietOption = False) -> None:
     if json:
         console.print_json({"shards": shards, "damaged": [str(shard) for shard in damaged]})
     else:
-        console.print_result([("shards", f"{shards:,}"), ("damaged", f"{len(damaged):,}")])
+        counts = [("shards", f"{shards:,}"), ("damaged", f"{len(damaged):,}")]
+        console.print_result([*counts, *(("", str(shard)) for shard in damaged)])
     if damaged:
         raise TransmiterError(
-            f"{len(damaged)} of {shards} shards are damaged, {damaged[0]} the first; "
+            f"{len(damaged)} of {shards} shards are damaged; "
             "the next command that needs them sets them aside and computes them anew."
         )
 

@@ -120,13 +120,15 @@ def local_model(name: str) -> ModelSpec:
     """A folder with open_clip_config.json and weights."""
     folder = Path(name.removeprefix(LOCAL)).expanduser().absolute()
     if not (folder / CONFIG).is_file():
-        raise UsageError(f"{name} is no model: there is no {CONFIG} in {folder}.")
+        raise UsageError(f"{name} is no model: there is no {CONFIG} in {folder}.", f"ls {folder.parent}")
     weights = [
         path for stem in WEIGHT_STEMS for suffix in WEIGHT_SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()
     ]
     if not weights:
         wanted = ", ".join(f"{stem}{WEIGHT_SUFFIXES[0]}" for stem in WEIGHT_STEMS)
-        raise UsageError(f"{name} has no weights: {folder} holds none of {wanted} (or .bin, .pt, .pth).")
+        raise UsageError(
+            f"{name} has no weights: {folder} holds none of {wanted} (or .bin, .pt, .pth).", f"ls {folder}"
+        )
     return ModelSpec(f"{LOCAL}{folder}", f"{LOCAL}{folder}", weights[0], configured_activation(folder))
 
 

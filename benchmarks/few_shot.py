@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from beds import Trial
 from rules import teacher_of
 from transmiter_cli.method.consensus import discriminant_transfer
-from transmiter_cli.method.discriminant import Linear
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.metrics import calibration, negative_log_likelihood
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.method.refine_linear import Refined, refine_linear
 from transmiter_cli.method.refinement import stratified_folds
-from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
+from transmiter_cli.method.ridge import ridge_transfer
 
 SHOTS = (1, 2, 4, 8, 16)
 SHARPNESS = 5.5

@@ -20,7 +20,6 @@ from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.choice import choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import (
-    Linear,
     choose_discriminant,
     discriminants,
     fold_moments,
@@ -28,6 +27,7 @@ from transmiter_cli.method.discriminant import (
     total,
 )
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import (
@@ -232,7 +232,7 @@ def carried(trial: Trial, way: Way | None = None) -> Tensor:
     rows = torch.arange(len(strong))
     if way is None:
         found = carry(strong, 1.0, [teacher], [1.0], posterior, seen)
-        own = unseen.zero_shot(strong, trial.classes, found.level)
+        own = Linear.zero_shot(strong, trial.classes, found.level)
         return (own + found.correction(strong, seen, rows))(images(trial)[1])
     new = novelty(teacher, seen, rows)
     found = corrections(unseen.text_anchors(strong, teacher.weak), teacher, joint_moments(strong, teacher, rows), new)[

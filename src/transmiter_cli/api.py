@@ -17,16 +17,17 @@ from transmiter_cli.artefact import Artefact, Correction, Method
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.choice import choose_reg, choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
-from transmiter_cli.method.discriminant import Linear
-from transmiter_cli.method.distillation import FitSettings, Progress, check_teacher, fit_adapter
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
+from transmiter_cli.method.copies import distinct
+from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
 from transmiter_cli.method.experts import Teacher, class_counts
+from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter
-from transmiter_cli.method.ridge import LinearCorrection, ridge_transfer
-from transmiter_cli.method.self_training import FEWEST, distinct, self_train_classifier
+from transmiter_cli.method.ridge import ridge_transfer
+from transmiter_cli.method.self_training import FEWEST, self_train_classifier
 from transmiter_cli.method.transfer import transfer_adapters
 
 
@@ -234,7 +235,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
         raise InvalidTensorError(f"self-training needs {FEWEST} different images at least, not {len(embeddings)}.")
     start = linear_start(transferred)
     found = self_train_classifier(embeddings, start)
-    module = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
+    module = LinearCorrection.of_classifier(found, embeddings)
     result = replace(transferred, stage="self_trained", correction=module)
     changed = (result.answers(embeddings) != transferred.answers(embeddings)).double().mean().item()
     counts = class_counts(start.scores(embeddings))
@@ -280,9 +281,11 @@ def refine(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
-        ValueError: if a setting cannot be.
+        ValueError: if a setting cannot be, or nothing was transferred yet.
     """
     recipe, images = RefineSettings(**options), images_of(images)
+    if transferred.stage == "weak":
+        raise ValueError("refine needs what transfer or self_train returned, not what fit did.")
     check_labels(labels, len(images), transferred.correction.classes)
     transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)
@@ -295,7 +298,7 @@ def refine(
         found, share, factor = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
         module: Correction = correction
         if found is not start:
-            module = LinearCorrection.of_classifier(found.weight, found.bias, embeddings)
+            module = LinearCorrection.of_classifier(found, embeddings)
         unchanged = not share
         settings = {"share": share, "factor": factor, "folds": recipe.folds, "seed": recipe.seed}
     else:

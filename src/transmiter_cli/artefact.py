@@ -18,15 +18,15 @@ from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
-from transmiter_cli.method.embeddings import Embeddings, require_finite
-from transmiter_cli.method.ridge import LinearCorrection
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
+from transmiter_cli.method.linear import LinearCorrection
 
 Stage = Literal["weak", "strong", "self_trained", "refined"]
 Method = Literal["adapter", "ridge", "discriminant"]
 Correction = Adapter | LinearCorrection
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Artefact:
     """A correction of one model's class logits, and the vocabulary it was made for.
 
@@ -55,37 +55,56 @@ class Artefact:
 
     @property
     def parameters_added(self) -> int:
-        """Numbers that inference needs beside the model."""
-        return parameters_added(self.correction, self.texts)
+        """Numbers that inference needs beside the model: the adapter, its basis, the auxiliary words.
+
+        0 for "ridge" and "discriminant", which fold into the text classifier.
+        """
+        if isinstance(self.correction, LinearCorrection):
+            return 0
+        words = self.texts[self.correction.classes :].numel()
+        return words + sum(parameter.numel() for parameter in self.correction.parameters())
 
     @property
     def flops_added(self) -> int:
-        """Floating-point operations per image that inference needs beside the model's."""
-        return flops_added(self.correction, self.texts)
+        """Operations per image that inference adds: the auxiliary words' logits, and the adapter's matrix products.
+
+        A multiplication and an addition are two; what is linear in M, as the standardisation, is left out. 0 for
+        "ridge" and "discriminant", which fold into the text classifier.
+        """
+        if isinstance(self.correction, LinearCorrection):
+            return 0
+        size, vocabulary = self.correction.basis.shape
+        words = (vocabulary - self.correction.classes) * self.texts.shape[1]
+        return 2 * (words + size * vocabulary + 8 * size * size + size * self.correction.classes)
 
     @torch.no_grad()
     def __call__(
         self, logits: Float[Tensor, "images vocabulary"], images: Float[Tensor, "images width"] | None = None
     ) -> Float[Tensor, "images classes"]:
-        """Adapted logits of the task classes.
+        """Adapted logits of the task classes, on the device of the logits.
 
         Args:
             logits: the model's zero-shot logits of the whole vocabulary, s X T'.
             images: the model's image embeddings X; all methods but "adapter" need them.
 
         Raises:
-            ValueError: if a linear method is called without `images`, or the logits have another vocabulary's size.
+            ValueError: if a linear method is called without `images`.
+            InvalidTensorError: if the logits have another vocabulary's size, or the images another shape.
         """
         if logits.shape[-1] != len(self.vocabulary):
             sizes = f"{logits.shape[-1]} columns for a vocabulary of {len(self.vocabulary)} entries"
-            raise ValueError(f"the logits have {sizes}.")
-        if isinstance(self.correction, Adapter):
-            return self.correction(logits.float())
+            raise InvalidTensorError(f"the logits have {sizes}.")
+        correction = self.to(logits.device).correction
+        if isinstance(correction, Adapter):
+            return correction(logits.float())
         if images is None:
             raise ValueError(
                 f"method {self.method!r} corrects logits from image embeddings: call it with (logits, images)."
             )
-        return self.correction(logits.float(), images)
+        if images.shape != (len(logits), self.texts.shape[1]):
+            wanted = f"{len(logits)} logits of a model {self.texts.shape[1]} wide"
+            raise InvalidTensorError(f"the image embeddings have shape {tuple(images.shape)} beside {wanted}.")
+        return correction(logits.float(), images)
 
     def to(self, device: torch.device) -> Artefact:
         """The same artefact on a device; itself if it is there."""
@@ -95,7 +114,11 @@ class Artefact:
 
     @torch.no_grad()
     def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
-        """Adapted logits of all images; no N x M matrix is formed."""
+        """Adapted logits of all images, on their device; no N x M matrix is formed.
+
+        Raises:
+            InvalidTensorError: if the embeddings have another width, or another vocabulary's size.
+        """
         return torch.cat(list(self.adapt_blocks(embeddings)))
 
     @torch.no_grad()
@@ -103,7 +126,7 @@ class Artefact:
         """The likeliest class of each image, without the N x C logits of all images at once.
 
         Raises:
-            InvalidTensorError: if a logit is not finite: the highest of such a row means nothing.
+            InvalidTensorError: if a logit is not finite, for the highest of such a row means nothing; or as `adapt`.
         """
         found: list[Tensor] = []
         for logits in self.adapt_blocks(embeddings):
@@ -112,15 +135,20 @@ class Artefact:
         return torch.cat(found)
 
     def adapt_blocks(self, embeddings: Embeddings) -> Iterator[Float[Tensor, "rows classes"]]:
-        """Adapted logits a block of images at a time."""
-        if isinstance(self.correction, LinearCorrection):
-            weight, bias = self.correction.fold(embeddings.unit_texts(), embeddings.logit_scale)
+        """Adapted logits a block of images at a time; errors as in `adapt`."""
+        wanted = (len(self.vocabulary), self.texts.shape[1])
+        if embeddings.texts.shape != wanted:
+            shapes = f"{tuple(embeddings.texts.shape)}, but those that this was made for {wanted}"
+            raise InvalidTensorError(f"the text embeddings have shape {shapes}.")
+        correction = self.to(embeddings.images.device).correction
+        if isinstance(correction, LinearCorrection):
+            weight, bias = correction.fold(embeddings.unit_texts(), embeddings.logit_scale)
             for rows in embeddings.blocks(len(weight)):
                 yield embeddings.unit_images(rows) @ weight.T + bias
         else:
-            classifier = embeddings.logit_scale * embeddings.unit_texts().T
+            classifier = embeddings.classifier().T
             for rows in embeddings.blocks(len(embeddings.texts)):
-                yield self.correction(embeddings.unit_images(rows) @ classifier)
+                yield correction(embeddings.unit_images(rows) @ classifier)
 
     def classifier(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
         """Weight and bias of the linear classifier of unit-norm embeddings that an artefact of a linear method is.
@@ -156,29 +184,6 @@ class Artefact:
             "details": dict(self.details),
         }
         write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}))
-
-
-def parameters_added(correction: Correction, texts: Float[Tensor, "vocabulary width"]) -> int:
-    """Numbers that a correction of a model with these texts needs: the adapter, its basis, the auxiliary words.
-
-    0 for ridge and discriminant, which fold into the text classifier.
-    """
-    if isinstance(correction, LinearCorrection):
-        return 0
-    return texts[correction.classes :].numel() + sum(parameter.numel() for parameter in correction.parameters())
-
-
-def flops_added(correction: Correction, texts: Float[Tensor, "vocabulary width"]) -> int:
-    """Operations per image that a correction adds: the auxiliary words' logits, and the adapter's matrix products.
-
-    A multiplication and an addition are two; what is linear in M, as the standardisation, is left out. 0 for ridge
-    and discriminant, which fold into the text classifier.
-    """
-    if isinstance(correction, LinearCorrection):
-        return 0
-    size, vocabulary = correction.basis.shape
-    words = (vocabulary - correction.classes) * texts.shape[1]
-    return 2 * (words + size * vocabulary + 8 * size * size + size * correction.classes)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:

@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -210,8 +210,12 @@ class Run:
         """
         home = self.home(strong)
         files = {row: home / name for row, name in ARTEFACTS.items()}
-        swept = sorted((float(path.stem.removeprefix(SWEPT)), path) for path in home.glob(f"{SWEPT}*.safetensors"))
-        rows = {"transferred": files.pop("transferred"), **{swept_row(reg): path for reg, path in swept}, **files}
+        swept: dict[float, Path] = {}
+        for path in home.glob(f"{SWEPT}*.safetensors"):
+            with suppress(ValueError):  # a copy that somebody made by hand
+                swept[float(path.stem.removeprefix(SWEPT))] = path
+        others = {swept_row(reg): swept[reg] for reg in sorted(swept)}
+        rows = {"transferred": files.pop("transferred"), **others, **files}
         return {row: path for row, path in rows.items() if path.is_file()}
 
     def with_homes(self, strong: Sequence[str]) -> dict[str, str]:

@@ -90,6 +90,27 @@ def test_flipped_bytes_are_noticed_and_the_shard_is_set_aside(tmp_path: Path):
     assert missing(reader, ["a", "b"]) == ["a", "b"]
 
 
+def test_a_shard_that_only_this_process_cannot_read_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another user's file in a shared cache, or a disk that fails for a moment."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError("Permission denied")
+
+    EmbeddingStore(tmp_path).append(["a"], torch.ones(1, 3))
+    (shard,) = tmp_path.glob("*.safetensors")
+    early = EmbeddingStore(tmp_path, ListReporter())
+    with monkeypatch.context() as patched:
+        patched.setattr("transmiter_cli.embedding.store.safe_open", refused)
+        late = EmbeddingStore(tmp_path, ListReporter())
+        with pytest.raises(DamagedShardError):
+            early.read(key_digests(["a"]))
+    for store in (early, late):
+        assert missing(store, ["a"]) == ["a"]
+        assert "cannot be read (Permission denied)" in store.reporter.warnings[0]
+    assert shard.is_file()
+    assert len(EmbeddingStore(tmp_path)) == 1
+
+
 def test_a_changed_key_is_noticed_where_rows_are_compared(tmp_path: Path):
     EmbeddingStore(tmp_path).append(["key-of-a", "key-of-b"], torch.randn(2, 3))
     (victim,) = tmp_path.glob("*.safetensors")

@@ -17,6 +17,7 @@ from transmiter_cli.method.discriminant import (
 )
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.merging import (
     ALONE,
     CALMEST,
@@ -37,7 +38,7 @@ from transmiter_cli.method.merging import (
     shares_of_images,
     widening,
 )
-from transmiter_cli.method.unseen import Carried, all_rows, carry, left_out, zero_shot
+from transmiter_cli.method.unseen import Carried, all_rows, carry, left_out
 
 TRAIN = slice(0, 300)
 NOBODY = Carried(1.0, ())
@@ -91,7 +92,7 @@ def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
 ):
     strong, posterior, chosen = part
     counts = counts_of(posterior.shape[1], seen or posterior.shape[1])
-    nothing = zero_shot(strong, len(counts), 0.0)
+    nothing = Linear.zero_shot(strong, len(counts), 0.0)
     found = margins_left_out(strong, NOBODY, posterior, chosen, counts > 0, (counts > 0).double(), 1.0, nothing)
     assert len(found) == 0
     merged = merge(strong, NOBODY, posterior, chosen, counts, trust=0.0)
@@ -124,7 +125,8 @@ def test_margins_are_those_of_what_is_said_without_images_of_the_classes_left_ou
     says = carry(strong, 0.6, [teacher], [0.7], posterior.log(), seen)
     assert len(says.carriers) == 1
     answers = posterior.argmax(-1)[chosen.rows]
-    own_scores, correction = zero_shot(strong, classes, says.level), says.correction(strong, seen, all_rows(strong))
+    own_scores = Linear.zero_shot(strong, classes, says.level)
+    correction = says.correction(strong, seen, all_rows(strong))
     mean = strong.unit_images(chosen.rows).mean(0, keepdim=True)
     expected: list[float] = []
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
@@ -152,7 +154,7 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
     says = carry(strong, 0.6, [teacher], [0.7], posterior.log(), has)
     correction = says.correction(strong, has, all_rows(strong))
-    labels, scores = posterior[chosen.rows], (zero_shot(strong, len(has), says.level) + correction)(images)
+    labels, scores = posterior[chosen.rows], (Linear.zero_shot(strong, len(has), says.level) + correction)(images)
     width = calming(scores, labels, has)
     if seen < ENOUGH:
         assert width < widening(scores, chosen.held_out, has)
@@ -162,7 +164,7 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     won = margins_left_out(strong, says, posterior, chosen, has, share, width, correction)
     assert (len(won) > 0) == (seen >= ENOUGH)
     rows = labels.argmax(-1) < seen
-    before = zero_shot(strong, len(has))(images[rows])
+    before = Linear.zero_shot(strong, len(has))(images[rows])
     lift = lift_of(won, merged[rows], before, has, trust > 0)
     after = merge(strong, says, posterior, chosen, counts, trust).held_out
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
@@ -172,7 +174,7 @@ def test_nothing_is_widened_where_all_of_a_few_classes_have_images():
     strong, posterior, chosen = known(World(3, classes=4))
     strong = replace(strong, logit_scale=2.0)
     counts, every = torch.full((4,), 40.0).double(), torch.ones(4, dtype=torch.bool)
-    first, share = zero_shot(strong, 4), shares_of_images(counts, len(strong), 1.0)
+    first, share = Linear.zero_shot(strong, 4), shares_of_images(counts, len(strong), 1.0)
     scores = first(strong.unit_images(chosen.rows))
     assert calming(scores, posterior[chosen.rows], every) == 1 < widening(scores, chosen.held_out, every)
     found = merge(strong, NOBODY, posterior, chosen, counts, trust=1.0).held_out

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World
-from transmiter_cli.method.discriminant import Linear
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.metrics import negative_log_likelihood
 from transmiter_cli.method.refine_linear import (
     CHANCE,

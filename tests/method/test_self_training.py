@@ -5,13 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import random_embeddings
-from transmiter_cli.method.discriminant import Linear, Moments
+from transmiter_cli.method.discriminant import Moments
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.self_training import (
     FEWEST,
     SHRINKAGE,
-    centred,
-    distinct,
     expected_means,
     self_train_classifier,
     spread,
@@ -59,7 +58,7 @@ def test_a_few_images_change_little(task: tuple[torch.Tensor, torch.Tensor, torc
     found = self_train_classifier(Embeddings(images[:FEWEST], texts, SCALE), start)
     before, after = ((one(images[400:]).argmax(-1) == labels[400:]).float().mean() for one in (start, found))
     assert after >= before - 0.02
-    old, new = centred(start).weight, centred(found).weight
+    old, new = start.centred().weight, found.centred().weight
     assert (new - old).norm() < 0.07 * old.norm(), "10 images of 8 classes are no covariance"
 
 
@@ -132,43 +131,6 @@ def test_the_spread_is_that_of_the_scores(seed: int, images: int):
     scores = scores - scores.mean(-1, keepdim=True)
     expected = scores.var(0, unbiased=False).sum().sqrt()
     torch.testing.assert_close(spread(classifier, soft_moments(model, classifier)), expected, atol=1e-4, rtol=1e-4)
-
-
-@given(seed=st.integers(0, 2**16), images=st.integers(1, 30), times=st.integers(1, 5))
-@settings(max_examples=20, deadline=None)
-def test_repeated_images_count_once(seed: int, images: int, times: int):
-    rows = random_embeddings(images, 3, 16, seed).unit_images()
-    noise = torch.randn(images * times, 16, generator=torch.Generator().manual_seed(seed))
-    repeated = rows.repeat(times, 1) + 1e-7 * noise
-    assert torch.equal(distinct(Embeddings(repeated, rows, 1.0)), torch.arange(images))
-
-
-def test_copies_that_differ_by_the_rounding_of_half_precision_are_found():
-    """Their projections lie on both sides of a cell's border now and then."""
-    rows = random_embeddings(3000, 3, 256, 0).unit_images()
-    noise = torch.randn(3000, 256, generator=torch.Generator().manual_seed(1))
-    for deviation, missed in ((1e-7, 0), (1e-5, 3)):
-        found = distinct(Embeddings(torch.cat([rows, rows + deviation * noise]), rows, 1.0))
-        assert 3000 <= len(found) <= 3000 + missed
-        assert torch.equal(found[:3000], torch.arange(3000))
-
-
-@pytest.mark.parametrize("spread", [0.02, 0.07])
-def test_many_images_that_are_much_alike_are_no_copies(spread: float):
-    """They fill the cells of the grids, but are further from each other than rounding moves them."""
-    generator = torch.Generator().manual_seed(1)
-    centre = F.normalize(torch.randn(512, generator=generator), dim=0)
-    rows = centre + spread / 512**0.5 * torch.randn(5000, 512, generator=generator)
-    assert len(distinct(Embeddings(rows, rows[:3], 1.0))) == 5000
-    again = torch.cat([rows, rows[:1000].half().float()])
-    assert len(distinct(Embeddings(again, rows[:3], 1.0))) <= 5010
-
-
-def test_like_images_are_no_copies():
-    rows = random_embeddings(300, 3, 256, 0).unit_images()
-    noise = F.normalize(torch.randn(300, 256, generator=torch.Generator().manual_seed(1)), dim=-1)
-    found = distinct(Embeddings(torch.cat([rows, rows + 0.1 * noise]), rows, 1.0))  # cosine 0.995
-    assert len(found) == 600
 
 
 def test_the_same_inputs_give_the_same_classifier(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):

@@ -5,16 +5,17 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from tests.method.worlds import every, mask, teacher_of
-from transmiter_cli.method.discriminant import NUMBERS, Linear
+from transmiter_cli.method.discriminant import NUMBERS
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.linear import Linear
+from transmiter_cli.method.per_image import centred
 from transmiter_cli.method.unseen import (
     RHO,
     UNTESTED,
     Carried,
     Novelty,
     carry,
-    centred,
     corrections,
     joint_moments,
     left_out,
@@ -22,7 +23,6 @@ from transmiter_cli.method.unseen import (
     some_rows,
     text_anchors,
     way_weights,
-    zero_shot,
 )
 
 
@@ -33,7 +33,7 @@ def whole(classes: int) -> Novelty:
 
 def scores(carried: Carried, strong: Embeddings, seen: torch.Tensor) -> Linear:
     """The strong model's own scores, and what teachers add to them."""
-    return zero_shot(strong, len(seen), carried.level) + carried.correction(strong, seen, every(strong))
+    return Linear.zero_shot(strong, len(seen), carried.level) + carried.correction(strong, seen, every(strong))
 
 
 @given(seed=st.integers(0, 2**16), images=st.integers(3, 40))
@@ -104,7 +104,7 @@ def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: 
     seen = ~mask(world, 4, 5)
     found = scores(carry(strong, 1.0, [same], [1.0], log_posterior, seen), strong, seen)
     images = strong.unit_images()
-    own = zero_shot(strong, world.classes)(images)[:, 4:6]
+    own = Linear.zero_shot(strong, world.classes)(images)[:, 4:6]
     torch.testing.assert_close(centred(found(images)[:, 4:6]), centred(own), atol=0.02 * own.std().item(), rtol=0.02)
 
 
@@ -178,7 +178,7 @@ def test_a_teacher_that_is_trusted_more_makes_the_strong_models_own_scores_small
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
     found = scores(carry(strong, own, [same], [trust], log_posterior, seen), strong, seen)
-    expected = level * zero_shot(strong, world.classes).weight
+    expected = level * Linear.zero_shot(strong, world.classes).weight
     torch.testing.assert_close(found.weight, expected, atol=0.02 * expected.std().item(), rtol=0.02)
 
 

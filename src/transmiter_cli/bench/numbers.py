@@ -2,62 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.method.distillation import FitSettings
-from transmiter_cli.method.refinement import RefineSettings
+from transmiter_cli.method.distillation import FIT_RANGES, FitSettings
+from transmiter_cli.method.ranges import POSITIVE, STRENGTH, Range
+from transmiter_cli.method.refinement import REFINE_RANGES, RefineSettings
 
-
-@dataclass(frozen=True)
-class Range:
-    """Which numbers a setting takes.
-
-    Attributes:
-        least: the smallest.
-        most: the largest, itself allowed if it is finite.
-        whole: whether it is an integer.
-        above: whether `least` itself is not allowed.
-        auto: whether "auto" is allowed, too.
-    """
-
-    least: float = 0
-    most: float = math.inf
-    whole: bool = False
-    above: bool = False
-    auto: bool = False
-
-    def holds(self, value: object) -> bool:
-        """Whether a value is one of these."""
-        if self.auto and value == "auto":
-            return True
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
-            return False
-        return math.isfinite(value) and self.least <= value <= self.most and not (self.above and value == self.least)
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a finite number"
-        bounds = f"above {self.least:g}" if self.above else f"of at least {self.least:g}"
-        top = f" and at most {self.most:g}" if math.isfinite(self.most) else ""
-        return f"{kind} {bounds}{top}" + (", or 'auto'" if self.auto else "")
-
-
-COUNT, SHARE, POSITIVE = Range(1, whole=True), Range(0, 1), Range(above=True)
-STRENGTH, SEED = Range(above=True, auto=True), Range(0, 2**63 - 1, whole=True)
-TRAINING = {
-    "epochs": COUNT,
-    "batch_size": COUNT,
-    "learning_rate": Range(),
-    "weight_decay": Range(),
-    "warmup": SHARE,
-    "seed": SEED,
-}
 RANGES: Mapping[str, Mapping[str, Range]] = {
     "options": {"reg": STRENGTH, "rho": STRENGTH, "paper_lambda": POSITIVE},
-    "fit": {**TRAINING, "temperature": POSITIVE, "noise": Range(), "noise_rate": SHARE},
-    "refine": {**TRAINING, "folds": Range(2, whole=True)},
+    "fit": FIT_RANGES,
+    "refine": REFINE_RANGES,
 }
 """By table of a method's entry."""
 NAMES: Mapping[str, Sequence[str]] = {

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from transmiter_cli.artefact import Method
-from transmiter_cli.bench.numbers import COUNT, SEED, Range, check_numbers
+from transmiter_cli.bench.numbers import check_numbers
 from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.method.ranges import COUNT, SEED, Range
 
 REFERENCES = ("weak", "weak_finetuned", "strong", "direct")
 PLAIN, BASE_TO_NOVEL = "plain", "base-to-novel"

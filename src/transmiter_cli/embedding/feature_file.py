@@ -68,21 +68,28 @@ def read_feature_file(path: Path) -> FeatureFile:
     content = load_tensors(path)
     if not isinstance(content.get("labels"), Tensor):
         raise TransmiterError(f"{path} is none of the authors' feature files: it has no tensor 'labels'.")
-    return convert(content, str(path))
+    try:
+        return convert(content, str(path))
+    except TransmiterError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise TransmiterError(f"{path} is none of the authors' feature files: {error}.") from error
 
 
 def convert(content: Mapping[str, Any], source: str) -> FeatureFile:
     """Their dictionary in our names, the plain view apart from the augmented ones."""
     labels = plain_labels(content["labels"], source)
     classes = class_names(content.get("label_names"), source)
-    if labels.numel() and int(labels.max()) >= len(classes):
-        raise TransmiterError(f"{source} has the label {int(labels.max())}, but only {len(classes)} class names.")
+    base, novel = (indices(content.get(part)) for part in ("base", "novel"))
+    strange = [label for label in (*labels.unique().tolist(), *base, *novel) if not 0 <= label < len(classes)]
+    if strange:
+        raise TransmiterError(f"{source} has the label {strange[0]}, but only {len(classes)} class names.")
     tensors: dict[str, Tensor] = {"labels": labels}
     for key, value in content.items():
         suffix = next((suffix for suffix in PARTS if key.endswith(suffix)), None)
         if suffix is not None and isinstance(value, Tensor):
             tensors |= model_tensors(f"{key.removesuffix(suffix)}/{PARTS[suffix]}", value, len(labels), source)
-    features = FeatureFile(tensors, classes, indices(content.get("base")), indices(content.get("novel")))
+    features = FeatureFile(tensors, classes, base, novel)
     if not features.models:
         raise TransmiterError(f"{source} is none of the authors' feature files: no key ends in '_features'.")
     return features

@@ -71,9 +71,9 @@ class EmbeddingStore:
         for shard in sorted(set(self.folder.glob("*.safetensors")) - self._known):
             try:
                 found[shard] = key_digests(read_keys(shard))
-            except DamagedShardError:
+            except DamagedShardError as error:
                 self._known.add(shard)
-                self._set_aside(shard)
+                self._set_aside(shard, error)
         self._take_in(found)
 
     @contextmanager
@@ -203,13 +203,16 @@ class EmbeddingStore:
             rows = read_rows(shard, check=identity not in self._whole)
         except (DamagedShardError, OSError) as error:
             self._index.drop(number)
-            self._set_aside(shard)
+            self._set_aside(shard, error)
             raise DamagedShardError(str(error)) from error
         self._whole.add(identity)
         return rows
 
-    def _set_aside(self, shard: Path) -> None:
-        """Take a damaged shard out of the way, so that nobody reads it again."""
+    def _set_aside(self, shard: Path, error: Exception) -> None:
+        """Take a damaged shard out of the way, so that nobody reads it again; not one that only we cannot read."""
+        if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
+            self.reporter.warn(f"{shard} cannot be read ({error.__cause__ or error}); its rows are computed anew.")
+            return
         self.reporter.warn(f"The shard {shard} is damaged; it is set aside, and its embeddings are computed anew.")
         try:
             shard.replace(shard.with_suffix(".damaged"))

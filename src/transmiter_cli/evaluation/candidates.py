@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.artefact import Artefact, flops_added, parameters_added
+from transmiter_cli.artefact import Artefact
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
 from transmiter_cli.method.logits import class_logits
@@ -86,9 +86,7 @@ def candidates(
         zero_shot = (found["strong"].logits, found["weak"].logits)
         found |= eft_candidates(*zero_shot, finetuned_logits, eft, **both)
     if fitted is not None:
-        own = (fitted.correction, strong.texts)
-        cost = {"parameters": parameters_added(*own), "flops": flops_added(*own)}
-        found["direct"] = timed("direct", lambda: fitted.adapt(strong), **cost)
+        artefacts = {"direct": replace(fitted, texts=strong.texts), **artefacts}
     for name, artefact in artefacts.items():
         refined = artefact.stage == "refined"
         inputs = {"labels": refined, "gradients": refined and artefact.method == "adapter"}
@@ -107,13 +105,19 @@ def timed(name: str, logits: Callable[[], Tensor], **cost: Any) -> Candidate:
     Raises:
         InvalidTensorError: if they are not finite.
     """
+    await_devices()
     started = time.perf_counter()
     result = logits()
-    if result.is_cuda:
-        torch.cuda.synchronize(result.device)
+    await_devices()
     seconds = time.perf_counter() - started
     require_finite(f"the logits of {name}", result)
     return Candidate(result, Cost(seconds=seconds, **cost))
+
+
+def await_devices() -> None:
+    """Wait for what a GPU has still to do: its work goes on after the call that asked for it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def eft_candidates(

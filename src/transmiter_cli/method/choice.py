@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import JUDGED, evenly_spaced, fold_moments, fold_rows, folds_of, total
-from transmiter_cli.method.distillation import check_teacher
+from transmiter_cli.method.discriminant import JUDGED, evenly_spaced, fold_rows, folds_of, total
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.moments import cross_moment
-from transmiter_cli.method.per_image import Computed, Rows, centred
 from transmiter_cli.method.polar import polar_factor
+from transmiter_cli.method.ridge import answer_moments
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
 ALIKE = 1e-9
@@ -64,16 +63,9 @@ def choose_rho(
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
-    check_teacher(strong, finetuned_logits)
-    images, classes = finetuned_logits.shape
-
-    def logs(rows: Rows) -> Float[Tensor, "rows classes"]:
-        return centred(finetuned_logits[rows].float())
-
     folds = folds_of(strong)
-    moments = fold_moments(strong, Computed((images, classes), logs), folds)
-    whole = total(moments)
-    texts = strong.logit_scale * strong.unit_texts()[:classes].double()
+    moments = answer_moments(strong, finetuned_logits, folds)
+    whole, texts = total(moments), strong.classifier(finetuned_logits.shape[1]).double()
     entropy = dict.fromkeys(candidates, 0.0)
     for part, own in zip(folds.rows, moments, strict=True):
         rest = whole - own
@@ -82,7 +74,7 @@ def choose_rho(
         rows = evenly_spaced(part, -(-JUDGED // len(folds.rows))).to(finetuned_logits.device)
         held = strong.unit_images(rows).double()
         zero_shot = held @ texts.T
-        wanted = F.softmax(zero_shot + logs(rows), -1)
+        wanted = F.softmax(zero_shot + finetuned_logits[rows].float(), -1)
         for rho in candidates:
             correction = held @ vectors @ (rotated / (values + rho * values.mean())[:, None])
             entropy[rho] -= (wanted * F.log_softmax(zero_shot + correction, -1)).sum().item()

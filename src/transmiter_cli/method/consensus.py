@@ -10,15 +10,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transmiter_cli.method.copies import distinct
 from transmiter_cli.method.discriminant import TINY, choose_discriminant, fold_moments, folds_of, held_out
-from transmiter_cli.method.distillation import check_teacher
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite, require_tensor
+from transmiter_cli.method.embeddings import (
+    Embeddings,
+    InvalidTensorError,
+    check_teacher,
+    require_finite,
+    require_tensor,
+)
 from transmiter_cli.method.experts import SUREST, Teacher, class_counts, pooled_log_posterior, tempering, widened
+from transmiter_cli.method.linear import LinearCorrection
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
 from transmiter_cli.method.reliability import Reliabilities, foretold, reliabilities
-from transmiter_cli.method.ridge import LinearCorrection
-from transmiter_cli.method.self_training import distinct
 from transmiter_cli.method.unseen import all_rows, carry, some_rows
 
 USELESS, USELESS_OF_FEW = 0.2, 0.5
@@ -223,7 +228,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen = int((~seen).sum())
     verdict = Verdict(own, trust, gain, len(strong), unseen, classes - unseen >= ENOUGH, named)
-    return LinearCorrection.of_classifier(merged.classifier.weight, merged.classifier.bias, strong), verdict
+    return LinearCorrection.of_classifier(merged.classifier, strong), verdict
 
 
 def images_of_classes(

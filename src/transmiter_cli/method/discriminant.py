@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import BLOCK, Embeddings, block_rows
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import Computed, PerImage, Rows
 
 FOLDS = 5
@@ -64,30 +65,6 @@ class Moments:
 
     def __sub__(self, other: Moments) -> Moments:
         return Moments(self.gram - other.gram, self.sums - other.sums, self.mass - other.mass)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """Class scores x'w_c + b_c of unit-norm image embeddings, float64."""
-
-    weight: Float[Tensor, "classes width"]
-    bias: Float[Tensor, " classes"]
-
-    def __call__(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:
-        """Scores of unit-norm rows, in their precision."""
-        return images @ self.weight.T.to(images.dtype) + self.bias.to(images.dtype)
-
-    def __add__(self, other: Linear) -> Linear:
-        return Linear(self.weight + other.weight, self.bias + other.bias)
-
-    def scaled(self, factor: float | Float[Tensor, ""] | Float[Tensor, " classes"]) -> Linear:
-        """Each class's scores times its factor, or times one for all."""
-        factors = torch.as_tensor(factor, dtype=self.bias.dtype, device=self.bias.device)
-        return Linear(factors[..., None] * self.weight, factors * self.bias)
-
-    def scores(self, model: Embeddings) -> Computed:
-        """The scores of a model's images."""
-        return Computed((len(model), len(self.bias)), lambda rows: self(model.unit_images(rows)))
 
 
 def fold_rows(images: int, folds: int = FOLDS, seed: int = 0) -> list[Int[Tensor, " _"]]:
@@ -207,7 +184,8 @@ def held_out(
         images, own = model.unit_images(rows), place[rows]
         found = images.new_empty(len(images), len(texts))
         for number, classifier in enumerate(each):
-            found[own == number] = classifier(images[own == number])
+            chosen = own == number
+            found[chosen] = classifier(images[chosen])
         return found
 
     shape = (len(model), len(texts))

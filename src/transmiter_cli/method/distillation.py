@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite, require_tensor
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
+from transmiter_cli.method.ranges import POSITIVE, SHARE, TRAINING, Range, require_within
 from transmiter_cli.method.rotation import LearnedBasis
 
 Basis = Literal["compact", "paper"]
 Progress = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
+FIT_RANGES = {**TRAINING, "temperature": POSITIVE, "noise": Range(), "noise_rate": SHARE}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class FitSettings:
         seed: decides initial weights, batches and noise.
 
     Raises:
-        ValueError: if the basis is another one, or there is no epoch, no batch or no temperature.
+        ValueError: if the basis is another one, or a number is not in FIT_RANGES.
     """
 
     basis: Basis = "compact"
@@ -52,9 +54,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.basis not in get_args(Basis):
             raise ValueError(f"the basis is 'compact' or 'paper', not {self.basis!r}.")
-        for name in ("epochs", "batch_size", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
+        require_within(self, FIT_RANGES)
 
 
 def distillation_loss(
@@ -119,7 +119,7 @@ def train(
     optimizer = new_optimizer(adapter, learned, settings)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_with_warmup(len(batches), settings.warmup))
     noise = torch.Generator(device).manual_seed(settings.seed)
-    classifier = weak.logit_scale * weak.unit_texts().T
+    classifier = weak.classifier().T
     for number, batch in enumerate(batches, 1):
         rows = batch.rows.to(device, non_blocking=True)
         logits = weak.unit_images(rows) @ classifier
@@ -142,12 +142,12 @@ def train(
 
 
 def new_optimizer(adapter: Adapter, learned: LearnedBasis | None, settings: FitSettings) -> torch.optim.AdamW:
-    """AdamW over the correction and, where it is learned, the basis, which weight decay would pull nowhere."""
-    groups: list[dict[str, Any]] = [{"params": list(adapter.correction.parameters())}]
-    if learned:
-        groups.append({"params": [learned.step], "weight_decay": 0.0})
+    """AdamW over the correction and, where it is learned, the step of the basis, which is 0 before each update: no
+    weight decay pulls it.
+    """
+    parameters = [*adapter.correction.parameters(), *([learned.step] if learned else [])]
     fused = adapter.basis.device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
@@ -206,19 +206,3 @@ def cosine_with_warmup(steps: int, warmup: float) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
     return factor
-
-
-def check_teacher(weak: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:
-    """Raise InvalidTensorError unless the fine-tuned logits fit the weak model's embeddings."""
-    require_tensor("the fine-tuned logits", finetuned_logits)
-    if finetuned_logits.ndim != 2 or len(finetuned_logits) != len(weak):
-        shape = tuple(finetuned_logits.shape)
-        raise InvalidTensorError(f"the fine-tuned logits have shape {shape}, but there are {len(weak)} images.")
-    if len(weak) < 2:
-        raise InvalidTensorError(f"at least two images are needed, got {len(weak)}.")
-    classes = finetuned_logits.shape[1]
-    if classes < 2:
-        raise InvalidTensorError(f"at least two classes are needed, got {classes}.")
-    if classes > len(weak.texts):
-        raise InvalidTensorError(f"{classes} classes do not fit a vocabulary of {len(weak.texts)} entries.")
-    require_finite("the fine-tuned logits", finetuned_logits)

@@ -55,7 +55,7 @@ def block_rows(width: int) -> int:
     return max(1, BLOCK * WIDEST // max(width, WIDEST))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Embeddings:
     """Image and text embeddings of one encoder (X, T and s of the paper's Sec. 3.1).
 
@@ -110,8 +110,31 @@ class Embeddings:
         """All text rows, unit-norm, float32."""
         return F.normalize(self.texts.float(), dim=-1)
 
+    def classifier(self, classes: int | None = None) -> Float[Tensor, "classes width"]:
+        """S T[:C], whose products with unit-norm images are zero-shot logits; of the whole vocabulary by default."""
+        return self.logit_scale * self.unit_texts()[:classes]
+
     def blocks(self, width: int = WIDEST) -> Iterator[slice]:
         """Consecutive slices, one at least, that together cover all images, for work on `width` numbers per image."""
         rows = block_rows(width)
         for start in range(0, max(len(self), 1), rows):
             yield slice(start, min(start + rows, len(self)))
+
+
+def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:
+    """Raise InvalidTensorError unless fine-tuned logits are of the images of a model, and lie on their device."""
+    require_tensor("the fine-tuned logits", finetuned_logits)
+    if finetuned_logits.ndim != 2 or len(finetuned_logits) != len(model):
+        shape = tuple(finetuned_logits.shape)
+        raise InvalidTensorError(f"the fine-tuned logits have shape {shape}, but there are {len(model)} images.")
+    if len(model) < 2:
+        raise InvalidTensorError(f"at least two images are needed, got {len(model)}.")
+    classes = finetuned_logits.shape[1]
+    if classes < 2:
+        raise InvalidTensorError(f"at least two classes are needed, got {classes}.")
+    if classes > len(model.texts):
+        raise InvalidTensorError(f"{classes} classes do not fit a vocabulary of {len(model.texts)} entries.")
+    if finetuned_logits.device != model.images.device:
+        devices = f"{finetuned_logits.device}, the embeddings on {model.images.device}"
+        raise InvalidTensorError(f"the fine-tuned logits are on {devices}.", ".to(device)")
+    require_finite("the fine-tuned logits", finetuned_logits)

@@ -32,7 +32,7 @@ LIKELIEST = 32
 """Classes of each image whose posterior is told apart from that of the others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Expert:
     """What a fine-tuned weak model and its zero-shot twin say of the unlabelled images.
 
@@ -54,7 +54,7 @@ class Expert:
 
     def weak_heads(self) -> Float[Tensor, "classes width"]:
         """What the weak model multiplies image embeddings with: s T[:C]."""
-        return self.weak.logit_scale * self.weak.unit_texts()[: self.classes]
+        return self.weak.classifier(self.classes)
 
     @cached_property
     def weak_logits(self) -> Computed:
@@ -62,7 +62,7 @@ class Expert:
         return computed_class_logits(self.weak, self.classes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Teacher(Expert):
     """An expert as it is given, its logits a tensor."""
 

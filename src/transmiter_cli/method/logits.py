@@ -30,12 +30,12 @@ class Standardized(NamedTuple):
 
 def zero_shot_logits(embeddings: Embeddings, rows: slice | Tensor = slice(None)) -> Float[Tensor, "rows vocabulary"]:
     """Z = s X T' for the chosen rows."""
-    return embeddings.logit_scale * embeddings.unit_images(rows) @ embeddings.unit_texts().T
+    return embeddings.unit_images(rows) @ embeddings.classifier().T
 
 
 def class_logits(embeddings: Embeddings, classes: int) -> Float[Tensor, "images classes"]:
     """The first C columns of Z for all images; the auxiliary words' columns are never formed."""
-    return embeddings.logit_scale * embeddings.unit_images() @ embeddings.unit_texts()[:classes].T
+    return embeddings.unit_images() @ embeddings.classifier(classes).T
 
 
 def standardize(logits: Float[Tensor, "rows vocabulary"]) -> Standardized:

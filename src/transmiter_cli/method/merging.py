@@ -19,10 +19,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import TINY, Chosen, Linear, best_factor
+from transmiter_cli.method.discriminant import TINY, Chosen, best_factor
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import PerImage
-from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows, zero_shot
+from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows
 
 STRAY = 0.25
 """With more than this share of its even share of the images, a class has images, and not only stray ones."""
@@ -97,8 +98,8 @@ def merge(
     """
     seen, share = have_images(counts, len(strong)), shares_of_images(counts, len(strong), trust)
     images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
-    own, correction = zero_shot(strong, len(seen), carried.level), carried.correction(strong, seen, all_rows(strong))
-    first = own + correction
+    correction = carried.correction(strong, seen, all_rows(strong))
+    first = Linear.zero_shot(strong, len(seen), carried.level) + correction
     scores = first(images)
     width = calming(scores, labels, seen)
     if int(seen.sum()) < min(ENOUGH, len(seen)):
@@ -106,7 +107,7 @@ def merge(
     held_out = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, carried, posterior, chosen, seen, share, width, correction)
     known = seen[labels.argmax(-1)]
-    before = zero_shot(strong, len(seen))(images[known])
+    before = Linear.zero_shot(strong, len(seen))(images[known])
     lift = ~seen * lift_of(won, held_out[known], before, seen, trust > 0)
     weight = blend(width * first.weight.T, chosen.classifier.weight.T, share).T
     bias = blend(width * first.bias[None], chosen.classifier.bias[None], share)[0]
@@ -176,7 +177,7 @@ def margins_left_out(
     picked = some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))
     rows, held_out = chosen.rows[picked], chosen.held_out[picked]
     images, answers = strong.unit_images(rows), posterior[rows].argmax(-1)
-    own, mean = zero_shot(strong, len(seen), carried.level), images.mean(0, keepdim=True)
+    own, mean = Linear.zero_shot(strong, len(seen), carried.level), images.mean(0, keepdim=True)
     usual = correction(mean)[:, ~seen].mean()
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
         away = torch.isin(answers, held)

@@ -101,23 +101,3 @@ def cross_moment(target: Embeddings, source: Embeddings, chosen: Int[Tensor, " i
     for rows in target.blocks(CACHED) if chosen is None else chosen.to(target.images.device).split(block_rows(CACHED)):
         moment.add(target.images[rows], source.images[rows])
     return moment
-
-
-class RidgeMoments:
-    """X'X and X'L, summed over blocks of unit-norm images and what is regressed on them.
-
-    Args:
-        width: d.
-        classes: C, columns of L.
-        device: where the sums are kept.
-    """
-
-    def __init__(self, width: int, classes: int, device: torch.device | None = None) -> None:
-        self.gram = torch.zeros(width, width, dtype=torch.float64, device=device)
-        self.cross = torch.zeros(width, classes, dtype=torch.float64, device=device)
-
-    def add(self, images: Float[Tensor, "rows width"], targets: Float[Tensor, "rows classes"]) -> None:
-        """Add a block of unit-norm images and their rows of L."""
-        images = images.float()
-        self.gram += images.T @ images
-        self.cross += images.T @ targets.float()

@@ -52,7 +52,7 @@ class Computed:
 
 def computed_class_logits(model: Embeddings, classes: int) -> Computed:
     """The first C columns of the zero-shot logits s X T'."""
-    classifier = model.logit_scale * model.unit_texts()[:classes].T
+    classifier = model.classifier(classes).T
     return Computed((len(model), classes), lambda rows: model.unit_images(rows) @ classifier)
 
 

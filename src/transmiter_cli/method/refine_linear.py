@@ -21,7 +21,6 @@ from transmiter_cli.method.discriminant import (
     NUMBERS,
     SHRINKAGE,
     TINY,
-    Linear,
     Moments,
     best_factor,
     discriminants,
@@ -31,9 +30,10 @@ from transmiter_cli.method.discriminant import (
     total,
 )
 from transmiter_cli.method.embeddings import BLOCK, Embeddings
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import Computed
 from transmiter_cli.method.refinement import stratified_folds
-from transmiter_cli.method.self_training import centred, expected_means, isotropic, moved_towards, spread
+from transmiter_cli.method.self_training import expected_means, isotropic, spread
 
 WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
 """The classifier that is there counts like so many images of each class; the first leaves its answers as they are."""
@@ -97,12 +97,12 @@ def refine_linear(
     if not above_errors(right[best] - right[0], CHANCE):
         best = 0
     share = share_of(len(labels), WORTHS[best], len(known))
-    after = moved_towards(levelled_discriminant(before, total(moments)), before, share)
+    after = before.towards(levelled_discriminant(before, total(moments)), share)
     if len(known) < len(start.bias):
         weight, bias = start.weight.index_copy(0, known, after.weight), start.bias.index_copy(0, known, after.bias)
         return Refined(Linear(weight, bias), share, 1.0)
     held_out = [
-        moved_towards(of_others, before, share_of(len(labels) - len(part), WORTHS[best], len(known)))
+        before.towards(of_others, share_of(len(labels) - len(part), WORTHS[best], len(known)))
         for part, of_others in zip(parts, found, strict=True)
     ]
     factor = calibrating_factor(labelled, labels, held_out, parts)
@@ -122,13 +122,13 @@ def levelled_discriminant(start: Linear, moments: Moments) -> Linear:
 
     Among classes without a label, the labelled ones would else lose or win.
     """
-    found = centred(discriminants(moments, expected_means(moments, start), [SHRINKAGE])[0])
+    found = discriminants(moments, expected_means(moments, start), [SHRINKAGE])[0].centred()
     return found.scaled(spread(start, moments) / spread(found, moments).clamp_min(TINY))
 
 
 def mixtures(start: Linear, found: Linear, images: int) -> list[Linear]:
     """For each of WORTHS, the mean of a classifier and of the discriminant of so many images."""
-    return [moved_towards(found, start, share_of(images, worth, len(start.bias))) for worth in WORTHS]
+    return [start.towards(found, share_of(images, worth, len(start.bias))) for worth in WORTHS]
 
 
 def calibrating_factor(
@@ -146,7 +146,7 @@ def calibrating_factor(
         parts: rows of the images; of very many, some of each part are looked at.
     """
     classes = len(held_out[0].bias)
-    most = -(-min(JUDGED, max(1, NUMBERS // (len(WORTHS) * classes))) // len(parts))
+    most = -(-min(JUDGED, max(1, NUMBERS // classes)) // len(parts))
     few = [evenly_spaced(part, most) for part in parts]
     scores = torch.cat([classifier(labelled.unit_images(rows)) for classifier, rows in zip(held_out, few, strict=True)])
     told = labels[torch.cat(few)]

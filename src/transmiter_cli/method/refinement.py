@@ -16,6 +16,9 @@ from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.distillation import Progress, cosine_with_warmup, require_trained
 from transmiter_cli.method.embeddings import Embeddings, block_rows
 from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.ranges import TRAINING, Range, require_within
+
+REFINE_RANGES = {**TRAINING, "epochs": Range(whole=True), "folds": Range(2, whole=True)}
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class RefineSettings:
         seed: decides folds and batches.
 
     Raises:
-        ValueError: if there are fewer folds, less than no epoch, or no batch.
+        ValueError: if a number is not in REFINE_RANGES.
     """
 
     epochs: int = 50
@@ -41,10 +44,7 @@ class RefineSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.folds < 2:
-            raise ValueError(f"cross-validation needs two folds at least, not {self.folds}.")
-        if not (self.epochs >= 0 and self.batch_size >= 1):
-            raise ValueError(f"no training has {self.epochs} epochs in batches of {self.batch_size}.")
+        require_within(self, REFINE_RANGES)
 
 
 @torch.inference_mode(False)

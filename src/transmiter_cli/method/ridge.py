@@ -5,61 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from transmiter_cli.method.distillation import check_teacher
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.moments import RidgeMoments
-from transmiter_cli.method.per_image import centred
+from transmiter_cli.method.discriminant import Folds, Moments, fold_moments, folds_of, total
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
+from transmiter_cli.method.linear import LinearCorrection
+from transmiter_cli.method.per_image import Computed, centred
 
 TINY = 1e-12
 """Least of what is added to the diagonal: embeddings that are all alike have no moments of their own."""
-
-
-class LinearCorrection(nn.Module):
-    """z_hat = z[:C] + x W + b: a linear correction of the class logits from the image embedding.
-
-    It folds into the strong model's own text classifier, and then costs nothing.
-
-    Args:
-        weight: W.
-        bias: b; zero if left out.
-    """
-
-    def __init__(self, weight: Float[Tensor, "width classes"], bias: Float[Tensor, " classes"] | None = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
-        self.bias = nn.Parameter(weight.new_zeros(weight.shape[1]) if bias is None else bias.clone())
-
-    @classmethod
-    def of_classifier(
-        cls, weight: Float[Tensor, "classes width"], bias: Float[Tensor, " classes"], model: Embeddings
-    ) -> LinearCorrection:
-        """The correction that folds into a given classifier of unit-norm embeddings of a model."""
-        change = weight - model.logit_scale * model.unit_texts()[: len(weight)].to(weight)
-        return cls(change.T.float(), bias.float()).eval()
-
-    @property
-    def classes(self) -> int:
-        """C, the number of task classes."""
-        return self.weight.shape[1]
-
-    def forward(
-        self, logits: Float[Tensor, "rows vocabulary"], images: Float[Tensor, "rows width"]
-    ) -> Float[Tensor, "rows classes"]:
-        """Corrected logits of the task classes."""
-        return logits[:, : self.classes] + F.normalize(images.float(), dim=-1) @ self.weight + self.bias
-
-    def fold(
-        self, texts: Float[Tensor, "vocabulary width"], logit_scale: float
-    ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
-        """The classifier (weight, bias) with x weight' + bias = z_hat for unit-norm x: s T[:C] + W' and b.
-
-        `texts` are the strong model's, unit-norm.
-        """
-        return logit_scale * texts[: self.classes] + self.weight.T, self.bias
 
 
 def ridge_transfer(
@@ -78,8 +33,8 @@ def ridge_transfer(
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
-    moments = ridge_moments(strong, finetuned_logits)
-    return LinearCorrection(solve_ridge(moments.gram, moments.cross, rho).float())
+    moments = total(answer_moments(strong, finetuned_logits, folds_of(strong)))
+    return LinearCorrection(solve_ridge(moments.gram, moments.sums.T, rho).float())
 
 
 def solve_ridge(
@@ -105,21 +60,22 @@ def ridge_sweep(
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
-    moments = ridge_moments(strong, finetuned_logits)
+    moments = total(answer_moments(strong, finetuned_logits, folds_of(strong)))
     values, vectors = torch.linalg.eigh(moments.gram)
-    values, rotated = values.clamp_min(0), vectors.T @ moments.cross
+    values, rotated = values.clamp_min(0), vectors.T @ moments.sums.T
     shifts = [(rho * values.mean()).clamp_min(TINY) for rho in rhos]  # the diagonal's mean is the eigenvalues'
     return [LinearCorrection((vectors @ (rotated / (values + shift)[:, None])).float()) for shift in shifts]
 
 
-def ridge_moments(strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> RidgeMoments:
-    """X'X and X'L on the strong model's images, with L centred in each row, a block at a time.
+def answer_moments(
+    strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], folds: Folds
+) -> list[Moments]:
+    """X'X and, as `Moments.sums`, L'X of each part of the strong model's images, with L centred in each row.
 
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
     check_teacher(strong, finetuned_logits)
-    moments = RidgeMoments(strong.images.shape[1], finetuned_logits.shape[1], strong.images.device)
-    for rows in strong.blocks(finetuned_logits.shape[1]):
-        moments.add(strong.unit_images(rows), centred(finetuned_logits[rows].float()))
-    return moments
+    images, classes = finetuned_logits.shape
+    answers = Computed((images, classes), lambda rows: centred(finetuned_logits[rows].float()))
+    return fold_moments(strong, answers, folds)

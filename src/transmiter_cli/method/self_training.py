@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.discriminant import (
     TINY,
     Chosen,
     Folds,
-    Linear,
     Moments,
     choose_discriminant,
     fold_moments,
@@ -26,7 +25,8 @@ from transmiter_cli.method.discriminant import (
     held_out,
     total,
 )
-from transmiter_cli.method.embeddings import BLOCK, Embeddings
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import Computed, PerImage, Rows, softmax_of
 
 SHRINKAGE = 0.5
@@ -35,10 +35,6 @@ WORTH = 10.0
 """The classifier that is there counts like so many images of each class."""
 FEWEST = 10
 """Different images that are needed; of fewer there is no covariance to speak of."""
-DIRECTIONS, RESOLUTION = 6, 1e-3
-"""Images are compared whose places in so many random directions lie in the same cells of this width."""
-ALIKE = 3e-3
-"""Unit-norm embeddings nearer than this are the same image: half precision moves them by 0.002 at most."""
 
 
 def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
@@ -60,10 +56,10 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     def product(rows: Rows) -> Float[Tensor, "rows classes"]:
         return F.softmax(own[rows] + F.log_softmax(first.factor * others[rows], -1), -1)
 
-    found = centred(fit_discriminant(strong, start, Computed(own.shape, product), folds)[0].classifier)
+    found = fit_discriminant(strong, start, Computed(own.shape, product), folds)[0].classifier.centred()
     before, after = (spread(one, total(moments)) for one in (start, found))
     level = (before / after.clamp_min(TINY)).clamp_max(1.0)
-    return moved_towards(found.scaled(level), start, len(strong) / (len(strong) + WORTH * classes))
+    return start.towards(found.scaled(level), len(strong) / (len(strong) + WORTH * classes))
 
 
 def fit_discriminant(
@@ -75,16 +71,6 @@ def fit_discriminant(
     return choose_discriminant(strong, posterior, means, folds, moments), moments, means
 
 
-def centred(classifier: Linear) -> Linear:
-    """The same classifier, its mean over the classes taken away, which no softmax sees."""
-    return Linear(classifier.weight - classifier.weight.mean(0), classifier.bias - classifier.bias.mean())
-
-
-def moved_towards(found: Linear, start: Linear, share: float) -> Linear:
-    """The mean of a classifier and, with the given share, of a centred one; the first one's mean over classes stays."""
-    return start + (found + centred(start).scaled(-1.0)).scaled(share)
-
-
 def spread(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:
     """The deviation over images of scores less their mean over the classes: the root of a sum over the classes.
 
@@ -93,59 +79,9 @@ def spread(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:
         moments: of the images, and of what is added to them for a covariance without a direction.
     """
     images = moments.mass.sum()
-    mean, weight = moments.sums.sum(0) / images, centred(classifier).weight
+    mean, weight = moments.sums.sum(0) / images, classifier.centred().weight
     covariance = moments.gram / images - torch.outer(mean, mean)
     return ((weight @ covariance) * weight).sum().clamp_min(0).sqrt()
-
-
-def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:
-    """The rows of images that repeat no earlier one up to rounding and length.
-
-    There are three grids, a third of a cell apart: what differs by rounding hardly crosses a border of each.
-    """
-    device = model.images.device
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(model.images.shape[1], DIRECTIONS + 1, generator=generator, dtype=torch.float32)
-    directions = F.normalize(drawn, dim=0).to(device)
-    names = torch.randint(2**62, (DIRECTIONS,), generator=generator).to(device)
-    places = torch.cat([model.unit_images(rows) @ directions for rows in model.blocks()])
-    kept = torch.arange(len(places), device=device)
-    for shift in (0, 1 / 3, 2 / 3):
-        cells = ((places[kept, :DIRECTIONS] / RESOLUTION + shift).floor().long() * names).sum(-1)
-        kept = without_copies(model, kept, cells, places[kept, DIRECTIONS])
-    return kept
-
-
-def without_copies(
-    model: Embeddings,
-    rows: Int[Tensor, " rows"],
-    cells: Int[Tensor, " rows"],
-    places: Float[Tensor, " rows"],
-) -> Int[Tensor, " kept"]:
-    """The rows that are no copies: of each run of copies within a cell, ordered by place, the first row of the images.
-
-    A copy is nearer than ALIKE to the row before it in the run, and to the one that stays.
-    """
-    order = places.argsort(stable=True)
-    order = order[cells[order].argsort(stable=True)]
-    rows, cells = rows[order], cells[order]
-    again = torch.zeros_like(cells, dtype=torch.bool)
-    again[1:] = cells[1:] == cells[:-1]
-    again = alike(model, rows, rows.roll(1), again)
-    runs = (~again).cumsum(0) - 1
-    first = torch.full_like(rows, len(model)).scatter_reduce(0, runs, rows, "amin")[runs]
-    return rows[~alike(model, rows, first, first != rows)].sort().values
-
-
-def alike(
-    model: Embeddings, rows: Int[Tensor, " rows"], others: Int[Tensor, " rows"], asked: Bool[Tensor, " rows"]
-) -> Bool[Tensor, " rows"]:
-    """Which of the rows asked for are nearer than ALIKE to their others."""
-    found = torch.zeros_like(asked)
-    for block in asked.nonzero()[:, 0].split(BLOCK):
-        gap = model.unit_images(rows[block]) - model.unit_images(others[block])
-        found[block] = torch.linalg.vector_norm(gap, dim=-1) < ALIKE
-    return found
 
 
 def isotropic(strong: Embeddings) -> Float[Tensor, "width width"]:
@@ -160,5 +96,5 @@ def expected_means(moments: Moments, start: Linear) -> Float[Tensor, "classes wi
     """The class means, up to a factor and a common vector, of which Fisher's rule would make a classifier's weights."""
     means = moments.sums / moments.mass[:, None].clamp_min(TINY)
     covariance = (moments.gram - moments.sums.T @ means) / moments.mass.sum()
-    directions = centred(start).weight
+    directions = start.centred().weight
     return (1 - SHRINKAGE) * directions @ covariance + SHRINKAGE * covariance.diagonal().mean() * directions

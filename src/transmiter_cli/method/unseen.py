@@ -34,9 +34,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.basis import centred_texts
-from transmiter_cli.method.discriminant import NUMBERS, TINY, Linear
+from transmiter_cli.method.discriminant import NUMBERS, TINY
 from transmiter_cli.method.embeddings import Embeddings, block_rows
 from transmiter_cli.method.experts import Expert, comparable
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import PerImage, centred
 from transmiter_cli.method.ridge import solve_ridge
 
@@ -181,12 +182,6 @@ def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: N
     return result
 
 
-def zero_shot(strong: Embeddings, classes: int, level: float = 1.0) -> Linear:
-    """The strong model's own logits s X T' as a linear classifier, times `level`."""
-    weight = level * strong.logit_scale * strong.unit_texts()[:classes].double()
-    return Linear(weight, weight.new_zeros(classes))
-
-
 def all_rows(strong: Embeddings) -> Int[Tensor, " rows"]:
     """The numbers of all images."""
     return torch.arange(len(strong), device=strong.images.device)
@@ -241,7 +236,7 @@ def way_weights(
     rows = some_rows(all_rows(strong), len(seen))
     posterior = log_posterior[rows]
     answers = posterior.argmax(-1)
-    base = zero_shot(strong, len(seen), level)
+    base = Linear.zero_shot(strong, len(seen), level)
     misses, asked = torch.zeros(len(WAYS), dtype=torch.float64), 0
     for held in left_out(seen.nonzero().flatten(), 3, REPEATS):
         away = torch.isin(answers, held)
@@ -317,7 +312,7 @@ class Carried:
             seen: the classes that have images.
             rows: the images to learn from.
         """
-        result = zero_shot(strong, len(seen), 0.0)
+        result = Linear.zero_shot(strong, len(seen), 0.0)
         news = [novelty(one.teacher, seen, some_rows(rows, len(seen))) for one in self.carriers]
         says = [one.trust * new.share.square() for one, new in zip(self.carriers, news, strict=True)]
         for one, new, say in zip(self.carriers, news, says, strict=True):

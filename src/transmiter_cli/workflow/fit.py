@@ -157,12 +157,12 @@ def fit_task(
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
     used = fingerprints(seen.images.files, workspace)
-    gone = run.begin(task)
+    given_files = [name for name in task.finetuned if name != teachers.PROBE]
+    digests = {name: teachers.teacher_digest(name, workspace) for name in given_files}
+    gone = run.begin(task)  # the run that was there goes only now that nothing else can fail
     if probe is not None:
         write_atomically(run.path / PROBE, teachers.save_head(probe))
     remember_fit(used, run)
-    given_files = [name for name in task.finetuned if name != teachers.PROBE]
-    digests = {name: teachers.teacher_digest(name, workspace) for name in given_files}
     run.add(command, {encoder.name: encoder.fingerprint}, finetuned=digests)
     artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused
     agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)

@@ -1,0 +1,93 @@
+"""Linear classifiers of image embeddings, and the corrections of class logits that they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.per_image import Computed
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Class scores x'w_c + b_c of unit-norm image embeddings, float64."""
+
+    weight: Float[Tensor, "classes width"]
+    bias: Float[Tensor, " classes"]
+
+    @classmethod
+    def zero_shot(cls, model: Embeddings, classes: int, level: float = 1.0) -> Linear:
+        """A model's own logits s X T', times `level`."""
+        weight = level * model.classifier(classes).double()
+        return cls(weight, weight.new_zeros(classes))
+
+    def __call__(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:
+        """Scores of unit-norm rows, in their precision."""
+        return images @ self.weight.T.to(images.dtype) + self.bias.to(images.dtype)
+
+    def __add__(self, other: Linear) -> Linear:
+        return Linear(self.weight + other.weight, self.bias + other.bias)
+
+    def scaled(self, factor: float | Float[Tensor, ""] | Float[Tensor, " classes"]) -> Linear:
+        """Each class's scores times its factor, or times one for all."""
+        factors = torch.as_tensor(factor, dtype=self.bias.dtype, device=self.bias.device)
+        return Linear(factors[..., None] * self.weight, factors * self.bias)
+
+    def centred(self) -> Linear:
+        """The same classifier, its mean over the classes taken away, which no softmax sees."""
+        return Linear(self.weight - self.weight.mean(0), self.bias - self.bias.mean())
+
+    def towards(self, found: Linear, share: float) -> Linear:
+        """Its mean with another, centred classifier of the given share; its own mean over the classes stays."""
+        return self + (found + self.centred().scaled(-1.0)).scaled(share)
+
+    def scores(self, model: Embeddings) -> Computed:
+        """The scores of a model's images."""
+        return Computed((len(model), len(self.bias)), lambda rows: self(model.unit_images(rows)))
+
+
+class LinearCorrection(nn.Module):
+    """z_hat = z[:C] + x W + b: a linear correction of the class logits from the image embedding.
+
+    It folds into the strong model's own text classifier, and then costs nothing.
+
+    Args:
+        weight: W.
+        bias: b; zero if left out.
+    """
+
+    def __init__(self, weight: Float[Tensor, "width classes"], bias: Float[Tensor, " classes"] | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
+        self.bias = nn.Parameter(weight.new_zeros(weight.shape[1]) if bias is None else bias.clone())
+
+    @classmethod
+    def of_classifier(cls, classifier: Linear, model: Embeddings) -> LinearCorrection:
+        """The correction of a model's class logits that folds into a given classifier."""
+        change = classifier.weight - model.classifier(len(classifier.bias)).double()
+        return cls(change.T.float(), classifier.bias.float()).eval()
+
+    @property
+    def classes(self) -> int:
+        """C, the number of task classes."""
+        return self.weight.shape[1]
+
+    def forward(
+        self, logits: Float[Tensor, "rows vocabulary"], images: Float[Tensor, "rows width"]
+    ) -> Float[Tensor, "rows classes"]:
+        """Corrected logits of the task classes."""
+        return logits[:, : self.classes] + F.normalize(images.float(), dim=-1) @ self.weight + self.bias
+
+    def fold(
+        self, texts: Float[Tensor, "vocabulary width"], logit_scale: float
+    ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
+        """The classifier (weight, bias) with x weight' + bias = z_hat for unit-norm x: s T[:C] + W' and b.
+
+        `texts` are the strong model's, unit-norm.
+        """
+        return logit_scale * texts[: self.classes] + self.weight.T, self.bias

@@ -1,0 +1,64 @@
+"""Which numbers settings take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, cast
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers a setting takes.
+
+    Attributes:
+        least: the smallest.
+        most: the largest, itself allowed if it is finite.
+        whole: whether it is an integer.
+        above: whether `least` itself is not allowed.
+        auto: whether "auto" is allowed, too.
+    """
+
+    least: int | float = 0
+    most: int | float = math.inf
+    whole: bool = False
+    above: bool = False
+    auto: bool = False
+
+    def holds(self, value: object) -> bool:
+        """Whether a value is one of these."""
+        if isinstance(value, str):
+            return self.auto and value == "auto"
+        kind = Integral if self.whole else Real
+        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(number := cast(Any, value)):
+            return False
+        return self.least <= number <= self.most and not (self.above and number == self.least)
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a finite number"
+        bounds = f"above {self.least:g}" if self.above else f"of at least {self.least:g}"
+        top = f" and at most {self.most:g}" if math.isfinite(self.most) else ""
+        return f"{kind} {bounds}{top}" + (", or 'auto'" if self.auto else "")
+
+
+COUNT, SHARE, POSITIVE = Range(1, whole=True), Range(0, 1), Range(above=True)
+STRENGTH, SEED = Range(above=True, auto=True), Range(0, 2**63 - 1, whole=True)
+TRAINING: Mapping[str, Range] = {
+    "epochs": COUNT,
+    "batch_size": COUNT,
+    "learning_rate": Range(),
+    "weight_decay": Range(),
+    "warmup": SHARE,
+    "seed": SEED,
+}
+"""What every training by gradient descent is told."""
+
+
+def require_within(settings: object, ranges: Mapping[str, Range]) -> None:
+    """Raise ValueError unless each setting is within its range."""
+    for name, allowed in ranges.items():
+        value = getattr(settings, name)
+        if not allowed.holds(value):
+            raise ValueError(f"{name} must be {allowed}, not {value!r}.")

@@ -8,18 +8,20 @@ import torch.nn.functional as F
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method import consensus, merging
 from transmiter_cli.method.consensus import (
+    CONFIRMED,
     CONTRADICTED,
-    FEW,
+    FEWEST,
     Verdict,
     allies,
     believed,
+    common_answers,
     discriminant_transfer,
     expected_gain,
     images_of_classes,
 )
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.experts import SUREST, Teacher, pooled_log_posterior, tempering
+from transmiter_cli.method.logits import class_logits, zero_shot_logits
 from transmiter_cli.method.reliability import Reliabilities
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
@@ -144,11 +146,13 @@ def test_no_teacher_is_said_to_help_where_no_class_could_be_left_out():
     assert Verdict(0.8, (0.7,), 0.1, images=100, unseen=1).word == "helps"
 
 
+def test_no_teacher_is_said_to_help_that_agrees_too_little_with_the_strong_model():
+    assert Verdict(0.8, (0.7,), 0.1, images=100, consistent=False).word == "unsure"
+
+
 def test_useless_teachers_have_no_say():
-    found = Reliabilities(0.6, (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1))
-    assert believed(found, FEW) == (0.0, 0.13, 0.0, 0.61)
-    few = Reliabilities(0.6, (0.29, 0.31), (1.0, 1.0))
-    assert believed(few, FEW - 1) == (0.0, 0.31)
+    found = Reliabilities(0.6, (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1), (1.0,) * 4)
+    assert believed(found) == (0.0, 0.13, 0.0, 0.61)
 
 
 def test_no_gain_is_larger_than_the_share_of_answers_that_changed():
@@ -218,7 +222,7 @@ def test_merging_knows_whether_a_teacher_is_trusted(world: World, trusted: bool)
 
 
 def test_where_nobody_can_be_trusted_nothing_changes(world: World):
-    with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (0.0,), (0.0,))):
+    with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (0.0,), (0.0,), (1.0,))):
         correction, verdict = discriminant_transfer(
             world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)]
         )
@@ -241,18 +245,23 @@ def test_names_that_say_little_do_not_hide_a_good_teacher(misnamed: int):
 
 
 def test_a_teacher_goes_whose_absence_helps():
-    scores = {(0, 1, 2): 0.90, (0, 1): 0.95, (0, 2): 0.91, (1, 2): 0.93, (0,): 0.94, (1,): 0.95}
-    assert allies(lambda some: scores[some], [0.8, 0.8, 0.7]) == (0, 1)
+    scores = {(0, 1, 2): 0.90, (0, 1): 0.95, (0, 2): 0.91, (0,): 0.94}
+    assert allies(lambda some: scores[some], [0.8, 0.7, 0.7], images=1000) == (0, 1)
 
 
-def test_teachers_that_are_hardly_trusted_do_not_remain_alone():
-    scores = {(0, 1): 0.90, (0,): 0.85, (1,): 1.0}
-    assert allies(lambda some: scores[some], [0.8, 0.3]) == (0, 1)
-    assert allies(lambda some: scores[some], [0.8, 0.5]) == (1,)
+def test_the_most_trusted_teacher_stays_whatever_the_others_do_without_it():
+    scores = {(0, 1): 0.90, (1,): 0.85}
+    assert allies(lambda some: scores[some], [0.7, 0.8], images=1000) == (0, 1)
+
+
+def test_no_teacher_goes_by_chance():
+    scores = {(0, 1): 0.900, (0,): 0.905}
+    assert allies(lambda some: scores[some], [0.8, 0.7], images=1000) == (0, 1)
+    assert allies(lambda some: scores[some], [0.8, 0.7], images=10_000) == (0,)
 
 
 def test_one_teacher_is_kept_without_a_look():
-    assert allies(lambda some: pytest.fail(str(some)), [0.0]) == (0,)
+    assert allies(lambda some: pytest.fail(str(some)), [0.0], images=100) == (0,)
 
 
 def test_unseen_classes_are_told_apart_no_worse_than_zero_shot():
@@ -303,19 +312,15 @@ def test_the_scale_of_a_teachers_logits_says_nothing_of_classes_without_images()
         assert sure == pytest.approx(after, abs=0.04)
 
 
-@pytest.mark.parametrize("images", [2, 3, 5])
-def test_a_handful_of_images_is_enough_to_go_on(images: int):
-    for seed in range(5):
+def test_images_that_are_far_fewer_than_their_dimensions_give_finite_classifiers():
+    for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         strong, weak = (
-            Embeddings(*(torch.randn(rows, width, generator=generator) for rows in (images, 9)), 30.0)
+            Embeddings(*(torch.randn(rows, width, generator=generator) for rows in (FEWEST, 9)), 30.0)
             for width in (768, 8)
         )
-        correction, verdict = discriminant_transfer(
-            strong, [Teacher(torch.randn(images, 3, generator=generator), weak)]
-        )
-        assert correction.weight.isfinite().all()
-        assert verdict.word == "unsure"
+        noise = Teacher(torch.randn(FEWEST, 3, generator=generator), weak)
+        assert discriminant_transfer(strong, [noise])[0].weight.isfinite().all()
 
 
 def test_images_of_unseen_classes_are_not_lost_to_seen_ones():
@@ -357,15 +362,23 @@ def test_among_all_classes_no_teacher_costs_what_the_strong_model_knows(kind: st
     assert after > before - loss
 
 
-@pytest.mark.parametrize("images", [2, 3, 7])
-def test_few_images_and_extreme_answers_give_finite_classifiers(images: int):
-    strong = random_embeddings(images, 12, 8, images)
-    logits = 1e4 * F.one_hot(torch.zeros(images, dtype=torch.long), 5).float()
-    weak = random_embeddings(images, 12, 6, images + 1)
-    correction, verdict = discriminant_transfer(strong, [Teacher(logits, weak)])
+@pytest.mark.parametrize("images", [2, 7, FEWEST - 1])
+def test_of_too_few_images_nothing_is_learned(world: World, images: int):
+    rows = slice(0, images)
+    one = Teacher(world.finetuned_logits[rows], world.part(world.weak, rows))
+    correction, verdict = discriminant_transfer(world.part(world.strong, rows), [one])
+    assert not correction.weight.any()
+    assert not correction.bias.any()
+    assert verdict == Verdict(0.0, (0.0,), 0.0, images)
+    assert verdict.word == "unsure"
+
+
+def test_extreme_answers_give_finite_classifiers():
+    strong, weak = (random_embeddings(FEWEST, 12, width, width) for width in (8, 6))
+    logits = 1e4 * F.one_hot(torch.zeros(FEWEST, dtype=torch.long), 5).float()
+    correction, _ = discriminant_transfer(strong, [Teacher(logits, weak)])
     assert torch.isfinite(correction.weight).all()
     assert torch.isfinite(correction.bias).all()
-    assert verdict.word in ("helps", "unsure", "useless teacher")
 
 
 def test_the_same_inputs_give_the_same_classifier(world: World):
@@ -393,3 +406,19 @@ def test_teachers_must_match(world: World):
         discriminant_transfer(strong, [Teacher(good.finetuned, shorter)])
     with pytest.raises(InvalidTensorError, match="heads have shape"):
         discriminant_transfer(strong, [Teacher(good.finetuned, good.weak, torch.ones(6, 3))])
+
+
+def test_common_answers_are_tempered_where_trust_is_not_too_high(world: World):
+    strong, told = class_logits(world.strong, world.classes), world.finetuned_logits
+
+    def pooled(trust: float, named: float, some: list[int]) -> torch.Tensor:
+        return common_answers(strong, 0.7, [told], [trust], [named])(some)[:]
+
+    def plain(*rates: float) -> torch.Tensor:
+        return pooled_log_posterior([strong, told][: len(rates)], rates)[:]
+
+    surest = tempering(0.6, told, SUREST)
+    assert surest > 0.6
+    torch.testing.assert_close(pooled(0.6, CONFIRMED, [0]), plain(0.7, surest))
+    torch.testing.assert_close(pooled(0.6, CONFIRMED - 0.01, [0]), plain(0.7, 0.6))
+    torch.testing.assert_close(pooled(0.0, 1.0, []), plain(tempering(0.7, strong, 1.0)))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method import discriminant
 from transmiter_cli.method.discriminant import (
+    MOST_PRIOR,
     best_factor,
     choose_discriminant,
     class_means,
@@ -170,3 +171,18 @@ def test_fewer_images_choose_where_there_are_many_classes(world: World):
     with patch.object(discriminant, "NUMBERS", 100 * world.classes * 2):
         chosen = choose_discriminant(world.strong, posterior, texts, folds, moments, (0.1, 0.5))
     assert len(chosen.rows) == 100
+
+
+def test_a_prior_is_shared_among_the_folds():
+    model, prior = random_embeddings(23, 5, 4, 0), 7.0 * torch.eye(4).double()
+    images = model.unit_images().double()
+    whole = torch.stack(list(folds_of(model, prior=prior).grams)).sum(0)
+    torch.testing.assert_close(whole, images.T @ images + prior, atol=1e-5, rtol=1e-5)
+
+
+def test_texts_weigh_no_more_than_so_many_images_where_class_means_differ_by_chance():
+    model = random_embeddings(400, 4, 8, 3)
+    moments = total(fold_moments(model, F.one_hot(torch.arange(400) % 4, 4).double(), folds_of(model)))
+    means, _ = class_means(moments, torch.zeros(4, 8).double())  # all are expected at the mean of the images
+    raw, mean = moments.sums / moments.mass[:, None], moments.sums.sum(0) / 400
+    torch.testing.assert_close(means - mean, (raw - mean) * 100 / (100 + MOST_PRIOR))

@@ -109,3 +109,7 @@ def test_unlikely_classes_of_an_image_need_not_be_told_apart(trust: float):
     assert few.sum() == pytest.approx(2000)
     assert (few - every).abs().max() < 0.5
     assert few[100:].sum() < 0.1 * 2000
+
+
+def test_classes_that_are_not_told_apart_share_what_the_likeliest_leave():
+    torch.testing.assert_close(class_counts(torch.zeros(1000, 8), likeliest=2), torch.full((8,), 125.0).double())

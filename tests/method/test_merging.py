@@ -328,3 +328,7 @@ def test_nothing_is_lifted_without_images_on_either_side():
     for trusted in (True, False):
         assert lift_of(KEPT, SCORES[:0], BEFORE[:0], SEEN, trusted) == 0
         assert lift_of(KEPT, SCORES, BEFORE, torch.ones(10, dtype=torch.bool), trusted) == 0
+
+
+def test_nothing_is_lifted_without_classes_left_out_and_without_a_trusted_teacher():
+    assert lift_of(NONE, SCORES, BEFORE, SEEN, trusted=False) == 0

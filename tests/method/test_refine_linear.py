@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import World
+from tests.conftest import World, random_embeddings
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.metrics import negative_log_likelihood
 from transmiter_cli.method.refine_linear import (
@@ -172,3 +172,21 @@ def test_images_that_are_all_the_same_give_numbers(world: World):
     labelled = replace(world.strong, images=world.strong.images[:1].expand(12, -1))
     after, *_ = refine_linear(labelled, torch.arange(12) % 2, start(world, 0.1), seed=0)
     assert bool(after.weight.isfinite().all())
+
+
+def test_labels_that_contradict_scores_of_any_width_leave_a_factor_above_zero():
+    model, labels = random_embeddings(40, 3, 6, 0), torch.arange(40) % 2
+    weight = torch.linalg.lstsq(model.unit_images().double(), 1e7 * F.one_hot(1 - labels, 2).double()).solution.T
+    wrong = Linear(weight, torch.zeros(2).double())
+    assert calibrating_factor(model, labels, [wrong] * 2, [torch.arange(20), torch.arange(20, 40)]) > 0
+
+
+def test_a_held_out_answer_that_a_class_without_a_label_takes_is_wrong():
+    """Two of six classes have labels, which tell them apart; but the others win most of their images."""
+    world = World(0)
+    plain, known = start(world, 30.0), world.labels < 2
+    before = Linear(plain.weight, plain.bias + 6 * (torch.arange(6) >= 2))
+    rows = shots(world, 16)[:32]
+    known[rows] = False
+    after, *_ = refined(world, rows, before)
+    assert rate(world, after, known) >= rate(world, before, known)

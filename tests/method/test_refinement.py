@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World
+from transmiter_cli.method import refinement
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.distillation import FitSettings, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings
@@ -95,3 +97,19 @@ def test_it_trains_where_gradients_are_off(world: World, transferred: Adapter):
     with torch.no_grad():
         _, epochs = refine_adapter(transferred, *labelled(world, shots(world, 8)), settings)
     assert epochs > 0
+
+
+def test_a_number_of_epochs_whose_held_out_loss_is_no_number_is_not_taken(
+    world: World, transferred: Adapter, monkeypatch: pytest.MonkeyPatch
+):
+    losses = itertools.cycle([3.0, 1.0, torch.nan])
+    monkeypatch.setattr(refinement, "total_loss", lambda *_: torch.tensor(next(losses)))
+    assert refine_adapter(transferred, world.strong, world.labels, RefineSettings(epochs=2))[1] == 1
+
+
+def test_steps_become_small_towards_the_end(world: World, transferred: Adapter):
+    every = torch.arange(len(world.labels))
+    path = refinement.trajectory(transferred, world.strong, world.labels, every, RefineSettings(epochs=20))
+    biases = [one.correction[-1].bias.detach().clone() for one in path]
+    steps = [(after - before).abs().max().item() for before, after in itertools.pairwise(biases)]
+    assert steps[-1] < 0.1 * max(steps)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
-from transmiter_cli.method.consensus import CONFIRMED, CONTRADICTED
+from transmiter_cli.method.consensus import CONFIRMED, CONSISTENT, CONTRADICTED
 from transmiter_cli.method.discriminant import folds_of
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
@@ -186,3 +186,11 @@ def test_a_weak_model_that_says_nothing_is_no_witness(world: World):
     blind = replace(coarse, weak=random_embeddings(len(world.labels), len(world.weak.texts), 32, 0))
     known, unknown = (trust(world, [one], world.strong).teachers[0] for one in (coarse, blind))
     assert unknown > 1.5 * known
+
+
+def test_a_teacher_is_consistent_whose_agreement_with_the_strong_model_bears_out_what_foretells_both(world: World):
+    right = world.finetuned_logits
+    both = [Teacher(logits, world.weak) for logits in (right, right.roll(1, -1))]
+    consistent = trust(world, both, world.strong).consistent
+    assert consistent[0] > CONSISTENT
+    assert consistent[1] < 0.2

@@ -138,3 +138,14 @@ def test_the_same_inputs_give_the_same_classifier(task: tuple[torch.Tensor, torc
     one, two = (self_train_classifier(Embeddings(images, texts, SCALE), zero_shot(texts)) for _ in range(2))
     assert torch.equal(one.weight, two.weight)
     assert torch.equal(one.bias, two.bias)
+
+
+def test_classes_that_no_image_shows_keep_their_images(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
+    images, labels, texts = task
+    start, shown = zero_shot(texts), labels[:400] < 2
+    found = self_train_classifier(Embeddings(images[:400][shown], texts, SCALE), start)
+    rest = labels[400:] >= 2
+    before, after = (
+        (one(images[400:].double()).argmax(-1) == labels[400:])[rest].double().mean() for one in (start, found)
+    )
+    assert after > before - 0.02

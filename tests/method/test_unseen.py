@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -229,3 +231,28 @@ def test_few_choices_of_classes_are_all_made_and_many_are_drawn():
     assert [len(set(part)) for part in drawn] == [4] * 6
     assert torch.bincount(torch.tensor(drawn).flatten()).tolist() == [2] * 12
     assert drawn == [part.tolist() for part in left_out(torch.arange(12), 3, 5)] != [drawn[0]] * 6
+
+
+def test_all_texts_together_weigh_the_same_however_many_they_are(world: World):
+    strong, teacher = teacher_of(world)
+    anchors, moments = text_anchors(strong, teacher.weak), joint_moments(strong, teacher, every(strong))
+    twice = replace(anchors, texts=2 * anchors.texts, gram=2 * anchors.gram, cross=2 * anchors.cross)
+    once, again = (
+        corrections(one, teacher, moments, whole(world.classes))["bridged", "whole"].weight for one in (anchors, twice)
+    )
+    torch.testing.assert_close(once, again)
+
+
+def test_known_class_embeddings_tell_of_answers_that_few_images_do_not(world: World):
+    strong, teacher = teacher_of(world)
+    heads = 30 * torch.randn(world.classes, 32, generator=torch.Generator().manual_seed(0))
+    given = Teacher(teacher.weak.unit_images() @ heads.T, teacher.weak, heads)
+    moments = joint_moments(strong, given, every(strong)[:20])
+    anchors, wanted = text_anchors(strong, given.weak), centred(given.finetuned.double()).flatten()
+
+    def told(one: Teacher) -> float:
+        found = corrections(anchors, one, moments, whole(world.classes))["bridged", "whole"]
+        answers = centred(found(strong.unit_images()).double()).flatten()
+        return torch.corrcoef(torch.stack([answers, wanted]))[0, 1].item()
+
+    assert told(given) > told(replace(given, heads=None)) + 0.05

@@ -20,23 +20,24 @@ from transmiter_cli.method.embeddings import (
     require_tensor,
 )
 from transmiter_cli.method.experts import SUREST, Teacher, class_counts, pooled_log_posterior, tempering, widened
-from transmiter_cli.method.linear import LinearCorrection
+from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
 from transmiter_cli.method.reliability import Reliabilities, foretold, reliabilities
 from transmiter_cli.method.unseen import all_rows, carry, some_rows
 
-USELESS, USELESS_OF_FEW = 0.2, 0.5
-"""A teacher with less than this share of the strong model's trust is useless; with the second, if images are few."""
+USELESS = 0.2
+"""A teacher with less than this share of the strong model's trust is useless."""
 HELPFUL, RELIABLE = 0.75, 0.5
 """A teacher with so much of the strong model's trust helps, if it is trusted so far itself."""
-LEADING = 0.5
-"""Among teachers that are combined, one has so much of the highest trust."""
 CONTRADICTED, CONFIRMED = 0.4, RELIABLE
 """Factors that zero-shot models leave of a teacher's trust for the names of its classes: with less than the first it
 must be trusted as much as the strong model; with less than the second its names are warned of."""
-FEW = 20
-"""Images; fewer are no evidence for or against a teacher, whatever they say."""
+CONSISTENT = 0.6
+"""A teacher whose agreement with the strong model is less than this beside how well both are foretold: what foretells
+them is wrong as often as they are."""
+FEWEST = 20
+"""Different images that are needed: of fewer, classes have no means and agreement is chance."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,15 @@ class Verdict:
         strong: how far the strong model's zero-shot answers are trusted, 0 (as good as chance) to 1.
         teachers: the same for each fine-tuned model; 0 for one that is useless, or that the others do better without.
         gain: by how much the transferred model is expected to be right more often than the strong model
-            (`expected_gain`), a fraction.
-        images: how many unlabelled images there were.
+            (`expected_gain`), a fraction; 0 without a trusted teacher.
+        images: how many different unlabelled images there were.
         unseen: how many classes hardly any of them belongs to.
         tested: whether enough classes have images to leave half of them out and see how these fare.
         named: whether zero-shot models confirm the names of the most trusted teacher's classes. If not, the names may
             say little, or be mixed up.
+        consistent: whether that teacher and the strong model agree about as often as they would if both were right as
+            often as they are foretold. If not, both may be wrong in a way that embeddings foretell, and the gain is
+            less than expected.
     """
 
     strong: float
@@ -62,31 +66,34 @@ class Verdict:
     unseen: int = 0
     tested: bool = True
     named: bool = True
+    consistent: bool = True
 
     @property
     def word(self) -> str:
         """The verdict: "helps", "unsure" or "useless teacher"."""
-        if self.images < FEW:
+        if self.images < FEWEST:
             return "unsure"
         if not any(self.teachers):
             return "useless teacher"
         trusted = max(self.teachers) >= max(HELPFUL * self.strong, RELIABLE)
-        return "helps" if trusted and self.gain > 0 and (self.tested or not self.unseen) else "unsure"
+        tested = self.consistent and (self.tested or not self.unseen)
+        return "helps" if trusted and tested and self.gain > 0 else "unsure"
 
     def as_json(self) -> dict[str, Any]:
         """What an artefact keeps of it."""
         trust = {"strong": self.strong, "teachers": list(self.teachers)}
-        return {"verdict": self.word, **trust, "gain": self.gain, "unseen": self.unseen, "named": self.named}
+        seen = {"different_images": self.images, "unseen": self.unseen}
+        doubts = {"named": self.named, "consistent": self.consistent}
+        return {"verdict": self.word, **trust, "gain": self.gain, **seen, **doubts}
 
 
-def believed(found: Reliabilities, images: int) -> tuple[float, ...]:
+def believed(found: Reliabilities) -> tuple[float, ...]:
     """The trust in each teacher, 0 in one that is useless: its answers are left aside.
 
-    That is one with less than USELESS of the strong model's trust, or USELESS_OF_FEW; with less than all of it, if
-    zero-shot models contradict the names of its classes.
+    That is one with less than USELESS of the strong model's trust; with less than all of it, if zero-shot models
+    contradict the names of its classes.
     """
-    some = USELESS if images >= FEW else USELESS_OF_FEW
-    least = [found.strong * (some if named >= CONTRADICTED else 1.0) for named in found.named]
+    least = [found.strong * (USELESS if named >= CONTRADICTED else 1.0) for named in found.named]
     return tuple(trust if trust >= enough else 0.0 for trust, enough in zip(found.teachers, least, strict=True))
 
 
@@ -153,21 +160,24 @@ def common_answers(
     return pooled
 
 
-def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float]) -> tuple[int, ...]:
+def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float], images: int) -> tuple[int, ...]:
     """Which teachers to combine: from all of them, one after the other goes whose absence raises the score.
 
+    It must rise by more than its standard error, and the most trusted teacher stays: common answers that are near to
+    the strong model's own are foretold well, too, so that the best teacher may lower the score.
+
     Args:
-        score: how well the common answers of some teachers are foretold. Wrong answers are foretold badly, unless they
-            are systematic; so teachers that are hardly trusted cannot remain alone.
+        score: how often the common answers of some teachers are foretold, 0 to 1.
         trust: the reliability of each, 0 to 1.
+        images: on how many images the score was found.
     """
-    kept = tuple(range(len(trust)))
+    first, kept = trust.index(max(trust)), tuple(range(len(trust)))
     best = score(kept) if len(kept) > 1 else 0.0
     while len(kept) > 1:
-        smaller = [tuple(one for one in kept if one != gone) for gone in kept]
-        scores = {some: score(some) for some in smaller if max(trust[one] for one in some) >= LEADING * max(trust)}
+        smaller = [tuple(one for one in kept if one != gone) for gone in kept if gone != first]
+        scores = {some: score(some) for some in smaller}
         found = max(scores, key=lambda some: scores[some])
-        if scores[found] <= best:
+        if scores[found] <= best + (best * (1 - best) / images) ** 0.5:
             break
         kept, best = found, scores[found]
     return kept
@@ -186,6 +196,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
        say of them, and lifted to where they compare with the others (`merge`). Classes with images go by both, the less
        by the strong model's scores the more images they have.
 
+    Of fewer than FEWEST images nothing is learned: the strong model's zero-shot classifier is returned.
+
     Images that repeat others count once. Those that differ are in memory then, also if they were memory-mapped.
 
     Args:
@@ -201,17 +213,22 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
         raise InvalidTensorError(f"at least two different images are needed, got {len(different)}.")
     if len(different) < len(strong):
         strong, teachers = strong.only(different), [teacher.only(different) for teacher in teachers]
+    unchanged = Linear.zero_shot(strong, classes)
+    if len(strong) < FEWEST:
+        verdict = Verdict(0.0, (0.0,) * len(teachers), 0.0, len(strong))
+        return LinearCorrection.of_classifier(unchanged, strong), verdict
     zero_shot, rows = computed_class_logits(strong, classes), some_rows(all_rows(strong), classes)
     experts = [widened(teacher, rows) for teacher in teachers]
     folds = folds_of(strong)
     found = reliabilities(strong, zero_shot, experts, folds)
-    own, trust = found.strong, believed(found, len(strong))
-    named = found.named[max(range(len(trust)), key=lambda one: found.teachers[one])] >= CONFIRMED
+    own, trust = found.strong, believed(found)
+    best = found.teachers.index(max(found.teachers))
+    named, consistent = found.named[best] >= CONFIRMED, found.consistent[best] >= CONSISTENT
     if not max(own, *trust):
-        nothing = torch.zeros(strong.images.shape[1], classes, device=strong.images.device)
-        return LinearCorrection(nothing), Verdict(own, trust, 0.0, len(strong), named=named)
+        verdict = Verdict(own, trust, 0.0, len(strong), named=named, consistent=consistent)
+        return LinearCorrection.of_classifier(unchanged, strong), verdict
     pooled = common_answers(zero_shot, own, [expert.finetuned for expert in experts], trust, found.named)
-    heard = allies(lambda some: foretold(strong, pooled(some), folds), trust)
+    heard = allies(lambda some: foretold(strong, pooled(some), folds), trust, len(strong))
     log_posterior = pooled(heard)
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
     posterior = softmax_of(log_posterior)
@@ -227,7 +244,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen = int((~seen).sum())
-    verdict = Verdict(own, trust, gain, len(strong), unseen, classes - unseen >= ENOUGH, named)
+    gain = gain if any(trust) else 0.0
+    verdict = Verdict(own, trust, gain, len(strong), unseen, classes - unseen >= ENOUGH, named, consistent)
     return LinearCorrection.of_classifier(merged.classifier, strong), verdict
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transmiter_cli.method.embeddings import Embeddings
@@ -45,6 +45,27 @@ class Linear:
     def towards(self, found: Linear, share: float) -> Linear:
         """Its mean with another, centred classifier of the given share; its own mean over the classes stays."""
         return self + (found + self.centred().scaled(-1.0)).scaled(share)
+
+    def blended(self, found: Linear, share: Float[Tensor, " classes"]) -> Linear:
+        """Another classifier's weights where the share of a class is 1, its own where it is 0, means between.
+
+        Both are centred over the classes by these shares, so that their scores compare.
+        """
+        own, other = (one.less(share) for one in (self, found))
+        return self + (other + own.scaled(-1.0)).scaled(share)
+
+    def less(self, share: Float[Tensor, " classes"]) -> Linear:
+        """Less the mean over the classes, each weighing its share."""
+        part = share / share.sum()
+        return Linear(self.weight - part @ self.weight, self.bias - part @ self.bias)
+
+    def replaced(self, classes: Int[Tensor, " some"], found: Linear) -> Linear:
+        """The same classifier with the weights and biases of some of its classes replaced."""
+        return Linear(self.weight.index_copy(0, classes, found.weight), self.bias.index_copy(0, classes, found.bias))
+
+    def only(self, classes: Int[Tensor, " some"]) -> Linear:
+        """The classifier of some of its classes."""
+        return Linear(self.weight[classes], self.bias[classes])
 
     def scores(self, model: Embeddings) -> Computed:
         """The scores of a model's images."""

@@ -68,9 +68,9 @@ def refine_linear(
     taken, too, unless the answers are right more often than before by more than CHANCE standard errors. Last, all
     scores are multiplied by what calibrates them on held-out images (`calibrating_factor`).
 
-    Classes without a label stay as they are, and the others are told apart among themselves: what changes of the
-    weights sums to zero over them, so that they gain few images of those. Nothing is calibrated then: labels say
-    nothing of how sure to be of those. One class alone changes nothing.
+    Classes without a label stay as they are: what changes of the weights sums to zero over the others, so that these
+    gain few images of those, and an answer with one of those is wrong. Nothing is calibrated then: labels say nothing
+    of how sure to be of those. One class alone changes nothing.
 
     Args:
         labelled: the strong model on labelled images.
@@ -83,7 +83,7 @@ def refine_linear(
     parts = stratified_folds(own, folds, seed)
     if min(len(known), len(parts)) < 2:
         return Refined(start, 0.0, 1.0)
-    before = Linear(start.weight[known], start.bias[known])
+    before = start.only(known)
     moments = labelled_moments(labelled, own, len(known), parts)
     found = [levelled_discriminant(before, total(moments) - part) for part in moments]
     right = torch.zeros(len(WORTHS), len(labels), dtype=torch.float32, device=labels.device)
@@ -92,15 +92,14 @@ def refine_linear(
         for rows in held_out.split(BLOCK):
             images = labelled.unit_images(rows)
             for place, candidate in enumerate(candidates):
-                right[place, rows] = (candidate(images).argmax(-1) == own[rows]).float()
+                right[place, rows] = (start.replaced(known, candidate)(images).argmax(-1) == labels[rows]).float()
     best = int(right.sum(-1).argmax())
     if not above_errors(right[best] - right[0], CHANCE):
         best = 0
     share = share_of(len(labels), WORTHS[best], len(known))
     after = before.towards(levelled_discriminant(before, total(moments)), share)
     if len(known) < len(start.bias):
-        weight, bias = start.weight.index_copy(0, known, after.weight), start.bias.index_copy(0, known, after.bias)
-        return Refined(Linear(weight, bias), share, 1.0)
+        return Refined(start.replaced(known, after), share, 1.0)
     held_out = [
         before.towards(of_others, share_of(len(labels) - len(part), WORTHS[best], len(known)))
         for part, of_others in zip(parts, found, strict=True)

@@ -41,11 +41,14 @@ class Reliabilities:
         strong: the zero-shot strong model.
         teachers: each fine-tuned model.
         named: how far zero-shot models do not contradict the names of each one's classes, n_s n_w.
+        consistent: a_ts of each beside f_t f_s, 1 at most: how often it and the strong model agree, beside how often
+            they would if what foretells their answers were right. Low where embeddings foretell wrong answers well.
     """
 
     strong: float
     teachers: tuple[float, ...]
     named: tuple[float, ...]
+    consistent: tuple[float, ...]
 
 
 def reliabilities(
@@ -78,16 +81,19 @@ def reliabilities(
     before, classes = answers(zero_shot), zero_shot.shape[1]
     own = beyond_chance(foretold(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
-    found: list[tuple[float, float, float]] = []
+    found: list[tuple[float, float, float, float]] = []
     for teacher in teachers:
         after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
         fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
         named = named_alike(before, after, classes) * named_alike(weak, after, classes)
-        right = rightness(before, after, foretold_answers(strong, teacher.finetuned, folds), classes)
-        trust = right * fine * named
-        limited = (1 - trust) * own + min(trust * own, agreement(before, after, classes))
-        found.append((trust, limited, named))
-    return Reliabilities(max(found)[1], tuple(trust for trust, _, _ in found), tuple(named for _, _, named in found))
+        said = foretold_answers(strong, teacher.finetuned, folds)
+        trust = rightness(before, after, said, classes) * fine * named
+        alike = agreement(before, after, classes)
+        limited = (1 - trust) * own + min(trust * own, alike)
+        consistent = min(alike / max(agreement(after, said, classes) * own, TINY), 1.0)
+        found.append((trust, limited, named, consistent))
+    trusts, limits, names, consistencies = zip(*found, strict=True)
+    return Reliabilities(limits[trusts.index(max(trusts))], trusts, names, consistencies)
 
 
 def rightness(

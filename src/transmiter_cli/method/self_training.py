@@ -57,9 +57,10 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
         return F.softmax(own[rows] + F.log_softmax(first.factor * others[rows], -1), -1)
 
     found = fit_discriminant(strong, start, Computed(own.shape, product), folds)[0].classifier.centred()
-    before, after = (spread(one, total(moments)) for one in (start, found))
+    whole = total(moments)
+    before, after = (spread(one, whole) for one in (start, found))
     level = (before / after.clamp_min(TINY)).clamp_max(1.0)
-    return start.towards(found.scaled(level), len(strong) / (len(strong) + WORTH * classes))
+    return start.blended(found.scaled(level), whole.mass / (whole.mass + WORTH))
 
 
 def fit_discriminant(

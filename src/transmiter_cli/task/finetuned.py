@@ -23,6 +23,7 @@ from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import require_finite
+from transmiter_cli.method.per_image import centred
 from transmiter_cli.names import some
 from transmiter_cli.task.logits_file import LogitsTeacher, as_logits, logits_teacher, npy_teacher, read_ids
 
@@ -107,17 +108,13 @@ class HeadTeacher:
 
 @dataclass(frozen=True)
 class MeanTeacher:
-    """Several fine-tuned models at once: the mean of their logits, each row's mean taken off first.
-
-    A softmax does not see what is added to a whole row, so the models need not agree on it.
-    """
+    """Several fine-tuned models at once: their `mean_logits`."""
 
     teachers: Sequence[Teacher]
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
         """See Teacher."""
-        rows = [teacher.logits(files, weak_images).float() for teacher in self.teachers]
-        return torch.stack([row - row.mean(-1, keepdim=True) for row in rows]).mean(0)
+        return mean_logits([teacher.logits(files, weak_images) for teacher in self.teachers])
 
     def heads(self, width: int) -> Tensor | None:
         """See Teacher."""
@@ -135,6 +132,16 @@ def has_columns_of_a_file(teacher: Teacher) -> bool:
     if isinstance(teacher, MeanTeacher):
         return any(has_columns_of_a_file(one) for one in teacher.teachers)
     return isinstance(teacher, HeadTeacher | LogitsTeacher)
+
+
+def mean_logits(several: Sequence[Float[Tensor, "images classes"]]) -> Float[Tensor, "images classes"]:
+    """The mean of several models' logits, each row's mean taken off first; the only ones as they are.
+
+    A softmax does not see what is added to a whole row, so the models need not agree on it.
+    """
+    if len(several) == 1:
+        return several[0]
+    return torch.stack([centred(logits.float()) for logits in several]).mean(0)
 
 
 def mean_teacher(teachers: Sequence[Teacher]) -> Teacher:

@@ -21,7 +21,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import FITTED, PROBE, ROWS, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import Teacher, mean_teacher, open_teacher, teacher_digest
+from transmiter_cli.task.finetuned import Teacher, open_teacher, teacher_digest
 from transmiter_cli.task.logits_file import LogitsTeacher
 
 Options = TypeVar("Options")
@@ -86,14 +86,14 @@ def encode(encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], 
     return EncodedImages(replace(images, files=found.files), embeddings)
 
 
-def finetuned_model(
+def finetuned_models(
     task: Task,
     run: Run,
     workspace: Workspace,
     weak: Embeddings,
     own_data: bool = True,
-) -> Teacher:
-    """The fine-tuned weak models of a run; the mean of several.
+) -> list[Teacher]:
+    """The fine-tuned weak models of a run, in the order of its --finetuned.
 
     Args:
         task: the run's task.
@@ -108,8 +108,7 @@ def finetuned_model(
     require_finetuned(task, run, workspace)
     width, scale = weak.images.shape[1], weak.logit_scale
     teachers = [open_finetuned(name, task, run, workspace, width, scale) for name in task.finetuned]
-    teachers = [replace(one, own_data=own_data) if isinstance(one, LogitsTeacher) else one for one in teachers]
-    return mean_teacher(teachers)
+    return [replace(one, own_data=own_data) if isinstance(one, LogitsTeacher) else one for one in teachers]
 
 
 def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:

@@ -25,7 +25,7 @@ from transmiter_cli.evaluation.rows import MeanRow, Row, measure, positions_amon
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import SWEPT_ROW, Run, Task
-from transmiter_cli.task.finetuned import open_teacher
+from transmiter_cli.task.finetuned import mean_teacher, open_teacher
 from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.class_lists import base_classes, read_map
 from transmiter_cli.workflow.common import (
@@ -33,7 +33,7 @@ from transmiter_cli.workflow.common import (
     check_artefact,
     encode,
     finetuned_logits,
-    finetuned_model,
+    finetuned_models,
     fit_data,
     load_fitted,
     load_transferred,
@@ -315,7 +315,7 @@ def optional_logits(
 ) -> Float[Tensor, "images classes"] | None:
     """The fine-tuned weak model's logits; None where its file has gone, or was logits that lack these images."""
     try:
-        model = finetuned_model(task, run, workspace, weak, own_data)
+        model = mean_teacher(finetuned_models(task, run, workspace, weak, own_data))
         return finetuned_logits(model, files, weak)
     except (MissingLogitsError, UsageError) as error:
         workspace.reporter.warn(f"{error} The rows weak_finetuned and eft are left out.")

@@ -15,17 +15,19 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
+from transmiter_cli.method.consensus import FEWEST
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import answers, computed_class_logits
 from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
+from transmiter_cli.task.finetuned import mean_logits
 from transmiter_cli.workflow.common import (
     EncodedImages,
     alone,
     check_artefact,
     encode,
     finetuned_logits,
-    finetuned_model,
+    finetuned_models,
     fit_data,
     load_fitted,
     require_finetuned,
@@ -105,11 +107,9 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     strong = [encode(encoder, weak.images, fitted.vocabulary, task.templates) for encoder in encoders]
     for encoded in strong:
         require_unchanged(encoded.images.files, weak.images.files)
-    teachers: list[Teacher] = []
-    if asked:
-        teachers.append(teacher_of(run, task, workspace, weak))
-    teachers += [other_teacher(other, task, fitted, workspace, weak) for other in others]
-    made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], teachers)
+    own = teachers_of(run, task, workspace, weak) if asked else []
+    also = [teacher for other in others for teacher in other_teachers(other, task, fitted, workspace, weak)]
+    made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], own, also)
     names = [encoder.name for encoder in encoders]
     homes = run.with_homes(names)
     results = [
@@ -117,6 +117,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
         for result in results_of(artefacts, encoder, encoded.embeddings, run.path / homes[encoder.name])
     ]
+    warn_of_few_images(results, workspace)
     warn_of_useless_teachers(results, workspace)
     remember_transfer(weak.images.files, run, workspace)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
@@ -188,6 +189,17 @@ def warn_of_unconfirmed_names(results: Sequence[TransferResult], workspace: Work
             )
 
 
+def warn_of_few_images(results: Sequence[TransferResult], workspace: Workspace) -> None:
+    """Say so where there were too few different images for the discriminant to learn anything."""
+    for one in results:
+        images = one.settings.get("verdict", {}).get("different_images", FEWEST)
+        if images < FEWEST:
+            workspace.reporter.warn(
+                f"{images} different images are too few: discriminant keeps the zero-shot answers of {one.strong}. "
+                f"It needs {FEWEST}, and several of each class to be of use."
+            )
+
+
 def warn_of_useless_teachers(results: Sequence[TransferResult], workspace: Workspace) -> None:
     """Say which results follow a fine-tuned model that the discriminant found useless: all others than its own."""
     verdicts = {
@@ -218,11 +230,13 @@ def solve(
     fitted: Artefact,
     weak: Embeddings,
     strong: Sequence[Embeddings],
-    teachers: Sequence[Teacher],
+    own: Sequence[Teacher],
+    also: Sequence[Teacher],
 ) -> list[dict[str, Artefact]]:
     """For each strong model, an artefact by the row of the evaluation that it gives; adapters in one batched solve.
 
-    The first teacher is the run's own; none are needed for adapters.
+    "ridge" regresses the mean of the run's own teachers, as fit learned it; "discriminant" trusts each by itself, and
+    those of other runs, too. None are needed for adapters.
     """
     made: list[dict[str, Artefact]] = [{} for _ in strong]
     for method in options.methods:
@@ -233,22 +247,27 @@ def solve(
             for of_model, artefacts in zip(made, solved, strict=True):
                 of_model.update(zip(rows, artefacts, strict=True))
         else:
-            heard = teachers[:1] if method == "ridge" else teachers
+            mean = [Teacher(mean_logits([one.finetuned for one in own]), weak)] if method == "ridge" else []
+            heard = {"adapter": [], "ridge": mean, "discriminant": [*own, *also]}[method]
             for of_model, model in zip(made, strong, strict=True):
                 of_model[row] = api.transfer(fitted, weak, model, method, "auto", options.rho, teachers=heard)
     return made
 
 
-def teacher_of(run: Run, task: Task, workspace: Workspace, weak: EncodedImages, own_data: bool = True) -> Teacher:
-    """The fine-tuned model of a run and its weak twin on images."""
-    model = finetuned_model(task, run, workspace, weak.embeddings, own_data)
-    logits = finetuned_logits(model, weak.images.files, weak.embeddings)
-    heads = model.heads(weak.embeddings.images.shape[1])
-    return Teacher(logits, weak.embeddings, None if heads is None else heads.to(logits.device))
+def teachers_of(
+    run: Run, task: Task, workspace: Workspace, weak: EncodedImages, own_data: bool = True
+) -> list[Teacher]:
+    """The fine-tuned models of a run, and their weak twin, on images."""
+    found: list[Teacher] = []
+    for model in finetuned_models(task, run, workspace, weak.embeddings, own_data):
+        logits = finetuned_logits(model, weak.images.files, weak.embeddings)
+        heads = model.heads(weak.embeddings.images.shape[1])
+        found.append(Teacher(logits, weak.embeddings, None if heads is None else heads.to(logits.device)))
+    return found
 
 
-def other_teacher(run: Run, task: Task, fitted: Artefact, workspace: Workspace, seen: EncodedImages) -> Teacher:
-    """The fine-tuned model of another run, with its own weak model, on the images and vocabulary of this one.
+def other_teachers(run: Run, task: Task, fitted: Artefact, workspace: Workspace, seen: EncodedImages) -> list[Teacher]:
+    """The fine-tuned models of another run, with its own weak model, on the images and vocabulary of this one.
 
     Raises:
         TransmiterError: if its models cannot be used on these images.
@@ -256,7 +275,7 @@ def other_teacher(run: Run, task: Task, fitted: Artefact, workspace: Workspace, 
     other = run.task()
     weak = encode(workspace.open(resolve_model(other.weak)), seen.images, fitted.vocabulary, other.templates)
     require_unchanged(weak.images.files, seen.images.files)
-    return teacher_of(run, other, workspace, weak, own_data=other.data == task.data)
+    return teachers_of(run, other, workspace, weak, own_data=other.data == task.data)
 
 
 def file_name(row: str) -> str:

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from transmiter_cli.api import transfer_all as transfer_all
     from transmiter_cli.artefact import Artefact as Artefact
     from transmiter_cli.artefact import load as load
+    from transmiter_cli.errors import TransmiterError as TransmiterError
+    from transmiter_cli.evaluation import Row as Row
     from transmiter_cli.evaluation import evaluate as evaluate
     from transmiter_cli.evaluation import evaluate_unlabelled as evaluate_unlabelled
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
+    from transmiter_cli.method.embeddings import InvalidTensorError as InvalidTensorError
     from transmiter_cli.method.experts import Teacher as Teacher
     from transmiter_cli.method.logits import zero_shot_logits as zero_shot_logits
 
@@ -33,7 +36,10 @@ __version__ = "0.2.0"
 _HOME = {
     "Artefact": "artefact",
     "Embeddings": "method.embeddings",
+    "InvalidTensorError": "method.embeddings",
+    "Row": "evaluation",
     "Teacher": "method.experts",
+    "TransmiterError": "errors",
     "evaluate": "evaluation",
     "evaluate_unlabelled": "evaluation",
     "fit": "api",
@@ -48,7 +54,10 @@ _HOME = {
 __all__ = [
     "Artefact",
     "Embeddings",
+    "InvalidTensorError",
+    "Row",
     "Teacher",
+    "TransmiterError",
     "evaluate",
     "evaluate_unlabelled",
     "fit",

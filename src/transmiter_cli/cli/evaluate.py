@@ -32,7 +32,7 @@ from transmiter_cli.cli.options import (
 from transmiter_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from transmiter_cli.evaluation.require import Verdict
+    from transmiter_cli.evaluation.require import GateResult
     from transmiter_cli.workflow.evaluate import EvalResult
 
 NAME = "eval"
@@ -133,14 +133,14 @@ def command(
         require_names(gates, row_names(options, Run(run)), column_names(MeanRow, options.base_to_novel))
     results = [eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()) for one in each]
     means = mean_of(results)
-    verdicts = [judge(gate, means or results[0].rows) for gate in gates]
+    gated = [judge(gate, means or results[0].rows) for gate in gates]
     if report is not None:
         from transmiter_cli.report.html import write_report
 
         write_report(results[0], report, Run(run).commands())
         workspace.reporter.note(f"The report is in {console.shown(report)}.")
-    show(results, means, verdicts, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
-    if not all(verdict.met for verdict in verdicts):
+    show(results, means, gated, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
+    if not all(one.met for one in gated):
         raise typer.Exit(UNMET)
 
 
@@ -175,14 +175,14 @@ def eft_strengths(given: list[str]) -> tuple[float, ...]:
     return strengths
 
 
-def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdict], form: str, wide: bool) -> None:
+def show(results: list[EvalResult], means: dict[str, Any], gated: list[GateResult], form: str, wide: bool) -> None:
     """Print an evaluation; unmet gates also on stderr."""
     from transmiter_cli.report import table
 
     if form == "json":
         sets = [table.evaluation_json(result) for result in results]
         whole = sets[0] if len(sets) == 1 else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
-        console.print_json({**whole, "requirements": [vars(verdict) for verdict in verdicts]})
+        console.print_json({**whole, "requirements": [vars(one) for one in gated]})
     elif form == "csv":
         console.print_text(table.evaluation_csv(results, means))
     elif form == "markdown":
@@ -193,10 +193,10 @@ def show(results: list[EvalResult], means: dict[str, Any], verdicts: list[Verdic
             (console.wide_results if wide else console.results).print(table.evaluation_table(result, wide))
         if means:
             console.results.print(table.means_table(means, results[0].reg))
-    for verdict in verdicts:
-        said = f"{verdict.gate}: {verdict.left:.4f} against {verdict.right:.4f}"
-        if verdict.met and not form:
+    for one in gated:
+        said = f"{one.gate}: {one.left:.4f} against {one.right:.4f}"
+        if one.met and not form:
             console.results.print(f"Met: {said}", markup=False)
-        elif not verdict.met:
-            hint = "; rates are fractions: 0.05 is 5 points" if abs(verdict.left) <= 1 < abs(verdict.right) else ""
+        elif not one.met:
+            hint = "; rates are fractions: 0.05 is 5 points" if abs(one.left) <= 1 < abs(one.right) else ""
             console.errors.print(f"Not met: {said}{hint}", markup=False)

@@ -50,7 +50,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateResult:
     """A gate, what both of its sides were measured to be, and whether it is met."""
 
     gate: str
@@ -130,14 +130,14 @@ def require_name(one: Term, gate: Gate, rows: Collection[str], columns: Collecti
             raise UsageError(f"--require {gate.text!r}: {what} {name!r}, only {', '.join(known)}.{meant}", EXAMPLE)
 
 
-def judge(gate: Gate, rows: Mapping[str, Any]) -> Verdict:
+def judge(gate: Gate, rows: Mapping[str, Any]) -> GateResult:
     """Measure a gate on rows of an evaluation.
 
     Raises:
         UsageError: if it names a row or column that there is not, or whose value is not known; all are listed.
     """
     left, right = (sum(value(one, gate, rows) for one in side) for side in (gate.left, gate.right))
-    return Verdict(gate.text, left, right, COMPARISONS[gate.comparison](left, right))
+    return GateResult(gate.text, left, right, COMPARISONS[gate.comparison](left, right))
 
 
 def value(one: Term, gate: Gate, rows: Mapping[str, Any]) -> float:

@@ -13,7 +13,14 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.task.finetuned import CheckpointTeacher, bundled_path, mean_teacher, open_teacher
+from transmiter_cli.files import file_digest
+from transmiter_cli.task.finetuned import (
+    CheckpointTeacher,
+    bundled_path,
+    mean_teacher,
+    open_teacher,
+    teacher_digest,
+)
 
 
 @pytest.mark.parametrize("prefix", ["", "fc."])
@@ -171,3 +178,23 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
     np.save(tmp_path / "alone.npy", np.zeros((2, 3)))
     with pytest.raises(TransmiterError, match=r"alone\.txt is missing"):
         opened(tmp_path / "alone.npy", tmp_path)
+
+
+def test_a_teachers_digest_covers_all_that_its_answers_come_from(tmp_path: Path):
+    workspace = Workspace(cache=tmp_path / "cache")
+    np.save(tmp_path / "logits.npy", np.zeros((2, 3), dtype="float32"))
+    ids = tmp_path / "logits.txt"
+    ids.write_text("a.png\nb.png\n")
+    model = shutil.copytree(resolve_model("demo-weak").weights.parent, tmp_path / "model")
+    config, tokenizer = model / "open_clip_config.json", model / "tokenizer.json"
+    changes = [
+        (str(tmp_path / "logits.npy"), ids, "b.png\na.png\n"),
+        (f"local-dir:{model}", tokenizer, tokenizer.read_text() + "\n"),
+        (f"local-dir:{model}", config, config.read_text().replace("0.5", "0.4")),
+    ]
+    for given, file, content in changes:
+        before = teacher_digest(given, workspace)
+        file.write_text(content)
+        assert teacher_digest(given, workspace) != before
+    file = bundled_path("demo-finetuned")
+    assert teacher_digest(str(file), workspace) == file_digest(file), "as in the runs that there are"

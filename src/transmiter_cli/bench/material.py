@@ -25,7 +25,7 @@ from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.files import canonical_json, digest
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.probe import linear_probe
-from transmiter_cli.task.finetuned import PROBE, HeadTeacher, Teacher, lasting_name, open_teacher
+from transmiter_cli.task.finetuned import PROBE, HeadTeacher, Teacher, files_of, lasting_name, open_teacher
 from transmiter_cli.task.logits_file import LogitsTeacher
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.task.templates import choose_templates, read_templates
@@ -121,9 +121,7 @@ def teacher_identity(given: str, workspace: Workspace) -> list[str]:
     given = lasting_name(given)
     if given.startswith((LOCAL, HUB)):
         return [workspace.open(resolve_model(given)).fingerprint]
-    path = Path(given)
-    beside = [path.with_suffix(".txt")] if path.suffix == ".npy" else []
-    return [file_identity(str(one)) for one in (path, *beside) if one.is_file()] or [given]
+    return [file_identity(str(one)) for one in files_of(Path(given))] or [given]
 
 
 def text_identity(spec: BenchSpec, key: SceneKey) -> list[str]:

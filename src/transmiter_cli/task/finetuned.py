@@ -22,6 +22,7 @@ from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.files import digest
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.method.per_image import centred
 from transmiter_cli.names import some
@@ -237,15 +238,24 @@ def lasting_name(given: str) -> str:
 
 
 def teacher_digest(given: str, workspace: Workspace) -> str:
-    """SHA-256 of the weights, head or logits that a --finetuned value names, as `lasting_name` gives it.
+    """What tells one content of a --finetuned value, as `lasting_name` gives it, from another: SHA-256 of its file, of
+    that and the ids beside logits of NumPy's, or a model's fingerprint.
 
     Raises:
         UsageError: if the file does not exist.
         TransmiterError: if weights are neither on this disk nor can be downloaded.
     """
     if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
-        return workspace.weights_digest(resolve_model(given).weights)
-    return workspace.weights_digest(bundled_path(given) if given in BUNDLED else Path(lasting_name(given)))
+        return workspace.open(resolve_model(given)).fingerprint
+    path = bundled_path(given) if given in BUNDLED else Path(lasting_name(given))
+    digests = [workspace.weights_digest(file) for file in files_of(path)]
+    return digests[0] if len(digests) == 1 else digest(*digests)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that are read of a --finetuned file: the ids beside logits of NumPy's are one of their own."""
+    beside = [path.with_suffix(".txt")] if path.suffix == ".npy" else []
+    return [file for file in (path, *beside) if file.is_file()]
 
 
 def require_answers_of_views(finetuned: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import digest, write_atomically
@@ -175,12 +176,15 @@ class Run:
             raise UsageError(
                 f"Nothing was transferred in {self.path} yet.", f"transmiter transfer --strong MODEL{self.flag}"
             )
-        if chosen is not None and chosen not in known:
+        if chosen is None:
+            return self.record()["strong"]
+        found = next((name for name in (chosen, lasting_model_name(chosen)) if name in known), None)
+        if found is None:
             raise UsageError(
                 f"Nothing was transferred to {chosen!r} in {self.path}, only to {', '.join(known)}.",
                 f"transmiter transfer --strong {shlex.quote(chosen)}{self.flag}",
             )
-        return chosen or self.record()["strong"]
+        return found
 
     def strong_flag(self, strong: str) -> str:
         """What a command line needs to mean this strong model; nothing where the run has no other."""

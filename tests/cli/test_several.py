@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Cli
 from tests.cli.test_predict import FIT
+from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.run import Run
 
@@ -118,6 +120,17 @@ def test_a_solve_for_several_is_that_for_each(fitted: Cli):
     assert fitted(*FIT).code == 0
     assert fitted("transfer", "--strong", "demo-strong", "--reg", "10").code == 0
     assert (RUN / "strong.safetensors").read_bytes() == together
+
+
+def test_a_models_folder_is_found_by_every_spelling_of_its_path(fitted: Cli, tmp_path: Path):
+    folder = shutil.copytree(resolve_model("demo-strong").weights.parent, tmp_path / "strong")
+    assert fitted("transfer", "--strong", "local-dir:strong", "--strong", f"local-dir:{folder}").code == 0
+    assert Run(RUN).strong_models() == [f"local-dir:{folder}"]
+    assert fitted("transfer", "--strong", "local-dir:strong", "--reg", "0.1,1").code == 0
+    for line in (("refine", "--shots", 1), ("eval",), ("predict", "--data", "demo-digits", "--limit", 1)):
+        assert fitted(*line, "--strong", "local-dir:strong").code == 0
+    again = fitted(*FIT).err.split("To make it again: ")[1]
+    assert "transfer --strong local-dir:strong --reg 0.1,1 && transmiter refine" in again
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.offline import add_to_hub
 from transmiter_cli.embedding.encoder import Encoder
-from transmiter_cli.embedding.models import resolve_model, with_weights
+from transmiter_cli.embedding.models import lasting_model_name, resolve_model, with_weights
 from transmiter_cli.embedding.pickles import load_tensors
 from transmiter_cli.errors import TransmiterError, UsageError
 
@@ -18,6 +19,17 @@ def test_bundled_models_and_folders_are_the_same_thing():
     local = resolve_model(f"local-dir:{bundled.weights.parent}")
     assert (local.architecture, local.weights) == (bundled.architecture, bundled.weights)
     assert bundled.description() == local.description()
+
+
+def test_a_name_lasts_as_that_of_its_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(resolve_model("demo-weak").weights.parent, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rel.pt").touch()
+    for name in ("local-dir:model", "local-dir:./model/", "ViT-B-32:rel.pt", "ViT-B/16-SigLIP:rel.pt", "demo-weak"):
+        assert lasting_model_name(name) == resolve_model(name).name
+    assert lasting_model_name("local-dir:gone") == f"local-dir:{tmp_path / 'gone'}"
+    for name in ("ViT-L/14", "ViT-B-32:laion2b_s34b_b79k", "hf-hub:org/repo", "hf-hub:org/repo.bin", "?"):
+        assert lasting_model_name(name) == name
 
 
 @pytest.mark.parametrize(

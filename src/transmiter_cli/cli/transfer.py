@@ -92,10 +92,11 @@ def command(
         if given and given != "auto" and needs not in methods:
             raise typer.BadParameter(f"{flag} needs --method {needs}.")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
+    from transmiter_cli.embedding.models import lasting_model_name
     from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 
     options = TransferOptions(
-        tuple(dict.fromkeys(strong)),
+        tuple({lasting_model_name(name): name for name in strong}.values()),
         methods,
         regs,
         "auto" if rho == "auto" else strength("--rho", rho),

@@ -111,6 +111,21 @@ def resolve_model(name: str) -> ModelSpec:
     return published_model(name, architecture, source or OPENAI_TAG)
 
 
+def lasting_model_name(name: str) -> str:
+    """A model's name with its path absolute, as that of its encoder is; nothing of it needs to be there."""
+    if name.startswith(LOCAL):
+        return f"{LOCAL}{absolute(name.removeprefix(LOCAL))}"
+    spelling, _, source = name.partition(":")
+    if Path(source).suffix in WEIGHT_SUFFIXES and not name.startswith(HUB):
+        return f"{built_in_name(spelling)}:{absolute(source)}"
+    return name
+
+
+def absolute(path: str) -> Path:
+    """A path that means the same from any working directory."""
+    return Path(path).expanduser().absolute()
+
+
 def built_in_name(name: str) -> str:
     """open_clip's spelling of an architecture: ViT-L-14-336 for ViT-L/14@336px."""
     return name.replace("@336px", "-336").replace("/", "-")
@@ -118,7 +133,7 @@ def built_in_name(name: str) -> str:
 
 def local_model(name: str) -> ModelSpec:
     """A folder with open_clip_config.json and weights."""
-    folder = Path(name.removeprefix(LOCAL)).expanduser().absolute()
+    folder = absolute(name.removeprefix(LOCAL))
     if not (folder / CONFIG).is_file():
         raise UsageError(f"{name} is no model: there is no {CONFIG} in {folder}.", f"ls {folder.parent}")
     weights = [
@@ -165,7 +180,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def file_model(spelling: str, architecture: str, source: str) -> ModelSpec:
     """An architecture with weights in a file; a file does not say what activation it was trained with."""
-    path = Path(source).expanduser().absolute()
+    path = absolute(source)
     if not path.is_file():
         raise UsageError(f"The weights of '{spelling}:{source}' are missing: there is no file {path}.")
     quick = f"{architecture}{catalogue.QUICK}"

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
+from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import DEFAULT_METHODS, LATER, ROWS, SWEPT_ROW, Made, Run, Step, swept_row
 
@@ -64,8 +65,8 @@ def makes(step: Step, made: Made) -> bool:
     line = step.line
     if made.row in LATER:
         return line[1:2] == [LATER[made.row]] and made.strong in step.models
-    methods = values(line, "--method") or DEFAULT_METHODS
-    if line[1:2] != ["transfer"] or made.strong not in values(line, "--strong") or method_of(made.row) not in methods:
+    methods, strong = values(line, "--method") or DEFAULT_METHODS, map(lasting_model_name, values(line, "--strong"))
+    if line[1:2] != ["transfer"] or made.strong not in strong or method_of(made.row) not in methods:
         return False
     wanted = made.row.removeprefix(SWEPT_ROW)
     return wanted == made.row or wanted in swept(values(line, "--reg"))

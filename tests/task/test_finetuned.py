@@ -1,4 +1,5 @@
 import pickle
+import shlex
 import shutil
 from pathlib import Path
 
@@ -56,13 +57,30 @@ def test_a_head_beside_a_model_is_not_left_aside_in_silence(tmp_path: Path):
     assert len(reporter.warnings) == 1
 
 
-def test_an_archive_with_code_says_how_to_have_its_weights(tmp_path: Path, recwarn: pytest.WarningsRecorder):
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "jit.pt")
+def test_an_archive_with_code_says_how_to_have_its_weights(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
+):
+    layer = torch.nn.Linear(64, 3)
+    torch.jit.save(torch.jit.script(layer), tmp_path / "jit.pt")
     recwarn.clear()
     with pytest.raises(TransmiterError, match="is an archive of TorchScript") as found:
         opened(tmp_path / "jit.pt", tmp_path)
-    assert "torch.jit.load(" in str(found.value.fix)
     assert not recwarn.list
+    program, flag, code = shlex.split(str(found.value.fix))
+    assert (program, flag) == ("python", "-c")
+    monkeypatch.chdir(tmp_path)
+    exec(code)
+    assert opened(tmp_path / "weights.pt", tmp_path).bias.equal(layer.bias)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_mask_that_a_traced_model_saves_is_left_out(tmp_path: Path, prefix: str, suffix: str):
+    state = load_file(resolve_model("demo-weak").weights)
+    traced = {f"{prefix}{name}": tensor for name, tensor in (state | {"attn_mask": torch.zeros(24, 24)}).items()}
+    path = tmp_path / f"traced.{suffix}"
+    save_file(traced, path) if suffix == "safetensors" else torch.save(traced, path)
+    assert opened(path, tmp_path).encoder.encoder.model.logit_scale == state["logit_scale"]
 
 
 def test_what_openais_archives_hold_beside_the_weights_is_left_out(tmp_path: Path):

@@ -187,7 +187,7 @@ def load_weights(model: Any, path: Path) -> None:
     import open_clip
 
     with TemporaryDirectory() as folder:
-        weights = unwrapped(path)
+        weights = unwrapped(path, {name for name, _ in model.named_buffers()} - model.state_dict().keys())
         if weights is not None:  # open_clip converts, resizes and completes what it reads from a file alone
             path = Path(folder) / "weights.pt"
             torch.save(weights, path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shlex
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -33,10 +35,14 @@ def weights_in(content: dict[Any, Any]) -> dict[Any, Any]:
     return next((inner for name in WRAPPERS if isinstance(inner := content.get(name), dict) and inner), content)
 
 
-def unwrapped(path: Path) -> dict[str, Tensor] | None:
+def unwrapped(path: Path, buffers: Collection[str] = ()) -> dict[str, Tensor] | None:
     """Weights by the model's own names, where a trainer or torch.compile put something before these; None elsewhere.
 
     None, too, for files that are not read here, or hold several models.
+
+    Args:
+        path: the file.
+        buffers: what the model computes by itself and never loads; a state that TorchScript traced has it.
 
     Raises:
         TransmiterError: if it is an archive of TorchScript.
@@ -53,13 +59,15 @@ def unwrapped(path: Path) -> dict[str, Tensor] | None:
         return None
     weights = weights_in(content)
     prefix = prefix_of(weights)
-    as_it_is = prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content)
-    if prefix is None or (as_it_is and not BUFFERS & weights.keys()):
+    if prefix is None:
+        return None
+    own = {name.removeprefix(prefix): name for name in weights if name.startswith(prefix)}
+    beside = own.keys() & {*BUFFERS, *buffers}
+    if prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content) and not beside:
         return None
     if path.suffix == ".safetensors":
         weights = load_file(path)
-    own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    return {name: tensor for name, tensor in own.items() if name not in BUFFERS}
+    return {name: weights[given] for name, given in own.items() if name not in beside}
 
 
 def prefix_of(names: Collection[str]) -> str | None:
@@ -80,9 +88,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
         TransmiterError: if it is damaged, holds more than tensors, code, or no dictionary.
     """
     if is_archive(path):
+        code = f'import torch; torch.save(torch.jit.load({json.dumps(str(path))}, "cpu").state_dict(), "weights.pt")'
         raise TransmiterError(
-            f"{path} is an archive of TorchScript, which holds code.",
-            f"save its weights: torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), 'weights.pt')",
+            f"{path} is an archive of TorchScript, which holds code; its weights alone are read.",
+            f"python -c {shlex.quote(code)}",
         )
     try:
         try:

@@ -71,9 +71,18 @@ def test_split_and_limit_of_embed(cli: Cli, tmp_path: Path):
     line = ("embed", "--model", "demo-weak", "--data", "demo-digits", "--split", "testing", "--limit", 20)
     assert cli(*line, "--out", "e.safetensors").code == 0
     with safe_open(tmp_path / "e.safetensors", framework="pt") as file:
-        ids = json.loads(file.metadata()["ids"])
+        ids, rows = json.loads(file.metadata()["ids"]), file.get_tensor("demo-weak")
+    torch.testing.assert_close(rows.norm(dim=-1), torch.ones(20))
     assert ids == [file.id for i, file in enumerate(open_images("demo-digits", "test").files) if i in range_of(599, 20)]
     failed(cli(*line[:5], "--split", "dev"), 2, "no 'dev' part, only train, test", "Try: --split train")
+
+
+def test_a_file_of_embeddings_is_called_what_it_is(cli: Cli, tmp_path: Path):
+    for source in (("--model", "demo-weak", "--data", "demo-digits"), ("--import", "features.pt")):
+        refused = cli("embed", *source, "--out", "rows/e.npy")
+        failed(refused, 2, "--out rows/e.npy does not end in .safetensors", "Try: --out rows/e.safetensors")
+        assert "images" not in refused.err
+    assert not (tmp_path / "rows").exists()
 
 
 def range_of(total: int, limit: int) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,12 @@ def command(
 
     Give it the --decode and --precision that fit will be given; images are kept apart for each.
     """
+    if out is not None and out.suffix != ".safetensors":
+        named = out.parent / f"{out.stem or 'FILE'}.safetensors"
+        raise UsageError(
+            f"--out {shlex.quote(str(out))} does not end in .safetensors, the only format that is written.",
+            f"--out {shlex.quote(str(named))}",
+        )
     if import_file is not None:
         convert(import_file, out, json)
         return

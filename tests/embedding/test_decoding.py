@@ -114,6 +114,25 @@ def test_floating_point_pixels_are_brightness_or_refused(tmp_path: Path):
     assert "from 3000 to 3000" in skipped.reason
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I;16N"])
+def test_sixteen_bits_may_come_in_any_order_of_bytes(mode: str):
+    assert as_rgb(Image.new(mode, (2, 2))).getpixel((0, 0)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1000, 2000), (0, 70_000)])
+def test_integers_that_are_no_grey_of_sixteen_bits_are_refused(tmp_path: Path, low: int, high: int):
+    Image.fromarray(np.array([[low, high]] * 2, dtype=np.int32)).save(tmp_path / "x.tif")
+    (skipped,) = Decoder(pixels, 16)([ImageFile(tmp_path, "x.tif")])
+    assert isinstance(skipped, Skipped)
+    assert f"integer pixels from {low} to {high}; only 0 to 65535" in skipped.reason
+
+
+@pytest.mark.parametrize(("high", "shown"), [(255, 255), (256, 1), (65_535, 255)])
+def test_integers_of_thirty_two_bits_that_hold_less_are_grey(tmp_path: Path, high: int, shown: int):
+    found = np.asarray(saved(Image.fromarray(np.array([[0, high]], dtype=np.int32)), tmp_path / "x.tif"))
+    assert found[..., 0].tolist() == [[0, shown]]
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_both_ways_through_threads_give_the_batches_in_order(tmp_path: Path, workers: int):
     for number in range(9):

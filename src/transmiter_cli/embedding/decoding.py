@@ -29,6 +29,8 @@ SPARE = 1.5
 """How many times finer than the model's input a scaled picture must still be."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+DEEPEST = 2**16 - 1
+"""White in a picture of integers."""
 CACHED_BLOCKS = 4
 """Blocks of 16 MB that Pillow keeps per thread in place of asking the system for each picture's memory anew."""
 
@@ -118,15 +120,27 @@ def shrink(image: Image.Image, side: float) -> None:
 def as_rgb(image: Image.Image) -> Image.Image:
     """The picture as it looks on white paper: 16 bits scaled to 8, transparent parts white."""
     if image.mode.startswith("I"):
-        deep = image.mode != "I" or image.getextrema()[1] > 255  # type: ignore[operator]  of one band, two numbers
-        image = image.convert("I")
-        image = (image.point(lambda value: value / 256) if deep else image).convert("L")
+        image = from_integers(image)
     if image.mode == "F":
         image = from_floats(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")  # a copy of a camera's picture takes 36 MB
+
+
+def from_integers(image: Image.Image) -> Image.Image:
+    """A picture of 16 bits, or of 32 that hold no more: a 256th of each number, but where 32 bits hold 8 alone.
+
+    Raises:
+        ValueError: if a number is below 0 or above 65535, so that nobody knows what is white.
+    """
+    numbers = image.convert("I")
+    low, high = (int(bound) for bound in numbers.getextrema())  # type: ignore[arg-type]  of one band, two numbers
+    if not 0 <= low <= high <= DEEPEST:
+        raise ValueError(f"integer pixels from {low} to {high}; only 0 to {DEEPEST} are known")
+    deep = image.mode != "I" or high > 255
+    return (numbers.point(lambda value: value / 256) if deep else numbers).convert("L")
 
 
 def from_floats(image: Image.Image) -> Image.Image:

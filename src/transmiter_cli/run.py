@@ -276,19 +276,20 @@ class Run:
         """Keep other commands from changing the run meanwhile.
 
         Raises:
-            TransmiterError: if another one is changing it.
+            TransmiterError: if another one is changing it, or it is there and cannot be written to.
         """
         from filelock import FileLock, Timeout
 
         with ExitStack() as held:
             try:
                 if self.path.is_dir():
+                    self.require_writable()
                     held.enter_context(FileLock(self.path / LOCK, timeout=0))
             except Timeout as error:
                 raise TransmiterError(
                     f"Another transmiter command is changing {self.path}.", "wait for it, or pass another --run"
                 ) from error
-            except OSError:  # the folder cannot be written to, which the command itself will say
+            except OSError:  # a file system without locks
                 pass
             yield
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -131,6 +133,21 @@ def test_a_models_folder_is_found_by_every_spelling_of_its_path(fitted: Cli, tmp
         assert fitted(*line, "--strong", "local-dir:strong").code == 0
     again = fitted(*FIT).err.split("To make it again: ")[1]
     assert "transfer --strong local-dir:strong --reg 0.1,1 && transmiter refine" in again
+
+
+@pytest.mark.parametrize("command", ["refine", "transfer --strong demo-weak", "self-train --data demo-digits"])
+def test_a_run_that_cannot_be_written_to_is_told_of_before_images_are_encoded(
+    fitted: Cli, command: str, monkeypatch: pytest.MonkeyPatch
+):
+    assert fitted("transfer", "--strong", "demo-strong").code == 0
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("transmiter_cli.run.TemporaryFile", refuse)
+    done = fitted(*command.split())
+    assert (done.code, "transmiter-run cannot be written to: Read-only" in done.err) == (1, True)
+    assert "images" not in done.err
 
 
 @pytest.mark.parametrize(

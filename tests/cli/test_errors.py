@@ -67,6 +67,42 @@ def test_no_fine_tuned_model(cli: Cli, pictures: Path):
     failed(cli(*FIT[:3], "--finetuned", "absent.pt", "--data", pictures), 2, "no fine-tuned model 'absent.pt'")
 
 
+@pytest.mark.parametrize(
+    ("given", "said", "fix"),
+    [
+        ("", "The fine-tuned model has no name", "Try: --finetuned FILE"),
+        (
+            "data",
+            "data is a folder. A folder is a model if it holds an open_clip_config",
+            "local-dir:",
+        ),
+        ("none.pt", "There is no fine-tuned model 'none.pt'", "Try: ls "),
+    ],
+)
+def test_a_fine_tuned_model_that_is_no_file(cli: Cli, pictures: Path, given: str, said: str, fix: str):
+    failed(cli(*FIT[:4], given, "--data", pictures), 2, said, fix)
+
+
+def test_weights_of_another_architecture_are_not_told_to_be_given_as_an_option_that_is_not_there(cli: Cli):
+    outcome = cli("embed", "--model", f"ViT-B-32:{bundled_path('demo-finetuned')}", "--data", "demo-digits")
+    failed(outcome, 1, "does not hold weights of ViT-B-32", "Try: name the architecture that was trained")
+    assert "--weak" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [
+        (("fit", *FIT[1:], "--noise", "inf"), "noise"),
+        (("fit", *FIT[1:], "--lr", "inf"), "learning_rate"),
+        (("refine", "--lr", "inf"), "learning_rate"),
+    ],
+)
+def test_settings_out_of_their_range(cli: Cli, command: tuple[str, ...], setting: str):
+    outcome = cli(*command, *(("--data", "demo-digits") if command[0] == "fit" else ()))
+    assert outcome.code == 2
+    assert f"{setting} must be a finite number of at least 0" in " ".join(outcome.err.replace("\u2502", " ").split())
+
+
 def test_a_checkpoint_of_another_architecture(cli: Cli, pictures: Path):
     strong = resolve_model("demo-strong").weights
     outcome = cli("fit", "--weak", "demo-weak", "--finetuned", strong, "--data", pictures)
@@ -143,6 +179,7 @@ def test_a_duplicated_class_name(cli: Cli, pictures: Path):
 
 
 def test_commands_out_of_order(cli: Cli):
+    failed(cli("transfer", "--run", "x y"), 2, "No strong", "Try: transmiter transfer --strong demo-strong --run 'x y'")
     failed(cli("transfer", "--strong", "demo-strong"), 2, "no run in", "Try: transmiter fit")
     failed(cli("eval"), 2, "no run in")
     assert cli(*FIT, "--data", "demo-digits").code == 0
@@ -157,6 +194,7 @@ def test_unlabelled_test_images(cli: Cli, pictures: Path):
     assert outcome.code == 0
     assert "nothing here says which model is right" in outcome.out
     failed(cli("eval", "--data", pictures / "one", "--base-to-novel"), 1, "need labels")
+    failed(cli("refine", "--data", pictures / "one"), 1, "have no labels", "Try: put them into a folder for each class")
     (pictures / "two").rename(pictures / "twelve")
     failed(cli("eval", "--data", pictures), 1, "class 'twelve'")
 

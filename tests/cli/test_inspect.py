@@ -53,7 +53,8 @@ def test_json_has_the_same(run: Cli):
 def test_what_is_neither_a_run_nor_an_artefact(run: Cli, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     failed(run("inspect", "empty"), 2, "no run in empty")
-    failed(run("inspect", "absent/run.json"), 2, "no run in absent")
+    for absent in ("absent", "absent/run.json"):
+        failed(run("inspect", absent), 2, "no run in absent", "Try: transmiter fit")
     (tmp_path / "list.json").write_text("{}")
     failed(run("inspect", "list.json"), 2, "list.json is neither a run directory, nor its run.json, nor an artefact")
     shutil.copy(RUN / "seen-by-fit.txt", tmp_path / "other.bin")

@@ -137,7 +137,9 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
     both = run("predict", "a.png", "--data", "my photos")
     assert "Name image files or --data, and not both" in both.err
     assert "Try: transmiter predict --data 'my photos'" in both.err
-    assert "no 'refined' in" in run("predict", "--data", "demo-digits", "--use", "refined").err
+    refused = run("predict", "--data", "demo-digits", "--use", "refined")
+    assert "no 'refined' in transmiter-run, only transferred, ridge" in refused.err
+    assert "Try: transmiter predict --data FOLDER --use transferred\n" in refused.err
     file = open_images("demo-digits", "test").files[0].path
     for flags in (("--split", "test"), ("--root", "x"), ("--limit", 3)):
         refused = run("predict", file, *flags)

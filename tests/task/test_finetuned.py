@@ -188,9 +188,15 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(TransmiterError, match="cannot be read"):
         opened(tmp_path / "text.safetensors", tmp_path)
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(TransmiterError, match="cannot be read"):
-        opened(tmp_path / "text.pt", tmp_path)
+    for name in ("text.pt", "log.csv"):
+        (tmp_path / name).write_text("hello")
+        with pytest.raises(TransmiterError, match=f"{name} is no file of torch") as found:
+            opened(tmp_path / name, tmp_path)
+        assert "logits may lie in a .npy, their ids in a .txt" in str(found.value.fix)
+    torch.save(torch.randn(2, 3), tmp_path / "bare.pt")
+    with pytest.raises(TransmiterError, match="holds a tensor without a name") as found:
+        opened(tmp_path / "bare.pt", tmp_path)
+    assert '{"logits": logits, "ids": ids}' in str(found.value.fix)
     with pytest.raises(UsageError, match="no fine-tuned model"):
         opened(tmp_path / "absent.pt", tmp_path)
     np.save(tmp_path / "alone.npy", np.zeros((2, 3)))

@@ -22,6 +22,7 @@ from transmiter_cli.cli.options import (
     SplitOption,
     StrictOption,
     WorkersOption,
+    settings_of,
 )
 from transmiter_cli.errors import UsageError
 
@@ -102,7 +103,8 @@ def command(
             "No fine-tuned weak model was given, so there is nothing to learn from.",
             "add --finetuned CHECKPOINT, or --finetuned probe to train one on the labels of --data",
         )
-    settings = FitSettings(basis=basis, epochs=epochs, batch_size=batch_size, learning_rate=lr, noise=noise, seed=seed)
+    recipe = {"basis": basis, "epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "noise": noise}
+    settings = settings_of(FitSettings, **recipe, seed=seed)
     images = DataSpec(data, root, split, limit)
     prompts = (template or [], templates)
     options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, views, force)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from transmiter_cli.errors import UsageError
 from transmiter_cli.run import RUN_VARIABLE, default_run
 
+Settings = TypeVar("Settings")
 RunOption = Annotated[
     Path,
     typer.Option(
@@ -63,6 +65,18 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results 
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides everything that is random.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with all columns instead of text.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead of text.")]
+
+
+def settings_of(kind: Callable[..., Settings], **values: Any) -> Settings:
+    """The settings of a command.
+
+    Raises:
+        typer.BadParameter: if a number is none that they take.
+    """
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def require_one_format(*formats: bool) -> None:

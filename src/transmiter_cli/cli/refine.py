@@ -23,6 +23,7 @@ from transmiter_cli.cli.options import (
     StrictOption,
     StrongOption,
     WorkersOption,
+    settings_of,
 )
 
 NAME = "refine"
@@ -75,7 +76,8 @@ def command(
     tuned: dict[str, Any] = {
         name: value for name, value in (("epochs", epochs), ("learning_rate", lr)) if value is not None
     }
-    options = RefineOptions(flags, shots, method, strong, RefineSettings(seed=seed, **tuned), bool(tuned))
+    settings = settings_of(RefineSettings, seed=seed, **tuned)
+    options = RefineOptions(flags, shots, method, strong, settings, bool(tuned))
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:

@@ -86,7 +86,7 @@ def command(
 ) -> None:
     """Carry the fitted adapter to stronger models: no labels, no gradients, seconds."""
     if not strong:
-        raise UsageError("No strong model was given, so there is nowhere to transfer to.", EXAMPLE)
+        raise UsageError("No strong model was given, so there is nowhere to transfer to.", f"{EXAMPLE}{Run(run).flag}")
     methods: Sequence[Method] = tuple(dict.fromkeys(name.value for name in method)) if method else DEFAULT_METHODS
     for flag, given, needs in (("--also", also, "discriminant"), ("--reg", reg, "adapter"), ("--rho", rho, "ridge")):
         if given and given != "auto" and needs not in methods:

@@ -229,6 +229,5 @@ def wrong_checkpoint(spec: ModelSpec, error: Exception) -> WrongCheckpointError:
     detail = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error).strip())
     return WrongCheckpointError(
         f"{spec.weights} does not hold weights of {architecture}: {shorten(detail, 200, placeholder=' ...')}",
-        "pass the model that was fine-tuned as --weak; or save it alone, torch.save(model.state_dict(), PATH); or its "
-        "logits, if a layer of your own classifies",
+        "name the architecture that was trained, or save the model alone: torch.save(model.state_dict(), PATH)",
     )

@@ -93,6 +93,11 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"{path} is an archive of TorchScript, which holds code; its weights alone are read.",
             f"python -c {shlex.quote(code)}",
         )
+    if not is_torch_file(path):
+        raise TransmiterError(
+            f"{path} is no file of torch, whatever its name says.",
+            "pass what torch.save or safetensors wrote; logits may lie in a .npy, their ids in a .txt beside it",
+        )
     try:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -108,6 +113,11 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as a file of torch: {first_line(error)}.",
             "save it again: torch.save(tensors, PATH), or safetensors.torch.save_file(tensors, PATH)",
         ) from error
+    if isinstance(content, Tensor):
+        raise TransmiterError(
+            f"{path} holds a tensor without a name.",
+            'torch.save({"logits": logits, "ids": ids}, PATH), with the images\' ids; {"weight": weight} is a head',
+        )
     if not isinstance(content, dict):
         raise TransmiterError(
             f"{path} holds no dictionary of tensors, but {type(content).__name__}.",
@@ -119,6 +129,17 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"{path} holds no tensors by name: {strange!r} is none.", "torch.save(model.state_dict(), PATH)"
         )
     return content
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file begins as torch.save lets it begin: as a zip or, before torch 1.6, as a pickle; an unreadable one
+    may be one.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(2).startswith((b"PK", b"\x80"))
+    except OSError:
+        return True
 
 
 def is_archive(path: Path) -> bool:

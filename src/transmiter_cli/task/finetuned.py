@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
-from transmiter_cli.embedding.models import HUB, LOCAL, ModelSpec, resolve_model, with_weights
+from transmiter_cli.embedding.models import CONFIG, HUB, LOCAL, ModelSpec, resolve_model, with_weights
 from transmiter_cli.embedding.pickles import beside_the_model, load_tensors, weights_in
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
@@ -81,7 +83,14 @@ class CheckpointTeacher:
 
     def check(self, files: Sequence[ImageRecord]) -> None:
         """See Teacher: its weights must be those of the architecture."""
-        self.weight()
+        try:
+            self.weight()
+        except WrongCheckpointError as error:
+            error.fix = (
+                "pass the model that was fine-tuned as --weak; or save it alone, torch.save(model.state_dict(), PATH); "
+                "or its logits, if a layer of your own classifies"
+            )
+            raise
 
     def weight(self) -> Float[Tensor, "classes width"]:
         """Its class embeddings times its logit scale."""
@@ -225,13 +234,21 @@ def lasting_name(given: str) -> str:
     """What a --finetuned value means from any working directory.
 
     Raises:
-        UsageError: if it is a file and does not exist.
+        UsageError: if it is empty, or a file and does not exist.
     """
+    if not given:
+        raise UsageError("The fine-tuned model has no name: the value is empty.", "--finetuned FILE")
     if given == PROBE or given in BUNDLED or given in BUNDLED_MODELS or given.startswith(HUB):
         return given
     if given.startswith(LOCAL):
         return resolve_model(given).name
     path = Path(given).expanduser().absolute()
+    if path.is_dir():
+        raise UsageError(
+            f"{given} is a folder. A folder is a model if it holds an {CONFIG} beside the weights, and is then named "
+            f"{LOCAL}FOLDER.",
+            f"--finetuned {shlex.quote(LOCAL + given)}, or a file",
+        )
     if not path.is_file():
         raise UsageError(f"There is no fine-tuned model {given!r}.", f"ls {path.parent}")
     return str(path)

@@ -60,9 +60,11 @@ def open_inspected(path: Path) -> RunSummary | dict[str, Any]:
         UsageError: if it is neither, or the directory holds no run.
         TransmiterError: if it is damaged, or an artefact that is not there.
     """
-    if path.is_dir() or path.name == RECORD:
-        return summarize(Run(path if path.is_dir() else path.parent))
-    if path.is_file() and path.suffix != ".safetensors":
+    if path.name == RECORD and not path.is_dir():
+        return summarize(Run(path.parent))
+    if path.is_dir() or (not path.exists() and path.suffix != ".safetensors"):
+        return summarize(Run(path))
+    if path.suffix != ".safetensors":
         raise UsageError(
             f"{path} is neither a run directory, nor its {RECORD}, nor an artefact (.safetensors).",
             "transmiter inspect RUN_DIRECTORY",

@@ -90,7 +90,7 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
     if chosen not in there:
         raise UsageError(
             f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.",
-            "transmiter predict --use with one of them",
+            f"transmiter predict --data FOLDER --use {next(iter(there), 'ROW')}{run.strong_flag(name)}{run.flag}",
         )
     artefact = load(there[chosen], workspace.method_device)
     check_artefact(artefact, task, encoder)

@@ -108,7 +108,8 @@ class ImageSet:
         """
         if not self.labelled:
             raise TransmiterError(
-                "These images have no labels: they lie in no class folders, and nothing else says what they show."
+                "These images have no labels: they lie in no class folders, and nothing else says what they show.",
+                "put them into a folder for each class, or list them in a .csv with the columns path,label",
             )
         fix = "name each folder, or label, as the run's classes are; eval takes others with --map FILE"
         index = places_of((file.label for file in self.files), numbered(label_names), label_names, fix)

@@ -288,9 +288,13 @@ def test_a_fine_tuned_model_that_has_gone_costs_two_rows(cli: Cli, tmp_path: Pat
     assert cli(*line).code == 0
     assert cli("transfer", "--strong", "demo-strong").code == 0
     (tmp_path / "tuned.safetensors").unlink()
-    outcome = cli("eval", "--json")
-    assert list(json.loads(outcome.out)["rows"]) == ["weak", "strong", "direct", "transferred", "discriminant"]
+    outcome = cli("eval", "--json", "--report", "report.html")
+    shown = json.loads(outcome.out)
+    assert list(shown["rows"]) == ["weak", "strong", "direct", "transferred", "discriminant"]
     assert "tuned.safetensors" in outcome.err
+    said = "The rows weak_finetuned and eft are left out."
+    assert said in " ".join(shown["notes"])
+    assert said in (tmp_path / "report.html").read_text()
 
 
 def test_files_that_are_no_artefacts(cli: Cli, tmp_path: Path):

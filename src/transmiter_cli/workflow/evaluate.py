@@ -30,6 +30,7 @@ from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.class_lists import base_classes, read_map
 from transmiter_cli.workflow.common import (
     DataFlags,
+    EncodedImages,
     check_artefact,
     encode,
     finetuned_logits,
@@ -152,7 +153,9 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         images = mapping.known_only(images)  # fails on a strange label before anything is encoded
     notes = overlap_notes(images.files, scene, options.allow_overlap)
     weak = encode(scene.weak, images, scene.fitted.vocabulary, task.templates)
-    models = make_candidates(options, scene, weak.images, weak.embeddings, lasting(spec).data == task.data)
+    teacher, untold = optional_logits(scene, weak, lasting(spec).data == task.data)
+    notes += untold
+    models = make_candidates(options, scene, weak.images, weak.embeddings, teacher)
     about = (spec.data, images.split, len(weak.images.files))
     names, reg = (task.weak, scene.strong.name), first_reg(scene.transferred)
     if not labelled:
@@ -224,13 +227,16 @@ def open_scene(run: Run, workspace: Workspace, strong_name: str | None) -> Scene
 
 
 def make_candidates(
-    options: EvalOptions, scene: Scene, images: ImageSet, weak: Embeddings, own_data: bool
+    options: EvalOptions,
+    scene: Scene,
+    images: ImageSet,
+    weak: Embeddings,
+    teacher: Float[Tensor, "images classes"] | None,
 ) -> dict[str, Candidate]:
-    """Every model of a run on images that the weak model saw."""
+    """Every model of a run on images that the weak model saw; `teacher` are the fine-tuned one's logits, if any."""
     task, files = scene.task, images.files
     strong = encode(scene.strong, images, scene.fitted.vocabulary, task.templates)
     require_unchanged(strong.images.files, files)
-    teacher = optional_logits(task, scene.run, scene.workspace, files, weak, own_data)
     return candidates(
         weak=weak,
         finetuned_logits=teacher,
@@ -311,12 +317,16 @@ def novel_notes(base: Sequence[int], task: Task) -> tuple[str, ...]:
 
 
 def optional_logits(
-    task: Task, run: Run, workspace: Workspace, files: Sequence[ImageRecord], weak: Embeddings, own_data: bool
-) -> Float[Tensor, "images classes"] | None:
-    """The fine-tuned weak model's logits; None where its file has gone, or was logits that lack these images."""
+    scene: Scene, weak: EncodedImages, own_data: bool
+) -> tuple[Float[Tensor, "images classes"] | None, tuple[str, ...]]:
+    """The fine-tuned weak model's logits, and what to say of them.
+
+    None where its file has gone or changed, or was logits that lack these images.
+    """
     try:
-        model = mean_teacher(finetuned_models(task, run, workspace, weak, own_data))
-        return finetuned_logits(model, files, weak)
+        model = mean_teacher(finetuned_models(scene.task, scene.run, scene.workspace, weak.embeddings, own_data))
+        return finetuned_logits(model, weak.images.files, weak.embeddings), ()
     except (MissingLogitsError, UsageError) as error:
-        workspace.reporter.warn(f"{error} The rows weak_finetuned and eft are left out.")
-        return None
+        said = f"{error} The rows weak_finetuned and eft are left out."
+        scene.workspace.reporter.warn(said)
+        return None, (said,)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Cli
 from tests.cli.test_overlap import FIT, TRANSFER, digits
+from transmiter_cli.task.finetuned import bundled_path
 
 
 @pytest.fixture
@@ -48,6 +51,25 @@ def test_damage_is_found_whatever_it_is_in(cli: Cli, cache: Path, kind: str):
     outcome = cli("cache", "verify", "--json")
     assert outcome.code == 1
     assert json.loads(outcome.out)["damaged"] == [str(shard)]
+
+
+def test_a_model_that_could_not_be_loaded_is_not_listed(cli: Cli, cache: Path):
+    line = ("embed", "--model", f"ViT-B-32:{bundled_path('demo-finetuned')}", "--data", "data")
+    assert cli(*line).code == 1
+    assert set(listed(cli)) == {"demo-weak", "demo-strong"}
+
+
+def test_a_cache_that_cannot_be_written_to_is_warned_of_once(
+    cli: Cli, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr("transmiter_cli.embedding.store.write_atomically", refuse)
+    outcome = cli(*TRANSFER)
+    assert outcome.code == 0
+    assert outcome.err.count("The cache cannot be written to (Read-only file system)") == 1
 
 
 def test_one_model_goes_alone_and_all_go_with_all_else(cli: Cli, cache: Path):

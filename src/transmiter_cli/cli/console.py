@@ -28,10 +28,11 @@ wide_results = Console(soft_wrap=True, highlight=False, width=240)
 
 
 class ConsoleReporter(Reporter):
-    """Shows notes, warnings and progress on stderr."""
+    """Shows notes, warnings and progress on stderr; the same warning once."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
+        self.warned: set[str] = set()
 
     def note(self, message: str) -> None:
         """Print a dim line."""
@@ -40,7 +41,9 @@ class ConsoleReporter(Reporter):
 
     def warn(self, message: str) -> None:
         """Print a line that begins with "Warning"."""
-        errors.print(Text.assemble(("Warning: ", "yellow"), message))
+        if message not in self.warned:
+            errors.print(Text.assemble(("Warning: ", "yellow"), message))
+        self.warned.add(message)
 
     @contextmanager
     def progress(self, label: str) -> Generator[Callable[[int, int], None]]:

@@ -154,8 +154,10 @@ class EmbeddingStore:
             write_atomically(shard, save({"rows": tensor}, metadata))
         except OSError as error:
             if not self._memory:
-                reason = f"{self.folder} cannot be written to ({error.strerror})"
-                self.reporter.warn(f"{reason}: embeddings are kept for this run only. Set TRANSMITER_CACHE elsewhere.")
+                self.reporter.warn(  # the same for all stores, for it is said once
+                    f"The cache cannot be written to ({error.strerror}): embeddings are kept for this run only. Set "
+                    "TRANSMITER_CACHE elsewhere."
+                )
             self._memory[shard] = tensor
         self._take_in({shard: key_digests(keys)})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -148,6 +149,31 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
     absent = run("predict", "absent.jpg")
     assert absent.code == 1
     assert "absent.jpg: No such file" in absent.err
+
+
+def test_a_folder_and_a_pipe_among_listed_files_are_skipped_and_named(
+    run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    file = open_images("demo-digits", "test").files[0].path
+    paths = "\0".join(["folder.png", "pipe.png", str(file), "link.png"]).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(paths)))
+    outcome = run("predict", "-")
+    assert (outcome.code, len(outcome.out.splitlines())) == (1, 1)
+    for name, reason in (("folder", "Is a directory"), ("pipe", "Not a regular file"), ("link", "Not a regular file")):
+        assert f"Skipped {name}.png: {reason}." in outcome.err
+    assert "3 of the 4 images that were named have no prediction" in outcome.err
+
+
+def test_what_the_shell_passes_in_place_of_a_file_is_read(run: Cli):
+    reader, writer = os.pipe()
+    os.write(writer, open_images("demo-digits", "test").files[0].path.read_bytes())
+    os.close(writer)
+    outcome = run("predict", f"/dev/fd/{reader}")
+    os.close(reader)
+    assert (outcome.code, len(outcome.out.splitlines())) == (0, 1)
 
 
 def test_a_folder_among_the_files_is_named_in_the_fix(run: Cli, tmp_path: Path):

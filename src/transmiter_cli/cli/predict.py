@@ -92,7 +92,8 @@ def command(
 
     Exits 1 if an image that was named here has no prediction; those of --data are skipped with a warning.
     """
-    if images == [STDIN]:
+    listed = images == [STDIN]
+    if listed:
         images = paths_in(sys.stdin.buffer.read())
         if not images:
             raise UsageError("stdin holds no paths.", f"find FOLDER -name '*.jpg' | transmiter predict {STDIN}")
@@ -104,7 +105,7 @@ def command(
     if images and data is not None:
         raise UsageError("Name image files or --data, and not both.", f"{again} --data {shlex.quote(data)}")
     folder = next((one for one in images or [] if one and Path(one).is_dir()), None)
-    if folder is not None:
+    if not listed and folder is not None:
         raise UsageError(f"{folder} is a folder.", f"{again} --data {shlex.quote(folder)}")
     given = {"--root": root, "--split": split, "--limit": limit}
     if images and (flags := [flag for flag, value in given.items() if value is not None]):

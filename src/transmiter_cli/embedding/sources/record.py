@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,9 @@ from PIL import Image
 
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.names import ambiguous, finder, numbered, resembling, some, spelled
+
+SHELLS_OWN = ("/dev/fd/", "/dev/std", "/proc/")
+"""How the real paths begin of what a shell passes in place of a file."""
 
 
 @runtime_checkable
@@ -155,7 +159,8 @@ def file_identity(path: str) -> str:
     Strings in place of Path objects: this is done for each of maybe a million images, before anything else.
 
     Raises:
-        OSError: if there is no such file.
+        OSError: if there is no such file, or it is a folder, or a FIFO that might be waited for without end; the
+            shell's own, of `<(...)` and /dev/stdin, are taken.
     """
     status = os.lstat(path)
     if stat.S_ISLNK(status.st_mode):
@@ -163,6 +168,9 @@ def file_identity(path: str) -> str:
     else:
         name = path.rpartition(os.sep)[2]
         real = real_folder(path[: len(path) - len(name)]) + name
+    if not stat.S_ISREG(status.st_mode) and not real.startswith(SHELLS_OWN):
+        what = "Is a directory" if stat.S_ISDIR(status.st_mode) else "Not a regular file"
+        raise OSError(errno.EINVAL, what, path)
     return f"{real}|{status.st_size}|{status.st_mtime_ns}"
 
 

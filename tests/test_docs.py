@@ -32,9 +32,9 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, objec
 
 def test_heads_and_logits_of_the_examples_are_taken(examples: dict[str, object], tmp_path: Path):
     weak, workspace = resolve_model("demo-weak"), Workspace(cache=tmp_path / "cache")
-    kinds = {"prompts": HeadTeacher, "probe": HeadTeacher, "logits": LogitsTeacher}
-    for name, kind in kinds.items():
-        given = str(tmp_path / f"{name}.safetensors")
+    kinds = {"prompts.safetensors": HeadTeacher, "probe.safetensors": HeadTeacher}
+    for name, kind in {**kinds, "logits.safetensors": LogitsTeacher, "logits.pt": LogitsTeacher}.items():
+        given = str(tmp_path / name)
         assert isinstance(open_teacher(given, workspace, weak, 512, 10.0, [*"abcdefghij"], Templates(("a {}",))), kind)
 
 

@@ -151,6 +151,15 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
     assert "absent.jpg: No such file" in absent.err
 
 
+def test_a_model_of_which_nothing_is_left_is_named(run: Cli, tmp_path: Path):
+    for path in (tmp_path / "transmiter-run").glob("strong*.safetensors"):
+        path.unlink()
+    refused = run("predict", "--data", "demo-digits")
+    assert refused.code == 2
+    assert "Nothing of what was transferred to demo-strong is left in transmiter-run" in refused.err
+    assert "Try: transmiter transfer --strong demo-strong\n" in refused.err
+
+
 def test_a_folder_and_a_pipe_among_listed_files_are_skipped_and_named(
     run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

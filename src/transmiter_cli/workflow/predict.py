@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -84,13 +85,18 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
     name = run.strong(strong)
     encoder = workspace.like_fit(task.decoding, task.precision).open(resolve_model(name))
     there = run.artefacts(name)
+    if not there:
+        raise UsageError(
+            f"Nothing of what was transferred to {name} is left in {run.path}.",
+            f"transmiter transfer --strong {shlex.quote(name)}{run.flag}",
+        )
     chosen = row or next((best for best in PREFERENCE if best in there), "transferred")
     if chosen == "self-trained":  # as tables call it
         chosen = "self_trained"
     if chosen not in there:
         raise UsageError(
             f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.",
-            f"transmiter predict --data FOLDER --use {next(iter(there), 'ROW')}{run.strong_flag(name)}{run.flag}",
+            f"transmiter predict --data FOLDER --use {next(iter(there))}{run.strong_flag(name)}{run.flag}",
         )
     artefact = load(there[chosen], workspace.method_device)
     check_artefact(artefact, task, encoder)

@@ -25,7 +25,7 @@ from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.files import canonical_json, digest
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.probe import linear_probe
-from transmiter_cli.task.finetuned import PROBE, HeadTeacher, Teacher, files_of, lasting_name, open_teacher
+from transmiter_cli.task.finetuned import PROBE, FinetunedModel, HeadTeacher, files_of, lasting_name, open_teacher
 from transmiter_cli.task.logits_file import LogitsTeacher
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.task.templates import choose_templates, read_templates
@@ -241,7 +241,7 @@ def from_images(source: Source) -> Material:
     teacher = teacher_of(source, both[0], numbers[0], names, templates)
     elsewhere = replace(teacher, own_data=False) if key.target and isinstance(teacher, LogitsTeacher) else teacher
 
-    def part(seen: EncodedImages, labelled: Tensor, teacher: Teacher) -> Part:
+    def part(seen: EncodedImages, labelled: Tensor, teacher: FinetunedModel) -> Part:
         strong = encode(source.strong, seen.images, vocabulary, templates)
         require_unchanged(strong.images.files, seen.images.files)
         logits = teacher.logits(seen.images.files, seen.embeddings.images.cpu()).float().to(device)
@@ -267,7 +267,7 @@ def require_apart(train: ImageSet, test: ImageSet, source: Source) -> None:
 
 def teacher_of(
     source: Source, weak: EncodedImages, labels: Tensor, names: Sequence[str], templates: Templates
-) -> Teacher:
+) -> FinetunedModel:
     """The fine-tuned weak model of a scene; a probe is trained on the train images, which are given with labels."""
     key = source.key
     if key.teacher.finetuned == PROBE:

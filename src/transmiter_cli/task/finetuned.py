@@ -39,7 +39,7 @@ FEWEST = 3
 
 
 @runtime_checkable
-class Teacher(Protocol):
+class FinetunedModel(Protocol):
     """The fine-tuned weak model, whatever its form."""
 
     def logits(
@@ -71,18 +71,18 @@ class CheckpointTeacher:
     templates: Templates
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
-        """See Teacher."""
+        """See FinetunedModel."""
         images = self.encoder.image_embeddings(files)
         require_unchanged(images.files, files)
         return images.rows.float() @ self.weight().T
 
     def heads(self, width: int) -> Tensor | None:
-        """See Teacher."""
+        """See FinetunedModel."""
         weight = self.weight()
         return weight if weight.shape[1] == width else None
 
     def check(self, files: Sequence[ImageRecord]) -> None:
-        """See Teacher: its weights must be those of the architecture."""
+        """See FinetunedModel: its weights must be those of the architecture."""
         try:
             self.weight()
         except WrongCheckpointError as error:
@@ -105,39 +105,39 @@ class HeadTeacher:
     bias: Float[Tensor, " classes"] | None = None
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
-        """See Teacher."""
+        """See FinetunedModel."""
         return F.linear(F.normalize(weak_images.float(), dim=-1), self.weight, self.bias)
 
     def heads(self, width: int) -> Tensor | None:
-        """See Teacher."""
+        """See FinetunedModel."""
         return self.weight if self.weight.shape[1] == width else None
 
     def check(self, files: Sequence[ImageRecord]) -> None:
-        """See Teacher: it answers for whatever the weak model encodes."""
+        """See FinetunedModel: it answers for whatever the weak model encodes."""
 
 
 @dataclass(frozen=True)
 class MeanTeacher:
     """Several fine-tuned models at once: their `mean_logits`."""
 
-    teachers: Sequence[Teacher]
+    teachers: Sequence[FinetunedModel]
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
-        """See Teacher."""
+        """See FinetunedModel."""
         return mean_logits([teacher.logits(files, weak_images) for teacher in self.teachers])
 
     def heads(self, width: int) -> Tensor | None:
-        """See Teacher."""
+        """See FinetunedModel."""
         known = [weight for teacher in self.teachers if (weight := teacher.heads(width)) is not None]
         return torch.stack(known).mean(0) if len(known) == len(self.teachers) else None
 
     def check(self, files: Sequence[ImageRecord]) -> None:
-        """See Teacher."""
+        """See FinetunedModel."""
         for teacher in self.teachers:
             teacher.check(files)
 
 
-def has_columns_of_a_file(teacher: Teacher) -> bool:
+def has_columns_of_a_file(teacher: FinetunedModel) -> bool:
     """Whether a head or logits, whose columns have no names, are all that a teacher is or a part of it."""
     if isinstance(teacher, MeanTeacher):
         return any(has_columns_of_a_file(one) for one in teacher.teachers)
@@ -154,7 +154,7 @@ def mean_logits(several: Sequence[Float[Tensor, "images classes"]]) -> Float[Ten
     return torch.stack([centred(logits.float()) for logits in several]).mean(0)
 
 
-def mean_teacher(teachers: Sequence[Teacher]) -> Teacher:
+def mean_teacher(teachers: Sequence[FinetunedModel]) -> FinetunedModel:
     """One teacher for all: the only one, or the mean of several."""
     return teachers[0] if len(teachers) == 1 else MeanTeacher(teachers)
 
@@ -167,7 +167,7 @@ def open_teacher(
     logit_scale: float,
     class_names: Sequence[str],
     templates: Templates,
-) -> Teacher:
+) -> FinetunedModel:
     """The fine-tuned weak model that a --finetuned value names.
 
     Args:

@@ -46,7 +46,7 @@ class LogitsTeacher:
     own_data: bool = True
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
-        """See `finetuned.Teacher`; raises TransmiterError if an image has no logits, and views never have any."""
+        """See `FinetunedModel`; raises TransmiterError if an image has no logits, and views never have any."""
         if any(isinstance(file, View) for file in files):
             raise TransmiterError(f"{self.source} has logits of whole images, and none of views.", "leave --views out")
         places = self.places(files)
@@ -56,11 +56,11 @@ class LogitsTeacher:
         return self.rows[places].float()
 
     def heads(self, width: int) -> None:
-        """See Teacher."""
+        """See FinetunedModel."""
         return None
 
     def check(self, files: Sequence[ImageRecord]) -> None:
-        """See Teacher: some of the images must be among its own."""
+        """See FinetunedModel: some of the images must be among its own."""
         if max(self.places(files), default=0) < 0:
             raise self.missing([file.id for file in files], "ids are paths below fit's --data folder, or absolute")
 

@@ -21,7 +21,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import FITTED, PROBE, ROWS, Run, Task
 from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import Teacher, open_teacher, teacher_digest
+from transmiter_cli.task.finetuned import FinetunedModel, open_teacher, teacher_digest
 from transmiter_cli.task.logits_file import LogitsTeacher
 
 Options = TypeVar("Options")
@@ -92,7 +92,7 @@ def finetuned_models(
     workspace: Workspace,
     weak: Embeddings,
     own_data: bool = True,
-) -> list[Teacher]:
+) -> list[FinetunedModel]:
     """The fine-tuned weak models of a run, in the order of its --finetuned.
 
     Args:
@@ -122,7 +122,9 @@ def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:
             raise UsageError(f"{name} changed since fit read it.", run.again(run.since_fit()[0].line))
 
 
-def open_finetuned(name: str, task: Task, run: Run, workspace: Workspace, width: int, logit_scale: float) -> Teacher:
+def open_finetuned(
+    name: str, task: Task, run: Run, workspace: Workspace, width: int, logit_scale: float
+) -> FinetunedModel:
     """One of the fine-tuned weak models of a run.
 
     Args:
@@ -137,7 +139,9 @@ def open_finetuned(name: str, task: Task, run: Run, workspace: Workspace, width:
     return open_teacher(given, workspace, resolve_model(task.weak), width, logit_scale, task.classes, task.templates)
 
 
-def finetuned_logits(model: Teacher, files: Sequence[ImageRecord], weak: Embeddings) -> Float[Tensor, "images classes"]:
+def finetuned_logits(
+    model: FinetunedModel, files: Sequence[ImageRecord], weak: Embeddings
+) -> Float[Tensor, "images classes"]:
     """A fine-tuned model on images that the zero-shot weak model saw, on its device."""
     return model.logits(files, weak.images.cpu()).to(weak.images.device)
 

@@ -171,7 +171,7 @@ def fit_task(
 
 def open_given(
     task: Task, images: ImageSet, run: Run, workspace: Workspace, encoder: CachedEncoder, vocabulary: Sequence[str]
-) -> dict[str, teachers.Teacher]:
+) -> dict[str, teachers.FinetunedModel]:
     """The fine-tuned models by name, but for a probe; checked here, since to encode the images may take hours.
 
     Raises:

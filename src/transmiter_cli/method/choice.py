@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import JUDGED, evenly_spaced, fold_rows, folds_of, total
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
+from transmiter_cli.method.discriminant import JUDGED, evenly_spaced, fold_moments, fold_rows, folds_of, total
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
 from transmiter_cli.method.moments import cross_moment
+from transmiter_cli.method.per_image import Computed, centred
 from transmiter_cli.method.polar import polar_factor
-from transmiter_cli.method.ridge import answer_moments
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
 ALIKE = 1e-9
@@ -63,9 +63,13 @@ def choose_rho(
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
+    check_teacher(strong, finetuned_logits)
+    images, classes = finetuned_logits.shape
     folds = folds_of(strong)
-    moments = answer_moments(strong, finetuned_logits, folds)
-    whole, texts = total(moments), strong.classifier(finetuned_logits.shape[1]).double()
+    moments = fold_moments(
+        strong, Computed((images, classes), lambda rows: centred(finetuned_logits[rows].float())), folds
+    )
+    whole, texts = total(moments), strong.classifier(classes).double()
     entropy = dict.fromkeys(candidates, 0.0)
     for part, own in zip(folds.rows, moments, strict=True):
         rest = whole - own

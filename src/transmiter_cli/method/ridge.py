@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import Folds, Moments, fold_moments, folds_of, total
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
 from transmiter_cli.method.linear import LinearCorrection
-from transmiter_cli.method.per_image import Computed, centred
+from transmiter_cli.method.per_image import centred
 
 TINY = 1e-12
 """Least of what is added to the diagonal: embeddings that are all alike have no moments of their own."""
@@ -33,8 +32,7 @@ def ridge_transfer(
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
-    moments = total(answer_moments(strong, finetuned_logits, folds_of(strong)))
-    return LinearCorrection(solve_ridge(moments.gram, moments.sums.T, rho).float())
+    return LinearCorrection(solve_ridge(*ridge_moments(strong, finetuned_logits), rho).float())
 
 
 def solve_ridge(
@@ -60,22 +58,29 @@ def ridge_sweep(
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
-    moments = total(answer_moments(strong, finetuned_logits, folds_of(strong)))
-    values, vectors = torch.linalg.eigh(moments.gram)
-    values, rotated = values.clamp_min(0), vectors.T @ moments.sums.T
+    gram, cross = ridge_moments(strong, finetuned_logits)
+    values, vectors = torch.linalg.eigh(gram)
+    values, rotated = values.clamp_min(0), vectors.T @ cross
     shifts = [(rho * values.mean()).clamp_min(TINY) for rho in rhos]  # the diagonal's mean is the eigenvalues'
     return [LinearCorrection((vectors @ (rotated / (values + shift)[:, None])).float()) for shift in shifts]
 
 
-def answer_moments(
-    strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], folds: Folds
-) -> list[Moments]:
-    """X'X and, as `Moments.sums`, L'X of each part of the strong model's images, with L centred in each row.
+def ridge_moments(
+    strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"]
+) -> tuple[Float[Tensor, "width width"], Float[Tensor, "width classes"]]:
+    """X'X and X'L on the strong model's images, with L centred in each row, a block at a time.
+
+    Products are float32 within a block and summed over blocks in float64.
 
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
     check_teacher(strong, finetuned_logits)
-    images, classes = finetuned_logits.shape
-    answers = Computed((images, classes), lambda rows: centred(finetuned_logits[rows].float()))
-    return fold_moments(strong, answers, folds)
+    width, classes = strong.images.shape[1], finetuned_logits.shape[1]
+    gram = torch.zeros(width, width, dtype=torch.float64, device=strong.images.device)
+    cross = gram.new_zeros(width, classes)
+    for rows in strong.blocks(classes):
+        images = strong.unit_images(rows)
+        gram += images.T @ images
+        cross += images.T @ centred(finetuned_logits[rows].float())
+    return gram, cross

@@ -4,7 +4,7 @@ import pytest
 
 from tests.embedding.conftest import write_image
 from transmiter_cli.embedding.sources import DataSpec, open_images
-from transmiter_cli.embedding.sources.opening import evenly_spaced, lasting
+from transmiter_cli.embedding.sources.opening import limited, lasting
 from transmiter_cli.errors import TransmiterError, UsageError
 
 
@@ -21,7 +21,7 @@ def test_a_limit_keeps_every_classs_share_and_chooses_the_same_again():
 @pytest.mark.parametrize(("total", "limit"), [(10, 3), (10, 10), (10, 11), (1, 1), (7, 6), (5, None)])
 def test_evenly_spaced_gives_so_many_distinct_images_in_order(total: int, limit: int | None):
     files = open_images("demo-digits", "test").files[:total]
-    chosen = evenly_spaced(files, limit)
+    chosen = limited(files, limit)
     assert len(chosen) == min(total, limit or total)
     assert list(chosen) == [file for file in files if file in chosen]
 

@@ -34,7 +34,7 @@ def open_images(data: DataSpec | str, split: str | None) -> ImageSet:
     part = choose_part(reader.parts(), spec.split, split, spec.data)
     images = reader.read(part)
     require_distinct(images.files, spec.data)
-    return replace(images, files=evenly_spaced(images.files, spec.limit))
+    return replace(images, files=limited(images.files, spec.limit))
 
 
 def lasting(spec: DataSpec) -> DataSpec:
@@ -101,7 +101,7 @@ def require_distinct(files: Sequence[ImageRecord], data: str) -> None:
         raise TransmiterError(f"{data} lists the image {twice!r} twice.", "list every image once")
 
 
-def evenly_spaced(files: tuple[ImageRecord, ...], limit: int | None) -> tuple[ImageRecord, ...]:
+def limited(files: tuple[ImageRecord, ...], limit: int | None) -> tuple[ImageRecord, ...]:
     """At most `limit` of the images, at even distances over the whole list.
 
     Where the list is sorted by class, every class keeps its share; no label is looked at, so images without

@@ -4,7 +4,7 @@ import pytest
 
 from tests.embedding.conftest import write_image
 from transmiter_cli.embedding.sources import DataSpec, open_images
-from transmiter_cli.embedding.sources.opening import limited, lasting
+from transmiter_cli.embedding.sources.opening import lasting, limited
 from transmiter_cli.errors import TransmiterError, UsageError
 
 

@@ -82,7 +82,8 @@ def transfer(
         weak: the weak model on unlabelled images.
         strong: the strong model on the same images and vocabulary.
         method: "adapter" (the paper's), "ridge" (regress the fine-tuned answers on the strong embeddings) or
-            "discriminant" (a linear classifier from what strong and fine-tuned answers say together).
+            "discriminant" (a linear classifier from what strong and fine-tuned answers say together; of fewer than 20
+            different images it learns nothing).
         reg: the paper's lambda divided by the number of images, or "auto", which takes the one that explains held-out
             images best; "adapter" only.
         rho: ridge strength, or "auto", which takes the one whose answers on held-out images are closest; "ridge" only.

@@ -44,6 +44,8 @@ def read_description(path: str | Path) -> dict[str, Any]:
 
 def verdict_in_words(verdict: dict[str, Any]) -> str:
     """What an artefact of the discriminant keeps of its verdict, in one line; "none" is a teacher that is not used."""
+    if not verdict["strong"] and not any(verdict["teachers"]):
+        return verdict["verdict"]  # nothing was estimated
     trust = ", ".join(f"{one:.2f}" if one else "none" for one in verdict["teachers"])
     where = " on classes with images" if verdict.get("unseen") else ""
     return (

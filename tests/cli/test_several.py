@@ -126,11 +126,14 @@ def test_a_solve_for_several_is_that_for_each(fitted: Cli):
 
 def test_a_models_folder_is_found_by_every_spelling_of_its_path(fitted: Cli, tmp_path: Path):
     folder = shutil.copytree(resolve_model("demo-strong").weights.parent, tmp_path / "strong")
-    assert fitted("transfer", "--strong", "local-dir:strong", "--strong", f"local-dir:{folder}").code == 0
+    other = f"local-dir:../{tmp_path.name}/strong"
+    both = ("--strong", "local-dir:strong", "--strong", f"local-dir:{folder}", "--strong", other)
+    assert fitted("transfer", *both).code == 0
     assert Run(RUN).strong_models() == [f"local-dir:{folder}"]
     assert fitted("transfer", "--strong", "local-dir:strong", "--reg", "0.1,1").code == 0
     for line in (("refine", "--shots", 1), ("eval",), ("predict", "--data", "demo-digits", "--limit", 1)):
         assert fitted(*line, "--strong", "local-dir:strong").code == 0
+    assert fitted("inspect").code == fitted("eval", "--strong", other).code == 0
     again = fitted(*FIT).err.split("To make it again: ")[1]
     assert "transfer --strong local-dir:strong --reg 0.1,1 && transmiter refine" in again
 

@@ -41,6 +41,26 @@ def test_all_results_that_follow_a_useless_teacher_are_warned_of(cli: Cli, tmp_p
     assert "useless, and" not in cli(*TRANSFER, "--method", "discriminant").err
 
 
+def test_each_of_several_fine_tuned_models_is_trusted_by_itself_and_counts_once(cli: Cli, tmp_path: Path):
+    head = tmp_path / "wrong.safetensors"
+    save_file({"weight": torch.randn(10, 64, generator=torch.Generator().manual_seed(0))}, head)
+    good = ("--finetuned", "demo-finetuned")
+    assert cli(*FIT, *good, *good, "--finetuned", head).code == 0
+    done = cli(*TRANSFER, "--method", "discriminant", "--json")
+    trusted, wrong = json.loads(done.out)["methods"]["discriminant"]["verdict"]["teachers"]
+    assert trusted > 0.5
+    assert wrong == 0
+    assert f"discriminant does better without {head}" in " ".join(done.err.split())
+
+
+def test_of_too_few_images_zero_shot_answers_are_kept(cli: Cli):
+    assert cli(*FIT, "--finetuned", "demo-finetuned", "--limit", 15).code == 0
+    done = cli(*TRANSFER, "--method", "discriminant")
+    assert "15 different images are too few" in " ".join(done.err.split())
+    assert "0.0 % of demo-strong's answers change" in done.out
+    assert "verdict  unsure\n" in done.out.replace("verdict       ", "verdict  ")
+
+
 def test_a_model_that_tells_no_classes_apart_is_refused(cli: Cli, tmp_path: Path):
     save_file({"weight": torch.zeros(10, 64), "bias": torch.zeros(10)}, tmp_path / "zero.safetensors")
     outcome = cli(*FIT, "--finetuned", "zero.safetensors")
@@ -150,7 +170,7 @@ def test_a_fine_tuned_file_that_changed_after_fit_is_not_taken_for_what_it_was(r
 def test_a_run_that_does_not_say_what_its_fine_tuned_file_was_is_taken_at_its_word(run: Cli):
     assert run(*TRANSFER, "--method", "ridge").code == 0
     record = json.loads(Path("transmiter-run/run.json").read_text())
-    del record["finetuned"], record["homes"]
+    del record["teachers"], record["homes"]
     Path("transmiter-run/run.json").write_text(json.dumps(record))
     assert "weak_finetuned" in json.loads(run("eval", "--json").out)["rows"]
     assert run(*TRANSFER, "--method", "discriminant").code == 0

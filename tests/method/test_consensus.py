@@ -10,7 +10,7 @@ from transmiter_cli.method import consensus, merging
 from transmiter_cli.method.consensus import (
     CONFIRMED,
     CONTRADICTED,
-    FEWEST,
+    NEEDED,
     Verdict,
     allies,
     believed,
@@ -316,10 +316,10 @@ def test_images_that_are_far_fewer_than_their_dimensions_give_finite_classifiers
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         strong, weak = (
-            Embeddings(*(torch.randn(rows, width, generator=generator) for rows in (FEWEST, 9)), 30.0)
+            Embeddings(*(torch.randn(rows, width, generator=generator) for rows in (NEEDED, 9)), 30.0)
             for width in (768, 8)
         )
-        noise = Teacher(torch.randn(FEWEST, 3, generator=generator), weak)
+        noise = Teacher(torch.randn(NEEDED, 3, generator=generator), weak)
         assert discriminant_transfer(strong, [noise])[0].weight.isfinite().all()
 
 
@@ -362,7 +362,7 @@ def test_among_all_classes_no_teacher_costs_what_the_strong_model_knows(kind: st
     assert after > before - loss
 
 
-@pytest.mark.parametrize("images", [2, 7, FEWEST - 1])
+@pytest.mark.parametrize("images", [2, 7, NEEDED - 1])
 def test_of_too_few_images_nothing_is_learned(world: World, images: int):
     rows = slice(0, images)
     one = Teacher(world.finetuned_logits[rows], world.part(world.weak, rows))
@@ -374,8 +374,8 @@ def test_of_too_few_images_nothing_is_learned(world: World, images: int):
 
 
 def test_extreme_answers_give_finite_classifiers():
-    strong, weak = (random_embeddings(FEWEST, 12, width, width) for width in (8, 6))
-    logits = 1e4 * F.one_hot(torch.zeros(FEWEST, dtype=torch.long), 5).float()
+    strong, weak = (random_embeddings(NEEDED, 12, width, width) for width in (8, 6))
+    logits = 1e4 * F.one_hot(torch.zeros(NEEDED, dtype=torch.long), 5).float()
     correction, _ = discriminant_transfer(strong, [Teacher(logits, weak)])
     assert torch.isfinite(correction.weight).all()
     assert torch.isfinite(correction.bias).all()
@@ -422,3 +422,21 @@ def test_common_answers_are_tempered_where_trust_is_not_too_high(world: World):
     torch.testing.assert_close(pooled(0.6, CONFIRMED, [0]), plain(0.7, surest))
     torch.testing.assert_close(pooled(0.6, CONFIRMED - 0.01, [0]), plain(0.7, 0.6))
     torch.testing.assert_close(pooled(0.0, 1.0, []), plain(tempering(0.7, strong, 1.0)))
+
+
+def test_a_verdict_says_where_a_teacher_agrees_too_little_with_the_strong_model(world: World):
+    consistent = [
+        rates(world, [teacher(world, logits)])[2].consistent
+        for logits in (world.finetuned_logits, world.finetuned_logits.roll(1, -1))
+    ]
+    assert consistent == [True, False]
+
+
+def test_a_verdict_doubts_the_teacher_that_is_heard():
+    """The more trusted one is left aside for its names; those of the other are confirmed."""
+    world = World(0)
+    found = Reliabilities(0.97, (0.37, 0.32), (0.38, 1.0), (0.1, 1.0))
+    with patch.object(consensus, "reliabilities", lambda *_: found):
+        verdict = rates(world, [teacher(world, world.finetuned_logits)] * 2)[2]
+    assert verdict.teachers == (0.0, 0.32)
+    assert (verdict.named, verdict.consistent) == (True, True)

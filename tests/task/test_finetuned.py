@@ -18,7 +18,7 @@ from transmiter_cli.files import file_digest
 from transmiter_cli.task.finetuned import (
     CheckpointTeacher,
     bundled_path,
-    mean_teacher,
+    mean_logits,
     open_teacher,
     teacher_digest,
 )
@@ -121,7 +121,7 @@ def test_several_teachers_are_averaged_whatever_constant_each_adds_to_a_row(tmp_
 
     def found(*names: str) -> torch.Tensor:
         teachers = [open_teacher(str(tmp_path / f"{name}.safetensors"), *arguments) for name in names]
-        return mean_teacher(teachers).logits(FILES, IMAGES)
+        return mean_logits([one.logits(FILES, IMAGES) for one in teachers])
 
     alone = IMAGES @ head["weight"].T + head["bias"]
     torch.testing.assert_close(found("a"), alone)

@@ -58,7 +58,7 @@ def verify(json: JsonOption = False, quiet: QuietOption = False) -> None:
     if damaged:
         raise TransmiterError(
             f"{len(damaged)} of {shards} shards are damaged; "
-            "the next command that needs them sets them aside and computes them anew."
+            "the next command that needs them does without, and computes their rows anew."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -123,7 +124,7 @@ def lasting_model_name(name: str) -> str:
 
 def absolute(path: str) -> Path:
     """A path that means the same from any working directory."""
-    return Path(path).expanduser().absolute()
+    return Path(os.path.normpath(Path(path).expanduser().absolute()))
 
 
 def built_in_name(name: str) -> str:

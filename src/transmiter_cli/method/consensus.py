@@ -36,7 +36,7 @@ must be trusted as much as the strong model; with less than the second its names
 CONSISTENT = 0.6
 """A teacher whose agreement with the strong model is less than this beside how well both are foretold: what foretells
 them is wrong as often as they are."""
-FEWEST = 20
+NEEDED = 20
 """Different images that are needed: of fewer, classes have no means and agreement is chance."""
 
 
@@ -71,7 +71,7 @@ class Verdict:
     @property
     def word(self) -> str:
         """The verdict: "helps", "unsure" or "useless teacher"."""
-        if self.images < FEWEST:
+        if self.images < NEEDED:
             return "unsure"
         if not any(self.teachers):
             return "useless teacher"
@@ -171,7 +171,8 @@ def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float], im
         trust: the reliability of each, 0 to 1.
         images: on how many images the score was found.
     """
-    first, kept = trust.index(max(trust)), tuple(range(len(trust)))
+    first = trust.index(max(trust))
+    kept = tuple(one for one, reliability in enumerate(trust) if reliability) or (first,)
     best = score(kept) if len(kept) > 1 else 0.0
     while len(kept) > 1:
         smaller = [tuple(one for one in kept if one != gone) for gone in kept if gone != first]
@@ -196,7 +197,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
        say of them, and lifted to where they compare with the others (`merge`). Classes with images go by both, the less
        by the strong model's scores the more images they have.
 
-    Of fewer than FEWEST images nothing is learned: the strong model's zero-shot classifier is returned.
+    Of fewer than NEEDED images nothing is learned: the strong model's zero-shot classifier is returned.
 
     Images that repeat others count once. Those that differ are in memory then, also if they were memory-mapped.
 
@@ -214,7 +215,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     if len(different) < len(strong):
         strong, teachers = strong.only(different), [teacher.only(different) for teacher in teachers]
     unchanged = Linear.zero_shot(strong, classes)
-    if len(strong) < FEWEST:
+    if len(strong) < NEEDED:
         verdict = Verdict(0.0, (0.0,) * len(teachers), 0.0, len(strong))
         return LinearCorrection.of_classifier(unchanged, strong), verdict
     zero_shot, rows = computed_class_logits(strong, classes), some_rows(all_rows(strong), classes)
@@ -222,7 +223,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     folds = folds_of(strong)
     found = reliabilities(strong, zero_shot, experts, folds)
     own, trust = found.strong, believed(found)
-    best = found.teachers.index(max(found.teachers))
+    doubted = trust if any(trust) else found.teachers
+    best = doubted.index(max(doubted))
     named, consistent = found.named[best] >= CONFIRMED, found.consistent[best] >= CONSISTENT
     if not max(own, *trust):
         verdict = Verdict(own, trust, 0.0, len(strong), named=named, consistent=consistent)

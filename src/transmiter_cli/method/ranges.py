@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, cast
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,10 @@ class Range:
         """Whether a value is one of these."""
         if isinstance(value, str):
             return self.auto and value == "auto"
-        kind = Integral if self.whole else Real
-        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(number := cast(Any, value)):
+        kind = int if self.whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kind) or value == math.inf:
             return False
-        return self.least <= number <= self.most and not (self.above and number == self.least)
+        return self.least <= value <= self.most and not (self.above and value == self.least)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a finite number"

@@ -18,7 +18,7 @@ from torch import Tensor
 from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
-from transmiter_cli.embedding.models import CONFIG, HUB, LOCAL, ModelSpec, resolve_model, with_weights
+from transmiter_cli.embedding.models import CONFIG, HUB, LOCAL, ModelSpec, absolute, resolve_model, with_weights
 from transmiter_cli.embedding.pickles import beside_the_model, load_tensors, weights_in
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
@@ -116,31 +116,8 @@ class HeadTeacher:
         """See FinetunedModel: it answers for whatever the weak model encodes."""
 
 
-@dataclass(frozen=True)
-class MeanTeacher:
-    """Several fine-tuned models at once: their `mean_logits`."""
-
-    teachers: Sequence[FinetunedModel]
-
-    def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
-        """See FinetunedModel."""
-        return mean_logits([teacher.logits(files, weak_images) for teacher in self.teachers])
-
-    def heads(self, width: int) -> Tensor | None:
-        """See FinetunedModel."""
-        known = [weight for teacher in self.teachers if (weight := teacher.heads(width)) is not None]
-        return torch.stack(known).mean(0) if len(known) == len(self.teachers) else None
-
-    def check(self, files: Sequence[ImageRecord]) -> None:
-        """See FinetunedModel."""
-        for teacher in self.teachers:
-            teacher.check(files)
-
-
 def has_columns_of_a_file(teacher: FinetunedModel) -> bool:
-    """Whether a head or logits, whose columns have no names, are all that a teacher is or a part of it."""
-    if isinstance(teacher, MeanTeacher):
-        return any(has_columns_of_a_file(one) for one in teacher.teachers)
+    """Whether a head or logits, whose columns have no names, are all that a teacher is."""
     return isinstance(teacher, HeadTeacher | LogitsTeacher)
 
 
@@ -152,11 +129,6 @@ def mean_logits(several: Sequence[Float[Tensor, "images classes"]]) -> Float[Ten
     if len(several) == 1:
         return several[0]
     return torch.stack([centred(logits.float()) for logits in several]).mean(0)
-
-
-def mean_teacher(teachers: Sequence[FinetunedModel]) -> FinetunedModel:
-    """One teacher for all: the only one, or the mean of several."""
-    return teachers[0] if len(teachers) == 1 else MeanTeacher(teachers)
 
 
 def open_teacher(
@@ -242,7 +214,7 @@ def lasting_name(given: str) -> str:
         return given
     if given.startswith(LOCAL):
         return resolve_model(given).name
-    path = Path(given).expanduser().absolute()
+    path = absolute(given)
     if path.is_dir():
         raise UsageError(
             f"{given} is a folder. A folder is a model if it holds an {CONFIG} beside the weights, and is then named "

@@ -113,13 +113,14 @@ def finetuned_models(
 
 def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:
     """Raise UsageError if a fine-tuned weak model of a run is gone, or is no longer what fit saw."""
-    known: Mapping[str, str] = run.record().get("finetuned", {})
+    known: Mapping[str, str] = run.record().get("teachers", {})
     for name in task.finetuned:
         if name == MAKE_PROBE:
             continue
         digest = teacher_digest(name, workspace)
         if known.get(name, digest) != digest:
-            raise UsageError(f"{name} changed since fit read it.", run.again(run.since_fit()[0].line))
+            what = f"{name}, or the .txt of its ids," if name.endswith(".npy") else name
+            raise UsageError(f"{what} changed since fit read it.", run.again(run.since_fit()[0].line))
 
 
 def open_finetuned(

@@ -25,7 +25,7 @@ from transmiter_cli.evaluation.rows import MeanRow, Row, measure, positions_amon
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import SWEPT_ROW, Run, Task
-from transmiter_cli.task.finetuned import mean_teacher, open_teacher
+from transmiter_cli.task.finetuned import mean_logits, open_teacher
 from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.class_lists import base_classes, read_map
 from transmiter_cli.workflow.common import (
@@ -324,8 +324,8 @@ def optional_logits(
     None where its file has gone or changed, or was logits that lack these images.
     """
     try:
-        model = mean_teacher(finetuned_models(scene.task, scene.run, scene.workspace, weak.embeddings, own_data))
-        return finetuned_logits(model, weak.images.files, weak.embeddings), ()
+        models = finetuned_models(scene.task, scene.run, scene.workspace, weak.embeddings, own_data)
+        return mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models]), ()
     except (MissingLogitsError, UsageError) as error:
         said = f"{error} The rows weak_finetuned and eft are left out."
         scene.workspace.reporter.warn(said)

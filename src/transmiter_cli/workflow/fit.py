@@ -49,7 +49,7 @@ class FitOptions:
 
     Attributes:
         weak: the zero-shot weak model's name.
-        finetuned: its fine-tuned twins, one or several to be averaged: files, model names, or "probe".
+        finetuned: its fine-tuned twins, of which the adapter learns the mean: files, model names, or "probe".
         data: unlabelled images (labels are read for "probe" only).
         classes: a file of class names; the data's labels if None.
         template: prompts, each with {} for the name.
@@ -112,7 +112,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     )
     if len(vocabulary) < options.vocabulary_size:
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
-    finetuned = tuple(map(teachers.lasting_name, options.finetuned))
+    finetuned = tuple(dict.fromkeys(map(teachers.lasting_name, options.finetuned)))
     if options.views:
         teachers.require_answers_of_views(finetuned)
     data, spec = lasting(options.data), resolve_model(options.weak)  # last, since weights may have to be downloaded
@@ -145,8 +145,8 @@ def fit_task(
     probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in task.finetuned else None
     if probe is not None:
         given[teachers.PROBE] = probe
-    model = teachers.mean_teacher([given[name] for name in task.finetuned])
-    teacher = finetuned_logits(model, weak.images.files, weak.embeddings)
+    each = [finetuned_logits(given[name], weak.images.files, weak.embeddings) for name in task.finetuned]
+    teacher = teachers.mean_logits(each)
     require_answers(teacher, task)
     note_constant_columns(teacher, task, workspace)
     if columns and probe is None:
@@ -163,7 +163,7 @@ def fit_task(
     if probe is not None:
         write_atomically(run.path / PROBE, teachers.save_head(probe))
     remember_fit(used, run)
-    run.add(command, {encoder.name: encoder.fingerprint}, finetuned=digests)
+    run.add(command, {encoder.name: encoder.fingerprint}, teachers=digests)
     artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused
     agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)
     return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))

@@ -15,10 +15,11 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
-from transmiter_cli.method.consensus import FEWEST
+from transmiter_cli.method.consensus import NEEDED
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import answers, computed_class_logits
+from transmiter_cli.names import some
 from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
 from transmiter_cli.task.finetuned import mean_logits
 from transmiter_cli.workflow.common import (
@@ -119,6 +120,8 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     ]
     warn_of_few_images(results, workspace)
     warn_of_useless_teachers(results, workspace)
+    if own:
+        warn_of_one_left_aside(results, task.finetuned, workspace)
     remember_transfer(weak.images.files, run, workspace)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
     with telling_removed(run, workspace.reporter):
@@ -192,11 +195,11 @@ def warn_of_unconfirmed_names(results: Sequence[TransferResult], workspace: Work
 def warn_of_few_images(results: Sequence[TransferResult], workspace: Workspace) -> None:
     """Say so where there were too few different images for the discriminant to learn anything."""
     for one in results:
-        images = one.settings.get("verdict", {}).get("different_images", FEWEST)
-        if images < FEWEST:
+        images = one.settings.get("verdict", {}).get("different_images", NEEDED)
+        if images < NEEDED:
             workspace.reporter.warn(
                 f"{images} different images are too few: discriminant keeps the zero-shot answers of {one.strong}. "
-                f"It needs {FEWEST}, and several of each class to be of use."
+                f"It needs {NEEDED}, and several of each class to be of use."
             )
 
 
@@ -211,6 +214,18 @@ def warn_of_useless_teachers(results: Sequence[TransferResult], workspace: Works
             workspace.reporter.warn(
                 f"To {strong} the fine-tuned model looks useless, and {', '.join(others)} will follow it: use "
                 "discriminant, which leaves it aside, or another fine-tuned model."
+            )
+
+
+def warn_of_one_left_aside(results: Sequence[TransferResult], finetuned: Sequence[str], workspace: Workspace) -> None:
+    """Say which of several fine-tuned models of a run the discriminant leaves aside; the adapter has learned it."""
+    for one in results:
+        trust = one.settings.get("verdict", {}).get("teachers", ())[: len(finetuned)]
+        aside = [name for name, value in zip(finetuned, trust, strict=False) if not value]
+        if any(trust) and aside:
+            workspace.reporter.warn(
+                f"To {one.strong}, discriminant does better without {some(aside)}; what fit learned, and ridge, is the "
+                "mean with it. Fit without it if you use these."
             )
 
 
@@ -248,7 +263,7 @@ def solve(
                 of_model.update(zip(rows, artefacts, strict=True))
         else:
             mean = [Teacher(mean_logits([one.finetuned for one in own]), weak)] if method == "ridge" else []
-            heard = {"adapter": [], "ridge": mean, "discriminant": [*own, *also]}[method]
+            heard = mean or [*own, *also]
             for of_model, model in zip(made, strong, strict=True):
                 of_model[row] = api.transfer(fitted, weak, model, method, "auto", options.rho, teachers=heard)
     return made

@@ -1,0 +1,29 @@
+import math
+
+import pytest
+
+from transmiter_cli.method.distillation import FitSettings
+from transmiter_cli.method.ranges import COUNT, SEED, Range
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True, "1", None, math.nan, math.inf])
+def test_a_count_is_a_whole_number_of_at_least_one(value: object):
+    assert not COUNT.holds(value)
+    assert COUNT.holds(1)
+
+
+def test_bounds_are_within_unless_it_is_said_otherwise():
+    assert Range(0, 1).holds(0)
+    assert Range(0, 1).holds(1.0)
+    assert not Range(0, 1, above=True).holds(0)
+    assert not Range().holds(math.inf)
+    assert not SEED.holds(2**63)
+    assert COUNT.holds(10**400)
+    assert Range(auto=True).holds("auto")
+    assert not Range().holds("auto")
+
+
+@pytest.mark.parametrize("wrong", [{"noise": -1.0}, {"warmup": 2.0}, {"epochs": 0}, {"seed": -1}, {"temperature": 0.0}])
+def test_settings_out_of_their_range_are_refused(wrong: dict[str, float]):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a"):
+        FitSettings(**wrong)

@@ -97,6 +97,13 @@ def believed(found: Reliabilities) -> tuple[float, ...]:
     return tuple(trust if trust >= enough else 0.0 for trust, enough in zip(found.teachers, least, strict=True))
 
 
+def borne_out(found: Reliabilities, trust: Sequence[float]) -> tuple[bool, bool]:
+    """Whether the teacher that is heard most, or else was trusted most, is `Verdict.named` and `Verdict.consistent`."""
+    heard = trust if any(trust) else found.teachers
+    best = heard.index(max(heard))
+    return found.named[best] >= CONFIRMED, found.consistent[best] >= CONSISTENT
+
+
 def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
     """The number of classes, on which all teachers must agree.
 
@@ -223,9 +230,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     folds = folds_of(strong)
     found = reliabilities(strong, zero_shot, experts, folds)
     own, trust = found.strong, believed(found)
-    doubted = trust if any(trust) else found.teachers
-    best = doubted.index(max(doubted))
-    named, consistent = found.named[best] >= CONFIRMED, found.consistent[best] >= CONSISTENT
+    named, consistent = borne_out(found, trust)
     if not max(own, *trust):
         verdict = Verdict(own, trust, 0.0, len(strong), named=named, consistent=consistent)
         return LinearCorrection.of_classifier(unchanged, strong), verdict

@@ -56,7 +56,7 @@ class Linear:
 
     def less(self, share: Float[Tensor, " classes"]) -> Linear:
         """Less the mean over the classes, each weighing its share."""
-        part = share / share.sum()
+        part = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)
         return Linear(self.weight - part @ self.weight, self.bias - part @ self.bias)
 
     def replaced(self, classes: Int[Tensor, " some"], found: Linear) -> Linear:

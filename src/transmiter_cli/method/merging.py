@@ -109,9 +109,8 @@ def merge(
     known = seen[labels.argmax(-1)]
     before = Linear.zero_shot(strong, len(seen))(images[known])
     lift = ~seen * lift_of(won, held_out[known], before, seen, trust > 0)
-    weight = blend(width * first.weight.T, chosen.classifier.weight.T, share).T
-    bias = blend(width * first.bias[None], chosen.classifier.bias[None], share)[0]
-    return Merged(Linear(weight, bias + lift), held_out + lift)
+    merged = first.scaled(width).blended(chosen.classifier, share)
+    return Merged(Linear(merged.weight, merged.bias + lift), held_out + lift)
 
 
 def calming(

@@ -249,6 +249,13 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
         ridge(logits, world.strong.images[:, :5])
     with pytest.raises(InvalidTensorError, match="the text embeddings have shape"):
         tm.evaluate(world.labels, strong=world.weak, transferred={"x": tm.transfer(fitted, world.weak, world.strong)})
+    turned = replace(world.strong, texts=world.strong.texts.roll(1, 1))
+    with pytest.raises(InvalidTensorError, match="not those of the model that this was made for"):
+        ridge.adapt(turned)
+    other_templates = world.strong.texts + 0.5 * world.strong.texts.roll(1, 1)
+    assert len(ridge.adapt(replace(world.strong, texts=other_templates))) == len(world.strong)
+    with pytest.raises(ValueError, match="not of stage 'strong'"):
+        tm.evaluate(world.labels, strong=world.strong, fitted=ridge)
     with pytest.raises(InvalidTensorError, match="3 labels for a model on 4 images"):
         tm.evaluate(torch.tensor([0, 1, 2]), strong=random_embeddings(4, 5, 3, 0))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save
@@ -24,6 +25,10 @@ from transmiter_cli.method.linear import LinearCorrection
 Stage = Literal["weak", "strong", "self_trained", "refined"]
 Method = Literal["adapter", "ridge", "discriminant"]
 Correction = Adapter | LinearCorrection
+
+SAME_MODEL = 0.5
+"""Least mean cosine of a model's text embeddings with those that an artefact keeps: other templates leave more, other
+models none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,16 +122,21 @@ class Artefact:
         """Adapted logits of all images, on their device; no N x M matrix is formed.
 
         Raises:
-            InvalidTensorError: if the embeddings have another width, or another vocabulary's size.
+            InvalidTensorError: if the embeddings have another width, or another vocabulary's size, or their texts are
+                another model's.
         """
-        return torch.cat(list(self.adapt_blocks(embeddings)))
+        blocks = list(self.adapt_blocks(embeddings))
+        if F.cosine_similarity(self.texts.to(embeddings.texts.device), embeddings.texts).mean() < SAME_MODEL:
+            raise InvalidTensorError("the text embeddings are not those of the model that this was made for.")
+        return torch.cat(blocks)
 
     @torch.no_grad()
     def answers(self, embeddings: Embeddings) -> Int[Tensor, " images"]:
         """The likeliest class of each image, without the N x C logits of all images at once.
 
         Raises:
-            InvalidTensorError: if a logit is not finite, for the highest of such a row means nothing; or as `adapt`.
+            InvalidTensorError: if a logit is not finite, for the highest of such a row means nothing; or as
+                `adapt_blocks`.
         """
         found: list[Tensor] = []
         for logits in self.adapt_blocks(embeddings):
@@ -135,7 +145,11 @@ class Artefact:
         return torch.cat(found)
 
     def adapt_blocks(self, embeddings: Embeddings) -> Iterator[Float[Tensor, "rows classes"]]:
-        """Adapted logits a block of images at a time; errors as in `adapt`."""
+        """Adapted logits a block of images at a time.
+
+        Raises:
+            InvalidTensorError: if the embeddings have another width, or another vocabulary's size.
+        """
         wanted = (len(self.vocabulary), self.texts.shape[1])
         if embeddings.texts.shape != wanted:
             shapes = f"{tuple(embeddings.texts.shape)}, but those that this was made for {wanted}"
@@ -161,10 +175,11 @@ class Artefact:
         weight, bias = self.correction.fold(self.texts, self.logit_scale)
         return weight.detach(), bias.detach()
 
+    @torch.no_grad()
     def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
         """Adapted logits of the task classes, straight from the model's image embeddings, on their device."""
         moved = self.to(images.device)
-        return moved.adapt(moved.embeddings(images))
+        return torch.cat(list(moved.adapt_blocks(moved.embeddings(images))))
 
     def embeddings(self, images: Float[Tensor, "images width"]) -> Embeddings:
         """Image embeddings of the artefact's model, with its texts and logit scale."""

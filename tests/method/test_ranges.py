@@ -27,3 +27,8 @@ def test_bounds_are_within_unless_it_is_said_otherwise():
 def test_settings_out_of_their_range_are_refused(wrong: dict[str, float]):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a"):
         FitSettings(**wrong)
+
+
+def test_ranges_are_told_in_words():
+    assert str(SEED) == f"a whole number of at least 0 and at most {2**63 - 1}"
+    assert str(Range(0, 1, above=True)) == "a finite number above 0 and at most 1"

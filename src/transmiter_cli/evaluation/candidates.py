@@ -69,6 +69,7 @@ def candidates(
 
     Raises:
         InvalidTensorError: if shapes do not match, or logits are not finite.
+        ValueError: if `fitted` was transferred already.
     """
     artefacts = dict(transferred or {})
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
@@ -86,6 +87,8 @@ def candidates(
         zero_shot = (found["strong"].logits, found["weak"].logits)
         found |= eft_candidates(*zero_shot, finetuned_logits, eft, **both)
     if fitted is not None:
+        if fitted.stage != "weak":
+            raise ValueError(f"fitted is what fit returned, and not of stage {fitted.stage!r}: name it in transferred.")
         artefacts = {"direct": replace(fitted, texts=strong.texts), **artefacts}
     for name, artefact in artefacts.items():
         refined = artefact.stage == "refined"

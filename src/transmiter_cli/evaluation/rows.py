@@ -91,6 +91,7 @@ def evaluate(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
+        ValueError: if `fitted` was transferred already.
     """
     return measure(candidates(**parts), labels, base=base, among=among, seed=seed)
 

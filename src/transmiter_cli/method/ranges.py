@@ -37,7 +37,7 @@ class Range:
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a finite number"
         bounds = f"above {self.least:g}" if self.above else f"of at least {self.least:g}"
-        top = f" and at most {self.most:g}" if math.isfinite(self.most) else ""
+        top = f" and at most {self.most}" if math.isfinite(self.most) else ""
         return f"{kind} {bounds}{top}" + (", or 'auto'" if self.auto else "")
 
 

@@ -39,7 +39,7 @@ class ClassMap:
             TransmiterError: if a label is neither in the map nor a class of the run, or two that differ in spelling
                 alone would be the same class.
         """
-        fix = 'name each in --map FILE, a JSON object {"the data\'s label": "the run\'s class"}'
+        fix = 'name each in --map FILE, a JSON object {"label": "class of the run", or null to leave it out}'
         return places_of(labels, {**numbered(self.labels), **self.targets}, self.labels, fix)
 
     def known_only(self, images: ImageSet) -> ImageSet:

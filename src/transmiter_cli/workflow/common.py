@@ -183,7 +183,7 @@ def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> No
         raise TransmiterError(
             f"The {artefact.stage} artefact was made for {encoder.name} with other weights or preprocessing, or by no "
             "command of this run.",
-            "fit and transfer again, or pass another --run",
+            f"{'fit' if artefact.stage == 'weak' else 'transfer'} again, or pass another --run",
         )
 
 

@@ -31,9 +31,10 @@ from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import (
-    WAYS,
-    Way,
+    PARTS,
+    Part,
     carry,
+    correction,
     corrections,
     joint_moments,
     novelty,
@@ -223,22 +224,19 @@ def self_trained(trial: Trial, others: bool = False) -> Tensor:
     return self_train_classifier(trial.model("strong", new), start)(images(trial)[1])
 
 
-def carried(trial: Trial, way: Way | None = None) -> Tensor:
-    """Z and what fine-tuning says of classes without images: one way to carry it over, or all as they are weighed."""
+def carried(trial: Trial, part: Part | None = None) -> Tensor:
+    """Z and what fine-tuning says of classes without images: one part of it, or both as they are weighed."""
     strong, teacher = trial.model("strong", trial.unlabelled), teacher_of(trial)
     posterior = pooled_log_posterior([zero_shot(trial, rows=trial.unlabelled), teacher.finetuned], [1.0, 1.0])[:]
     counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
     seen = counts >= 0.25 * len(posterior) / trial.classes
     rows = torch.arange(len(strong))
-    if way is None:
-        found = carry(strong, 1.0, [teacher], [1.0], posterior, seen)
-        own = Linear.zero_shot(strong, trial.classes, found.level)
-        return (own + found.correction(strong, seen, rows))(images(trial)[1])
+    if part is None:
+        found = correction(carry(strong, [teacher], [1.0], posterior, seen), strong, seen, rows)
+        return zero_shot(trial) + found(images(trial)[1])
     new = novelty(teacher, seen, rows)
-    found = corrections(unseen.text_anchors(strong, teacher.weak), teacher, joint_moments(strong, teacher, rows), new)[
-        way
-    ]
-    return zero_shot(trial) + found(images(trial)[1])
+    anchors, moments = unseen.text_anchors(strong, teacher.weak), joint_moments(strong, teacher, rows)
+    return zero_shot(trial) + corrections(anchors, teacher, moments, new)[part](images(trial)[1])
 
 
 def adapter(trial: Trial, reg: float | Literal["auto"] = 1.0, strength: float = 1.0, **settings: float) -> Tensor:
@@ -300,7 +298,7 @@ UNSEEN: dict[str, Rule] = {
     "strong zero-shot": zero_shot,
     "EFT (3 models)": eft,
     "ridge, rho 1, half strength": partial(ridge, rho=1.0, strength=0.5, centre=True),
-    **{", ".join(way): partial(carried, way=way) for way in WAYS},
+    **{part: partial(carried, part=part) for part in PARTS},
     "weighed by leaving classes out": carried,
 }
 """What fine-tuning says of classes that no unlabelled image shows; to be read in the columns of novel classes."""

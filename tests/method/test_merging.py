@@ -38,10 +38,9 @@ from transmiter_cli.method.merging import (
     shares_of_images,
     widening,
 )
-from transmiter_cli.method.unseen import Carried, all_rows, carry, left_out
+from transmiter_cli.method.unseen import all_rows, carry, correction, left_out
 
 TRAIN = slice(0, 300)
-NOBODY = Carried(1.0, ())
 
 
 def known(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
@@ -92,10 +91,10 @@ def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
 ):
     strong, posterior, chosen = part
     counts = counts_of(posterior.shape[1], seen or posterior.shape[1])
-    nothing = Linear.zero_shot(strong, len(counts), 0.0)
-    found = margins_left_out(strong, NOBODY, posterior, chosen, counts > 0, (counts > 0).double(), 1.0, nothing)
+    nothing = Linear.zero_shot(strong, len(counts)).scaled(0.0)
+    found = margins_left_out(strong, [], posterior, chosen, counts > 0, (counts > 0).double(), 1.0, nothing)
     assert len(found) == 0
-    merged = merge(strong, NOBODY, posterior, chosen, counts, trust=0.0)
+    merged = merge(strong, [], posterior, chosen, counts, trust=0.0)
     scores = merged.classifier(strong.unit_images(chosen.rows))
     own = chosen.classifier(strong.unit_images(chosen.rows))
     if seen is None:
@@ -109,7 +108,7 @@ def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings,
     known = replace(chosen, held_out=chosen.classifier(images))
     classes = posterior.shape[1]
     counts = counts_of(classes, classes - 2)
-    merged = merge(strong, NOBODY, posterior, known, counts, trust)
+    merged = merge(strong, [], posterior, known, counts, trust)
     torch.testing.assert_close(merged.held_out, merged.classifier(images).double(), atol=1e-3, rtol=1e-4)
 
 
@@ -122,29 +121,29 @@ def test_margins_are_those_of_what_is_said_without_images_of_the_classes_left_ou
     share = shares_of_images(counts, len(strong), 1.0)
     seen = have_images(counts, len(strong))
     teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
-    says = carry(strong, 0.6, [teacher], [0.7], posterior.log(), seen)
-    assert len(says.carriers) == 1
+    says = carry(strong, [teacher], [0.7], posterior.log(), seen)
+    assert len(says) == 1
     answers = posterior.argmax(-1)[chosen.rows]
-    own_scores = Linear.zero_shot(strong, classes, says.level)
-    correction = says.correction(strong, seen, all_rows(strong))
+    own_scores = Linear.zero_shot(strong, classes)
+    added = correction(says, strong, seen, all_rows(strong))
     mean = strong.unit_images(chosen.rows).mean(0, keepdim=True)
     expected: list[float] = []
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
         kept = torch.tensor([one for one in range(classes) if seen[one] and one not in held])
         out = torch.isin(torch.arange(classes), held)
         away = torch.isin(answers, held)
-        without = says.correction(strong, ~out, chosen.rows[~away])
-        first, shift = own_scores + without, correction(mean)[:, ~seen].mean() - without(mean)[:, out].mean()
+        without = correction(says, strong, ~out, chosen.rows[~away])
+        first, shift = own_scores + without, added(mean)[:, ~seen].mean() - without(mean)[:, out].mean()
         some = share.clone()
         some[held] = 0
         for image, own in zip(strong.unit_images(chosen.rows[away]), chosen.held_out[away], strict=True):
             scores = blend(width * (first(image[None]) + shift * out), own[None], some)[0]
             expected.append(max(scores[kept].tolist()) - max(scores[out].tolist()))
-    found = margins_left_out(strong, says, posterior, chosen, seen, share, width, correction)
+    found = margins_left_out(strong, says, posterior, chosen, seen, share, width, added)
     torch.testing.assert_close(found.sort().values, torch.tensor(expected).double().sort().values, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("trust", [0.0, 1.0])
+@pytest.mark.parametrize("trust", [0.0, 0.7])
 @pytest.mark.parametrize("seen", [ENOUGH - 1, ENOUGH])
 def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(seen: int, trust: float):
     world = World(3)
@@ -152,16 +151,16 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     counts, images = counts_of(posterior.shape[1], seen), strong.unit_images(chosen.rows)
     has = counts > 0
     teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
-    says = carry(strong, 0.6, [teacher], [0.7], posterior.log(), has)
-    correction = says.correction(strong, has, all_rows(strong))
-    labels, scores = posterior[chosen.rows], (Linear.zero_shot(strong, len(has), says.level) + correction)(images)
+    says = carry(strong, [teacher], [trust], posterior.log(), has)
+    added = correction(says, strong, has, all_rows(strong))
+    labels, scores = posterior[chosen.rows], (Linear.zero_shot(strong, len(has)) + added)(images)
     width = calming(scores, labels, has)
     if seen < ENOUGH:
         assert width < widening(scores, chosen.held_out, has)
         width = widening(scores, chosen.held_out, has)
     share = shares_of_images(counts, len(strong), trust)
     merged = blend(width * scores, chosen.held_out, share)
-    won = margins_left_out(strong, says, posterior, chosen, has, share, width, correction)
+    won = margins_left_out(strong, says, posterior, chosen, has, share, width, added)
     assert (len(won) > 0) == (seen >= ENOUGH)
     rows = labels.argmax(-1) < seen
     before = Linear.zero_shot(strong, len(has))(images[rows])
@@ -177,7 +176,7 @@ def test_nothing_is_widened_where_all_of_a_few_classes_have_images():
     first, share = Linear.zero_shot(strong, 4), shares_of_images(counts, len(strong), 1.0)
     scores = first(strong.unit_images(chosen.rows))
     assert calming(scores, posterior[chosen.rows], every) == 1 < widening(scores, chosen.held_out, every)
-    found = merge(strong, NOBODY, posterior, chosen, counts, trust=1.0).held_out
+    found = merge(strong, [], posterior, chosen, counts, trust=1.0).held_out
     torch.testing.assert_close(found, blend(scores, chosen.held_out, share), atol=1e-3, rtol=1e-3)
 
 
@@ -190,7 +189,7 @@ def test_classes_without_images_are_lifted_less_where_they_would_take_images(
     counts = counts_of(classes, classes - 1)
 
     def bias(some: Chosen) -> float:
-        return merge(strong, NOBODY, posterior, some, counts, trust=0.0).classifier.bias[-1].item()
+        return merge(strong, [], posterior, some, counts, trust=0.0).classifier.bias[-1].item()
 
     unsure = replace(chosen, held_out=0.1 * chosen.held_out)
     assert bias(unsure) < bias(chosen) - 0.1

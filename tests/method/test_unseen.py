@@ -7,24 +7,30 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from tests.method.worlds import every, mask, teacher_of
+from transmiter_cli.method.basis import centred_texts
 from transmiter_cli.method.discriminant import NUMBERS
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import centred
 from transmiter_cli.method.unseen import (
+    PARTS,
+    PULL,
     RHO,
+    TEXTS_WEIGH,
     UNTESTED,
-    Carried,
+    Carrier,
     Novelty,
+    Part,
     carry,
+    correction,
     corrections,
     joint_moments,
     left_out,
     novelty,
+    part_weights,
     some_rows,
     text_anchors,
-    way_weights,
 )
 
 
@@ -33,9 +39,9 @@ def whole(classes: int) -> Novelty:
     return Novelty(slope=torch.zeros(classes).double(), share=torch.ones(classes).double())
 
 
-def scores(carried: Carried, strong: Embeddings, seen: torch.Tensor) -> Linear:
+def scores(carriers: list[Carrier], strong: Embeddings, seen: torch.Tensor) -> Linear:
     """The strong model's own scores, and what teachers add to them."""
-    return Linear.zero_shot(strong, len(seen), carried.level) + carried.correction(strong, seen, every(strong))
+    return Linear.zero_shot(strong, len(seen)) + correction(carriers, strong, seen, every(strong))
 
 
 @given(seed=st.integers(0, 2**16), images=st.integers(3, 40))
@@ -52,16 +58,21 @@ def test_joint_moments_are_covariances_of_both_embeddings_and_the_answers(seed: 
     torch.testing.assert_close(found.mean, both.mean(0), atol=1e-6, rtol=1e-6)
 
 
-def test_the_direct_way_is_a_centred_ridge_regression(world: World):
+def test_the_bridge_is_two_centred_ridge_regressions_the_first_one_also_of_texts(world: World):
     strong, teacher = teacher_of(world)
+    weak, said = teacher.weak, centred(teacher.finetuned.double())
     moments = joint_moments(strong, teacher, every(strong))
-    anchors = text_anchors(strong, teacher.weak)
-    found = corrections(anchors, teacher, moments, whole(world.classes))["direct", "whole"]
-    images, said = strong.unit_images().double(), centred(teacher.finetuned.double())
-    x, y = images - images.mean(0), said - said.mean(0)
-    level = RHO * (x.T @ x).diagonal().mean() * torch.eye(x.shape[1]).double()
-    expected = x @ torch.linalg.solve(x.T @ x + level, x.T @ y) + said.mean(0)
-    torch.testing.assert_close(found(images), expected, atol=1e-5, rtol=1e-5)
+    found = corrections(text_anchors(strong, weak), teacher, moments, whole(world.classes))["whole"]
+    x, w = (model.unit_images().double() - model.unit_images().double().mean(0) for model in (strong, weak))
+    weight = (TEXTS_WEIGH * len(x) / len(strong.texts)) ** 0.5
+    both = [torch.cat([rows, weight * centred_texts(one.texts)]) for rows, one in ((x, strong), (w, weak))]
+    expected = x @ ridge(*both, RHO) @ ridge(w, said - said.mean(0), PULL) + said.mean(0)
+    torch.testing.assert_close(found(strong.unit_images().double()), expected, atol=1e-4, rtol=1e-4)
+
+
+def ridge(x: torch.Tensor, y: torch.Tensor, rho: float) -> torch.Tensor:
+    gram = x.T @ x
+    return torch.linalg.solve(gram + rho * gram.diagonal().mean() * torch.eye(len(gram)).double(), x.T @ y)
 
 
 def test_the_bridge_is_exact_between_rotations_of_the_same_embeddings():
@@ -71,7 +82,7 @@ def test_the_bridge_is_exact_between_rotations_of_the_same_embeddings():
     heads = torch.randn(5, 8, generator=torch.Generator().manual_seed(2))
     teacher = Teacher(weak.unit_images() @ heads.T, weak, heads)
     moments = joint_moments(strong, teacher, every(strong))
-    found = corrections(text_anchors(strong, teacher.weak), teacher, moments, whole(5))["bridged", "whole"]
+    found = corrections(text_anchors(strong, teacher.weak), teacher, moments, whole(5))["whole"]
     answers = centred(teacher.finetuned.double())
     scores = found(strong.unit_images())
     assert torch.corrcoef(torch.stack([scores.flatten(), answers.flatten()]))[0, 1] > 0.99
@@ -104,7 +115,7 @@ def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: 
     same = Teacher(2 * teacher.weak_logits[:], teacher.weak)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
-    found = scores(carry(strong, 1.0, [same], [1.0], log_posterior, seen), strong, seen)
+    found = scores(carry(strong, [same], [1.0], log_posterior, seen), strong, seen)
     images = strong.unit_images()
     own = Linear.zero_shot(strong, world.classes)(images)[:, 4:6]
     torch.testing.assert_close(centred(found(images)[:, 4:6]), centred(own), atol=0.02 * own.std().item(), rtol=0.02)
@@ -114,7 +125,7 @@ def test_an_untrusted_teacher_has_no_say(world: World):
     strong, teacher = teacher_of(world)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     unseen = mask(world, 4, 5)
-    assert carry(strong, 0.5, [teacher], [0.0], log_posterior, ~unseen) == Carried(1.0, [])
+    assert carry(strong, [teacher], [0.0], log_posterior, ~unseen) == []
 
 
 def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: World):
@@ -123,7 +134,7 @@ def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: Worl
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
     seen = ~mask(world, 4, 5)
     alone, both = (
-        scores(carry(strong, 0.9, some, trust, log_posterior, seen), strong, seen)
+        scores(carry(strong, some, trust, log_posterior, seen), strong, seen)
         for some, trust in (([teacher], [0.9]), ([teacher, same], [0.9, 0.9]))
     )
     torch.testing.assert_close(both.weight, alone.weight, rtol=0.05, atol=0.05 * alone.weight.std().item())
@@ -134,10 +145,10 @@ def test_teachers_weigh_as_much_as_of_the_variance_of_their_answers_is_new(world
     hints = Teacher(teacher.weak_logits[:] + 0.8 * teacher.finetuned, teacher.weak)
     log_posterior, seen = torch.log_softmax(teacher.finetuned.double(), -1), ~mask(world, 4, 5)
     first, second, both = (
-        scores(carry(strong, 0.9, some, [0.9] * len(some), log_posterior, seen), strong, seen).weight
+        scores(carry(strong, some, [0.9] * len(some), log_posterior, seen), strong, seen).weight
         for some in ([teacher], [hints], [teacher, hints])
     )
-    asked = carry(strong, 0.9, [teacher, hints], [0.9, 0.9], log_posterior, seen).carriers
+    asked = carry(strong, [teacher, hints], [0.9, 0.9], log_posterior, seen)
     new = [novelty(one.teacher, seen, every(strong)).share.square() for one in asked]
     share = (new[0] / (new[0] + new[1]))[:, None]
     assert 0.5 < share.min() < share.max() < 0.95
@@ -161,59 +172,34 @@ def test_of_classes_that_are_left_out_no_more_is_made_than_of_those_without_imag
     if blind:
         logits = torch.where(seen, teacher.finetuned, teacher.weak_logits[:])
         teacher = Teacher(logits, teacher.weak)
-    found = carry(strong, 1.0, [teacher], [1.0], log_posterior, seen)
+    (carrier,) = carry(strong, [teacher], [1.0], log_posterior, seen)
     rows = every(strong)
-    correction = found.correction(strong, kept, rows).weight
-    (carrier,) = found.carriers
+    found = correction([carrier], strong, kept, rows).weight
     whole = carrier.correction(strong, novelty(carrier.teacher, kept, rows), rows).weight
-    said = correction[2:4].norm() / whole[2:4].norm()
+    said = found[2:4].norm() / whole[2:4].norm()
     assert said < 0.05 if blind else said > 0.9
-    torch.testing.assert_close(correction[:2], whole[:2], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found[:2], whole[:2], atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("own", "trust", "level"), [(0.4, 0.8, 0.5), (0.8, 0.4, 1.0)])
-def test_a_teacher_that_is_trusted_more_makes_the_strong_models_own_scores_smaller(
-    world: World, own: float, trust: float, level: float
-):
-    strong, teacher = teacher_of(world)
-    same = Teacher(2 * teacher.weak_logits[:], teacher.weak)
-    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
-    seen = ~mask(world, 4, 5)
-    found = scores(carry(strong, own, [same], [trust], log_posterior, seen), strong, seen)
-    expected = level * Linear.zero_shot(strong, world.classes).weight
-    torch.testing.assert_close(found.weight, expected, atol=0.02 * expected.std().item(), rtol=0.02)
-
-
-def test_leaving_classes_out_finds_the_route_that_the_answers_take():
-    """Answers that are linear in the strong embedding, and weak embeddings that have nothing to do with either."""
-    strong, weak = random_embeddings(300, 40, 8, 0), random_embeddings(300, 40, 8, 1)
-    heads = 40 * torch.randn(6, 8, generator=torch.Generator().manual_seed(2))
-    teacher = Teacher(strong.unit_images() @ heads.T, weak)
-    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
-    weights = way_weights(
-        strong, teacher, text_anchors(strong, teacher.weak), log_posterior, torch.ones(6, dtype=torch.bool), 1.0
-    )
+@pytest.mark.parametrize("part", PARTS)
+def test_leaving_classes_out_tells_which_part_of_the_answers_is_to_be_added(part: Part):
+    """What is new, if the strong model knows all that the weak one does; the whole, if its own scores say nothing."""
+    weak = random_embeddings(300, 40, 8, 0)
+    strong = weak if part == "new" else replace(weak, texts=random_embeddings(1, 40, 8, 1).texts)
+    known = centred(Linear.zero_shot(weak, 6)(weak.unit_images()))
+    learned = centred(weak.unit_images() @ torch.randn(8, 6, generator=torch.Generator().manual_seed(2)))
+    answers = known + 0.7 * known.std() / learned.std() * learned
+    teacher, seen = Teacher(answers, weak), torch.ones(6, dtype=torch.bool)
+    weights = part_weights(strong, teacher, text_anchors(weak, weak), answers.log_softmax(-1), seen)
     assert sum(weights.values()) == pytest.approx(1)
-    assert weights["direct", "whole"] + weights["direct", "new"] > 0.99
-
-
-def test_ways_that_cannot_be_told_apart_weigh_the_same():
-    """Embeddings of the weak model that are the strong model's: both routes are one."""
-    model = random_embeddings(300, 40, 8, 0)
-    teacher = Teacher(model.unit_images() @ model.unit_texts()[:6].T, model)
-    log_posterior = torch.log_softmax(100 * teacher.finetuned.double(), -1)
-    weights = way_weights(
-        model, teacher, text_anchors(model, model), log_posterior, torch.ones(6, dtype=torch.bool), 1.0
-    )
-    assert weights["direct", "new"] == pytest.approx(weights["bridged", "new"], abs=0.1)
+    assert weights[part] > 0.9
 
 
 def test_too_few_classes_to_leave_some_out(world: World):
     strong, teacher = teacher_of(world)
     log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
-    assert way_weights(
-        strong, teacher, text_anchors(strong, teacher.weak), log_posterior, mask(world, 0, 1, 2), 1.0
-    ) == {UNTESTED: 1.0}
+    anchors = text_anchors(strong, teacher.weak)
+    assert part_weights(strong, teacher, anchors, log_posterior, mask(world, 0, 1, 2)) == {UNTESTED: 1.0}
 
 
 @pytest.mark.parametrize(("classes", "rows"), [(2, 4096), (1000, 4096), (NUMBERS // 100, 100), (2 * NUMBERS, 1)])
@@ -237,9 +223,7 @@ def test_all_texts_together_weigh_the_same_however_many_they_are(world: World):
     strong, teacher = teacher_of(world)
     anchors, moments = text_anchors(strong, teacher.weak), joint_moments(strong, teacher, every(strong))
     twice = replace(anchors, texts=2 * anchors.texts, gram=2 * anchors.gram, cross=2 * anchors.cross)
-    once, again = (
-        corrections(one, teacher, moments, whole(world.classes))["bridged", "whole"].weight for one in (anchors, twice)
-    )
+    once, again = (corrections(one, teacher, moments, whole(world.classes))["whole"].weight for one in (anchors, twice))
     torch.testing.assert_close(once, again)
 
 
@@ -251,7 +235,7 @@ def test_known_class_embeddings_tell_of_answers_that_few_images_do_not(world: Wo
     anchors, wanted = text_anchors(strong, given.weak), centred(given.finetuned.double()).flatten()
 
     def told(one: Teacher) -> float:
-        found = corrections(anchors, one, moments, whole(world.classes))["bridged", "whole"]
+        found = corrections(anchors, one, moments, whole(world.classes))["whole"]
         answers = centred(found(strong.unit_images()).double()).flatten()
         return torch.corrcoef(torch.stack([answers, wanted]))[0, 1].item()
 

@@ -246,8 +246,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     counts = images_of_classes(log_posterior, after, max(trust) or own)
     seen = have_images(counts, len(strong))
     # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.
-    carried = carry(strong, own, teachers, trust, log_posterior, seen)
-    merged = merge(strong, carried, posterior, chosen, counts, trust=min(max(trust) / max(own, TINY), 1.0))
+    carriers = carry(strong, teachers, trust, log_posterior, seen)
+    merged = merge(strong, carriers, posterior, chosen, counts, trust=min(max(trust) / max(own, TINY), 1.0))
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen = int((~seen).sum())

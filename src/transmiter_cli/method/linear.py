@@ -21,9 +21,9 @@ class Linear:
     bias: Float[Tensor, " classes"]
 
     @classmethod
-    def zero_shot(cls, model: Embeddings, classes: int, level: float = 1.0) -> Linear:
-        """A model's own logits s X T', times `level`."""
-        weight = level * model.classifier(classes).double()
+    def zero_shot(cls, model: Embeddings, classes: int) -> Linear:
+        """A model's own logits s X T'."""
+        weight = model.classifier(classes).double()
         return cls(weight, weight.new_zeros(classes))
 
     def __call__(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:

@@ -13,6 +13,7 @@ zero-shot answers take from the classes with images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from transmiter_cli.method.discriminant import TINY, Chosen, best_factor
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import PerImage
-from transmiter_cli.method.unseen import Carried, all_rows, left_out, some_rows
+from transmiter_cli.method.unseen import Carrier, all_rows, correction, left_out, some_rows
 
 STRAY = 0.25
 """With more than this share of its even share of the images, a class has images, and not only stray ones."""
@@ -78,19 +79,19 @@ class Merged:
 
 def merge(
     strong: Embeddings,
-    carried: Carried,
+    carriers: Sequence[Carrier],
     posterior: PerImage,
     chosen: Chosen,
     counts: Float[Tensor, " classes"],
     trust: float,
 ) -> Merged:
-    """The discriminant's scores for classes, as far as they have images, and for the rest those of `Carried`.
+    """The discriminant's scores for classes, as far as they have images, and for the rest the corrected strong ones.
 
     Those of classes without images are lifted.
 
     Args:
         strong: the strong model on the unlabelled images.
-        carried: what is said of classes on other images.
+        carriers: the teachers that are trusted, and what each says of classes on other images.
         posterior: the soft labels of the images.
         chosen: the discriminant.
         counts: how many images each class has.
@@ -98,17 +99,16 @@ def merge(
     """
     seen, share = have_images(counts, len(strong)), shares_of_images(counts, len(strong), trust)
     images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
-    correction = carried.correction(strong, seen, all_rows(strong))
-    first = Linear.zero_shot(strong, len(seen), carried.level) + correction
+    own, added = Linear.zero_shot(strong, len(seen)), correction(carriers, strong, seen, all_rows(strong))
+    first = own + added
     scores = first(images)
     width = calming(scores, labels, seen)
     if int(seen.sum()) < min(ENOUGH, len(seen)):
         width = max(width, widening(scores, chosen.held_out, seen))
     held_out = blend(width * scores, chosen.held_out, share)
-    won = margins_left_out(strong, carried, posterior, chosen, seen, share, width, correction)
+    won = margins_left_out(strong, carriers, posterior, chosen, seen, share, width, added)
     known = seen[labels.argmax(-1)]
-    before = Linear.zero_shot(strong, len(seen))(images[known])
-    lift = ~seen * lift_of(won, held_out[known], before, seen, trust > 0)
+    lift = ~seen * lift_of(won, held_out[known], own(images[known]), seen, trust > 0)
     merged = first.scaled(width).blended(chosen.classifier, share)
     return Merged(Linear(merged.weight, merged.bias + lift), held_out + lift)
 
@@ -156,13 +156,13 @@ def blend(
 
 def margins_left_out(
     strong: Embeddings,
-    carried: Carried,
+    carriers: Sequence[Carrier],
     posterior: PerImage,
     chosen: Chosen,
     seen: Bool[Tensor, " classes"],
     share: Float[Tensor, " classes"],
     width: float,
-    correction: Linear,
+    added: Linear,
 ) -> Float[Tensor, " left_out"]:
     """By how much images of classes that were left out prefer the others, half of those with images at a time.
 
@@ -176,15 +176,15 @@ def margins_left_out(
     picked = some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))
     rows, held_out = chosen.rows[picked], chosen.held_out[picked]
     images, answers = strong.unit_images(rows), posterior[rows].argmax(-1)
-    own, mean = Linear.zero_shot(strong, len(seen), carried.level), images.mean(0, keepdim=True)
-    usual = correction(mean)[:, ~seen].mean()
+    own, mean = Linear.zero_shot(strong, len(seen)), images.mean(0, keepdim=True)
+    usual = added(mean)[:, ~seen].mean()
     for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
         away = torch.isin(answers, held)
         if bool(away.all()) or not bool(away.any()):
             continue
         out = torch.zeros_like(seen)
         out[held] = True
-        without = carried.correction(strong, ~out, rows[~away])
+        without = correction(carriers, strong, ~out, rows[~away])
         scores = (own + without)(images[away])
         scores[:, out] += usual - without(mean)[:, out].mean()
         scores = blend(width * scores, held_out[away], share.masked_fill(out, 0.0))

@@ -1,19 +1,15 @@
 """Classes that no unlabelled image shows: what fine-tuning says of them, as a linear correction of strong logits.
 
-The fine-tuned model has opinions of such classes on images of other ones. With L its row-centred logits (N x C) and
-Z_w the zero-shot weak model's, an opinion is carried over in one of four ways: along one of two routes,
+The fine-tuned model has opinions of such classes on images of other ones. Let L be its row-centred logits (N x C) and
+Z_w the zero-shot weak model's. L is carried over on a bridge: a ridge regression A of the weak embeddings X_w on the
+strong X, in which the texts of the vocabulary are further rows (each modality centred), so that directions in which no
+image varies are known, too; then L as a linear map of X_w, pulled towards what is known of it: the fine-tuned class
+embeddings, or k times the weak model's, k being the slope of L against Z_w in the classes without images.
 
-- *direct*: ridge regression of L on the strong embeddings X;
-- *bridged*: a ridge regression A of the weak embeddings X_w on X, in which the texts of the vocabulary are further
-  rows (each modality centred), so that directions in which no image varies are known, too; then L as a linear map of
-  X_w, pulled towards what is known of it: the fine-tuned class embeddings, or k times the weak model's;
-
-and either the *whole* of L or what is *new* in it, L - k Z_w, k being the slope of L against Z_w in the classes without
-images. Where L hardly differs from Z_w there, fine-tuning taught nothing, and the strong model's own answers are
-better: the whole of L is added at the strength sqrt(1 - correlation^2).
-
-How much to make of each way is seen without labels by leaving classes out: classes that have images are put aside
-with their images, and what the others teach of them is compared with the posterior of all models.
+Either the *whole* of L is taken or what is *new* in it, L - k Z_w. Where L hardly differs from Z_w, fine-tuning taught
+nothing, and the strong model's own answers are better: the whole of L is added at the strength sqrt(1 - correlation^2).
+How much to make of either is seen without labels by leaving classes out: classes that have images are put aside with
+their images, and what the others teach of them is compared with the posterior of all models.
 
 Classes with few images are told of in the same way, beside what their own images say: k and the correlation are then
 those of the classes with images.
@@ -41,12 +37,10 @@ from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import PerImage, centred
 from transmiter_cli.method.ridge import solve_ridge
 
-Route = Literal["direct", "bridged"]
 Part = Literal["whole", "new"]
-Way = tuple[Route, Part]
-WAYS: tuple[Way, ...] = tuple((route, part) for route in get_args(Route) for part in get_args(Part))
-UNTESTED: Way = ("bridged", "whole")
-"""The way where too few classes have images to leave some of them out."""
+PARTS: tuple[Part, ...] = get_args(Part)
+UNTESTED: Part = "whole"
+"""What is taken where too few classes have images to leave some of them out."""
 LOOKED_AT = 4096
 """Most images of which classes are left out."""
 FEWEST = 4
@@ -163,8 +157,8 @@ def novelty(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor, "
     return Novelty(slope, share)
 
 
-def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: Novelty) -> dict[Way, Linear]:
-    """What each way adds to the strong model's logits s X T'."""
+def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: Novelty) -> dict[Part, Linear]:
+    """What each part of L adds to the strong model's logits s X T'."""
     d = moments.width
     gram, between, weak = moments.gram[:d, :d], moments.gram[:d, d:], moments.gram[d:, d:]
     own = centred(teacher.weak_heads().double().T)
@@ -172,14 +166,14 @@ def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: N
     each = TEXTS_WEIGH * moments.images / anchors.texts
     bridge = solve_ridge(gram + each * anchors.gram, between + each * anchors.cross, RHO)
     head = prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
-    direct, known = solve_ridge(gram, torch.cat([moments.cross[:d], between @ own], 1), RHO).chunk(2, 1)
-    result: dict[Way, Linear] = {}
-    for route, part in WAYS:
-        strength, slope = (new.share, torch.zeros_like(new.slope)) if part == "whole" else (1.0, new.slope)
-        weight = direct - slope * known if route == "direct" else bridge @ (head - slope * own)
-        bias = moments.answers - slope * (moments.mean[d:] @ own) - moments.mean[:d] @ weight
-        result[route, part] = Linear(weight.T, bias).scaled(strength)
-    return result
+    whole, old = bridge @ head, bridge @ own
+    usual = moments.mean[d:] @ own
+
+    def less(slope: Float[Tensor, " classes"] | float) -> Linear:
+        weight = whole - slope * old
+        return Linear(weight.T, moments.answers - slope * usual - moments.mean[:d] @ weight)
+
+    return {"whole": less(0.0).scaled(new.share), "new": less(new.slope)}
 
 
 def all_rows(strong: Embeddings) -> Int[Tensor, " rows"]:
@@ -210,18 +204,13 @@ def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[I
         yield from seen[order[: apart * size]].split(size)
 
 
-def way_weights(
-    strong: Embeddings,
-    teacher: Expert,
-    anchors: Anchors,
-    log_posterior: PerImage,
-    seen: Bool[Tensor, " classes"],
-    level: float,
-) -> dict[Way, float]:
-    """The weight of each way: exp(-misses), normalised. A miss is an answer that is not the posterior's.
+def part_weights(
+    strong: Embeddings, teacher: Expert, anchors: Anchors, log_posterior: PerImage, seen: Bool[Tensor, " classes"]
+) -> dict[Part, float]:
+    """The weight of each part: exp(-misses), normalised. A miss is an answer that is not the posterior's.
 
     Their number is the share of misses among the images of classes left out, of all times together, times the images
-    that are looked at: ways that many images tell apart exclude each other, others are averaged.
+    that are looked at: what many images tell apart excludes each other, else both are averaged.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -229,15 +218,14 @@ def way_weights(
         anchors: the texts of both.
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
-        level: what the strong model's own scores are multiplied with.
     """
     if int(seen.sum()) < FEWEST:
         return {UNTESTED: 1.0}
     rows = some_rows(all_rows(strong), len(seen))
     posterior = log_posterior[rows]
     answers = posterior.argmax(-1)
-    base = Linear.zero_shot(strong, len(seen), level)
-    misses, asked = torch.zeros(len(WAYS), dtype=torch.float64), 0
+    base = Linear.zero_shot(strong, len(seen))
+    misses, asked = torch.zeros(len(PARTS), dtype=torch.float64), 0
     for held in left_out(seen.nonzero().flatten(), 3, REPEATS):
         away = torch.isin(answers, held)
         if bool(away.all()) or not bool(away.any()):
@@ -247,13 +235,13 @@ def way_weights(
         kept = rows[~away]
         found = corrections(anchors, teacher, joint_moments(strong, teacher, kept), novelty(teacher, rest, kept))
         images, wanted = strong.unit_images(rows[away]), posterior[away][:, held].argmax(-1)
-        for place, way in enumerate(WAYS):
-            misses[place] += ((base + found[way])(images)[:, held].argmax(-1) != wanted).sum().item()
+        for place, part in enumerate(PARTS):
+            misses[place] += ((base + found[part])(images)[:, held].argmax(-1) != wanted).sum().item()
         asked += len(wanted)
     if not asked:
         return {UNTESTED: 1.0}
     weights = F.softmax(-misses / asked * len(rows), 0)
-    return dict(zip(WAYS, weights.tolist(), strict=True))
+    return dict(zip(PARTS, weights.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -263,14 +251,14 @@ class Carrier:
     Attributes:
         teacher: the fine-tuned model and its weak twin on the unlabelled images.
         anchors: the texts of the strong and the weak model.
-        weights: the weight of each way.
+        weights: the weight of each part of its answers.
         trust: the teacher's reliability, 0 to 1.
         new: the `Novelty.share` of classes without images, 1 where all have some.
     """
 
     teacher: Expert
     anchors: Anchors
-    weights: dict[Way, float]
+    weights: dict[Part, float]
     trust: float
     new: float
 
@@ -282,75 +270,61 @@ class Carrier:
         return (self.new / share.clamp_min(TINY)).clamp_max(1.0)
 
     def correction(self, strong: Embeddings, new: Novelty, rows: Int[Tensor, " rows"]) -> Linear:
-        """What is added to the strong model's logits, learned from some images; the mean of all ways."""
+        """What is added to the strong model's logits, learned from some images; the mean of both parts."""
         found = corrections(self.anchors, self.teacher, joint_moments(strong, self.teacher, rows), new)
-        return reduce(add, (found[way].scaled(weight) for way, weight in self.weights.items()))
-
-
-@dataclass(frozen=True)
-class Carried:
-    """What the strong model and its teachers say of classes, where none goes by its own images.
-
-    Attributes:
-        level: what the strong model's own scores are multiplied with.
-        carriers: the teachers that are trusted at all.
-    """
-
-    level: float
-    carriers: Sequence[Carrier]
-
-    def correction(self, strong: Embeddings, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Linear:
-        """What teachers add to the strong model's own scores.
-
-        One teacher's correction is as strong as it is trusted. Several are averaged, each weighing as much as it is
-        trusted, times the share of the variance of its answers that is new: a head that was fine-tuned on other classes
-        alone says nothing of a class. Of classes that are left out in a trial, no more is made than of those that have
-        no images (`Carrier.known`).
-
-        Args:
-            strong: the strong model on the unlabelled images.
-            seen: the classes that have images.
-            rows: the images to learn from.
-        """
-        result = Linear.zero_shot(strong, len(seen), 0.0)
-        news = [novelty(one.teacher, seen, some_rows(rows, len(seen))) for one in self.carriers]
-        says = [one.trust * new.share.square() for one, new in zip(self.carriers, news, strict=True)]
-        for one, new, say in zip(self.carriers, news, says, strict=True):
-            weight = one.trust * say / torch.stack(says).sum(0).clamp_min(TINY)
-            weight = torch.where(seen, weight, weight * one.known(new.share))
-            result += one.correction(strong, new, rows).scaled(weight)
-        return result
+        return reduce(add, (found[part].scaled(weight) for part, weight in self.weights.items()))
 
 
 def carry(
     strong: Embeddings,
-    own: float,
     teachers: Sequence[Expert],
     trust: Sequence[float],
     log_posterior: PerImage,
     seen: Bool[Tensor, " classes"],
-) -> Carried:
-    """How what is said of classes on other images is carried over.
-
-    The strong model's own scores are made smaller as far as a teacher is trusted more.
+) -> list[Carrier]:
+    """How what each teacher that is trusted says of classes on images of others is carried over.
 
     Args:
         strong: the strong model on the unlabelled images.
-        own: its reliability, 0 to 1.
         teachers: the fine-tuned models and their weak twins on the same images.
         trust: the reliability of each.
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
     """
-    level = own / max(own, *trust, TINY)
     found: list[Carrier] = []
     rows = some_rows(all_rows(strong), len(seen))
     for given, reliability in zip(teachers, trust, strict=True):
         if reliability:
             teacher = comparable(given, seen, rows)
             anchors = text_anchors(strong, teacher.weak)
-            weights = way_weights(strong, teacher, anchors, log_posterior, seen, level)
+            weights = part_weights(strong, teacher, anchors, log_posterior, seen)
             share = novelty(teacher, seen, rows).share
             new = 1.0 if bool(seen.all()) else share[~seen][0].item()
             found.append(Carrier(teacher, anchors, weights, reliability, new))
-    return Carried(level, found)
+    return found
+
+
+def correction(
+    carriers: Sequence[Carrier], strong: Embeddings, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]
+) -> Linear:
+    """What teachers add to the strong model's own scores.
+
+    One teacher's correction is as strong as it is trusted. Several are averaged, each weighing as much as it is
+    trusted, times the share of the variance of its answers that is new: a head that was fine-tuned on other classes
+    alone says nothing of a class. Of classes that are left out in a trial, no more is made than of those that have
+    no images (`Carrier.known`).
+
+    Args:
+        carriers: the teachers that are trusted at all.
+        strong: the strong model on the unlabelled images.
+        seen: the classes that have images.
+        rows: the images to learn from.
+    """
+    result = Linear.zero_shot(strong, len(seen)).scaled(0.0)
+    news = [novelty(one.teacher, seen, some_rows(rows, len(seen))) for one in carriers]
+    says = [one.trust * new.share.square() for one, new in zip(carriers, news, strict=True)]
+    for one, new, say in zip(carriers, news, says, strict=True):
+        weight = one.trust * say / torch.stack(says).sum(0).clamp_min(TINY)
+        weight = torch.where(seen, weight, weight * one.known(new.share))
+        result += one.correction(strong, new, rows).scaled(weight)
+    return result

@@ -31,8 +31,6 @@ from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import (
-    PARTS,
-    Part,
     carry,
     correction,
     corrections,
@@ -224,19 +222,19 @@ def self_trained(trial: Trial, others: bool = False) -> Tensor:
     return self_train_classifier(trial.model("strong", new), start)(images(trial)[1])
 
 
-def carried(trial: Trial, part: Part | None = None) -> Tensor:
-    """Z and what fine-tuning says of classes without images: one part of it, or both as they are weighed."""
+def carried(trial: Trial, whole: float | None = None) -> Tensor:
+    """Z and what fine-tuning says of classes without images: all of it, what is new, or both as they are weighed."""
     strong, teacher = trial.model("strong", trial.unlabelled), teacher_of(trial)
     posterior = pooled_log_posterior([zero_shot(trial, rows=trial.unlabelled), teacher.finetuned], [1.0, 1.0])[:]
     counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
     seen = counts >= 0.25 * len(posterior) / trial.classes
     rows = torch.arange(len(strong))
-    if part is None:
+    if whole is None:
         found = correction(carry(strong, [teacher], [1.0], posterior, seen), strong, seen, rows)
         return zero_shot(trial) + found(images(trial)[1])
     new = novelty(teacher, seen, rows)
     anchors, moments = unseen.text_anchors(strong, teacher.weak), joint_moments(strong, teacher, rows)
-    return zero_shot(trial) + corrections(anchors, teacher, moments, new)[part](images(trial)[1])
+    return zero_shot(trial) + corrections(anchors, teacher, moments, new).mixed(whole)(images(trial)[1])
 
 
 def adapter(trial: Trial, reg: float | Literal["auto"] = 1.0, strength: float = 1.0, **settings: float) -> Tensor:
@@ -298,7 +296,8 @@ UNSEEN: dict[str, Rule] = {
     "strong zero-shot": zero_shot,
     "EFT (3 models)": eft,
     "ridge, rho 1, half strength": partial(ridge, rho=1.0, strength=0.5, centre=True),
-    **{part: partial(carried, part=part) for part in PARTS},
+    "whole": partial(carried, whole=1.0),
+    "new": partial(carried, whole=0.0),
     "weighed by leaving classes out": carried,
 }
 """What fine-tuning says of classes that no unlabelled image shows; to be read in the columns of novel classes."""

@@ -20,12 +20,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
-from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -37,10 +33,6 @@ from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import PerImage, centred
 from transmiter_cli.method.ridge import solve_ridge
 
-Part = Literal["whole", "new"]
-PARTS: tuple[Part, ...] = get_args(Part)
-UNTESTED: Part = "whole"
-"""What is taken where too few classes have images to leave some of them out."""
 LOOKED_AT = 4096
 """Most images of which classes are left out."""
 FEWEST = 4
@@ -157,8 +149,25 @@ def novelty(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor, "
     return Novelty(slope, share)
 
 
-def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: Novelty) -> dict[Part, Linear]:
-    """What each part of L adds to the strong model's logits s X T'."""
+@dataclass(frozen=True)
+class Corrections:
+    """What may be added to the strong model's logits s X T'.
+
+    Attributes:
+        whole: the whole of L, as far as it is new.
+        new: what is new in L.
+    """
+
+    whole: Linear
+    new: Linear
+
+    def mixed(self, whole: float) -> Linear:
+        """Their mean, given how much the whole weighs."""
+        return self.whole.scaled(whole) + self.new.scaled(1 - whole)
+
+
+def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: Novelty) -> Corrections:
+    """What is learned of L from the moments of some images."""
     d = moments.width
     gram, between, weak = moments.gram[:d, :d], moments.gram[:d, d:], moments.gram[d:, d:]
     own = centred(teacher.weak_heads().double().T)
@@ -173,7 +182,7 @@ def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: N
         weight = whole - slope * old
         return Linear(weight.T, moments.answers - slope * usual - moments.mean[:d] @ weight)
 
-    return {"whole": less(0.0).scaled(new.share), "new": less(new.slope)}
+    return Corrections(less(0.0).scaled(new.share), less(new.slope))
 
 
 def all_rows(strong: Embeddings) -> Int[Tensor, " rows"]:
@@ -204,13 +213,14 @@ def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[I
         yield from seen[order[: apart * size]].split(size)
 
 
-def part_weights(
+def weight_of_whole(
     strong: Embeddings, teacher: Expert, anchors: Anchors, log_posterior: PerImage, seen: Bool[Tensor, " classes"]
-) -> dict[Part, float]:
-    """The weight of each part: exp(-misses), normalised. A miss is an answer that is not the posterior's.
+) -> float:
+    """How much the whole of L weighs beside what is new in it: 0 to 1, each weighing exp(-misses).
 
-    Their number is the share of misses among the images of classes left out, of all times together, times the images
-    that are looked at: what many images tell apart excludes each other, else both are averaged.
+    A miss is an answer that is not the posterior's. Their number is the share of misses among the images of classes
+    left out, of all times together, times the images that are looked at: where many images tell the two apart, the
+    better one is taken, else their mean. Where too few classes have images to leave some out, it is the whole.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -220,12 +230,12 @@ def part_weights(
         seen: the classes that have images.
     """
     if int(seen.sum()) < FEWEST:
-        return {UNTESTED: 1.0}
+        return 1.0
     rows = some_rows(all_rows(strong), len(seen))
     posterior = log_posterior[rows]
     answers = posterior.argmax(-1)
     base = Linear.zero_shot(strong, len(seen))
-    misses, asked = torch.zeros(len(PARTS), dtype=torch.float64), 0
+    ahead, asked = 0, 0
     for held in left_out(seen.nonzero().flatten(), 3, REPEATS):
         away = torch.isin(answers, held)
         if bool(away.all()) or not bool(away.any()):
@@ -235,13 +245,11 @@ def part_weights(
         kept = rows[~away]
         found = corrections(anchors, teacher, joint_moments(strong, teacher, kept), novelty(teacher, rest, kept))
         images, wanted = strong.unit_images(rows[away]), posterior[away][:, held].argmax(-1)
-        for place, part in enumerate(PARTS):
-            misses[place] += ((base + found[part])(images)[:, held].argmax(-1) != wanted).sum().item()
-        asked += len(wanted)
-    if not asked:
-        return {UNTESTED: 1.0}
-    weights = F.softmax(-misses / asked * len(rows), 0)
-    return dict(zip(PARTS, weights.tolist(), strict=True))
+        whole, new = (
+            ((base + one)(images)[:, held].argmax(-1) == wanted).sum().item() for one in (found.whole, found.new)
+        )
+        ahead, asked = ahead + whole - new, asked + len(wanted)
+    return torch.tensor(ahead / asked * len(rows)).sigmoid().item() if asked else 1.0
 
 
 @dataclass(frozen=True)
@@ -251,14 +259,14 @@ class Carrier:
     Attributes:
         teacher: the fine-tuned model and its weak twin on the unlabelled images.
         anchors: the texts of the strong and the weak model.
-        weights: the weight of each part of its answers.
+        whole: how much the whole of its answers weighs beside what is new in them.
         trust: the teacher's reliability, 0 to 1.
         new: the `Novelty.share` of classes without images, 1 where all have some.
     """
 
     teacher: Expert
     anchors: Anchors
-    weights: dict[Part, float]
+    whole: float
     trust: float
     new: float
 
@@ -270,9 +278,9 @@ class Carrier:
         return (self.new / share.clamp_min(TINY)).clamp_max(1.0)
 
     def correction(self, strong: Embeddings, new: Novelty, rows: Int[Tensor, " rows"]) -> Linear:
-        """What is added to the strong model's logits, learned from some images; the mean of both parts."""
-        found = corrections(self.anchors, self.teacher, joint_moments(strong, self.teacher, rows), new)
-        return reduce(add, (found[part].scaled(weight) for part, weight in self.weights.items()))
+        """What is added to the strong model's logits, learned from some images."""
+        moments = joint_moments(strong, self.teacher, rows)
+        return corrections(self.anchors, self.teacher, moments, new).mixed(self.whole)
 
 
 def carry(
@@ -297,10 +305,10 @@ def carry(
         if reliability:
             teacher = comparable(given, seen, rows)
             anchors = text_anchors(strong, teacher.weak)
-            weights = part_weights(strong, teacher, anchors, log_posterior, seen)
+            whole = weight_of_whole(strong, teacher, anchors, log_posterior, seen)
             share = novelty(teacher, seen, rows).share
             new = 1.0 if bool(seen.all()) else share[~seen][0].item()
-            found.append(Carrier(teacher, anchors, weights, reliability, new))
+            found.append(Carrier(teacher, anchors, whole, reliability, new))
     return found
 
 

@@ -14,8 +14,8 @@ from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.moments import STRIPS
-from transmiter_cli.method.ridge import ridge_sweep, ridge_transfer
-from transmiter_cli.method.transfer import transfer_adapter, transfer_adapters
+from transmiter_cli.method.ridge import ridge_moments, ridge_path, ridge_transfer
+from transmiter_cli.method.transfer import transfer_adapters
 
 VOCABULARY, WEAK, STRONG, SCALE, CLASSES = 1024, 512, 768, 100.0, 100
 REGS = [10 ** (-2 + 0.25 * power) for power in range(16)]
@@ -36,11 +36,11 @@ def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter
     elif way.endswith("lambdas"):
         transfer_adapters(adapter, weak, [strong], REGS)
     elif way.endswith("auto"):
-        transfer_adapter(adapter, weak, strong, choose_reg(strong, weak, adapter.basis))
+        transfer_adapters(adapter, weak, [strong], [choose_reg(strong, weak, adapter.basis)])
     elif way == "discriminant":
         discriminant_transfer(strong, [Teacher(class_logits(strong, CLASSES), weak)])
     elif way.endswith("rho"):
-        ridge_sweep(strong, strong.images[:, :CLASSES], REGS)
+        list(ridge_path(*ridge_moments(strong, strong.images[:, :CLASSES]), REGS))
     elif way == "ridge":
         ridge_transfer(strong, strong.images[:, :CLASSES], 0.1)
     else:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.ridge import ridge_sweep, ridge_transfer
+from transmiter_cli.method.ridge import ridge_moments, ridge_path, ridge_transfer, solve_ridge
 
 
 @settings(max_examples=20)
@@ -32,11 +32,10 @@ def test_it_folds_into_a_classifier_of_weight_and_bias(world: World):
     torch.testing.assert_close(corrected, world.strong.unit_images() @ weight.T + bias, atol=1e-4, rtol=1e-4)
 
 
-def test_a_sweep_gives_what_each_strength_gives_alone(world: World):
-    rhos = [1e-3, 0.1, 10.0]
-    for rho, found in zip(rhos, ridge_sweep(world.strong, world.finetuned_logits, rhos), strict=True):
-        alone = ridge_transfer(world.strong, world.finetuned_logits, rho)
-        torch.testing.assert_close(found.weight, alone.weight, atol=1e-4, rtol=1e-4)
+def test_a_path_is_what_each_strength_gives_alone(world: World):
+    moments, rhos = ridge_moments(world.strong, world.finetuned_logits), [1e-3, 0.1, 10.0]
+    for rho, found in zip(rhos, ridge_path(*moments, rhos), strict=True):
+        torch.testing.assert_close(found, solve_ridge(*moments, rho))
 
 
 def test_it_helps_on_images_it_has_not_seen(world: World):

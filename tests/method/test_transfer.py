@@ -10,7 +10,7 @@ from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.logits import standardize, zero_shot_logits
 from transmiter_cli.method.moments import cross_moment
-from transmiter_cli.method.transfer import basis_rotations, transfer_adapter, transfer_adapters
+from transmiter_cli.method.transfer import basis_rotations, transfer_adapters
 
 
 def rotation_between(strong: Embeddings, weak: Embeddings, basis: torch.Tensor, reg: float) -> torch.Tensor:
@@ -34,7 +34,7 @@ def test_transfer_to_the_same_model_changes_nothing(reg: float, seed: int):
     rotation = rotation_between(weak, weak, adapter.basis, reg)
     torch.testing.assert_close(rotation, torch.eye(len(rotation), dtype=torch.float64), atol=1e-6, rtol=0)
     logits = zero_shot_logits(weak)
-    moved = transfer_adapter(adapter, weak, weak, reg)
+    moved = transfer_adapters(adapter, weak, [weak], [reg])[0][0]
     torch.testing.assert_close(moved(logits), adapter(logits), atol=1e-4, rtol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_an_orthogonal_change_of_the_basis_coordinates_is_recovered(reflect: boo
     rotation = rotation_between(strong, weak, basis, 1e-9)
     torch.testing.assert_close(rotation.float(), turn.T, atol=1e-4, rtol=0)
     adapter = trained_like(Adapter(basis, classes=25))
-    moved = transfer_adapter(adapter, weak, strong, reg=1e-9)
+    moved = transfer_adapters(adapter, weak, [strong], [1e-9])[0][0]
     # In the weak model's coordinates, the change that the adapter makes is the same for both models.
     change = standardize(moved(zero_shot_logits(strong))).logits @ basis.T @ turn.T
     expected = standardize(adapter(logits)).logits @ basis.T
@@ -86,5 +86,5 @@ def test_many_strong_models_and_strengths_are_one_solve_and_the_same_answers():
     together = transfer_adapters(adapter, weak, strong, regs)
     for model, moved in zip(strong, together, strict=True):
         for reg, one in zip(regs, moved, strict=True):
-            alone = transfer_adapter(adapter, weak, model, reg)
+            alone = transfer_adapters(adapter, weak, [model], [reg])[0][0]
             torch.testing.assert_close(one.basis, alone.basis, atol=1e-6, rtol=0)

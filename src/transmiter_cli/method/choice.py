@@ -14,6 +14,7 @@ from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, che
 from transmiter_cli.method.moments import cross_moment
 from transmiter_cli.method.per_image import Computed, centred
 from transmiter_cli.method.polar import polar_factor
+from transmiter_cli.method.ridge import ridge_path
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
 ALIKE = 1e-9
@@ -73,13 +74,10 @@ def choose_rho(
     entropy = dict.fromkeys(candidates, 0.0)
     for part, own in zip(folds.rows, moments, strict=True):
         rest = whole - own
-        values, vectors = torch.linalg.eigh(rest.gram)
-        rotated = vectors.T @ rest.sums.T
         rows = evenly_spaced(part, -(-JUDGED // len(folds.rows))).to(finetuned_logits.device)
         held = strong.unit_images(rows).double()
         zero_shot = held @ texts.T
         wanted = F.softmax(zero_shot + finetuned_logits[rows].float(), -1)
-        for rho in candidates:
-            correction = held @ vectors @ (rotated / (values + rho * values.mean())[:, None])
-            entropy[rho] -= (wanted * F.log_softmax(zero_shot + correction, -1)).sum().item()
+        for rho, weight in zip(candidates, ridge_path(rest.gram, rest.sums.T, candidates), strict=True):
+            entropy[rho] -= (wanted * F.log_softmax(zero_shot + held @ weight, -1)).sum().item()
     return min(candidates, key=lambda rho: entropy[rho])

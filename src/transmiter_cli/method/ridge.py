@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -50,19 +50,15 @@ def solve_ridge(
     return torch.cholesky_solve(cross, factor)
 
 
-def ridge_sweep(
-    strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], rhos: Sequence[float]
-) -> list[LinearCorrection]:
-    """The same for several rho, from one eigendecomposition X'X = V E V': W = V (E + rho mean(diag X'X))^-1 V'X'L.
-
-    Raises:
-        InvalidTensorError: if rows do not match or values are not finite.
-    """
-    gram, cross = ridge_moments(strong, finetuned_logits)
+def ridge_path(
+    gram: Float[Tensor, "width width"], cross: Float[Tensor, "width targets"], rhos: Sequence[float]
+) -> Iterator[Float[Tensor, "width targets"]]:
+    """The same for each rho, from one eigendecomposition G = V E V': V (E + rho mean(diag G) I)^-1 V'C."""
     values, vectors = torch.linalg.eigh(gram)
     values, rotated = values.clamp_min(0), vectors.T @ cross
-    shifts = [(rho * values.mean()).clamp_min(TINY) for rho in rhos]  # the diagonal's mean is the eigenvalues'
-    return [LinearCorrection((vectors @ (rotated / (values + shift)[:, None])).float()) for shift in shifts]
+    for rho in rhos:
+        level = (rho * values.mean()).clamp_min(TINY)  # the mean of the eigenvalues is the diagonal's
+        yield vectors @ (rotated / (values + level)[:, None])
 
 
 def ridge_moments(

@@ -51,12 +51,3 @@ def transfer_adapters(
     basis = adapter.basis.detach()
     rotations = basis_rotations([cross_moment(model, weak) for model in strong], basis, regs)
     return [[with_basis(adapter, rotation.T.float() @ basis) for rotation in of_model] for of_model in rotations]
-
-
-def transfer_adapter(adapter: Adapter, weak: Embeddings, strong: Embeddings, reg: float) -> Adapter:
-    """The adapter on one strong model with one strength.
-
-    Raises:
-        InvalidTensorError: if the models do not share images and vocabulary.
-    """
-    return transfer_adapters(adapter, weak, [strong], [reg])[0][0]

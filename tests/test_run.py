@@ -105,6 +105,9 @@ def test_commands_say_which_run_they_mean_wherever_they_are_repeated(
     monkeypatch.setattr(sys, "argv", ["/bin/transmiter", *typed.split()])
     assert command_line() == ["transmiter", *recorded.split()]
     assert Run(default_run()).flag == " --run /tmp/elsewhere"
+    assert Run(Path("transmiter-run")).flag == " --run transmiter-run"
+    monkeypatch.delenv("TRANSMITER_RUN")
+    assert Run(Path("transmiter-run")).flag == ""
 
 
 def test_the_rows_of_two_strengths_are_never_the_same():

@@ -125,7 +125,8 @@ class Run:
     @property
     def flag(self) -> str:
         """What a command line needs to mean this run, whatever $TRANSMITER_RUN is; nothing for the usual one."""
-        return "" if self.path == Path(DEFAULT_RUN) else f" --run {shlex.quote(str(self.path))}"
+        usual = self.path == Path(DEFAULT_RUN) and not os.environ.get(RUN_VARIABLE)
+        return "" if usual else f" --run {shlex.quote(str(self.path))}"
 
     @property
     def usual_fit(self) -> str:

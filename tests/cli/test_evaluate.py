@@ -14,6 +14,7 @@ from tests.cli.conftest import Cli
 from tests.cli.test_errors import failed
 from transmiter_cli.cli.main import main
 from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.workspace import CachedEncoder
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "2")
 DIGITS = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero"]
@@ -260,6 +261,34 @@ def test_a_fine_tuned_strong_model_of_another_architecture_is_told_to_be_no_twin
     outcome = cli("eval", "--strong-finetuned", "demo-finetuned")
     failed(outcome, 1, "does not hold weights of", "the strong model", "as --strong\n")
     assert "--weak" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (("--map", "map.json", "--base-to-novel"), 2, "--map and base classes ask for answers among different classes"),
+        (("--base", "all.txt"), 1, "ase classes must be some, but not all"),
+        (("--data", "some", "--base", "zero.txt"), 1, "no images of the base classes"),
+        (("--strong-finetuned", "absent.pt"), 2, "There is no fine-tuned model 'absent.pt'"),
+        (("--data", "some", "--data", "demo-digits", "--no-labels"), 2, "Several data sets must all have labels"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_is_encoded(
+    cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], code: int, said: str
+):
+    copies("test", tmp_path / "some", ["one", "two"])
+    (tmp_path / "map.json").write_text(json.dumps({name: name for name in DIGITS}))
+    (tmp_path / "all.txt").write_text("\n".join(DIGITS))
+    (tmp_path / "zero.txt").write_text("zero\n")
+    monkeypatch.setattr(CachedEncoder, "image_embeddings", None)
+    failed(cli("eval", *flags), code, said)
+
+
+def test_the_table_is_there_also_if_the_report_cannot_be_written(cli: Cli, run: Path, tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    outcome = cli("eval", "--report", "folder")
+    assert outcome.code == 1
+    assert "ridge" in outcome.out
 
 
 def demo_strong() -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.cli.test_errors import failed
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.workflow import predict as module
 
@@ -138,6 +139,7 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
     both = run("predict", "a.png", "--data", "my photos")
     assert "Name image files or --data, and not both" in both.err
     assert "Try: transmiter predict --data 'my photos'" in both.err
+    failed(run("predict", "--data", ""), 2, "is empty")
     refused = run("predict", "--data", "demo-digits", "--use", "refined")
     assert "no 'refined' in transmiter-run, only transferred, ridge" in refused.err
     assert "Try: transmiter predict --data FOLDER --use transferred\n" in refused.err

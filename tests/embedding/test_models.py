@@ -107,9 +107,12 @@ def test_weights_that_are_not_here_are_an_error_that_says_where_they_were_looked
 
 def test_a_hub_repository_is_the_same_as_its_folder(hub_cache: Path):
     weak = resolve_model("demo-weak")
-    add_to_hub(hub_cache, "org/weak", *(path for path in weak.weights.parent.iterdir() if path.suffix != ".md"))
+    folder = weak.weights.parent
+    add_to_hub(hub_cache, "org/weak", folder / "open_clip_config.json", weak.weights)
+    before = resolve_model("hf-hub:org/weak").description()
+    add_to_hub(hub_cache, "org/weak", *folder.glob("tokenizer*"))  # they come when a text is first encoded
     spec = resolve_model("hf-hub:org/weak")
-    assert (spec.description(), spec.repository) == (weak.description(), "org/weak")
+    assert (spec.description(), spec.repository) == (before, "org/weak")
     texts = ["a photo of a seven.", "the letter g"]
     assert torch.equal(Encoder(spec, CPU).encode_texts(texts), Encoder(weak, CPU).encode_texts(texts))
 

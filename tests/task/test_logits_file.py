@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from tests.embedding.conftest import ListReporter
 from tests.task.opening import FILES, IMAGES, opened
 from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.errors import TransmiterError
 from transmiter_cli.task.logits_file import MissingLogitsError
 
 
@@ -97,3 +98,10 @@ def test_images_without_logits_are_named(tmp_path: Path):
     save_file({"logits": torch.randn(1, 3)}, tmp_path / "l.safetensors", {"ids": '["a/two.png"]'})
     with pytest.raises(MissingLogitsError, match=r"no logits for 1 images, 'a/one\.png'"):
         opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)
+
+
+def test_logits_that_are_a_list_are_told_to_be_no_tensor(tmp_path: Path):
+    torch.save({"logits": [[1.0, 2.0, 3.0]], "ids": ["a/one.png"]}, tmp_path / "l.pt")
+    with pytest.raises(TransmiterError, match="are no tensor, but a list") as caught:
+        opened(tmp_path / "l.pt", tmp_path)
+    assert "torch.tensor(logits)" in str(caught.value.fix)

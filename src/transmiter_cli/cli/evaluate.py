@@ -105,7 +105,7 @@ def command(
     """Measure every model of the run on test images, and refuse those that it learned from."""
     from transmiter_cli.evaluation.candidates import EFT_STRENGTHS
     from transmiter_cli.evaluation.require import judge, parse_gate, require_names
-    from transmiter_cli.evaluation.rows import MeanRow
+    from transmiter_cli.evaluation.rows import MeanRow, mean_rows
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.evaluate import EvalOptions, column_names, eval_run, row_names
@@ -130,33 +130,29 @@ def command(
     )
     each = [replace(options, data=replace(options.data, data=one)) for one in data or [None]]
     if len(each) > 1:
+        if no_labels:
+            raise several_without_labels()
         require_names(gates, row_names(options, Run(run)), column_names(MeanRow, options.base_to_novel))
-    results = [eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()) for one in each]
-    means = mean_of(results)
+    results: list[EvalResult] = []
+    for one in each:
+        results.append(eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()))
+        if len(each) > 1 and not results[-1].labelled:
+            raise several_without_labels()
+    means = mean_rows([result.rows for result in results]) if len(results) > 1 else {}  # type: ignore[misc]
     gated = [judge(gate, means or results[0].rows) for gate in gates]
+    show(results, means, gated, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
     if report is not None:
         from transmiter_cli.report.html import write_report
 
         write_report(results[0], report, Run(run).commands())
         workspace.reporter.note(f"The report is in {console.shown(report)}.")
-    show(results, means, gated, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
     if not all(one.met for one in gated):
         raise typer.Exit(UNMET)
 
 
-def mean_of(results: list[EvalResult]) -> dict[str, Any]:
-    """Means by row over several labelled data sets; empty for one.
-
-    Raises:
-        UsageError: if only some of several sets have labels.
-    """
-    from transmiter_cli.evaluation.rows import mean_rows
-
-    if len(results) == 1:
-        return {}
-    if not all(result.labelled for result in results):
-        raise UsageError("Several data sets must all have labels.", "give one --data at a time")
-    return mean_rows([result.rows for result in results])  # type: ignore[misc]
+def several_without_labels() -> UsageError:
+    """The error for several data sets of which no mean can be taken."""
+    return UsageError("Several data sets must all have labels.", "give one --data at a time")
 
 
 def eft_strengths(given: list[str]) -> tuple[float, ...]:

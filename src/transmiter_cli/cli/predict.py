@@ -115,7 +115,7 @@ def command(
 
     files = (
         open_images(DataSpec(data, root, split, limit), "test").files
-        if data
+        if data is not None
         else [ImageFile(Path(), path) for path in images or ()]
     )
     on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress

@@ -86,14 +86,7 @@ class Encoder:
                 )
             except OSError as error:  # a text tower of transformers, whose configuration lies on the hub
                 raise missing_text_tower(self.spec, error) from error
-            # This broad, since open_clip looks for the marks of many layouts in whatever the file holds: what is no
-            # checkpoint of this model fails as RuntimeError, KeyError, AttributeError, even as StopIteration.
-            try:
-                load_weights(model, self.spec.weights)
-            except TransmiterError:
-                raise
-            except Exception as error:
-                raise wrong_checkpoint(self.spec, error) from error
+            load_weights(model, self.spec)
         model = model.to(self.device).eval()
         read_first_token_alone(model)
         if self.dtype == torch.bfloat16:
@@ -182,16 +175,28 @@ class Encoder:
         return torch.autocast(self.device.type, dtype=torch.float16 if half else None, enabled=half)
 
 
-def load_weights(model: Any, path: Path) -> None:
-    """Load a checkpoint of any layout that open_clip knows, whatever a trainer or torch.compile put around it."""
+def load_weights(model: Any, spec: ModelSpec) -> None:
+    """Load a checkpoint of any layout that open_clip knows, whatever a trainer or torch.compile put around it.
+
+    Raises:
+        WrongCheckpointError: if the weights are not those of the architecture.
+    """
     import open_clip
 
+    path = spec.weights
     with TemporaryDirectory() as folder:
         weights = unwrapped(path, {name for name, _ in model.named_buffers()} - model.state_dict().keys())
         if weights is not None:  # open_clip converts, resizes and completes what it reads from a file alone
             path = Path(folder) / "weights.pt"
             torch.save(weights, path)
-        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+        # This broad, since open_clip looks for the marks of many layouts in whatever the file holds: what is no
+        # checkpoint of this model fails as RuntimeError, KeyError, AttributeError, even as StopIteration.
+        try:
+            open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise wrong_checkpoint(spec, error) from error
 
 
 @contextmanager

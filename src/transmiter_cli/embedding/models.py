@@ -77,8 +77,12 @@ class ModelSpec:
         return canonical_json([config, self.preprocess, self.tokenizer_digest()])
 
     def tokenizer_digest(self) -> str:
-        """Digest of the tokenizer's files in a model's folder; empty for a tokenizer from elsewhere."""
-        if not self.architecture.startswith(LOCAL):
+        """Digest of the tokenizer's files in a local model's folder; empty for a tokenizer from elsewhere.
+
+        The files of a hub repository come when they are first needed: as its configuration names the tokenizer, a
+        digest would change what the model is once it was used.
+        """
+        if self.repository or not self.architecture.startswith(LOCAL):
             return ""
         folder = Path(self.architecture.removeprefix(LOCAL))
         files = [path for path in sorted(folder.iterdir()) if path.suffix in TOKENIZER_SUFFIXES and path.name != CONFIG]

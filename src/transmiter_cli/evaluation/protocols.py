@@ -49,7 +49,7 @@ def base_to_novel(labels: Int[Tensor, " images"], base: Sequence[int], classes: 
         InvalidTensorError: if a part has no classes or no images, or `base` names no classes.
     """
     chosen = tuple(sorted(set(base)))
-    novel = tuple(label for label in range(classes) if label not in set(chosen))
+    novel = tuple(sorted({*range(classes)} - {*chosen}))
     if not chosen or not novel or chosen[0] < 0 or chosen[-1] >= classes:
         raise InvalidTensorError(f"base classes must be some, but not all, of the numbers 0 to {classes - 1}.")
     for name, part in (("base", chosen), ("novel", novel)):

@@ -104,8 +104,11 @@ def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
     return logits_teacher(str(path), rows, read_utf8(ids).rstrip("\n").split("\n"), classes)
 
 
-def logits_teacher(source: str, rows: Tensor, ids: object, classes: int) -> LogitsTeacher:
+def logits_teacher(source: str, rows: object, ids: object, classes: int) -> LogitsTeacher:
     """Logits with the ids of their rows; those of classes masked by -inf, or so, become the lowest of all others."""
+    if not isinstance(rows, Tensor):
+        what = f"The logits in {source} are no tensor, but a {type(rows).__name__}."
+        raise TransmiterError(what, 'torch.save({"logits": torch.tensor(logits), "ids": ids}, PATH)')
     if not isinstance(ids, list | tuple):
         raise TransmiterError(
             f'{source} does not say which images its rows are: "ids", a list in the metadata, is missing.',

@@ -23,12 +23,10 @@ class ClassMap:
     """From labels of the data to the run's classes.
 
     Attributes:
-        classes: the run's class names.
-        labels: what fit's data call them.
+        labels: what fit's data call the run's classes.
         targets: class index by label, for the labels that a map file names; LEFT_OUT for one to leave out.
     """
 
-    classes: Sequence[str]
     labels: Sequence[str]
     targets: Mapping[str, int]
 
@@ -84,7 +82,7 @@ def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -
         TransmiterError: if it is no such object, or names a class that the run does not have.
     """
     if path is None:
-        return ClassMap(classes, labels, {})
+        return ClassMap(labels, {})
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(name, str | None) for name in content.values()):
         raise TransmiterError(
@@ -97,7 +95,7 @@ def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -
     if unknown:
         said = f"{path} maps to {unknown[0]!r}, which is none of the run's {len(classes)} classes."
         raise TransmiterError(f"{said}{resembling(str(unknown[0]), classes)}", "transmiter inspect --json lists them")
-    return ClassMap(classes, labels, {label: place for label, place in found.items() if place is not None})
+    return ClassMap(labels, {label: place for label, place in found.items() if place is not None})
 
 
 def base_classes(path: Path | None, task: Task) -> list[int]:

@@ -19,13 +19,12 @@ from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, candidates, eft_name
-from transmiter_cli.evaluation.protocols import MeanRates
+from transmiter_cli.evaluation.protocols import MeanRates, base_to_novel
 from transmiter_cli.evaluation.require import Gate, require_names
 from transmiter_cli.evaluation.rows import MeanRow, Row, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
-from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.run import SWEPT_ROW, Run, Task
-from transmiter_cli.task.finetuned import mean_logits, open_teacher
+from transmiter_cli.task.finetuned import FinetunedModel, mean_logits, open_teacher
 from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.class_lists import base_classes, read_map
 from transmiter_cli.workflow.common import (
@@ -148,14 +147,19 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     mapping = read_map(options.mapping, task.classes, task.labels)
     base = base_classes(options.base, task) if options.base_to_novel or options.base else None
     require_labels_for(options, labelled)
+    if base is not None and mapping.targets:
+        raise UsageError("--map and base classes ask for answers among different classes.", "leave one of them out")
     require_names(gates, row_names(options, run), column_names(Row if labelled else Unlabelled, base is not None))
     if labelled:
-        images = mapping.known_only(images)  # fails on a strange label before anything is encoded
+        images = mapping.known_only(images)  # fails on a strange label before anything is encoded, as do the next
+    if base is not None:
+        base_to_novel(torch.tensor(mapping.indices(images.files)), base, len(task.classes))
+    twin = open_twin(options.strong_finetuned, scene, images) if options.strong_finetuned else None
     notes = overlap_notes(images.files, scene, options.allow_overlap)
     weak = encode(scene.weak, images, scene.fitted.vocabulary, task.templates)
     teacher, untold = optional_logits(scene, weak, lasting(spec).data == task.data)
     notes += untold
-    models = make_candidates(options, scene, weak.images, weak.embeddings, teacher)
+    models = make_candidates(options.eft, scene, weak, teacher, twin)
     about = (spec.data, images.split, len(weak.images.files))
     names, reg = (task.weak, scene.strong.name), first_reg(scene.transferred)
     if not labelled:
@@ -227,49 +231,55 @@ def open_scene(run: Run, workspace: Workspace, strong_name: str | None) -> Scene
 
 
 def make_candidates(
-    options: EvalOptions,
+    eft: Sequence[float],
     scene: Scene,
-    images: ImageSet,
-    weak: Embeddings,
+    weak: EncodedImages,
     teacher: Float[Tensor, "images classes"] | None,
+    twin: FinetunedModel | None,
 ) -> dict[str, Candidate]:
-    """Every model of a run on images that the weak model saw; `teacher` are the fine-tuned one's logits, if any."""
-    task, files = scene.task, images.files
-    strong = encode(scene.strong, images, scene.fitted.vocabulary, task.templates)
-    require_unchanged(strong.images.files, files)
+    """Every model of a run on images that the weak model saw.
+
+    Args:
+        eft: strengths of EFT.
+        scene: the run's models.
+        weak: the images, and what the weak model makes of them.
+        teacher: the fine-tuned weak model's logits, if they are known.
+        twin: the fine-tuned strong model, if there is one.
+    """
+    strong = encode(scene.strong, weak.images, scene.fitted.vocabulary, scene.task.templates)
+    files = strong.images.files
+    require_unchanged(files, weak.images.files)
     return candidates(
-        weak=weak,
+        weak=weak.embeddings,
         finetuned_logits=teacher,
         strong=strong.embeddings,
-        strong_finetuned_logits=strong_finetuned(options.strong_finetuned, scene, files, strong.embeddings),
+        strong_finetuned_logits=None if twin is None else finetuned_logits(twin, files, strong.embeddings),
         fitted=scene.fitted,
         transferred=scene.transferred,
         weak_parameters=scene.weak.facts.parameters,
         weak_flops=None if teacher is None else image_flops(scene.weak),
-        eft=options.eft,
+        eft=eft,
     )
 
 
-def strong_finetuned(
-    given: str | None, scene: Scene, files: Sequence[ImageRecord], strong: Embeddings
-) -> Float[Tensor, "images classes"] | None:
-    """The logits of a fine-tuned strong model, in any form that --finetuned takes; None where none is given.
+def open_twin(given: str, scene: Scene, images: ImageSet) -> FinetunedModel:
+    """A fine-tuned strong model, in any form that --finetuned takes; checked here, before any image is encoded.
 
     Raises:
         TransmiterError: if it cannot be read, or is of another model than the strong one.
     """
-    if given is None:
-        return None
-    task = scene.task
-    about = (resolve_model(scene.strong.name), strong.images.shape[1], strong.logit_scale, task.classes, task.templates)
+    task, strong = scene.task, scene.strong
+    width = strong.text_embeddings(scene.fitted.vocabulary, task.templates).shape[1]
+    about = (resolve_model(strong.name), width, strong.facts.logit_scale, task.classes, task.templates)
     try:
-        found = open_teacher(given, scene.workspace, *about).logits(files, strong.images.cpu())
+        twin = open_teacher(given, scene.workspace, *about)
+        twin.check(images.files)
     except WrongCheckpointError as error:
         error.fix = (
             "pass a fine-tuned twin of the strong model, or transfer to the one that was fine-tuned, as --strong"
         )
         raise
-    return found.to(strong.images.device)
+    return twin
 
 
 def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
@@ -308,7 +318,7 @@ def novel_notes(base: Sequence[int], task: Task) -> tuple[str, ...]:
         images = open_images(fit_data(task), task.split)
     except TransmiterError:
         return ()
-    novel = {label for i, label in enumerate(task.labels) if i not in set(base)}
+    novel = {*task.labels} - {task.labels[i] for i in base}
     count = sum(file.label in novel for file in images.files)
     if not count:
         return ()

@@ -135,6 +135,7 @@ def fit_task(
     """Fit an adapter for a task whose run directory is there; see `fit_run`."""
     encoder = workspace.open(resolve_model(task.weak))
     given = open_given(task, images, run, workspace, encoder, vocabulary)
+    digests = {name: teachers.teacher_digest(name, workspace) for name in given}
     columns = any(map(teachers.has_columns_of_a_file, given.values()))
     if columns:
         warn_of_numbers(task, options, command, workspace)
@@ -156,16 +157,14 @@ def fit_task(
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
+    agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)
     used = fingerprints(seen.images.files, workspace)
-    given_files = [name for name in task.finetuned if name != teachers.PROBE]
-    digests = {name: teachers.teacher_digest(name, workspace) for name in given_files}
     gone = run.begin(task)  # the run that was there goes only now that nothing else can fail
     if probe is not None:
         write_atomically(run.path / PROBE, teachers.save_head(probe))
     remember_fit(used, run)
     run.add(command, {encoder.name: encoder.fingerprint}, teachers=digests)
     artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused
-    agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)
     return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +37,7 @@ class SelfTrainOptions:
         strong: of which strong model, where the run has several; the last one transferred to if None.
     """
 
-    data: DataFlags = field(default_factory=DataFlags)
+    data: DataFlags
     method: LinearMethod | None = None
     strong: str | None = None
 
@@ -80,14 +80,14 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
         ) from error
     home = run.home(strong)
     path = home / ARTEFACTS["self_trained"]
+    refined = home / ARTEFACTS["refined"]
     with telling_removed(run, workspace.reporter):
-        refined = home / ARTEFACTS["refined"]
-        if refined.is_file() and "self_train" in read_description(refined)["details"]:
-            refined.unlink()
-            forget_unused(run)
         with remembering("self-train", found.files, path, run, workspace):
             artefact.save(path)
             run.add(command, {strong: encoder.fingerprint})
+        if refined.is_file() and "self_train" in read_description(refined)["details"]:
+            refined.unlink()
+            forget_unused(run)
     about = artefact.details["self_train"]
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))
     tell_limits(result, workspace.reporter)

@@ -67,6 +67,18 @@ def test_the_bridge_is_two_centred_ridge_regressions_the_first_one_also_of_texts
     torch.testing.assert_close(found(strong.unit_images().double()), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_what_is_new_is_learned_by_a_centred_ridge_regression_on_strong_embeddings(world: World):
+    strong, teacher = teacher_of(world)
+    slope = torch.linspace(0, 1, world.classes).double()
+    new = Novelty(slope, torch.ones(world.classes).double())
+    moments = joint_moments(strong, teacher, every(strong))
+    found = corrections(text_anchors(strong, teacher.weak), teacher, moments, new).new
+    images = strong.unit_images().double()
+    said = centred(teacher.finetuned.double()) - slope * centred(teacher.weak_logits[:].double())
+    expected = (images - images.mean(0)) @ ridge(images - images.mean(0), said - said.mean(0), RHO) + said.mean(0)
+    torch.testing.assert_close(found(images), expected, atol=1e-4, rtol=1e-4)
+
+
 def ridge(x: torch.Tensor, y: torch.Tensor, rho: float) -> torch.Tensor:
     gram = x.T @ x
     return torch.linalg.solve(gram + rho * gram.diagonal().mean() * torch.eye(len(gram)).double(), x.T @ y)

@@ -1,13 +1,15 @@
 """Classes that no unlabelled image shows: what fine-tuning says of them, as a linear correction of strong logits.
 
 The fine-tuned model has opinions of such classes on images of other ones. Let L be its row-centred logits (N x C) and
-Z_w the zero-shot weak model's. L is carried over on a bridge: a ridge regression A of the weak embeddings X_w on the
-strong X, in which the texts of the vocabulary are further rows (each modality centred), so that directions in which no
-image varies are known, too; then L as a linear map of X_w, pulled towards what is known of it: the fine-tuned class
-embeddings, or k times the weak model's, k being the slope of L against Z_w in the classes without images.
+Z_w the zero-shot weak model's, k the slope of L against Z_w in the classes without images. Carried over is
 
-Either the *whole* of L is taken or what is *new* in it, L - k Z_w. Where L hardly differs from Z_w, fine-tuning taught
-nothing, and the strong model's own answers are better: the whole of L is added at the strength sqrt(1 - correlation^2).
+- the *whole* of L, on a bridge: a ridge regression A of the weak embeddings X_w on the strong X, in which the texts of
+  the vocabulary are further rows (each modality centred), so that directions in which no image varies are known, too;
+  then L as a linear map of X_w, pulled towards what is known of it: the fine-tuned class embeddings, or k times the
+  weak model's. Where L hardly differs from Z_w, fine-tuning taught nothing, and the strong model's own answers are
+  better: it is added at the strength sqrt(1 - correlation^2);
+- or what is *new* in it, L - k Z_w, by ridge regression on X.
+
 How much to make of either is seen without labels by leaving classes out: classes that have images are put aside with
 their images, and what the others teach of them is compared with the posterior of all models.
 
@@ -175,14 +177,14 @@ def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: N
     each = TEXTS_WEIGH * moments.images / anchors.texts
     bridge = solve_ridge(gram + each * anchors.gram, between + each * anchors.cross, RHO)
     head = prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
-    whole, old = bridge @ head, bridge @ own
-    usual = moments.mean[d:] @ own
+    whole = about(moments, bridge @ head, moments.answers).scaled(new.share)
+    left = solve_ridge(gram, moments.cross[:d] - new.slope * (between @ own), RHO)
+    return Corrections(whole, about(moments, left, moments.answers - new.slope * (moments.mean[d:] @ own)))
 
-    def less(slope: Float[Tensor, " classes"] | float) -> Linear:
-        weight = whole - slope * old
-        return Linear(weight.T, moments.answers - slope * usual - moments.mean[:d] @ weight)
 
-    return Corrections(less(0.0).scaled(new.share), less(new.slope))
+def about(moments: JointMoments, weight: Float[Tensor, "width classes"], mean: Float[Tensor, " classes"]) -> Linear:
+    """The linear map of strong embeddings with these weights and, over the images, this mean."""
+    return Linear(weight.T, mean - moments.mean[: moments.width] @ weight)
 
 
 def all_rows(strong: Embeddings) -> Int[Tensor, " rows"]:

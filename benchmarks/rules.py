@@ -296,8 +296,8 @@ UNSEEN: dict[str, Rule] = {
     "strong zero-shot": zero_shot,
     "EFT (3 models)": eft,
     "ridge, rho 1, half strength": partial(ridge, rho=1.0, strength=0.5, centre=True),
-    "whole": partial(carried, whole=1.0),
-    "new": partial(carried, whole=0.0),
+    "bridged, whole": partial(carried, whole=1.0),
+    "direct, new": partial(carried, whole=0.0),
     "weighed by leaving classes out": carried,
 }
 """What fine-tuning says of classes that no unlabelled image shows; to be read in the columns of novel classes."""

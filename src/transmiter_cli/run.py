@@ -20,6 +20,7 @@ from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import digest, write_atomically
+from transmiter_cli.names import some
 
 if TYPE_CHECKING:
     from transmiter_cli.artefact import Method
@@ -51,7 +52,7 @@ STRONG_MODELS = "strong"
 FITTED = "weak.safetensors"
 RECORD = "run.json"
 LOCK = ".lock"
-PROBE = "probe.safetensors"
+PROBE_FILE = "probe.safetensors"
 
 
 @dataclass(frozen=True)
@@ -267,8 +268,8 @@ class Run:
         before = self.task().classes
         if before != task.classes:
             raise UsageError(
-                f"{self.path} is a run of another task: {len(before)} classes, {', '.join(before[:3])}, ...; "
-                f"this one has {len(task.classes)}, {', '.join(task.classes[:3])}, ...",
+                f"{self.path} is a run of another task: {len(before)} classes, {some(before)}; "
+                f"this one has {len(task.classes)}, {some(task.classes)}",
                 "pass another --run, or --force to replace it",
             )
 

@@ -17,8 +17,16 @@ from torch import Tensor
 
 from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.found import require_unchanged
-from transmiter_cli.embedding.models import BUNDLED as BUNDLED_MODELS
-from transmiter_cli.embedding.models import CONFIG, HUB, LOCAL, ModelSpec, absolute, resolve_model, with_weights
+from transmiter_cli.embedding.models import (
+    BUNDLED,
+    CONFIG,
+    HUB,
+    LOCAL,
+    ModelSpec,
+    absolute,
+    resolve_model,
+    with_weights,
+)
 from transmiter_cli.embedding.pickles import beside_the_model, load_tensors, weights_in
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
@@ -31,7 +39,7 @@ from transmiter_cli.names import some
 from transmiter_cli.task.logits_file import LogitsTeacher, as_logits, logits_teacher, npy_teacher, read_ids
 
 PROBE = "probe"
-BUNDLED = {"demo-finetuned": "models/demo-finetuned.safetensors"}
+BUNDLED_CHECKPOINTS = {"demo-finetuned": "models/demo-finetuned.safetensors"}
 """Checkpoints that come with the package, by name: files of transmiter_cli/demo."""
 UNIT_NORM_TOLERANCE = 1e-2
 FEWEST = 3
@@ -155,9 +163,9 @@ def open_teacher(
         UsageError: if the file does not exist.
         TransmiterError: if it cannot be read, or is of another model or task.
     """
-    if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
+    if given.startswith((LOCAL, HUB)) or given in BUNDLED:
         return checkpoint_teacher(resolve_model(given), weak, workspace, class_names, templates)
-    path = bundled_path(given) if given in BUNDLED else Path(lasting_name(given))
+    path = bundled_path(given) if given in BUNDLED_CHECKPOINTS else Path(lasting_name(given))
     if path.suffix == ".npy":
         return as_logits(npy_teacher(path, len(class_names)), weak.name, logit_scale, workspace.reporter)
     tensors, metadata = read_tensors(path)
@@ -180,7 +188,7 @@ def open_teacher(
             f"{path.name} holds more than a model, and {some(beside)} are left aside. If these classify, save "
             "the logits of the images, and give those."
         )
-    if given not in BUNDLED:
+    if given not in BUNDLED_CHECKPOINTS:
         workspace.reporter.note(
             f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name} ({weak.activation})."
         )
@@ -210,7 +218,7 @@ def lasting_name(given: str) -> str:
     """
     if not given:
         raise UsageError("The fine-tuned model has no name: the value is empty.", "--finetuned FILE")
-    if given == PROBE or given in BUNDLED or given in BUNDLED_MODELS or given.startswith(HUB):
+    if given == PROBE or given in BUNDLED_CHECKPOINTS or given in BUNDLED or given.startswith(HUB):
         return given
     if given.startswith(LOCAL):
         return resolve_model(given).name
@@ -234,9 +242,9 @@ def teacher_digest(given: str, workspace: Workspace) -> str:
         UsageError: if the file does not exist.
         TransmiterError: if weights are neither on this disk nor can be downloaded.
     """
-    if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
+    if given.startswith((LOCAL, HUB)) or given in BUNDLED:
         return workspace.open(resolve_model(given)).fingerprint
-    path = bundled_path(given) if given in BUNDLED else Path(lasting_name(given))
+    path = bundled_path(given) if given in BUNDLED_CHECKPOINTS else Path(lasting_name(given))
     digests = [workspace.weights_digest(file) for file in files_of(path)]
     return digests[0] if len(digests) == 1 else digest(*digests)
 
@@ -267,7 +275,7 @@ def bundled_path(name: str) -> Path:
     """The file of a bundled checkpoint."""
     from importlib import resources
 
-    return Path(str(resources.files("transmiter_cli"))) / "demo" / BUNDLED[name]
+    return Path(str(resources.files("transmiter_cli"))) / "demo" / BUNDLED_CHECKPOINTS[name]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

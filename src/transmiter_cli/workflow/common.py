@@ -19,9 +19,9 @@ from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.run import FITTED, PROBE, ROWS, Run, Task
-from transmiter_cli.task.finetuned import PROBE as MAKE_PROBE
-from transmiter_cli.task.finetuned import FinetunedModel, open_teacher, teacher_digest
+from transmiter_cli.names import some
+from transmiter_cli.run import FITTED, PROBE_FILE, ROWS, Run, Task
+from transmiter_cli.task.finetuned import PROBE, FinetunedModel, open_teacher, teacher_digest
 from transmiter_cli.task.logits_file import LogitsTeacher
 
 Options = TypeVar("Options")
@@ -115,7 +115,7 @@ def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:
     """Raise UsageError if a fine-tuned weak model of a run is gone, or is no longer what fit saw."""
     known: Mapping[str, str] = run.record().get("teachers", {})
     for name in task.finetuned:
-        if name == MAKE_PROBE:
+        if name == PROBE:
             continue
         digest = teacher_digest(name, workspace)
         if known.get(name, digest) != digest:
@@ -136,7 +136,7 @@ def open_finetuned(
         width: of the zero-shot weak model's embeddings.
         logit_scale: its s.
     """
-    given = str(run.path / PROBE) if name == MAKE_PROBE else name
+    given = str(run.path / PROBE_FILE) if name == PROBE else name
     return open_teacher(given, workspace, resolve_model(task.weak), width, logit_scale, task.classes, task.templates)
 
 
@@ -175,8 +175,8 @@ def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> No
     """Raise TransmiterError if an artefact is not of the run's task, or is for another model than this one."""
     if artefact.class_names != task.classes:
         raise TransmiterError(
-            f"The {artefact.stage} artefact's classes ({', '.join(artefact.class_names[:3])}, ...) are not the run's "
-            f"({', '.join(task.classes[:3])}, ...).",
+            f"The {artefact.stage} artefact's classes ({some(artefact.class_names)}) are not the run's "
+            f"({some(task.classes)}).",
             "fit again, or pass another --run",
         )
     if artefact.details.get("model", {}).get("fingerprint") != encoder.fingerprint:

@@ -29,7 +29,7 @@ from transmiter_cli.method.mix_up import mixed_up
 from transmiter_cli.method.per_image import answers, computed_class_logits
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.names import some
-from transmiter_cli.run import FITTED, PROBE, Run, Task
+from transmiter_cli.run import FITTED, PROBE_FILE, Run, Task
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
@@ -161,7 +161,7 @@ def fit_task(
     used = fingerprints(seen.images.files, workspace)
     gone = run.begin(task)  # the run that was there goes only now that nothing else can fail
     if probe is not None:
-        write_atomically(run.path / PROBE, teachers.save_head(probe))
+        write_atomically(run.path / PROBE_FILE, teachers.save_head(probe))
     remember_fit(used, run)
     run.add(command, {encoder.name: encoder.fingerprint}, teachers=digests)
     artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused

@@ -20,6 +20,7 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import answers, computed_class_logits
 from transmiter_cli.names import some
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
 from transmiter_cli.task.finetuned import mean_logits
 from transmiter_cli.workflow.common import (
@@ -84,6 +85,11 @@ class TransferResult:
         """What was chosen, and the verdict of "discriminant"."""
         return self.artefact.details["transfer"]
 
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """`Verdict.as_json`; empty for other methods than "discriminant"."""
+        return self.settings.get("verdict", {})
+
 
 @alone
 def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, command: list[str]) -> list[TransferResult]:
@@ -118,10 +124,6 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
         for result in results_of(artefacts, encoder, encoded.embeddings, run.path / homes[encoder.name])
     ]
-    warn_of_few_images(results, workspace)
-    warn_of_useless_teachers(results, workspace)
-    if own:
-        warn_of_one_left_aside(results, task.finetuned, workspace)
     remember_transfer(weak.images.files, run, workspace)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
     with telling_removed(run, workspace.reporter):
@@ -131,8 +133,10 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for encoder in encoders:
             forget_stale(run, encoder, options.methods, [result.path for result in results])
         forget_unused(run)
-    note_unseen_classes(results, len(task.classes), run, workspace)
-    warn_of_unconfirmed_names(results, workspace)
+    for result in results:
+        if result.verdict:
+            followers = [one.name for one in results if one.strong == result.strong and not one.verdict]
+            tell_limits(result, followers, task, run, workspace.reporter)
     return results
 
 
@@ -167,66 +171,47 @@ def warn_of_twins(weak: CachedEncoder, strong: Sequence[CachedEncoder], workspac
             )
 
 
-def note_unseen_classes(results: Sequence[TransferResult], classes: int, run: Run, workspace: Workspace) -> None:
-    """Say so where the discriminant of a strong model found no image of some classes."""
-    for one in results:
-        unseen = one.settings.get("verdict", {}).get("unseen", 0)
-        if unseen:
-            workspace.reporter.note(
-                f"By {one.strong}, hardly any image shows {unseen} of {classes} classes. On these, "
-                "what was transferred may be worse than zero-shot, and no verdict tells. Once there are some of them, "
-                f"without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
-            )
+def tell_limits(one: TransferResult, followers: Sequence[str], task: Task, run: Run, reporter: Reporter) -> None:
+    """Say what a result of "discriminant" may be worse for, and how far to trust what else there is.
 
-
-def warn_of_unconfirmed_names(results: Sequence[TransferResult], workspace: Workspace) -> None:
-    """Say so where zero-shot models contradict the names of the classes of the most trusted fine-tuned model."""
-    for one in results:
-        verdict = one.settings.get("verdict")
-        if verdict and not verdict["named"]:
-            does = "follows it" if any(verdict["teachers"]) else "leaves it aside"
-            workspace.reporter.warn(
-                f"To {one.strong}, zero-shot models do not know the fine-tuned model's classes by these names: it has "
-                "them in another order, or the names say little. Without labels the two look alike, and discriminant "
-                f"{does}. Check the order of the classes; fit --classes or --templates give other names."
-            )
-
-
-def warn_of_few_images(results: Sequence[TransferResult], workspace: Workspace) -> None:
-    """Say so where there were too few different images for the discriminant to learn anything."""
-    for one in results:
-        images = one.settings.get("verdict", {}).get("different_images", NEEDED)
-        if images < NEEDED:
-            workspace.reporter.warn(
-                f"{images} different images are too few: discriminant keeps the zero-shot answers of {one.strong}. "
-                f"It needs {NEEDED}, and several of each class to be of use."
-            )
-
-
-def warn_of_useless_teachers(results: Sequence[TransferResult], workspace: Workspace) -> None:
-    """Say which results follow a fine-tuned model that the discriminant found useless: all others than its own."""
-    verdicts = {
-        one.strong: one.settings.get("verdict", {}).get("verdict") for one in results if "verdict" in one.settings
-    }
-    for strong in [name for name, word in verdicts.items() if word == "useless teacher"]:
-        others = [one.name for one in results if one.strong == strong and "verdict" not in one.settings]
-        if others:
-            workspace.reporter.warn(
-                f"To {strong} the fine-tuned model looks useless, and {', '.join(others)} will follow it: use "
-                "discriminant, which leaves it aside, or another fine-tuned model."
-            )
-
-
-def warn_of_one_left_aside(results: Sequence[TransferResult], finetuned: Sequence[str], workspace: Workspace) -> None:
-    """Say which of several fine-tuned models of a run the discriminant leaves aside; the adapter has learned it."""
-    for one in results:
-        trust = one.settings.get("verdict", {}).get("teachers", ())[: len(finetuned)]
-        aside = [name for name, value in zip(finetuned, trust, strict=False) if not value]
-        if any(trust) and aside:
-            workspace.reporter.warn(
-                f"To {one.strong}, discriminant does better without {some(aside)}; what fit learned, and ridge, is the "
-                "mean with it. Fit without it if you use these."
-            )
+    Args:
+        one: the result.
+        followers: what else was made for the same strong model; it follows the fine-tuned model, useless or not.
+        task: the run's task.
+        run: where it is.
+        reporter: what says it.
+    """
+    verdict = one.verdict
+    if verdict["different_images"] < NEEDED:
+        reporter.warn(
+            f"{verdict['different_images']} different images are too few: discriminant keeps the zero-shot answers of "
+            f"{one.strong}. It needs {NEEDED}, and several of each class to be of use."
+        )
+    if verdict["verdict"] == "useless teacher" and followers:
+        reporter.warn(
+            f"To {one.strong} the fine-tuned model looks useless, and {', '.join(followers)} will follow it: use "
+            "discriminant, which leaves it aside, or another fine-tuned model."
+        )
+    trust = verdict["teachers"][: len(task.finetuned)]
+    aside = [name for name, value in zip(task.finetuned, trust, strict=False) if not value]
+    if any(trust) and aside:
+        reporter.warn(
+            f"To {one.strong}, discriminant does better without {some(aside)}; what fit learned, and ridge, is the "
+            "mean with it. Fit without it if you use these."
+        )
+    if verdict["unseen"]:
+        reporter.note(
+            f"By {one.strong}, hardly any image shows {verdict['unseen']} of {len(task.classes)} classes. On these, "
+            "what was transferred may be worse than zero-shot, and no verdict tells. Once there are some of them, "
+            f"without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
+        )
+    if not verdict["named"]:
+        does = "follows it" if any(verdict["teachers"]) else "leaves it aside"
+        reporter.warn(
+            f"To {one.strong}, zero-shot models do not know the fine-tuned model's classes by these names: it has "
+            "them in another order, or the names say little. Without labels the two look alike, and discriminant "
+            f"{does}. Check the order of the classes; fit --classes or --templates give other names."
+        )
 
 
 def results_of(

@@ -105,6 +105,12 @@ class Made(NamedTuple):
     row: str
 
 
+def without(line: Sequence[str], option: str) -> list[str]:
+    """A command line less an option and its value, written as `--name value` or `--name=value`."""
+    pairs = pairwise(["", *line])
+    return [part for before, part in pairs if option not in (before, part) and not part.startswith(f"{option}=")]
+
+
 def task_from_json(stored: dict[str, Any]) -> Task:
     """A task as run.json holds it: tuples are lists there."""
     lists: dict[str, Any] = {name: tuple(stored[name]) for name in ("classes", "label_names", "finetuned")}
@@ -236,9 +242,7 @@ class Run:
 
     def again(self, line: Sequence[str]) -> str:
         """A command line of the history, for where the run lies now."""
-        pairs = pairwise(["", *line])
-        kept = [part for before, part in pairs if "--run" not in (before, part) and not part.startswith("--run=")]
-        return shlex.join(kept) + self.flag
+        return shlex.join(without(line, "--run")) + self.flag
 
     def commands(self) -> list[str]:
         """The command lines that made what is there, the last fit's first."""

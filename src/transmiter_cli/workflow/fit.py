@@ -6,7 +6,6 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -29,7 +28,7 @@ from transmiter_cli.method.mix_up import mixed_up
 from transmiter_cli.method.per_image import answers, computed_class_logits
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.names import some
-from transmiter_cli.run import FITTED, PROBE_FILE, Run, Task
+from transmiter_cli.run import FITTED, PROBE_FILE, Run, Task, without
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
@@ -281,7 +280,7 @@ def warn_of_cosines(teacher: Float[Tensor, "images classes"], task: Task, worksp
 
 def again_with(command: Sequence[str], option: str, value: str) -> str:
     """The line of a fit with another value of an option, over what the fit made."""
-    kept = [part for before, part in pairwise(["", *command]) if part not in ("--force", option) and before != option]
+    kept = [part for part in without(command, option) if part != "--force"]
     return shlex.join([*kept, "--force", option, value])
 
 

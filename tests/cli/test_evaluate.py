@@ -269,6 +269,8 @@ def test_a_fine_tuned_strong_model_of_another_architecture_is_told_to_be_no_twin
         (("--map", "map.json", "--base-to-novel"), 2, "--map and base classes ask for answers among different classes"),
         (("--base", "all.txt"), 1, "ase classes must be some, but not all"),
         (("--data", "some", "--base", "zero.txt"), 1, "no images of the base classes"),
+        (("--strong-finetuned", ""), 2, "is empty"),
+        (("--data", "demo-digits", "--data", "flat"), 2, "Several data sets must all have labels"),
         (("--strong-finetuned", "absent.pt"), 2, "There is no fine-tuned model 'absent.pt'"),
         (("--data", "some", "--data", "demo-digits", "--no-labels"), 2, "Several data sets must all have labels"),
     ],
@@ -277,6 +279,7 @@ def test_what_cannot_be_measured_is_told_before_anything_is_encoded(
     cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], code: int, said: str
 ):
     copies("test", tmp_path / "some", ["one", "two"])
+    shutil.copytree(tmp_path / "some" / "one", tmp_path / "flat")
     (tmp_path / "map.json").write_text(json.dumps({name: name for name in DIGITS}))
     (tmp_path / "all.txt").write_text("\n".join(DIGITS))
     (tmp_path / "zero.txt").write_text("zero\n")

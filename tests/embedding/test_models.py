@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.offline import add_to_hub
-from transmiter_cli.embedding.encoder import Encoder
+from transmiter_cli.embedding.encoder import Encoder, WrongCheckpointError
 from transmiter_cli.embedding.models import lasting_model_name, resolve_model, with_weights
 from transmiter_cli.embedding.pickles import load_tensors
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -105,7 +105,7 @@ def test_weights_that_are_not_here_are_an_error_that_says_where_they_were_looked
     assert caught.value.fix == f"HF_HUB_OFFLINE=0 hf download {repository} open_clip_model.safetensors"
 
 
-def test_a_hub_repository_is_the_same_as_its_folder(hub_cache: Path):
+def test_a_hub_repository_stays_the_same_model_once_its_tokenizer_came(hub_cache: Path):
     weak = resolve_model("demo-weak")
     folder = weak.weights.parent
     add_to_hub(hub_cache, "org/weak", folder / "open_clip_config.json", weak.weights)
@@ -231,3 +231,14 @@ def test_encodings_are_open_clips_own():
     found = encoder.encode_images(torch.stack([encoder.preprocess(picture) for picture in pictures]))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert encoder.facts().logit_scale == pytest.approx(model.logit_scale.exp().item())
+
+
+@pytest.mark.parametrize("length", [2, 28, 200])
+def test_weights_that_were_cut_off_are_told_to_be_none_of_the_architecture(tmp_path: Path, length: int):
+    demo = resolve_model("demo-weak").weights
+    torch.save(load_file(demo), tmp_path / "whole.pt", _use_new_zipfile_serialization=False)
+    shutil.copyfile(demo.parent / "open_clip_config.json", tmp_path / "open_clip_config.json")
+    (tmp_path / "open_clip_model.bin").write_bytes((tmp_path / "whole.pt").read_bytes()[:length])
+    (tmp_path / "whole.pt").unlink()
+    with pytest.raises(WrongCheckpointError, match="does not hold weights of"):
+        _ = Encoder(resolve_model(f"local-dir:{tmp_path}"), CPU).model

@@ -103,6 +103,7 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Measure every model of the run on test images, and refuse those that it learned from."""
+    from transmiter_cli.embedding.sources import open_images
     from transmiter_cli.evaluation.candidates import EFT_STRENGTHS
     from transmiter_cli.evaluation.require import judge, parse_gate, require_names
     from transmiter_cli.evaluation.rows import MeanRow, mean_rows
@@ -130,14 +131,11 @@ def command(
     )
     each = [replace(options, data=replace(options.data, data=one)) for one in data or [None]]
     if len(each) > 1:
-        if no_labels:
-            raise several_without_labels()
+        task = Run(run).task()
+        if no_labels or not all(open_images(one.data.spec(task), "test").labelled for one in each):
+            raise UsageError("Several data sets must all have labels.", "give one --data at a time")
         require_names(gates, row_names(options, Run(run)), column_names(MeanRow, options.base_to_novel))
-    results: list[EvalResult] = []
-    for one in each:
-        results.append(eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()))
-        if len(each) > 1 and not results[-1].labelled:
-            raise several_without_labels()
+    results = [eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()) for one in each]
     means = mean_rows([result.rows for result in results]) if len(results) > 1 else {}  # type: ignore[misc]
     gated = [judge(gate, means or results[0].rows) for gate in gates]
     show(results, means, gated, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
@@ -148,11 +146,6 @@ def command(
         workspace.reporter.note(f"The report is in {console.shown(report)}.")
     if not all(one.met for one in gated):
         raise typer.Exit(UNMET)
-
-
-def several_without_labels() -> UsageError:
-    """The error for several data sets of which no mean can be taken."""
-    return UsageError("Several data sets must all have labels.", "give one --data at a time")
 
 
 def eft_strengths(given: list[str]) -> tuple[float, ...]:

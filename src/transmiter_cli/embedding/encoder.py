@@ -183,20 +183,20 @@ def load_weights(model: Any, spec: ModelSpec) -> None:
     """
     import open_clip
 
-    path = spec.weights
-    with TemporaryDirectory() as folder:
-        weights = unwrapped(path, {name for name, _ in model.named_buffers()} - model.state_dict().keys())
-        if weights is not None:  # open_clip converts, resizes and completes what it reads from a file alone
-            path = Path(folder) / "weights.pt"
-            torch.save(weights, path)
-        # This broad, since open_clip looks for the marks of many layouts in whatever the file holds: what is no
-        # checkpoint of this model fails as RuntimeError, KeyError, AttributeError, even as StopIteration.
-        try:
+    # This broad, since open_clip looks for the marks of many layouts in whatever the file holds: what is no checkpoint
+    # of this model fails as RuntimeError, KeyError, AttributeError, even as StopIteration; a full disk as OSError.
+    try:
+        with TemporaryDirectory() as folder:
+            path = spec.weights
+            weights = unwrapped(path, {name for name, _ in model.named_buffers()} - model.state_dict().keys())
+            if weights is not None:  # open_clip converts, resizes and completes what it reads from a file alone
+                path = Path(folder) / "weights.pt"
+                torch.save(weights, path)
             open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise wrong_checkpoint(spec, error) from error
+    except (TransmiterError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise wrong_checkpoint(spec, error) from error
 
 
 @contextmanager

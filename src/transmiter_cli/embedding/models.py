@@ -80,7 +80,7 @@ class ModelSpec:
         """Digest of the tokenizer's files in a local model's folder; empty for a tokenizer from elsewhere.
 
         The files of a hub repository come when they are first needed: as its configuration names the tokenizer, a
-        digest would change what the model is once it was used.
+        digest would change what the model is once it was used. So it is another model than a folder of the same files.
         """
         if self.repository or not self.architecture.startswith(LOCAL):
             return ""

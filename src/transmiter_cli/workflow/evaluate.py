@@ -135,8 +135,10 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         gates: gates that will be judged by the result; their names are checked before any image is encoded.
 
     Raises:
-        UsageError: if nothing was fitted or transferred, or a gate names a row or column that the result cannot have.
-        TransmiterError: if the images' labels are none of the run's classes, or the run learned from the images.
+        UsageError: if nothing was fitted or transferred, a gate names a row or column that the result cannot have, a
+            map and base classes are both given, or there is no such fine-tuned strong model.
+        TransmiterError: if the images' labels are none of the run's classes, none is of base or novel classes, the run
+            learned from the images, or the fine-tuned strong model cannot be used.
     """
     scene = open_scene(run, workspace, options.strong)
     task, spec = scene.task, options.data.spec(scene.task)
@@ -154,7 +156,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         images = mapping.known_only(images)  # fails on a strange label before anything is encoded, as do the next
     if base is not None:
         base_to_novel(torch.tensor(mapping.indices(images.files)), base, len(task.classes))
-    twin = open_twin(options.strong_finetuned, scene, images) if options.strong_finetuned else None
+    twin = None if options.strong_finetuned is None else open_twin(options.strong_finetuned, scene, images)
     notes = overlap_notes(images.files, scene, options.allow_overlap)
     weak = encode(scene.weak, images, scene.fitted.vocabulary, task.templates)
     teacher, untold = optional_logits(scene, weak, lasting(spec).data == task.data)
@@ -181,7 +183,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
 def row_names(options: EvalOptions, run: Run) -> list[str]:
     """The rows that an evaluation can have, in its order, as far as what lies in the run tells."""
     made = run.artefacts(run.strong(options.strong))
-    last = ["strong_finetuned"] if options.strong_finetuned else []
+    last = ["strong_finetuned"] if options.strong_finetuned is not None else []
     return ["weak", "weak_finetuned", "strong", *map(eft_name, options.eft), "direct", *made, *last]
 
 

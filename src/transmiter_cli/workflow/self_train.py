@@ -81,13 +81,14 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     home = run.home(strong)
     path = home / ARTEFACTS["self_trained"]
     refined = home / ARTEFACTS["refined"]
+    stale = refined.is_file() and "self_train" in read_description(refined)["details"]
     with telling_removed(run, workspace.reporter):
         with remembering("self-train", found.files, path, run, workspace):
             artefact.save(path)
             run.add(command, {strong: encoder.fingerprint})
-        if refined.is_file() and "self_train" in read_description(refined)["details"]:
-            refined.unlink()
-            forget_unused(run)
+            if stale:  # here, since the images that it learned from are forgotten next
+                refined.unlink()
+        forget_unused(run)
     about = artefact.details["self_train"]
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))
     tell_limits(result, workspace.reporter)

@@ -36,6 +36,7 @@ from transmiter_cli.method.unseen import (
     corrections,
     joint_moments,
     novelty,
+    weak_head,
 )
 
 Rule = Callable[[Trial], Tensor]
@@ -237,6 +238,16 @@ def carried(trial: Trial, whole: float | None = None) -> Tensor:
     return zero_shot(trial) + corrections(anchors, teacher, moments, new).mixed(whole)(images(trial)[1])
 
 
+def perfectly_bridged(trial: Trial) -> Tensor:
+    """Z and the whole of L as a linear map of the weak embeddings, which are known of the test images, too."""
+    teacher, rows = teacher_of(trial), torch.arange(len(trial.unlabelled))
+    new = novelty(teacher, trial.base, rows)
+    moments = joint_moments(trial.model("strong", trial.unlabelled), teacher, rows)
+    weak = trial.weak.unit_images()[trial.test].double() - moments.mean[moments.width :]
+    said = weak @ weak_head(teacher, moments, new) + moments.answers
+    return zero_shot(trial) + new.share * said
+
+
 def adapter(trial: Trial, reg: float | Literal["auto"] = 1.0, strength: float = 1.0, **settings: float) -> Tensor:
     """The paper's: fit on the weak model, rotate; `strength` < 1 averages it with the strong model's own logits."""
     weak, strong = trial.model("weak", trial.unlabelled), trial.model("strong", trial.unlabelled)
@@ -297,6 +308,7 @@ UNSEEN: dict[str, Rule] = {
     "EFT (3 models)": eft,
     "ridge, rho 1, half strength": partial(ridge, rho=1.0, strength=0.5, centre=True),
     "bridged, whole": partial(carried, whole=1.0),
+    "bridged, whole, by a perfect bridge": perfectly_bridged,
     "direct, new": partial(carried, whole=0.0),
     "weighed by leaving classes out": carried,
 }

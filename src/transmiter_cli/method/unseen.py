@@ -168,16 +168,23 @@ class Corrections:
         return self.whole.scaled(whole) + self.new.scaled(1 - whole)
 
 
+def weak_head(teacher: Expert, moments: JointMoments, new: Novelty) -> Float[Tensor, "weak_width classes"]:
+    """L as a linear map of the weak embeddings, learned from some images and pulled to what is known of it."""
+    d = moments.width
+    known = teacher.heads
+    prior = new.slope * centred(teacher.weak_heads().double().T) if known is None else centred(known.double().T)
+    weak = moments.gram[d:, d:]
+    return prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
+
+
 def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: Novelty) -> Corrections:
     """What is learned of L from the moments of some images."""
     d = moments.width
-    gram, between, weak = moments.gram[:d, :d], moments.gram[:d, d:], moments.gram[d:, d:]
+    gram, between = moments.gram[:d, :d], moments.gram[:d, d:]
     own = centred(teacher.weak_heads().double().T)
-    prior = new.slope * own if teacher.heads is None else centred(teacher.heads.double().T)
     each = TEXTS_WEIGH * moments.images / anchors.texts
     bridge = solve_ridge(gram + each * anchors.gram, between + each * anchors.cross, RHO)
-    head = prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
-    whole = about(moments, bridge @ head, moments.answers).scaled(new.share)
+    whole = about(moments, bridge @ weak_head(teacher, moments, new), moments.answers).scaled(new.share)
     left = solve_ridge(gram, moments.cross[:d] - new.slope * (between @ own), RHO)
     return Corrections(whole, about(moments, left, moments.answers - new.slope * (moments.mean[d:] @ own)))
 

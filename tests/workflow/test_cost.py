@@ -4,6 +4,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 
 from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.workflow.cost import count_flops, image_flops
 
@@ -25,3 +26,9 @@ def test_a_models_operations_are_counted_once(tmp_path: Path):
     again = workspace.open(resolve_model("demo-weak"))
     assert image_flops(again) == first > 1e5
     assert "model" not in vars(again.encoder)
+
+
+def test_operations_are_counted_also_of_a_model_that_texts_needed_first(tmp_path: Path):
+    encoder = Workspace(cache=tmp_path).open(resolve_model("demo-weak"))
+    encoder.text_embeddings(["a"], Templates(("a {}",)))
+    assert image_flops(encoder) > 1e5

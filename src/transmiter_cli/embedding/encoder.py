@@ -67,6 +67,7 @@ class Encoder:
         return torch.bfloat16 if kind == "cpu" else torch.float16
 
     @cached_property
+    @torch.inference_mode(False)  # its weights last longer than the call that first needs them
     def model(self) -> Any:
         """The open_clip model, its weights loaded, made faster.
 

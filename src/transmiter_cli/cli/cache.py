@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import JsonOption, QuietOption
 from transmiter_cli.errors import TransmiterError, UsageError
+
+if TYPE_CHECKING:
+    from transmiter_cli.workflow.cache import CachedModel
 
 NAME = "cache"
 app = typer.Typer(
@@ -37,10 +40,13 @@ def ls(json: JsonOption = False) -> None:
     if json:
         console.print_json({"path": str(default_cache()), "models": [asdict(model) for model in models]})
         return
-    for model in models:
-        size = f"{model.size / 2**20:.1f} MiB"
-        kept = f"{model.images:,} images, {model.texts:,} prompts, {size}, {model.precision}"
-        console.print_result([(model.name, f"{kept}, {model.fingerprint[:12]}")])
+    console.print_result([(model.name, line(model)) for model in models])
+
+
+def line(model: CachedModel) -> str:
+    """What is kept of a model."""
+    kept = f"{model.images:,} images, {model.texts:,} prompts, {model.size / 2**20:.1f} MiB"
+    return f"{kept}, {model.precision}, {model.fingerprint[:12]}"
 
 
 @app.command("verify", epilog="Example: `transmiter cache verify`")
@@ -79,5 +85,6 @@ def rm(
     if not gone and model is not None:
         names = ", ".join(sorted({entry.name for entry in list_cache(default_cache())})) or "nothing"
         raise UsageError(f"There is no {model!r} in the cache, which holds {names}.", "transmiter cache ls")
-    for entry in gone:
-        console.print_result([("removed", f"{entry.name}: {entry.images:,} images, {entry.texts:,} prompts")])
+    console.print_result(
+        [("removed", f"{entry.name}: {entry.images:,} images, {entry.texts:,} prompts") for entry in gone]
+    )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from transmiter_cli.description import verdict_in_words
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import RUN_VARIABLE
 
@@ -113,7 +114,7 @@ def print_text(text: str) -> None:
 
 def print_result(lines: list[tuple[str, str]]) -> None:
     """Print a result as aligned names and values."""
-    width = max(len(name) for name, _ in lines)
+    width = max((len(name) for name, _ in lines), default=0)
     for name, value in lines:
         results.print(Text.assemble((f"{name:<{width}}  ", "bold"), value))
 
@@ -121,6 +122,13 @@ def print_result(lines: list[tuple[str, str]]) -> None:
 def percent(fraction: float) -> str:
     """A fraction as people read it: 93.1 %."""
     return f"{100 * fraction:.1f} %"
+
+
+def said(value: object) -> str:
+    """A setting as people write it: 1,198 and 0.1, and 10 for 10.0; a verdict in words."""
+    if isinstance(value, dict):
+        return verdict_in_words(value)
+    return f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def shown(path: Path) -> str:

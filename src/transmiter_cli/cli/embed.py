@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from transmiter_cli.cli.options import (
     WorkersOption,
 )
 from transmiter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from transmiter_cli.workflow.embed import EmbedResult
 
 NAME = "embed"
 EXAMPLE = "transmiter embed --model demo-strong --data demo-digits --split test --out digits.safetensors"
@@ -74,9 +77,13 @@ def command(
     if json:
         console.print_json({"models": {result.model: vars(result) for result in results}, "out": out})
         return
-    for result in results:
-        skipped = f", {result.skipped} skipped" if result.skipped else ""
-        console.print_result([(result.model, f"{result.images:,} images{skipped}, {result.width} numbers each")])
+    console.print_result([(result.model, line(result)) for result in results])
+
+
+def line(result: EmbedResult) -> str:
+    """What was encoded by one model."""
+    skipped = f", {result.skipped} skipped" if result.skipped else ""
+    return f"{result.images:,} images{skipped}, {result.width} numbers each"
 
 
 def convert(source: Path, out: Path | None, json: bool) -> None:

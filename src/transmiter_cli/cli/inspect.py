@@ -9,7 +9,6 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import JsonOption, RunOption
-from transmiter_cli.description import verdict_in_words
 from transmiter_cli.names import some
 
 if TYPE_CHECKING:
@@ -63,18 +62,11 @@ def content_line(content: Content) -> str:
     """An artefact of a run in one line."""
     about = content.description
     steps = about["details"].get(STEPS[about["stage"]], {})
-    settings = [f"{name} {said(steps[name])}" for name in SHOWN_SETTINGS if steps.get(name) is not None]
+    settings = [f"{name} {console.said(steps[name])}" for name in SHOWN_SETTINGS if steps.get(name) is not None]
     settings += [steps["verdict"]["verdict"]] if "verdict" in steps else []
     gives = [f"row {content.row}", f"on {content.strong}"] if content.row else ["fitted"]
     trained = ["self-trained"] if about["stage"] == "refined" and "self_train" in about["details"] else []
     return ", ".join([*gives, about["method"], *trained, *settings])
-
-
-def said(value: object) -> str:
-    """A setting as people write it: 1,198 and 0.1, and 10 for 10.0; a verdict in words."""
-    if isinstance(value, dict):
-        return verdict_in_words(value)
-    return f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def artefact_lines(description: dict[str, Any]) -> list[tuple[str, str]]:
@@ -87,7 +79,7 @@ def artefact_lines(description: dict[str, Any]) -> list[tuple[str, str]]:
         ("logit scale", f"{description['logit_scale']:.4g}"),
     ]
     for step, settings in description["details"].items():
-        lines.append((step, ", ".join(f"{name} {said(value)}" for name, value in settings.items())))
+        lines.append((step, ", ".join(f"{name} {console.said(value)}" for name, value in settings.items())))
     for name, shape in description["tensors"].items():
         lines.append((name, " x ".join(map(str, shape)) or "scalar"))
     return lines

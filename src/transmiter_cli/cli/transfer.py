@@ -22,7 +22,6 @@ from transmiter_cli.cli.options import (
     StrictOption,
     WorkersOption,
 )
-from transmiter_cli.description import verdict_in_words
 from transmiter_cli.errors import UsageError
 from transmiter_cli.run import DEFAULT_METHODS, Run
 
@@ -111,9 +110,9 @@ def command(
         console.print_result(
             [
                 (result.name, console.shown(result.path)),
-                ("seen", f"{result.images:,} unlabelled images"),
+                ("seen", f"{result.settings['images']:,} unlabelled images"),
                 ("effect", f"{console.percent(result.changed)} of {result.strong}'s answers change"),
-                *[(name, said(value)) for name, value in result.settings.items() if name != "images"],
+                *[(name, console.said(value)) for name, value in result.settings.items() if name != "images"],
             ]
         )
     console.print_result([("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}")])
@@ -135,16 +134,11 @@ def strength(flag: str, given: str) -> float:
     return value
 
 
-def said(value: float | dict[str, Any]) -> str:
-    """A chosen strength, or the verdict in words."""
-    return verdict_in_words(value) if isinstance(value, dict) else f"{value:g}"
-
-
 def as_json(results: list[TransferResult]) -> dict[str, Any]:
     """One strong model: its name and what each method made; several: the same under "models", by name."""
     models: dict[str, dict[str, Any]] = {}
     for result in results:
-        made = {"artefact": str(result.path), "images": result.images, "changed": result.changed}
+        made = {"artefact": str(result.path), "changed": result.changed}
         models.setdefault(result.strong, {})[result.name] = made | result.settings
     if len(models) > 1:
         return {"models": models}

@@ -78,19 +78,19 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     chosen = choose_shots(labels, options.shots, options.settings.seed)
     files = tuple(images.files[i] for i in chosen)
     found = encoder.image_embeddings(files)
-    kept = torch.tensor([labels[chosen[i]] for i in found.kept], device=workspace.method_device)
+    targets = torch.tensor([labels[chosen[i]] for i in found.kept], device=workspace.method_device)
     with workspace.reporter.progress("Refining") as advance:
         artefact = api.refine(
-            transferred, found.rows.float().to(workspace.method_device), kept, advance, **vars(options.settings)
+            transferred, found.rows.float().to(workspace.method_device), targets, advance, **vars(options.settings)
         )
     path = run.home(strong) / ARTEFACTS["refined"]
     with remembering("refine", found.files, path, run, workspace):
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
     learned = artefact.details["refine"]
-    if learned["images"] < len(kept):
+    if learned["images"] < len(targets):
         workspace.reporter.note(
-            f"{len(kept) - learned['images']:,} of {len(kept):,} labelled images repeat others: each counts once."
+            f"{len(targets) - learned['images']:,} of {len(targets):,} labelled images repeat others: each counts once."
         )
     known = learned["labelled_classes"]
     if learned["unchanged"]:

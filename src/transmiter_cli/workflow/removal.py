@@ -36,28 +36,26 @@ def removal(gone: Sequence[Made], run: Run) -> str:
     for made in gone:
         rows.setdefault(made.strong, []).append(made.row)
     what = "; ".join(f"{', '.join(names)} ({strong})" for strong, names in rows.items())
-    models = {*run.strong_models(), *rows}
-    steps = {made: max((i for i, step in enumerate(run.history()) if makes(step, made)), default=-1) for made in gone}
-    in_order = sorted(gone, key=lambda made: (made.row in LATER, steps[made]))
-    lines = dict.fromkeys(command_for(made, run, several=len(models) > 1) for made in in_order)
+    several, history = len({*run.strong_models(), *rows}) > 1, run.history()
+    last = {made: max((i for i, step in enumerate(history) if makes(step, made)), default=-1) for made in gone}
+    in_order = sorted(gone, key=lambda made: (made.row in LATER, last[made]))
+    lines = dict.fromkeys(
+        run.again(told_for(history[last[made]].line, made, several)) if last[made] >= 0 else plain_line(made, run)
+        for made in in_order
+    )
     return f"No longer in {run.path}: {what}. To make it again: {' && '.join(lines)}"
 
 
-def command_for(made: Made, run: Run, several: bool) -> str:
-    """The last command line of the history that made something; the plainest one where there is none.
-
-    Args:
-        made: what the command makes.
-        run: has the history.
-        several: whether the run has other strong models, too, once all is made again.
-    """
-    strong = f" --strong {shlex.quote(made.strong)}"
-    line = next((step.line for step in reversed(run.history()) if makes(step, made)), None)
-    if line is None:
-        usual = f"transfer{strong} --method {method_of(made.row)}"
-        return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
+def told_for(line: Sequence[str], made: Made, several: bool) -> Sequence[str]:
+    """A command line that made something, with its strong model, which it may have left unsaid while there was one."""
     unsaid = made.row in LATER and several and not values(line, "--strong")
-    return run.again([*line, "--strong", made.strong] if unsaid else line)
+    return [*line, "--strong", made.strong] if unsaid else line
+
+
+def plain_line(made: Made, run: Run) -> str:
+    """The plainest command line that makes something, for what no history tells of."""
+    usual = f"transfer --strong {shlex.quote(made.strong)} --method {method_of(made.row)}"
+    return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
 
 
 def makes(step: Step, made: Made) -> bool:

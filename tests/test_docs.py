@@ -1,16 +1,19 @@
 """The Python examples of docs/ run as they stand, and what they save is what the commands take."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.models import resolve_model, with_weights
 from transmiter_cli.embedding.prompts import Templates
-from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.task.finetuned import HeadTeacher, open_teacher
 from transmiter_cli.task.logits_file import LogitsTeacher
 
@@ -24,6 +27,18 @@ def run_examples(document: str) -> dict[str, object]:
     return names
 
 
+def small_model(width: int, folder: Path, workspace: Workspace) -> CachedEncoder:
+    """A model like demo-weak with embeddings of this width, and random weights."""
+    shutil.copytree(resolve_model("demo-weak").weights.parent, folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["embed_dim"] = width
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    spec = resolve_model(f"local-dir:{folder}")
+    model = open_clip.create_model(spec.architecture, load_weights=False)
+    save_file(model.state_dict(), spec.weights)
+    return workspace.open(spec)
+
+
 @pytest.fixture
 def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     monkeypatch.chdir(tmp_path)
@@ -31,11 +46,11 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, objec
 
 
 def test_heads_and_logits_of_the_examples_are_taken(examples: dict[str, object], tmp_path: Path):
-    weak, workspace = resolve_model("demo-weak"), Workspace(cache=tmp_path / "cache")
+    weak = small_model(512, tmp_path / "model", Workspace(cache=tmp_path / "cache"))
     kinds = {"prompts.safetensors": HeadTeacher, "probe.safetensors": HeadTeacher}
     for name, kind in {**kinds, "logits.safetensors": LogitsTeacher, "logits.pt": LogitsTeacher}.items():
         given = str(tmp_path / name)
-        assert isinstance(open_teacher(given, workspace, weak, 512, 10.0, [*"abcdefghij"], Templates(("a {}",))), kind)
+        assert isinstance(open_teacher(given, weak, [*"abcdefghij"], Templates(("a {}",))), kind)
 
 
 def test_a_lora_checkpoint_merges_into_an_ordinary_one(examples: dict[str, object], tmp_path: Path):

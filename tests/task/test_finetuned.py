@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.embedding.conftest import ListReporter
-from tests.task.opening import FILES, IMAGES, opened
+from tests.task.opening import FILES, IMAGES, opened, weak_model
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import file_digest
@@ -19,7 +18,6 @@ from transmiter_cli.task.finetuned import (
     CheckpointTeacher,
     bundled_path,
     mean_logits,
-    open_teacher,
     teacher_digest,
 )
 
@@ -94,7 +92,8 @@ def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
     features = torch.nn.functional.normalize(torch.randn(3, 64), dim=-1)
     save_file({"weight": features}, tmp_path / "prompts.safetensors")
     found = opened(tmp_path / "prompts.safetensors", tmp_path).logits(FILES, IMAGES)
-    torch.testing.assert_close(found, 10.0 * IMAGES @ features.T)
+    scale = weak_model(tmp_path).facts.logit_scale
+    torch.testing.assert_close(found, scale * IMAGES @ features.T)
 
 
 def test_a_checkpoint_has_the_weak_models_architecture(tmp_path: Path):
@@ -110,17 +109,9 @@ def test_several_teachers_are_averaged_whatever_constant_each_adds_to_a_row(tmp_
     save_file({**head, "bias": head["bias"] + 100}, tmp_path / "b.safetensors")
     rows = torch.arange(6.0).reshape(2, 3)
     save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
-    arguments = (
-        Workspace(tmp_path / "cache"),
-        resolve_model("demo-weak"),
-        64,
-        10.0,
-        ["x", "y", "z"],
-        Templates(("a {}",)),
-    )
 
     def found(*names: str) -> torch.Tensor:
-        teachers = [open_teacher(str(tmp_path / f"{name}.safetensors"), *arguments) for name in names]
+        teachers = [opened(tmp_path / f"{name}.safetensors", tmp_path) for name in names]
         return mean_logits([one.logits(FILES, IMAGES) for one in teachers])
 
     alone = IMAGES @ head["weight"].T + head["bias"]
@@ -132,20 +123,12 @@ def test_several_teachers_are_averaged_whatever_constant_each_adds_to_a_row(tmp_
 
 def test_a_checkpoints_activation_is_said_to_be_the_weak_models(tmp_path: Path):
     reporter = ListReporter()
-    arguments = (
-        Workspace(tmp_path, reporter=reporter),
-        resolve_model("demo-weak"),
-        64,
-        10.0,
-        ["x", "y"],
-        Templates(("a {}",)),
-    )
     path = tmp_path / "tuned.safetensors"
     shutil.copy(bundled_path("demo-finetuned"), path)
-    open_teacher(str(path), *arguments)
+    opened(path, tmp_path, reporter)
     (note,) = reporter.notes
     assert note == ("tuned.safetensors says neither activation nor preprocessing: it gets those of demo-weak (GELU).")
-    open_teacher("demo-finetuned", *arguments)
+    opened("demo-finetuned", tmp_path, reporter)
     assert len(reporter.notes) == 1
 
 

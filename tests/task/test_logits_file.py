@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.embedding.conftest import ListReporter
-from tests.task.opening import FILES, IMAGES, opened
+from tests.task.opening import FILES, IMAGES, opened, weak_model
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.task.logits_file import MissingLogitsError
@@ -44,14 +44,16 @@ def test_cosines_get_the_logit_scale_and_it_is_said(tmp_path: Path):
     rows = torch.tensor([[0.9, 0.3, 0.2], [0.1, 0.8, -0.2]])
     save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
     found = opened(tmp_path / "c.safetensors", tmp_path, reporter := ListReporter()).logits(FILES, IMAGES)
-    torch.testing.assert_close(found, 10.0 * rows)
-    assert "taken for cosines, and multiplied with 10, the logit scale of demo-weak." in reporter.warnings[0]
+    scale = weak_model(tmp_path).facts.logit_scale
+    torch.testing.assert_close(found, scale * rows)
+    assert f"taken for cosines, and multiplied with {scale:.4g}, the logit scale of demo-weak." in reporter.warnings[0]
 
 
 def test_masked_classes_do_not_hide_cosines_and_whole_numbers_are_logits(tmp_path: Path):
     rows = torch.tensor([[0.9, 0.3, -100.0], [0.1, 0.8, -100.0]])
     save_file({"logits": rows}, tmp_path / "c.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
-    torch.testing.assert_close(opened(tmp_path / "c.safetensors", tmp_path).logits(FILES, IMAGES), 10.0 * rows)
+    scale = weak_model(tmp_path).facts.logit_scale
+    torch.testing.assert_close(opened(tmp_path / "c.safetensors", tmp_path).logits(FILES, IMAGES), scale * rows)
     whole = torch.tensor([[3, 0, -2], [1, 5, 0]])
     save_file({"logits": whole}, tmp_path / "w.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
     assert torch.equal(opened(tmp_path / "w.safetensors", tmp_path).logits(FILES, IMAGES), whole.float())

@@ -238,7 +238,7 @@ def from_images(source: Source) -> Material:
     both = [encode(source.weak, one, vocabulary, templates) for one in (train, test)]
     indices = (both[0].images.labels(labels), mapping.indices(both[1].images.files))
     numbers = [torch.tensor(one, device=device) for one in indices]
-    teacher = teacher_of(source, both[0], numbers[0], names, templates)
+    teacher = teacher_of(source, both[0].embeddings, numbers[0], names, templates)
     elsewhere = replace(teacher, own_data=False) if key.target and isinstance(teacher, LogitsTeacher) else teacher
 
     def part(seen: EncodedImages, labelled: Tensor, teacher: FinetunedModel) -> Part:
@@ -266,19 +266,17 @@ def require_apart(train: ImageSet, test: ImageSet, source: Source) -> None:
 
 
 def teacher_of(
-    source: Source, weak: EncodedImages, labels: Tensor, names: Sequence[str], templates: Templates
+    source: Source, weak: Embeddings, labels: Tensor, names: Sequence[str], templates: Templates
 ) -> FinetunedModel:
     """The fine-tuned weak model of a scene; a probe is trained on the train images, which are given with labels."""
     key = source.key
     if key.teacher.finetuned == PROBE:
         return probe(weak, labels, len(names), key)
-    about = (resolve_model(key.weak), weak.embeddings.images.shape[1], weak.embeddings.logit_scale)
-    return open_teacher(key.fill(key.teacher.finetuned or ""), source.workspace, *about, names, templates)
+    return open_teacher(key.fill(key.teacher.finetuned or ""), source.weak, names, templates)
 
 
-def probe(weak: EncodedImages, labels: Tensor, classes: int, key: SceneKey) -> HeadTeacher:
+def probe(weak: Embeddings, labels: Tensor, classes: int, key: SceneKey) -> HeadTeacher:
     """A linear probe on some or all labelled train images."""
     chosen = choose_shots(labels.tolist(), key.shots, key.seed)
-    some = weak.embeddings
-    shown = Embeddings(some.images[chosen], some.texts, some.logit_scale)
+    shown = Embeddings(weak.images[chosen], weak.texts, weak.logit_scale)
     return HeadTeacher(linear_probe(shown, labels[chosen], classes, key.seed).cpu())

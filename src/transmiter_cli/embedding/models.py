@@ -56,10 +56,14 @@ class ModelSpec:
             return read_config(Path(self.architecture.removeprefix(LOCAL)) / CONFIG)
         return dict(catalogue.architectures()[self.architecture])
 
+    def model_config(self) -> dict[str, Any]:
+        """The configuration of the model alone: its towers and the width of its embeddings."""
+        config = self.config()
+        return config.get("model_cfg", config)
+
     def text_config(self) -> dict[str, Any]:
         """The text tower's part of the configuration."""
-        config = self.config()
-        return config.get("model_cfg", config)["text_cfg"]
+        return self.model_config()["text_cfg"]
 
     def tokenizer_repository(self) -> str | None:
         """The hub repository of the tokenizer's files; None for open_clip's own tokenizer or files in a local folder.

@@ -111,6 +111,11 @@ class CachedEncoder:
         return self.workspace.decoding or "full"
 
     @property
+    def width(self) -> int:
+        """How many numbers an embedding has."""
+        return self.encoder.spec.model_config()["embed_dim"]
+
+    @property
     def facts(self) -> EncoderFacts:
         """Logit scale and size; the model is loaded for them once."""
         path = self.folder / FACTS

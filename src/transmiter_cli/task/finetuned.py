@@ -139,23 +139,12 @@ def mean_logits(several: Sequence[Float[Tensor, "images classes"]]) -> Float[Ten
     return torch.stack([centred(logits.float()) for logits in several]).mean(0)
 
 
-def open_teacher(
-    given: str,
-    workspace: Workspace,
-    weak: ModelSpec,
-    width: int,
-    logit_scale: float,
-    class_names: Sequence[str],
-    templates: Templates,
-) -> FinetunedModel:
+def open_teacher(given: str, weak: CachedEncoder, class_names: Sequence[str], templates: Templates) -> FinetunedModel:
     """The fine-tuned weak model that a --finetuned value names.
 
     Args:
         given: a checkpoint (.pt, .safetensors, "local-dir:", "hf-hub:"), a head, logits, or bundled name.
-        workspace: where a checkpoint's embeddings are kept.
-        weak: the zero-shot weak model; a checkpoint has its architecture.
-        width: the weak model's embedding width.
-        logit_scale: the weak model's s.
+        weak: the zero-shot weak model; a checkpoint has its architecture, and shares its cache.
         class_names: the C task classes.
         templates: their prompts.
 
@@ -164,18 +153,19 @@ def open_teacher(
         TransmiterError: if it cannot be read, or is of another model or task.
     """
     if given.startswith((LOCAL, HUB)) or given in BUNDLED:
-        return checkpoint_teacher(resolve_model(given), weak, workspace, class_names, templates)
+        return checkpoint_teacher(resolve_model(given), weak, class_names, templates)
+    reporter = weak.workspace.reporter
     path = bundled_path(given) if given in BUNDLED_CHECKPOINTS else Path(lasting_name(given))
     if path.suffix == ".npy":
-        return as_logits(npy_teacher(path, len(class_names)), weak.name, logit_scale, workspace.reporter)
+        return as_logits(npy_teacher(path, len(class_names)), weak)
     tensors, metadata = read_tensors(path)
     names = set(tensors)
     if "logits" in names:
         ids = tensors["ids"] if "ids" in names else read_ids(path, metadata)
         found = logits_teacher(str(path), tensors["logits"], ids, len(class_names))
-        return as_logits(found, weak.name, logit_scale, workspace.reporter)
+        return as_logits(found, weak)
     if is_head(names):
-        return head_teacher(path, by_last_part(tensors), weak.name, width, logit_scale, len(class_names))
+        return head_teacher(path, by_last_part(tensors), weak, len(class_names))
     if len(names) < FEWEST and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise TransmiterError(
             f"{path} is no checkpoint, for it holds {' and '.join(map(repr, sorted(names))) or 'nothing'} alone; "
@@ -184,25 +174,27 @@ def open_teacher(
         )
     beside = beside_the_model(sorted(names))
     if beside:
-        workspace.reporter.warn(
+        reporter.warn(
             f"{path.name} holds more than a model, and {some(beside)} are left aside. If these classify, save "
             "the logits of the images, and give those."
         )
     if given not in BUNDLED_CHECKPOINTS:
-        workspace.reporter.note(
-            f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name} ({weak.activation})."
+        reporter.note(
+            f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name} "
+            f"({weak.encoder.spec.activation})."
         )
-    return checkpoint_teacher(with_weights(weak, path, given), weak, workspace, class_names, templates)
+    return checkpoint_teacher(with_weights(weak.encoder.spec, path, given), weak, class_names, templates)
 
 
 def checkpoint_teacher(
-    spec: ModelSpec, weak: ModelSpec, workspace: Workspace, class_names: Sequence[str], templates: Templates
+    spec: ModelSpec, weak: CachedEncoder, class_names: Sequence[str], templates: Templates
 ) -> CheckpointTeacher:
     """A whole model; it is said where it is no fine-tuned twin of the weak one."""
+    workspace = weak.workspace
     encoder = workspace.open(spec)
-    if encoder.fingerprint == workspace.open(weak).fingerprint:
+    if encoder.fingerprint == weak.fingerprint:
         workspace.reporter.warn(f"{spec.name} has the very weights of {weak.name}: there is no fine-tuning to learn.")
-    elif spec.config() != weak.config():
+    elif spec.config() != weak.encoder.spec.config():
         workspace.reporter.warn(
             f"{spec.name} has another architecture than {weak.name}: the adapter learns that difference, too, "
             "not only what fine-tuning changed."
@@ -308,9 +300,7 @@ def by_last_part(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
 
 
-def head_teacher(
-    path: Path, tensors: Mapping[str, Any], weak: str, width: int, logit_scale: float, classes: int
-) -> HeadTeacher:
+def head_teacher(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, classes: int) -> HeadTeacher:
     """A head; rows of unit norm are text features of tuned prompts, so they get the weak model's logit scale."""
     weight, bias = tensors["weight"], tensors.get("bias")
     if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
@@ -321,19 +311,19 @@ def head_teacher(
             f"The bias in {path} has shape {tuple(bias.shape)}, but the task has {classes} classes.",
             "--classes FILE with the head's classes",
         )
-    if weight.shape != (classes, width):
-        turned = weight.shape == (width, classes)
+    if weight.shape != (classes, weak.width):
+        turned = weight.shape == (weak.width, classes)
         raise TransmiterError(
             f"The head in {path} has shape {tuple(weight.shape)}, but the task has {classes} classes "
-            f"and embeddings of {weak} have {width} numbers.",
+            f"and embeddings of {weak.name} have {weak.width} numbers.",
             "save the transpose, weight.T.contiguous()"
             if turned
-            else f"pass a head of these classes that was trained on {weak}, or fit --weak MODEL --classes FILE for it",
+            else f"pass a head of these classes trained on {weak.name}, or fit --weak MODEL --classes FILE for it",
         )
     require_finite(f"the weights in {path}", weight)
     unit = bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())
     if unit and bias is None:
-        weight = logit_scale * weight
+        weight = weak.facts.logit_scale * weight
     if bias is not None:
         require_finite(f"the bias in {path}", bias)
     return HeadTeacher(weight, bias.float() if bias is not None else None)

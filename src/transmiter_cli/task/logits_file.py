@@ -17,9 +17,9 @@ from torch import Tensor
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.embedding.views import View
+from transmiter_cli.embedding.workspace import CachedEncoder
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.method.embeddings import LARGEST, require_finite
-from transmiter_cli.reporter import Reporter
 
 LEAST_PROBABILITY = 1e-9
 """Smaller ones, which float32 rounds to 0 at some time, are taken for this."""
@@ -138,21 +138,22 @@ def logits_teacher(source: str, rows: object, ids: object, classes: int) -> Logi
     return LogitsTeacher(source, rows, places)
 
 
-def as_logits(teacher: LogitsTeacher, weak: str, logit_scale: float, reporter: Reporter) -> LogitsTeacher:
+def as_logits(teacher: LogitsTeacher, weak: CachedEncoder) -> LogitsTeacher:
     """The same teacher with logits, where probabilities or cosines were saved in their place; it is said so.
 
     The logarithms of a softmax's probabilities are its logits, up to a constant of each row. Cosines get the weak
     model's logit scale.
     """
-    rows = teacher.rows.float()
+    rows, reporter = teacher.rows.float(), weak.workspace.reporter
     told = (rows != rows[:1]).any(0)  # other classes may be masked by any number
     if not bool(told.any()) or bool((rows[:, told].abs() > 1 + ROUNDING).any()):
         return teacher
     if bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() <= ROUNDING).all()):
         reporter.note(f"The logits in {teacher.source} are probabilities: their logarithms are taken.")
         return replace(teacher, rows=rows.clamp_min(LEAST_PROBABILITY).log())
+    logit_scale = weak.facts.logit_scale
     reporter.warn(
         f"The logits in {teacher.source} lie between -1 and 1: they are taken for cosines, and multiplied with "
-        f"{logit_scale:.4g}, the logit scale of {weak}. If they come out of a sigmoid, save what goes into it."
+        f"{logit_scale:.4g}, the logit scale of {weak.name}. If they come out of a sigmoid, save what goes into it."
     )
     return replace(teacher, rows=logit_scale * rows)

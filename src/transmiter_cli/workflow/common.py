@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.artefact import Artefact, load
-from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
@@ -80,34 +79,26 @@ def fit_data(task: Task) -> DataSpec:
 def encode(encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], templates: Templates) -> EncodedImages:
     """One model on images and vocabulary, on the workspace's device; images that cannot be decoded are left out."""
     device = encoder.workspace.method_device
+    texts = encoder.text_embeddings(vocabulary, templates)  # first: what fails here takes seconds, and images hours
     found = encoder.image_embeddings(images.files)
-    texts = encoder.text_embeddings(vocabulary, templates)
     embeddings = Embeddings(found.rows.to(device), texts.to(device), encoder.facts.logit_scale)
     return EncodedImages(replace(images, files=found.files), embeddings)
 
 
-def finetuned_models(
-    task: Task,
-    run: Run,
-    workspace: Workspace,
-    weak: Embeddings,
-    own_data: bool = True,
-) -> list[FinetunedModel]:
+def finetuned_models(task: Task, run: Run, weak: CachedEncoder, own_data: bool = True) -> list[FinetunedModel]:
     """The fine-tuned weak models of a run, in the order of its --finetuned.
 
     Args:
         task: the run's task.
         run: where a probe was kept.
-        workspace: where a checkpoint's embeddings are kept.
         weak: the zero-shot weak model.
         own_data: whether it is asked about images of fit's own --data; logits in a file go by its ids.
 
     Raises:
         UsageError: if one of them is gone, or is no longer what fit saw.
     """
-    require_finetuned(task, run, workspace)
-    width, scale = weak.images.shape[1], weak.logit_scale
-    teachers = [open_finetuned(name, task, run, workspace, width, scale) for name in task.finetuned]
+    require_finetuned(task, run, weak.workspace)
+    teachers = [open_finetuned(name, task, run, weak) for name in task.finetuned]
     return [replace(one, own_data=own_data) if isinstance(one, LogitsTeacher) else one for one in teachers]
 
 
@@ -123,21 +114,10 @@ def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:
             raise UsageError(f"{what} changed since fit read it.", run.again(run.since_fit()[0].line))
 
 
-def open_finetuned(
-    name: str, task: Task, run: Run, workspace: Workspace, width: int, logit_scale: float
-) -> FinetunedModel:
-    """One of the fine-tuned weak models of a run.
-
-    Args:
-        name: as the task has it; "probe" for the one that was kept.
-        task: the run's task.
-        run: where a probe was kept.
-        workspace: where a checkpoint's embeddings are kept.
-        width: of the zero-shot weak model's embeddings.
-        logit_scale: its s.
-    """
+def open_finetuned(name: str, task: Task, run: Run, weak: CachedEncoder) -> FinetunedModel:
+    """One of the fine-tuned weak models of a run, by its name in the task: "probe" for the one that was kept there."""
     given = str(run.path / PROBE_FILE) if name == PROBE else name
-    return open_teacher(given, workspace, resolve_model(task.weak), width, logit_scale, task.classes, task.templates)
+    return open_teacher(given, weak, task.classes, task.templates)
 
 
 def finetuned_logits(

@@ -162,22 +162,30 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     teacher, untold = optional_logits(scene, weak, lasting(spec).data == task.data)
     notes += untold
     models = make_candidates(options.eft, scene, weak, teacher, twin)
-    about = (spec.data, images.split, len(weak.images.files))
-    names, reg = (task.weak, scene.strong.name), first_reg(scene.transferred)
-    if not labelled:
+    files = weak.images.files
+    labels = torch.tensor(mapping.indices(files), device=workspace.method_device) if labelled else None
+    evidence = Evidence(models, labels, files, task.classes)
+    if labels is None:
+        rows = describe(models)
         notes += ("Without labels nothing here says which model is right.",)
-        evidence = Evidence(models, None, weak.images.files, task.classes)
-        return EvalResult(describe(models), *about, len(task.classes), *names, False, notes, evidence, reg)
-    labels = torch.tensor(mapping.indices(weak.images.files), device=workspace.method_device)
-    among = mapping.among(images)
-    rows = measure(models, labels, base=base, among=among, seed=options.seed)
-    if len(labels) < FEW:
-        notes += (f"{len(labels)} images: intervals of so few are too narrow.",)
-    if base is not None:
-        notes += novel_notes(base, task)
-    evidence = Evidence(models, labels, weak.images.files, task.classes)
-    evidence = evidence if among is None else narrowed(evidence, among)
-    return EvalResult(rows, *about, len(evidence.class_names), *names, True, notes, evidence, reg)
+    else:
+        among = mapping.among(images)
+        rows = measure(models, labels, base=base, among=among, seed=options.seed)
+        evidence = evidence if among is None else narrowed(evidence, among)
+        notes += few_notes(len(labels)) + (() if base is None else novel_notes(base, task))
+    return EvalResult(
+        rows,
+        data=spec.data,
+        split=images.split,
+        images=len(files),
+        classes=len(evidence.class_names),
+        weak=task.weak,
+        strong=scene.strong.name,
+        labelled=labelled,
+        notes=notes,
+        evidence=evidence,
+        reg=first_reg(scene.transferred),
+    )
 
 
 def row_names(options: EvalOptions, run: Run) -> list[str]:
@@ -270,11 +278,8 @@ def open_twin(given: str, scene: Scene, images: ImageSet) -> FinetunedModel:
     Raises:
         TransmiterError: if it cannot be read, or is of another model than the strong one.
     """
-    task, strong = scene.task, scene.strong
-    width = strong.text_embeddings(scene.fitted.vocabulary, task.templates).shape[1]
-    about = (resolve_model(strong.name), width, strong.facts.logit_scale, task.classes, task.templates)
     try:
-        twin = open_teacher(given, scene.workspace, *about)
+        twin = open_teacher(given, scene.strong, scene.task.classes, scene.task.templates)
         twin.check(images.files)
     except WrongCheckpointError as error:
         error.fix = (
@@ -314,6 +319,11 @@ def overlap_notes(files: Sequence[ImageRecord], scene: Scene, allowed: bool) -> 
     return (f"OVERLAP: in this run {what}. These numbers are too good.",)
 
 
+def few_notes(images: int) -> tuple[str, ...]:
+    """What to say of numbers that are measured on few images."""
+    return (f"{images} images: intervals of so few are too narrow.",) if images < FEW else ()
+
+
 def novel_notes(base: Sequence[int], task: Task) -> tuple[str, ...]:
     """What to say where fit saw images of novel classes, as far as the labels of its images tell."""
     try:
@@ -336,7 +346,7 @@ def optional_logits(
     None where its file has gone or changed, or was logits that lack these images.
     """
     try:
-        models = finetuned_models(scene.task, scene.run, scene.workspace, weak.embeddings, own_data)
+        models = finetuned_models(scene.task, scene.run, scene.weak, own_data)
         return mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models]), ()
     except (MissingLogitsError, UsageError) as error:
         said = f"{error} The rows weak_finetuned and eft are left out."

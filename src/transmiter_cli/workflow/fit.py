@@ -133,7 +133,7 @@ def fit_task(
 ) -> FitResult:
     """Fit an adapter for a task whose run directory is there; see `fit_run`."""
     encoder = workspace.open(resolve_model(task.weak))
-    given = open_given(task, images, run, workspace, encoder, vocabulary)
+    given = open_given(task, images, run, encoder)
     digests = {name: teachers.teacher_digest(name, workspace) for name in given}
     columns = any(map(teachers.has_columns_of_a_file, given.values()))
     if columns:
@@ -167,9 +167,7 @@ def fit_task(
     return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))
 
 
-def open_given(
-    task: Task, images: ImageSet, run: Run, workspace: Workspace, encoder: CachedEncoder, vocabulary: Sequence[str]
-) -> dict[str, teachers.FinetunedModel]:
+def open_given(task: Task, images: ImageSet, run: Run, encoder: CachedEncoder) -> dict[str, teachers.FinetunedModel]:
     """The fine-tuned models by name, but for a probe; checked here, since to encode the images may take hours.
 
     Raises:
@@ -178,12 +176,7 @@ def open_given(
     """
     if teachers.PROBE in task.finetuned and not images.labelled:
         raise UsageError("--finetuned probe needs labelled images, but these have no labels.", "--finetuned FILE")
-    width = encoder.text_embeddings(vocabulary, task.templates).shape[1]
-    given = {
-        name: open_finetuned(name, task, run, workspace, width, encoder.facts.logit_scale)
-        for name in task.finetuned
-        if name != teachers.PROBE
-    }
+    given = {name: open_finetuned(name, task, run, encoder) for name in task.finetuned if name != teachers.PROBE}
     for model in given.values():
         model.check(images.files)
     return given

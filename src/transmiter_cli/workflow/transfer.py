@@ -72,7 +72,6 @@ class TransferResult:
     row: str
     artefact: Artefact
     path: Path
-    images: int
     changed: float
 
     @property
@@ -82,7 +81,7 @@ class TransferResult:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was chosen, and the verdict of "discriminant"."""
+        """From how many images it was made, what was chosen, and the verdict of "discriminant"."""
         return self.artefact.details["transfer"]
 
     @property
@@ -114,7 +113,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     strong = [encode(encoder, weak.images, fitted.vocabulary, task.templates) for encoder in encoders]
     for encoded in strong:
         require_unchanged(encoded.images.files, weak.images.files)
-    own = teachers_of(run, task, workspace, weak) if asked else []
+    own = teachers_of(run, task, weak_encoder, weak) if asked else []
     also = [teacher for other in others for teacher in other_teachers(other, task, fitted, workspace, weak)]
     made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], own, also)
     names = [encoder.name for encoder in encoders]
@@ -222,7 +221,7 @@ def results_of(
         before = answers(computed_class_logits(seen, artefact.correction.classes))
         changed = (artefact.answers(seen) != before).double().mean().item()
         path = home / file_name(row)
-        yield TransferResult(encoder.name, row, signed(artefact, encoder), path, len(before), changed)
+        yield TransferResult(encoder.name, row, signed(artefact, encoder), path, changed)
 
 
 def solve(
@@ -255,13 +254,13 @@ def solve(
 
 
 def teachers_of(
-    run: Run, task: Task, workspace: Workspace, weak: EncodedImages, own_data: bool = True
+    run: Run, task: Task, encoder: CachedEncoder, weak: EncodedImages, own_data: bool = True
 ) -> list[Teacher]:
     """The fine-tuned models of a run, and their weak twin, on images."""
     found: list[Teacher] = []
-    for model in finetuned_models(task, run, workspace, weak.embeddings, own_data):
+    for model in finetuned_models(task, run, encoder, own_data):
         logits = finetuned_logits(model, weak.images.files, weak.embeddings)
-        heads = model.heads(weak.embeddings.images.shape[1])
+        heads = model.heads(encoder.width)
         found.append(Teacher(logits, weak.embeddings, None if heads is None else heads.to(logits.device)))
     return found
 
@@ -273,9 +272,10 @@ def other_teachers(run: Run, task: Task, fitted: Artefact, workspace: Workspace,
         TransmiterError: if its models cannot be used on these images.
     """
     other = run.task()
-    weak = encode(workspace.open(resolve_model(other.weak)), seen.images, fitted.vocabulary, other.templates)
+    encoder = workspace.open(resolve_model(other.weak))
+    weak = encode(encoder, seen.images, fitted.vocabulary, other.templates)
     require_unchanged(weak.images.files, seen.images.files)
-    return teachers_of(run, other, workspace, weak, own_data=other.data == task.data)
+    return teachers_of(run, other, encoder, weak, own_data=other.data == task.data)
 
 
 def file_name(row: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.copies import distinct
-from transmiter_cli.method.discriminant import TINY, choose_discriminant, fold_moments, folds_of, held_out
+from transmiter_cli.method.discriminant import TINY, Folds, choose_discriminant, fold_moments, folds_of, held_out
 from transmiter_cli.method.embeddings import (
     Embeddings,
     InvalidTensorError,
@@ -191,6 +191,44 @@ def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float], im
     return kept
 
 
+@dataclass(frozen=True)
+class Consensus:
+    """What all models that are trusted say in common of unlabelled images.
+
+    Attributes:
+        strong: how far the strong model's zero-shot answers are trusted, 0 to 1.
+        teachers: the same for each fine-tuned model, 0 for those that are left aside.
+        named, consistent: see `Verdict`.
+        zero_shot: the strong model's logits.
+        log_posterior: of the classes, for each image.
+    """
+
+    strong: float
+    teachers: tuple[float, ...]
+    named: bool
+    consistent: bool
+    zero_shot: PerImage
+    log_posterior: PerImage
+
+    @property
+    def trusted(self) -> bool:
+        """Whether any teacher is."""
+        return any(self.teachers)
+
+
+def consensus(strong: Embeddings, teachers: Sequence[Teacher], classes: int, folds: Folds) -> Consensus:
+    """The answers of the strong model and of the teachers that are better together, each as sure as it is trusted."""
+    zero_shot, rows = computed_class_logits(strong, classes), some_rows(all_rows(strong), classes)
+    experts = [widened(teacher, rows) for teacher in teachers]
+    found = reliabilities(strong, zero_shot, experts, folds)
+    trust = believed(found)
+    named, consistent = borne_out(found, trust)
+    pooled = common_answers(zero_shot, found.strong, [expert.finetuned for expert in experts], trust, found.named)
+    heard = allies(lambda some: foretold(strong, pooled(some), folds), trust, len(strong))
+    trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
+    return Consensus(found.strong, trust, named, consistent, zero_shot, pooled(heard))
+
+
 def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tuple[LinearCorrection, Verdict]:
     """One linear classifier of the strong model's embeddings from what all models say of unlabelled images.
 
@@ -225,19 +263,12 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     if len(strong) < NEEDED:
         verdict = Verdict(0.0, (0.0,) * len(teachers), 0.0, len(strong))
         return LinearCorrection.of_classifier(unchanged, strong), verdict
-    zero_shot, rows = computed_class_logits(strong, classes), some_rows(all_rows(strong), classes)
-    experts = [widened(teacher, rows) for teacher in teachers]
     folds = folds_of(strong)
-    found = reliabilities(strong, zero_shot, experts, folds)
-    own, trust = found.strong, believed(found)
-    named, consistent = borne_out(found, trust)
+    found = consensus(strong, teachers, classes, folds)
+    own, trust, log_posterior = found.strong, found.teachers, found.log_posterior
+    verdict = Verdict(own, trust, 0.0, len(strong), named=found.named, consistent=found.consistent)
     if not max(own, *trust):
-        verdict = Verdict(own, trust, 0.0, len(strong), named=named, consistent=consistent)
         return LinearCorrection.of_classifier(unchanged, strong), verdict
-    pooled = common_answers(zero_shot, own, [expert.finetuned for expert in experts], trust, found.named)
-    heard = allies(lambda some: foretold(strong, pooled(some), folds), trust, len(strong))
-    log_posterior = pooled(heard)
-    trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
     posterior = softmax_of(log_posterior)
     texts = strong.unit_texts()[:classes].double()
     moments = fold_moments(strong, posterior, folds)
@@ -248,11 +279,10 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.
     carriers = carry(strong, teachers, trust, log_posterior, seen)
     merged = merge(strong, carriers, posterior, chosen, counts, trust=min(max(trust) / max(own, TINY), 1.0))
-    common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, zero_shot))
+    common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, found.zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen = int((~seen).sum())
-    gain = gain if any(trust) else 0.0
-    verdict = Verdict(own, trust, gain, len(strong), unseen, classes - unseen >= ENOUGH, named, consistent)
+    verdict = replace(verdict, gain=gain if found.trusted else 0.0, unseen=unseen, tested=classes - unseen >= ENOUGH)
     return LinearCorrection.of_classifier(merged.classifier, strong), verdict
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ def read_description(path: str | Path) -> dict[str, Any]:
             metadata = (file.metadata() or {}).get(METADATA_KEY)
             shapes = {name: list(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
     except (SafetensorError, OSError) as error:
-        raise TransmiterError(f"{path} cannot be read as an artefact: {error}.") from error
+        raise TransmiterError(
+            f"{path} cannot be read as an artefact: {error}.",
+            f"rm {shlex.quote(str(path))}, then the command that made it; transmiter inspect has all that made its run",
+        ) from error
     if metadata is None or "stage" not in metadata:
         raise TransmiterError(
             f"{path} is a safetensors file, but no artefact of transmiter: weights or a classifier head, perhaps."
@@ -44,11 +48,12 @@ def read_description(path: str | Path) -> dict[str, Any]:
 
 def verdict_in_words(verdict: dict[str, Any]) -> str:
     """What an artefact of the discriminant keeps of its verdict, in one line; "none" is a teacher that is not used."""
+    word = f"{verdict['verdict']}: {verdict['doubt']}" if verdict.get("doubt") else verdict["verdict"]
     if not verdict["strong"] and not any(verdict["teachers"]):
-        return verdict["verdict"]  # nothing was estimated
+        return word  # nothing was estimated
     trust = ", ".join(f"{one:.2f}" if one else "none" for one in verdict["teachers"])
     where = " on classes with images" if verdict.get("unseen") else ""
     return (
-        f"{verdict['verdict']} (expected gain{where} {100 * verdict['gain']:+.1f} points; "
+        f"{word} (expected gain{where} {100 * verdict['gain']:+.1f} points; "
         f"trust in the fine-tuned model {trust}, in the strong one {verdict['strong']:.2f})"
     )

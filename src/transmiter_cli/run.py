@@ -92,10 +92,17 @@ class Task:
 
 
 class Step(NamedTuple):
-    """A command that changed a run: its line, and the names of the models behind its result."""
+    """A command that changed a run.
+
+    Attributes:
+        line: the command line.
+        models: the names of the models behind its result.
+        folder: where it was given, and relative paths in it start; empty if nobody knows.
+    """
 
     line: Sequence[str]
     models: frozenset[str]
+    folder: str = ""
 
 
 class Made(NamedTuple):
@@ -240,9 +247,12 @@ class Run:
             return {strong[0]: "."}
         return {**{name: f"{STRONG_MODELS}/{folder_name(name)}" for name in strong}, **known}
 
-    def again(self, line: Sequence[str]) -> str:
-        """A command line of the history, for where the run lies now."""
-        return shlex.join(without(line, "--run")) + self.flag
+    def again(self, step: Step) -> str:
+        """The command line of a step, for where the run lies now and the folder that the step's paths start from."""
+        line = shlex.join(without(step.line, "--run"))
+        if step.folder in ("", str(Path.cwd())):
+            return line + self.flag
+        return f"(cd {shlex.quote(step.folder)} && {line} --run {shlex.quote(str(self.path.absolute()))})"
 
     def commands(self) -> list[str]:
         """The command lines that made what is there, the last fit's first."""
@@ -257,7 +267,10 @@ class Run:
     def history(self) -> list[Step]:
         """All that changed the run, the first one first."""
         entries = self.record().get("history", [])
-        return [Step([str(part) for part in entry["command"]], frozenset(entry["models"])) for entry in entries]
+        return [
+            Step([str(part) for part in entry["command"]], frozenset(entry["models"]), entry.get("folder", ""))
+            for entry in entries
+        ]
 
     def claim(self, task: Task, force: bool) -> None:
         """Refuse to overwrite a run of other classes, or to compute what could not be written.
@@ -344,7 +357,7 @@ class Run:
             ) from error
 
     def add(self, command: list[str], models: Mapping[str, str], **changes: Any) -> None:
-        """Add a command to the history, with the versions and model fingerprints behind its result.
+        """Add a command to the history, with its folder, and the versions and model fingerprints behind its result.
 
         Args:
             command: the exact command line.
@@ -353,7 +366,8 @@ class Run:
         """
         record = self.record() | changes
         versions = {name: version(name) for name in ("transmiter", "torch", "open_clip_torch")}
-        record.setdefault("history", []).append({"command": command, "models": dict(models), "versions": versions})
+        step = {"command": command, "folder": str(Path.cwd()), "models": dict(models), "versions": versions}
+        record.setdefault("history", []).append(step)
         self.write(record)
 
 

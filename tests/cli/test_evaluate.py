@@ -270,6 +270,8 @@ def test_a_fine_tuned_strong_model_of_another_architecture_is_told_to_be_no_twin
         (("--base", "all.txt"), 1, "ase classes must be some, but not all"),
         (("--data", "some", "--base", "zero.txt"), 1, "no images of the base classes"),
         (("--strong-finetuned", ""), 2, "is empty"),
+        (("--strong-finetuned", "probe"), 2, "A probe is trained by fit"),
+        (("--report", "some"), 2, "--report writes a file, and some is none"),
         (("--data", "demo-digits", "--data", "flat"), 2, "Several data sets must all have labels"),
         (("--strong-finetuned", "absent.pt"), 2, "There is no fine-tuned model 'absent.pt'"),
         (("--data", "some", "--data", "demo-digits", "--no-labels"), 2, "Several data sets must all have labels"),
@@ -288,8 +290,8 @@ def test_what_cannot_be_measured_is_told_before_anything_is_encoded(
 
 
 def test_the_table_is_there_also_if_the_report_cannot_be_written(cli: Cli, run: Path, tmp_path: Path):
-    (tmp_path / "folder").mkdir()
-    outcome = cli("eval", "--report", "folder")
+    (tmp_path / "file").touch()
+    outcome = cli("eval", "--report", "file/report.html")
     assert outcome.code == 1
     assert "ridge" in outcome.out
 

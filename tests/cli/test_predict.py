@@ -76,10 +76,10 @@ def test_paths_are_read_from_stdin(run: Cli, monkeypatch: pytest.MonkeyPatch):
     assert run("predict", "-").out == run("predict", *files).out
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\0".join([*files, ""]).encode())))
     assert run("predict", "-").out == run("predict", *files).out
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    outcome = run("predict", "-")
-    assert outcome.code == 2
-    assert "stdin holds no paths" in outcome.err
+    for given, said in ((b"", "stdin holds no paths"), (Path(files[0]).read_bytes(), "stdin holds an image")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
+        failed(run("predict", "-"), 2, said)
+    failed(run("predict", "-", files[0]), 2, "- reads paths from stdin, and goes with no others")
 
 
 def test_images_are_called_as_they_were_named(run: Cli, tmp_path: Path):
@@ -114,6 +114,17 @@ def test_a_file_name_with_a_newline_is_one_line_of_the_table(run: Cli, tmp_path:
     (line,) = run("predict", name, "--format", "table").out.splitlines()
     assert line.endswith("two\\nlines\\x1b[2J\u00e9.png")
     assert json.loads(run("predict", name).out)["image"] == name
+
+
+def test_images_beside_a_folder_of_thumbnails_are_predicted_and_no_class_of_fit(run: Cli, tmp_path: Path):
+    source = open_images("demo-digits", "test").files
+    (tmp_path / "mixed" / "thumbs").mkdir(parents=True)
+    for place, file in zip(("1.png", "2.png", "thumbs/3.png"), source, strict=False):
+        shutil.copy(file.path, tmp_path / "mixed" / place)
+    lines = run("predict", "--data", "mixed").out.splitlines()
+    assert [json.loads(line)["image"] for line in lines] == ["1.png", "2.png", "thumbs/3.png"]
+    fitted = run("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--data", "mixed", "--run", "other")
+    failed(fitted, 2, "Left out 2 images in mixed", "1.png, 2.png", "there is 'thumbs' alone")
 
 
 def test_bad_images_of_a_folder_are_left_out_and_named(run: Cli, tmp_path: Path):

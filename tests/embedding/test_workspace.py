@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -191,6 +192,18 @@ def test_facts_that_are_damaged_are_looked_up_again(weak: CachedEncoder):
     path.write_text(whole[:10])
     assert weak.facts == before
     assert path.read_text() == whole
+
+
+def test_a_store_has_its_models_name_however_far_the_images_got(
+    weak: CachedEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(filling, "map_batches", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embed(weak, folder)
+    assert json.loads((weak.folder / "facts.json").read_text())["name"] == "demo-weak"
 
 
 def test_an_image_that_changes_while_it_is_read_is_skipped(

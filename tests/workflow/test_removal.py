@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_run import TASK
-from transmiter_cli.run import Made, Run
+from transmiter_cli.run import Made, Run, Step
 from transmiter_cli.workflow.removal import removal
 
 LINES = [
@@ -50,9 +50,22 @@ def test_commands_come_in_the_order_in_which_they_were_given_and_for_where_the_r
     lines = removal([gone[1], gone[0], gone[2]], run).split("To make it again: ")[1].split(" && ")
     assert lines == [f"transmiter {LINES[place]}{run.flag}" for place in (0, 1, 3)]
     moved = Run(tmp_path / "moved")
-    assert moved.again(["transmiter", "transfer", "--run", "before", "--reg=2", "--run=x"]) == (
-        f"transmiter transfer --reg=2 --run {moved.path}"
-    )
+    step = Step(["transmiter", "transfer", "--run", "before", "--reg=2", "--run=x"], frozenset())
+    assert moved.again(step) == f"transmiter transfer --reg=2 --run {moved.path}"
+
+
+def test_a_command_that_was_given_in_another_folder_goes_back_there(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = tmp_path / "some where"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    run.add(["transmiter", "refine", "--data", "../few", "--run", "../run"], {"EVA": "x"})
+    lines = [removal([Made("EVA", "refined")], run).split("To make it again: ")[1]]
+    monkeypatch.chdir(tmp_path)
+    lines += [removal([Made("EVA", "refined")], Run(Path("run"))).split("To make it again: ")[1]]
+    refine = "transmiter refine --data ../few --strong EVA"
+    assert lines == [f"{refine}{run.flag}", f"(cd '{here}' && {refine} --run {tmp_path / 'run'})"]
 
 
 def test_strengths_that_differ_little_are_kept_apart(run: Run):

@@ -25,6 +25,7 @@ from transmiter_cli.cli.options import (
     settings_of,
 )
 from transmiter_cli.errors import UsageError
+from transmiter_cli.names import some
 
 NAME = "fit"
 EXAMPLE = "transmiter fit --weak demo-weak --finetuned demo-finetuned --data demo-digits --aux-words characters"
@@ -130,6 +131,7 @@ def command(
     console.print_result(
         [
             ("adapter", console.shown(result.path)),
+            ("classes", f"{len(result.artefact.class_names)}: {some(result.artefact.class_names)}"),
             ("learned from", f"{result.images:,} images, {len(result.artefact.vocabulary):,} words"),
             ("with fine-tuned", agreement),
             ("next", f"transmiter transfer --strong MODEL{Run(run).flag}"),

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 NAME = "predict"
 EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
 STDIN = "-"
+IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
+"""The first bytes of JPEG, PNG, GIF and WebP files."""
 NAMED = 5
 """Images without a prediction that the last line names."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -95,8 +97,8 @@ def command(
     listed = images == [STDIN]
     if listed:
         images = paths_in(sys.stdin.buffer.read())
-        if not images:
-            raise UsageError("stdin holds no paths.", f"find FOLDER -name '*.jpg' | transmiter predict {STDIN}")
+    elif STDIN in (images or ()):
+        raise UsageError(f"{STDIN} reads paths from stdin, and goes with no others.", f"./{STDIN} for a file")
     from transmiter_cli.run import Run
 
     again = f"transmiter predict{Run(run).flag}"
@@ -110,16 +112,17 @@ def command(
     given = {"--root": root, "--split": split, "--limit": limit}
     if images and (flags := [flag for flag, value in given.items() if value is not None]):
         raise UsageError(f"{', '.join(flags)} says which images of --data are meant, not which image files.", EXAMPLE)
-    from transmiter_cli.embedding.sources import DataSpec, ImageFile, open_images
+    from transmiter_cli.embedding.sources import DataSpec, ImageFile
+    from transmiter_cli.workflow.common import open_told
     from transmiter_cli.workflow.predict import open_predictor
 
+    on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
+    workspace = console.workspace(device, strict, encode_batch, quiet or on_terminal, decode, workers, precision)
     files = (
-        open_images(DataSpec(data, root, split, limit), "test").files
+        open_told(DataSpec(data, root, split, limit), "test", workspace.reporter, labels=False).files
         if data is not None
         else [ImageFile(Path(), path) for path in images or ()]
     )
-    on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
-    workspace = console.workspace(device, strict, encode_batch, quiet or on_terminal, decode, workers, precision)
     predictor = open_predictor(use, Run(run), workspace, strong)
     if not quiet:
         console.errors.print(f"Predicting with {predictor.row} on {predictor.encoder.name}.", style="dim", markup=False)
@@ -134,9 +137,17 @@ def command(
 
 
 def paths_in(lines: bytes) -> list[str]:
-    """The path on each line, empty lines left out; those between NULs where there are any, as `find -print0` writes."""
+    """The path on each line, empty lines left out; those between NULs where there are any, as `find -print0` writes.
+
+    Raises:
+        UsageError: if there are none, or an image itself.
+    """
     parts = lines.split(b"\0") if b"\0" in lines else lines.splitlines()
-    return [os.fsdecode(part) for part in parts if part.strip()]
+    paths = [os.fsdecode(part) for part in parts if part.strip()]
+    if not paths or lines.startswith(IMAGE_STARTS):
+        what = "holds an image, and no paths" if paths else "holds no paths"
+        raise UsageError(f"stdin {what}.", f"find FOLDER -name '*.jpg' | transmiter predict {STDIN}")
+    return paths
 
 
 def first(names: Sequence[str]) -> str:

@@ -118,11 +118,14 @@ class CachedEncoder:
     @property
     def facts(self) -> EncoderFacts:
         """Logit scale and size; the model is loaded for them once."""
-        path = self.folder / FACTS
-        if known := stored_json(path):
+        if known := stored_json(self.folder / FACTS):
             return EncoderFacts(known["logit_scale"], known["parameters"])
+        return self._write_facts()
+
+    def _write_facts(self) -> EncoderFacts:
+        """The model's facts, written beside its store with its name."""
         found = self.encoder.facts()
-        write_if_possible(path, canonical_json({**asdict(found), "name": self.name}).encode())
+        write_if_possible(self.folder / FACTS, canonical_json({**asdict(found), "name": self.name}).encode())
         return found
 
     def image_embeddings(self, files: Sequence[ImageRecord]) -> ImageEmbeddings:
@@ -247,6 +250,8 @@ class CachedEncoder:
         keys, gone = image_keys(files, self.decoding)
         if not lacking(self.images, keys).any():
             return StoredImages(keys, keys != b"", 0, gone)
+        if not (self.folder / FACTS).is_file():
+            self._write_facts()  # before the images, so that the store has a name however far they get
         space = self.workspace
         filler = ImageFiller(self.encoder, self.images, self.decoding, space.batch_size, space.workers)
         with self.images.writing():

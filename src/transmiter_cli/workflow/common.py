@@ -14,11 +14,12 @@ from torch import Tensor
 
 from transmiter_cli.artefact import Artefact, load
 from transmiter_cli.embedding.prompts import Templates
-from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet
+from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.names import some
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import FITTED, PROBE_FILE, ROWS, Run, Task
 from transmiter_cli.task.finetuned import PROBE, FinetunedModel, open_teacher, teacher_digest
 from transmiter_cli.task.logits_file import LogitsTeacher
@@ -71,6 +72,17 @@ class DataFlags:
         return DataSpec(task.data, self.root or task.root, self.split, self.limit or limit)
 
 
+def open_told(spec: DataSpec, split: str | None, reporter: Reporter, labels: bool = True) -> ImageSet:
+    """`open_images`, and a warning of the images that are left out, since they lie beside the folders of classes."""
+    images = open_images(spec, split, labels)
+    if images.beside:
+        reporter.warn(
+            f"Left out {len(images.beside):,} images in {spec.data} that lie beside its folders and not in them: "
+            f"{some([file.id for file in images.beside])}."
+        )
+    return images
+
+
 def fit_data(task: Task) -> DataSpec:
     """The images that fit saw."""
     return DataSpec(task.data, task.root, task.split, task.limit)
@@ -111,7 +123,7 @@ def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:
         digest = teacher_digest(name, workspace)
         if known.get(name, digest) != digest:
             what = f"{name}, or the .txt of its ids," if name.endswith(".npy") else name
-            raise UsageError(f"{what} changed since fit read it.", run.again(run.since_fit()[0].line))
+            raise UsageError(f"{what} changed since fit read it.", run.again(run.since_fit()[0]))
 
 
 def open_finetuned(name: str, task: Task, run: Run, weak: CachedEncoder) -> FinetunedModel:

@@ -10,9 +10,10 @@ import numpy as np
 
 from transmiter_cli.embedding.export import StoredRows, write_rows
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import DataSpec, open_images
+from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.files import canonical_json
+from transmiter_cli.workflow.common import open_told
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
         out: a safetensors file to write, with a tensor per model and the image ids as metadata; None for none.
         workspace: cache and device.
     """
-    images = open_images(data, "train")
+    images = open_told(data, "train", workspace.reporter, labels=False)
     encoders = {name: workspace.open(resolve_model(name)) for name in models}
     stored = {name: encoder.store_images(images.files) for name, encoder in encoders.items()}
     rows = {name: StoredRows(encoders[name].images, found.keys[found.stored]) for name, found in stored.items()}

@@ -24,7 +24,7 @@ from transmiter_cli.evaluation.require import Gate, require_names
 from transmiter_cli.evaluation.rows import MeanRow, Row, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.run import SWEPT_ROW, Run, Task
-from transmiter_cli.task.finetuned import FinetunedModel, mean_logits, open_teacher
+from transmiter_cli.task.finetuned import PROBE, FinetunedModel, mean_logits, open_teacher
 from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.class_lists import base_classes, read_map
 from transmiter_cli.workflow.common import (
@@ -37,6 +37,7 @@ from transmiter_cli.workflow.common import (
     fit_data,
     load_fitted,
     load_transferred,
+    open_told,
 )
 from transmiter_cli.workflow.cost import image_flops
 from transmiter_cli.workflow.overlap import overlap
@@ -142,7 +143,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     """
     scene = open_scene(run, workspace, options.strong)
     task, spec = scene.task, options.data.spec(scene.task)
-    images = open_images(spec, "test")
+    images = open_told(spec, "test", workspace.reporter)
     if options.data.data is None and images.split == task.split and not options.allow_overlap:
         raise seen_by_fit(spec, images.split, run)
     labelled = options.labels and images.labelled
@@ -276,8 +277,11 @@ def open_twin(given: str, scene: Scene, images: ImageSet) -> FinetunedModel:
     """A fine-tuned strong model, in any form that --finetuned takes; checked here, before any image is encoded.
 
     Raises:
+        UsageError: if there is no such model, as there is no probe.
         TransmiterError: if it cannot be read, or is of another model than the strong one.
     """
+    if given == PROBE:
+        raise UsageError("A probe is trained by fit, and there is none of the strong model.", "give its file")
     try:
         twin = open_teacher(given, scene.strong, scene.task.classes, scene.task.templates)
         twin.check(images.files)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
+from transmiter_cli.embedding.sources import DataSpec, ImageSet
 from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.sources.parts import SPLITS, canonical
 from transmiter_cli.embedding.views import View, with_views
@@ -32,7 +32,15 @@ from transmiter_cli.run import FITTED, PROBE_FILE, Run, Task, without
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
-from transmiter_cli.workflow.common import EncodedImages, alone, encode, finetuned_logits, open_finetuned, signed
+from transmiter_cli.workflow.common import (
+    EncodedImages,
+    alone,
+    encode,
+    finetuned_logits,
+    open_finetuned,
+    open_told,
+    signed,
+)
 from transmiter_cli.workflow.overlap import fingerprints, remember_fit
 from transmiter_cli.workflow.removal import removal
 
@@ -98,7 +106,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         UsageError: if a name, file or folder does not exist, or the run is of another task.
         TransmiterError: if the data or a file cannot be used.
     """
-    images = open_images(options.data, "train")
+    images = open_told(options.data, "train", workspace.reporter)
     names, labels = class_names(images.label_names, options.classes)
     if len(names) < 2:
         said = f"At least two classes are needed; there is {', '.join(map(repr, names))} alone."

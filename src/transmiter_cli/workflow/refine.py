@@ -10,13 +10,12 @@ import torch
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, Method, load
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.run import ARTEFACTS, ROWS, Run
 from transmiter_cli.task.shots import choose_shots
-from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, starting_point
+from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import remembering
 
 PREFERENCE = ("self_trained", *(ROWS[method] for method in ("discriminant", "adapter", "ridge")))
@@ -73,7 +72,8 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         )
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)
-    images = open_images(options.data.spec(task, task.limit), "train" if options.data.data else task.split or "train")
+    split = "train" if options.data.data else task.split or "train"
+    images = open_told(options.data.spec(task, task.limit), split, workspace.reporter)
     labels = images.labels(task.labels)
     chosen = choose_shots(labels, options.shots, options.settings.seed)
     files = tuple(images.files[i] for i in chosen)

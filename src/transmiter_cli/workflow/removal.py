@@ -40,16 +40,16 @@ def removal(gone: Sequence[Made], run: Run) -> str:
     last = {made: max((i for i, step in enumerate(history) if makes(step, made)), default=-1) for made in gone}
     in_order = sorted(gone, key=lambda made: (made.row in LATER, last[made]))
     lines = dict.fromkeys(
-        run.again(told_for(history[last[made]].line, made, several)) if last[made] >= 0 else plain_line(made, run)
+        run.again(told_for(history[last[made]], made, several)) if last[made] >= 0 else plain_line(made, run)
         for made in in_order
     )
     return f"No longer in {run.path}: {what}. To make it again: {' && '.join(lines)}"
 
 
-def told_for(line: Sequence[str], made: Made, several: bool) -> Sequence[str]:
-    """A command line that made something, with its strong model, which it may have left unsaid while there was one."""
-    unsaid = made.row in LATER and several and not values(line, "--strong")
-    return [*line, "--strong", made.strong] if unsaid else line
+def told_for(step: Step, made: Made, several: bool) -> Step:
+    """The step that made something, its strong model told, which it may have left unsaid while there was but one."""
+    unsaid = made.row in LATER and several and not values(step.line, "--strong")
+    return step._replace(line=[*step.line, "--strong", made.strong]) if unsaid else step
 
 
 def plain_line(made: Made, run: Run) -> str:

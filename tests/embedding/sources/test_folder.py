@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.embedding.conftest import write_image
-from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.sources import DataSpec, open_images
 from transmiter_cli.errors import TransmiterError, UsageError
 
 
@@ -21,6 +21,25 @@ def test_class_folders_are_sorted_and_give_labels(tmp_path: Path):
     assert images.labels(("b", "a")) == [1, 0, 0]
     with pytest.raises(TransmiterError, match="class 'a'"):
         images.labels(("b", "c"))
+
+
+def test_images_beside_class_folders_are_told_of_and_taken_where_no_label_is_needed(tmp_path: Path):
+    for name in ("a/1.png", "stray.png", "A.png"):
+        write_image(tmp_path / name)
+    images = open_images(str(tmp_path), "test")
+    assert (names(images), [file.id for file in images.beside]) == (["a/1.png"], ["A.png", "stray.png"])
+    every = open_images(str(tmp_path), "test", labels=False)
+    assert (names(every), every.beside) == (["A.png", "a/1.png", "stray.png"], ())
+    assert not open_images(str(tmp_path / "a"), "test").beside
+
+
+def test_images_beside_splits_are_taken_unless_a_split_is_asked_for(tmp_path: Path):
+    for name in ("train/a/1.png", "test/a/2.png", "test/3.png", "4.png"):
+        write_image(tmp_path / name)
+    assert [file.id for file in open_images(str(tmp_path), "test").beside] == ["test/3.png", "4.png"]
+    assert names(open_images(str(tmp_path), "test", labels=False)) == ["4.png", "test/3.png", "test/a/2.png"]
+    asked = open_images(DataSpec(str(tmp_path), split="test"), None, labels=False)
+    assert (names(asked), len(asked.beside)) == (["test/a/2.png"], 2)
 
 
 def test_images_are_sorted_by_their_whole_path_and_classes_by_name(tmp_path: Path):

@@ -137,8 +137,9 @@ def test_file_names_that_are_not_utf8_are_found(pictures: Path, name: str, conte
 @pytest.mark.parametrize(("content", "line"), [(b"path\na.png\nlatin-\xe9.png\n", 3), (b"\xff\xfep\0a\0t\0h\0\n", 1)])
 def test_bytes_that_are_in_no_file_name_are_an_error(pictures: Path, content: bytes, line: int):
     (pictures / "l.csv").write_bytes(content)
-    with pytest.raises(TransmiterError, match=f"not UTF-8: byte 0x.. in line {line}"):
+    with pytest.raises(TransmiterError, match=f"not UTF-8: byte 0x.. in line {line}") as caught:
         open_images(str(pictures / "l.csv"), None)
+    assert ("--root FOLDER" in str(caught.value.fix)) == (line == 3)
 
 
 def test_one_missing_image_is_left_for_the_encoder_to_skip(pictures: Path):

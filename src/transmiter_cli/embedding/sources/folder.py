@@ -54,7 +54,14 @@ class FolderReader:
         # An id says which split it is of: the same name in another split is another image.
         prefix = "" if part is None else f"{folder.name}/"
         files, label_names = scan(folder, self.data)
-        return ImageSet(tuple(ImageFile(self.root, prefix + name, label) for name, label in files), label_names, part)
+        loose = [prefix + name for name in loose_images(folder)] if label_names else []
+        loose += loose_images(self.root) if part is not None else []
+        return ImageSet(
+            tuple(ImageFile(self.root, prefix + name, label) for name, label in files),
+            label_names,
+            part,
+            tuple(ImageFile(self.root, name, None) for name in loose),
+        )
 
 
 def split_folders(root: Path) -> Mapping[str, Path]:
@@ -94,8 +101,7 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
             )
         in_order = sorted(subfolders, key=lambda name: f"{name}/")  # as their images are, all together
         return [(image, name) for name in in_order for image in by_class[name]], tuple(subfolders)
-    with os.scandir(folder) as entries:
-        flat = sorted(entry.name for entry in entries if is_image(entry))
+    flat = loose_images(folder)
     if not flat:
         refuse_closed(folder, subfolders)
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
@@ -104,6 +110,12 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
             "pass --data with a folder of images, or one that has a folder of images for each class",
         )
     return [(name, None) for name in flat], ()
+
+
+def loose_images(folder: Path) -> list[str]:
+    """The names of the images in a folder itself, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_image(entry))
 
 
 def refuse_closed(folder: Path, subfolders: Sequence[str]) -> None:

@@ -131,7 +131,10 @@ def require_utf8(values: Mapping[str, str | None], line: int, source: Path, root
     for column, text in values.items():
         byte = escaped_byte(text or "")
         if byte is not None and not (column == "path" and os.path.lexists(root / (text or "").strip())):
-            raise not_utf8(source, byte, line)
+            error = not_utf8(source, byte, line)
+            if column == "path":
+                error.fix = f"--root FOLDER, if a file's name has that byte and {root} lacks the file; or {error.fix}"
+            raise error
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:

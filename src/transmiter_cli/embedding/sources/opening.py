@@ -17,13 +17,15 @@ from transmiter_cli.errors import TransmiterError, UsageError
 KINDS = "a folder of images, a .csv or .jsonl manifest, a CoOp split .json, WebDataset .tar shards, torchvision:NAME"
 
 
-def open_images(data: DataSpec | str, split: str | None) -> ImageSet:
+def open_images(data: DataSpec | str, split: str | None, labels: bool = True) -> ImageSet:
     """The images that a command asks for.
 
     Args:
         data: which images; a string is a --data value without further flags.
         split: the part to read where `data` asks for none; data without parts are taken whole. "test" falls
             back to "val".
+        labels: whether labels are needed; where they are not, and no split is asked for, images beside the folders of
+            classes and splits are taken, too.
 
     Raises:
         UsageError: if there are no such data, or not the part that was asked for.
@@ -33,6 +35,8 @@ def open_images(data: DataSpec | str, split: str | None) -> ImageSet:
     reader = open_reader(spec)
     part = choose_part(reader.parts(), spec.split, split, spec.data)
     images = reader.read(part)
+    if not labels and spec.split is None:
+        images = images.with_those_beside()
     require_distinct(images.files, spec.data)
     return replace(images, files=limited(images.files, spec.limit))
 

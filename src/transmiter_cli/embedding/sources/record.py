@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
@@ -92,11 +92,18 @@ class ImageSet:
         files: sorted by id, or in the order of the file that lists them.
         label_names: all classes that the data know, in the data's own order or sorted; empty if they know none.
         split: "train", "val", "test" or what else the data call it; None where they have no splits.
+        beside: images that lie beside the class folders, or the folders of splits, and are none of `files`.
     """
 
     files: tuple[ImageRecord, ...]
     label_names: tuple[str, ...]
     split: str | None
+    beside: tuple[ImageRecord, ...] = ()
+
+    def with_those_beside(self) -> ImageSet:
+        """The same images and those beside the folders, for whom no label is needed."""
+        every = sorted((*self.files, *self.beside), key=lambda file: file.id)
+        return replace(self, files=tuple(every), beside=()) if self.beside else self
 
     @property
     def labelled(self) -> bool:

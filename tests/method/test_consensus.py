@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import World, random_embeddings
+from transmiter_cli.description import verdict_in_words
 from transmiter_cli.method import consensus, merging
 from transmiter_cli.method.consensus import (
     CONFIRMED,
@@ -141,9 +142,28 @@ def test_a_teacher_helps_that_is_trusted(strong: float, teacher: float, gain: fl
 
 
 def test_no_teacher_is_said_to_help_where_no_class_could_be_left_out():
-    said = {unseen: Verdict(0.8, (0.7,), 0.1, images=100, unseen=unseen, tested=False).word for unseen in (0, 1)}
-    assert said == {0: "helps", 1: "unsure"}
-    assert Verdict(0.8, (0.7,), 0.1, images=100, unseen=1).word == "helps"
+    said = {unseen: Verdict(0.8, (0.7,), 0.1, images=100, unseen=unseen, tested=False).word for unseen in ((), (3,))}
+    assert said == {(): "helps", (3,): "unsure"}
+    assert Verdict(0.8, (0.7,), 0.1, images=100, unseen=(3,)).word == "helps"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "doubt"),
+    [
+        (Verdict(0.8, (0.7,), 0.1, images=100), ""),
+        (Verdict(0.8, (0.0,), 0.0, images=100), ""),
+        (Verdict(0.0, (0.0,), 0.0, images=19), "fewer than 20 different images"),
+        (Verdict(0.4, (0.45, 0.0), 0.1, images=100), "trusted less than 0.50"),
+        (Verdict(0.9, (0.0, 0.6), 0.1, images=100), "less than 0.75 times as far as the strong one"),
+        (Verdict(0.8, (0.7,), 0.1, images=100, consistent=False), "agree too rarely"),
+        (Verdict(0.8, (0.7,), 0.1, images=100, unseen=(3,), tested=False), "fewer than 5 classes have images"),
+        (Verdict(0.8, (0.7,), -0.1, images=100), "no gain is expected"),
+    ],
+)
+def test_a_verdict_says_why_it_is_unsure(verdict: Verdict, doubt: str):
+    assert doubt in verdict.doubt
+    assert bool(verdict.doubt) == (verdict.word == "unsure")
+    assert verdict_in_words(verdict.as_json()).startswith(f"unsure: {verdict.doubt}" if doubt else verdict.word)
 
 
 def test_no_teacher_is_said_to_help_that_agrees_too_little_with_the_strong_model():
@@ -205,12 +225,12 @@ def test_a_class_with_a_few_images_of_many_is_one_without(world: World):
     rows = torch.cat([(world.labels < 5).nonzero()[:, 0], (world.labels == 5).nonzero()[:5, 0]])
     strong, weak = (replace(model, images=model.images[rows]) for model in (world.strong, world.weak))
     _, verdict = discriminant_transfer(strong, [Teacher(world.finetuned_logits[rows], weak)])
-    assert verdict.unseen == 1
+    assert verdict.unseen == (5,)
     assert verdict.tested
     few = world.labels < 4
     strong, weak = (replace(model, images=model.images[few]) for model in (world.strong, world.weak))
     _, verdict = discriminant_transfer(strong, [Teacher(world.finetuned_logits[few], weak)])
-    assert (verdict.unseen, verdict.tested) == (2, False)
+    assert (verdict.unseen, verdict.tested) == ((4, 5), False)
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -440,3 +460,27 @@ def test_a_verdict_doubts_the_teacher_that_is_heard():
         verdict = rates(world, [teacher(world, world.finetuned_logits)] * 2)[2]
     assert verdict.teachers == (0.0, 0.32)
     assert (verdict.named, verdict.consistent) == (True, True)
+
+
+def test_what_all_models_say_is_kept_where_a_discriminant_tells_all_images_apart():
+    """Its scores could be as wide as one likes then, and a class with fewer images than others would lose them."""
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    labels, tested, width = torch.tensor([35, 16, 25]), torch.arange(3).repeat(200), 256
+    centres = F.normalize(random(3, width), dim=-1)
+    centres[1] = F.normalize(centres[0] + 0.3 * centres[1], dim=-1)
+    common = F.normalize(random(width), dim=0)
+
+    def pictures(of: torch.Tensor) -> torch.Tensor:
+        return F.normalize(common + 0.6 * centres[of] + 0.3 * random(len(of), width) / width**0.5, dim=-1)
+
+    labels = torch.arange(3).repeat_interleave(labels)
+    texts = torch.cat([0.5 * centres, torch.zeros(40, width)]) + random(43, width) / width**0.5
+    strong, images = Embeddings(pictures(labels), texts, 100.0), pictures(tested)
+    sure = Teacher(50 * F.one_hot(labels, 3).float(), strong)
+    correction, _ = discriminant_transfer(strong, [sure])
+    after = correction(Embeddings(images, texts, 100.0).unit_images() @ strong.classifier().T, images)
+    assert (after.argmax(-1) == tested).double().mean() > 0.95

@@ -46,6 +46,19 @@ def test_rows_that_are_looked_at_are_spread_over_all(images: int, most: int):
     assert 1 <= min(gaps) <= max(gaps) <= min(gaps) + 1
 
 
+@given(st.integers(0, 20), st.integers(2, 4))
+def test_no_error_that_is_rarer_than_the_images_are_many_is_believed_in(seed: int, classes: int):
+    images = 20 * classes
+    labels = torch.arange(images) % classes
+    model = random_embeddings(images, classes, 8, seed)
+    apart = replace(model, images=F.one_hot(labels, 8).float() + 0.01 * F.normalize(model.images, dim=-1))
+    posterior, folds = F.one_hot(labels, classes).double(), folds_of(apart)
+    moments = fold_moments(apart, posterior, folds)
+    chosen = choose_discriminant(apart, posterior, apart.unit_texts().double(), folds, moments)
+    wrong = 1 - F.softmax(chosen.held_out.double(), -1).gather(1, labels[chosen.rows][:, None])
+    assert 0.1 / images < wrong.mean().item() < 2 / images
+
+
 @patch.object(discriminant, "JUDGED", 60)
 def test_every_class_is_judged_where_images_are_sorted_by_class():
     world = World()

@@ -50,7 +50,7 @@ class Verdict:
         gain: by how much the transferred model is expected to be right more often than the strong model
             (`expected_gain`), a fraction; 0 without a trusted teacher.
         images: how many different unlabelled images there were.
-        unseen: how many classes hardly any of them belongs to.
+        unseen: the classes that hardly any of them belongs to.
         tested: whether enough classes have images to leave half of them out and see how these fare.
         named: whether zero-shot models confirm the names of the most trusted teacher's classes. If not, the names may
             say little, or be mixed up.
@@ -63,7 +63,7 @@ class Verdict:
     teachers: tuple[float, ...]
     gain: float
     images: int
-    unseen: int = 0
+    unseen: tuple[int, ...] = ()
     tested: bool = True
     named: bool = True
     consistent: bool = True
@@ -71,20 +71,34 @@ class Verdict:
     @property
     def word(self) -> str:
         """The verdict: "helps", "unsure" or "useless teacher"."""
-        if self.images < NEEDED:
-            return "unsure"
-        if not any(self.teachers):
+        if self.images >= NEEDED and not any(self.teachers):
             return "useless teacher"
-        trusted = max(self.teachers) >= max(HELPFUL * self.strong, RELIABLE)
-        tested = self.consistent and (self.tested or not self.unseen)
-        return "helps" if trusted and tested and self.gain > 0 else "unsure"
+        return "unsure" if self.doubt else "helps"
+
+    @property
+    def doubt(self) -> str:
+        """Why it is not expected to help, the first reason there is; empty if it is, or no teacher is trusted."""
+        best = max(self.teachers)
+        if self.images < NEEDED:
+            return f"there are fewer than {NEEDED} different images"
+        if not best:
+            return ""
+        if best < RELIABLE:
+            return f"the fine-tuned model is trusted less than {RELIABLE:.2f}"
+        if best < HELPFUL * self.strong:
+            return f"the fine-tuned model is trusted less than {HELPFUL:.2f} times as far as the strong one"
+        if not self.consistent:
+            return "the two models agree too rarely for both to be right as often as it looks"
+        if self.unseen and not self.tested:
+            return f"fewer than {ENOUGH} classes have images"
+        return "" if self.gain > 0 else "no gain is expected"
 
     def as_json(self) -> dict[str, Any]:
         """What an artefact keeps of it."""
         trust = {"strong": self.strong, "teachers": list(self.teachers)}
-        seen = {"different_images": self.images, "unseen": self.unseen}
+        seen = {"different_images": self.images, "unseen": len(self.unseen), "unseen_classes": list(self.unseen)}
         doubts = {"named": self.named, "consistent": self.consistent}
-        return {"verdict": self.word, **trust, "gain": self.gain, **seen, **doubts}
+        return {"verdict": self.word, "doubt": self.doubt, **trust, "gain": self.gain, **seen, **doubts}
 
 
 def believed(found: Reliabilities) -> tuple[float, ...]:
@@ -281,8 +295,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     merged = merge(strong, carriers, posterior, chosen, counts, trust=min(max(trust) / max(own, TINY), 1.0))
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, found.zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
-    unseen = int((~seen).sum())
-    verdict = replace(verdict, gain=gain if found.trusted else 0.0, unseen=unseen, tested=classes - unseen >= ENOUGH)
+    unseen, tested = tuple((~seen).nonzero().flatten().tolist()), int(seen.sum()) >= ENOUGH
+    verdict = replace(verdict, gain=gain if found.trusted else 0.0, unseen=unseen, tested=tested)
     return LinearCorrection.of_classifier(merged.classifier, strong), verdict
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise TransmiterError(
             f"{path} cannot be read as an artefact: {error}.",
-            f"rm {shlex.quote(str(path))}, then the command that made it; transmiter inspect has all that made its run",
+            "make it again, if a command of a run made it; the run.json there has it",
         ) from error
     if metadata is None or "stage" not in metadata:
         raise TransmiterError(

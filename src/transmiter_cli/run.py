@@ -250,9 +250,9 @@ class Run:
     def again(self, step: Step) -> str:
         """The command line of a step, for where the run lies now and the folder that the step's paths start from."""
         line = shlex.join(without(step.line, "--run"))
-        if step.folder in ("", str(Path.cwd())):
-            return line + self.flag
-        return f"(cd {shlex.quote(step.folder)} && {line} --run {shlex.quote(str(self.path.absolute()))})"
+        if step.folder == str(Path.cwd()) or not Path(step.folder).is_absolute() or not Path(step.folder).is_dir():
+            return line + self.flag  # of a folder that is gone, perhaps moved with the run, this one is as good as any
+        return f"(cd {shlex.quote(step.folder)} && {line} --run {shlex.quote(str(self.path.resolve()))})"
 
     def commands(self) -> list[str]:
         """The command lines that made what is there, the last fit's first."""

@@ -208,3 +208,27 @@ def test_a_model_that_is_no_fine_tuned_twin_is_named(cli: Cli, digits: Path):
     assert "the very weights of demo-weak" in cli(*line, "demo-weak").err
     assert "another architecture than demo-weak" in cli(*line, "demo-strong").err
     assert "architecture" not in cli(*line, "demo-finetuned").err
+
+
+def test_images_beside_folders_are_taken_where_no_label_is_needed_and_told_of_elsewhere(cli: Cli, tmp_path: Path):
+    files = open_images("demo-digits", "train").files
+    by_class = {label: [one for one in files if one.label == label] for label in ("one", "two", "six")}
+    for file in by_class["one"][:40] + by_class["two"][:40]:
+        (tmp_path / "mixed" / file.label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file.path, tmp_path / "mixed" / file.label)
+    for number, file in enumerate(by_class["six"][:3]):
+        shutil.copy(file.path, tmp_path / "mixed" / f"{number}.png")
+    data = ("--data", "mixed")
+    embedded = json.loads(cli("embed", "--model", "demo-strong", *data, "--json").out)
+    assert embedded["models"]["demo-strong"]["images"] == 83
+    told = "Left out 3 images in mixed, beside its folders and in none of them: 0.png, 1.png, 2.png."
+    fitted = cli(*FIT, *data)
+    assert told in fitted.err
+    assert "classes          2: one, two" in fitted.out
+    assert told not in cli("transfer", "--strong", "demo-strong", "--method", "ridge").err
+    assert json.loads(cli("self-train", *data, "--json").out)["images"] == 83
+    assert told in cli("refine", *data, "--shots", 4).err
+    assert told in cli("eval", *data, "--allow-overlap").err
+    unlabelled = cli("eval", *data, "--allow-overlap", "--no-labels", "--json")
+    assert json.loads(unlabelled.out)["images"] == 83
+    assert told not in unlabelled.err

@@ -40,6 +40,18 @@ def test_a_run_shows_its_task_its_artefacts_and_its_commands(run: Cli):
     assert lines[-1] == "  $ transmiter refine --shots 2"
 
 
+def test_commands_are_shown_with_the_folder_in_which_they_were_given(
+    run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    lines = run("inspect", tmp_path / RUN).out.splitlines()
+    commands = lines[lines.index("commands") + 1 :]
+    assert [line[:4] for line in commands] == ["  # ", *["  $ "] * (len(commands) - 1)]
+    assert commands[0] == f"  # in {tmp_path}"
+    assert {*json.loads(run("inspect", tmp_path / RUN, "--json").out)["folders"]} == {str(tmp_path)}
+
+
 def test_json_has_the_same(run: Cli):
     shown = json.loads(run("inspect", RUN, "--json").out)
     assert shown["task"]["classes"][0] == "eight"

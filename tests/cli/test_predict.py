@@ -79,6 +79,11 @@ def test_paths_are_read_from_stdin(run: Cli, monkeypatch: pytest.MonkeyPatch):
     for given, said in ((b"", "stdin holds no paths"), (Path(files[0]).read_bytes(), "stdin holds an image")):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
         failed(run("predict", "-"), 2, said)
+    Path("RIFF").mkdir()
+    shutil.copy(files[0], "RIFF")
+    path = f"RIFF/{Path(files[0]).name}"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(path.encode())))
+    assert run("predict", "-").out == run("predict", path).out
     failed(run("predict", "-", files[0]), 2, "- reads paths from stdin, and goes with no others")
 
 
@@ -124,7 +129,7 @@ def test_images_beside_a_folder_of_thumbnails_are_predicted_and_no_class_of_fit(
     lines = run("predict", "--data", "mixed").out.splitlines()
     assert [json.loads(line)["image"] for line in lines] == ["1.png", "2.png", "thumbs/3.png"]
     fitted = run("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--data", "mixed", "--run", "other")
-    failed(fitted, 2, "Left out 2 images in mixed", "1.png, 2.png", "there is 'thumbs' alone")
+    failed(fitted, 2, "Left out 2 images in mixed, ", "1.png, 2.png", "there is 'thumbs' alone")
 
 
 def test_bad_images_of_a_folder_are_left_out_and_named(run: Cli, tmp_path: Path):

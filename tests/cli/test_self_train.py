@@ -46,7 +46,10 @@ def test_transfer_says_that_classes_have_no_image(run: Cli):
     outcome = run(*TRANSFER, "--method", "discriminant", "--json")
     assert "By demo-strong, hardly any image shows 5 of 10 classes: " in outcome.err
     assert "transmiter self-train --data IMAGES" in outcome.err
-    assert json.loads(outcome.out)["methods"]["discriminant"]["verdict"]["unseen"] == 5
+    verdict = json.loads(outcome.out)["methods"]["discriminant"]["verdict"]
+    assert (verdict["unseen"], len(verdict["unseen_classes"])) == (5, 5)
+    names = json.loads(Path("transmiter-run/run.json").read_text())["task"]["classes"]
+    assert {names[i] for i in verdict["unseen_classes"]} == {*NOVEL}
     outcome = run(*TRANSFER, "--method", "discriminant")
     assert "expected gain on classes with images" in outcome.out
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,19 @@ def test_a_command_that_was_given_in_another_folder_goes_back_there(
     lines = [removal([Made("EVA", "refined")], run).split("To make it again: ")[1]]
     monkeypatch.chdir(tmp_path)
     lines += [removal([Made("EVA", "refined")], Run(Path("run"))).split("To make it again: ")[1]]
+    here.rename(tmp_path / "gone")
+    lines += [removal([Made("EVA", "refined")], Run(Path("run"))).split("To make it again: ")[1]]
     refine = "transmiter refine --data ../few --strong EVA"
-    assert lines == [f"{refine}{run.flag}", f"(cd '{here}' && {refine} --run {tmp_path / 'run'})"]
+    there = f"(cd '{here}' && {refine} --run {tmp_path / 'run'})"
+    assert lines == [f"{refine}{run.flag}", there, f"{refine} --run run"]
+
+
+def test_a_history_without_folders_is_taken_to_be_of_this_one(run: Run):
+    record = json.loads(run.record_path.read_text())
+    for entry in record["history"]:
+        del entry["folder"]
+    run.record_path.write_text(json.dumps(record))
+    assert run.again(run.history()[2]) == f"transmiter {LINES[2]}{run.flag}"
 
 
 def test_strengths_that_differ_little_are_kept_apart(run: Run):

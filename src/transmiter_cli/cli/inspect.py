@@ -40,7 +40,11 @@ def command(
     else:
         console.print_result(run_lines(found))
         console.results.print("commands", style="bold")
-        for line in found.commands:
+        before = str(Path.cwd())
+        for line, folder in zip(found.commands, found.folders, strict=True):
+            if folder not in ("", before):
+                console.results.print(f"  # in {folder}", markup=False)
+            before = folder or before
             console.results.print(f"  $ {line}", markup=False)
 
 

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 NAME = "predict"
 EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
 STDIN = "-"
-IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
-"""The first bytes of JPEG, PNG, GIF and WebP files."""
+IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF.{4}WEBP|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*", re.DOTALL)
+"""How files of JPEG, PNG, WebP, GIF and TIFF begin, and no path."""
 NAMED = 5
 """Images without a prediction that the last line names."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -144,7 +144,7 @@ def paths_in(lines: bytes) -> list[str]:
     """
     parts = lines.split(b"\0") if b"\0" in lines else lines.splitlines()
     paths = [os.fsdecode(part) for part in parts if part.strip()]
-    if not paths or lines.startswith(IMAGE_STARTS):
+    if not paths or IMAGE.match(lines):
         what = "holds an image, and no paths" if paths else "holds no paths"
         raise UsageError(f"stdin {what}.", f"find FOLDER -name '*.jpg' | transmiter predict {STDIN}")
     return paths

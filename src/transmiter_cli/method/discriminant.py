@@ -259,7 +259,7 @@ def choose_discriminant(
     moments: Sequence[Moments],
     shrinkages: Sequence[float] = SHRINKAGES,
 ) -> Chosen:
-    """The shrinkage and the factor whose held-out scores have the least cross-entropy with the soft labels."""
+    """The shrinkage and the factor whose held-out scores have the least cross-entropy with the `doubted` labels."""
     most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
     each = -(-most // len(folds.rows))
     rows = torch.cat([evenly_spaced(part, each) for part in folds.rows]).to(model.images.device)

@@ -76,10 +76,9 @@ def open_told(spec: DataSpec, split: str | None, reporter: Reporter, labels: boo
     """`open_images`, and a warning of the images that are left out, since they lie beside the folders of classes."""
     images = open_images(spec, split, labels)
     if images.beside:
-        reporter.warn(
-            f"Left out {len(images.beside):,} images in {spec.data} that lie beside its folders and not in them: "
-            f"{some([file.id for file in images.beside])}."
-        )
+        count = f"{len(images.beside):,} images" if len(images.beside) > 1 else "an image"
+        names = some([file.id for file in images.beside])
+        reporter.warn(f"Left out {count} in {spec.data}, beside its folders and in none of them: {names}.")
     return images
 
 

@@ -143,7 +143,9 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     """
     scene = open_scene(run, workspace, options.strong)
     task, spec = scene.task, options.data.spec(scene.task)
-    images = open_told(spec, "test", workspace.reporter)
+    images = open_told(spec, "test", workspace.reporter, options.labels)
+    if images.beside and options.labels:
+        workspace.reporter.note("eval --no-labels takes them, too.")
     if options.data.data is None and images.split == task.split and not options.allow_overlap:
         raise seen_by_fit(spec, images.split, run)
     labelled = options.labels and images.labelled
@@ -281,7 +283,7 @@ def open_twin(given: str, scene: Scene, images: ImageSet) -> FinetunedModel:
         TransmiterError: if it cannot be read, or is of another model than the strong one.
     """
     if given == PROBE:
-        raise UsageError("A probe is trained by fit, and there is none of the strong model.", "give its file")
+        raise UsageError("A probe is trained by fit, and there is none of the strong model.", "--strong-finetuned FILE")
     try:
         twin = open_teacher(given, scene.strong, scene.task.classes, scene.task.templates)
         twin.check(images.files)

@@ -40,17 +40,20 @@ class RunSummary:
 
     Attributes:
         commands: the command lines that made what is there, the last fit's first.
+        folders: where each was given; empty if nobody knows.
     """
 
     path: Path
     task: Task
     contents: Sequence[Content]
     commands: Sequence[str]
+    folders: Sequence[str]
 
     def as_json(self) -> dict[str, Any]:
         """The same as one JSON object."""
         contents = [content.as_json() for content in self.contents]
-        return {"run": str(self.path), "task": asdict(self.task), "artefacts": contents, "commands": self.commands}
+        history = {"commands": self.commands, "folders": self.folders}
+        return {"run": str(self.path), "task": asdict(self.task), "artefacts": contents, **history}
 
 
 def open_inspected(path: Path) -> RunSummary | dict[str, Any]:
@@ -85,4 +88,4 @@ def summarize(run: Run) -> RunSummary:
     for strong in run.strong_models():
         for row, path in run.artefacts(strong).items():
             found.append(Content(str(path.relative_to(run.path)), strong, row, read_description(path)))
-    return RunSummary(run.path, task, found, run.commands())
+    return RunSummary(run.path, task, found, run.commands(), [step.folder for step in run.since_fit()])

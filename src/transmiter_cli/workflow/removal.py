@@ -54,8 +54,10 @@ def told_for(step: Step, made: Made, several: bool) -> Step:
 
 def plain_line(made: Made, run: Run) -> str:
     """The plainest command line that makes something, for what no history tells of."""
-    usual = f"transfer --strong {shlex.quote(made.strong)} --method {method_of(made.row)}"
-    return f"transmiter {LATER.get(made.row, usual)}{run.flag}"
+    strong = f"--strong {shlex.quote(made.strong)}"
+    lines = {"self_trained": f"self-train --data IMAGES {strong}", "refined": f"refine {strong}"}
+    usual = f"transfer {strong} --method {method_of(made.row)}"
+    return f"transmiter {lines.get(made.row, usual)}{run.flag}"
 
 
 def makes(step: Step, made: Made) -> bool:

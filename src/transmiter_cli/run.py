@@ -250,8 +250,10 @@ class Run:
     def again(self, step: Step) -> str:
         """The command line of a step, for where the run lies now and the folder that the step's paths start from."""
         line = shlex.join(without(step.line, "--run"))
-        if step.folder == str(Path.cwd()) or not Path(step.folder).is_absolute() or not Path(step.folder).is_dir():
-            return line + self.flag  # of a folder that is gone, perhaps moved with the run, this one is as good as any
+        folder = Path(step.folder)
+        # One that is gone was perhaps moved with the run: this one is as good as any then.
+        if folder == Path.cwd() or not folder.is_absolute() or not folder.is_dir():
+            return line + self.flag
         return f"(cd {shlex.quote(step.folder)} && {line} --run {shlex.quote(str(self.path.resolve()))})"
 
     def commands(self) -> list[str]:

@@ -156,7 +156,10 @@ def test_no_teacher_is_said_to_help_where_no_class_could_be_left_out():
         (Verdict(0.4, (0.45, 0.0), 0.1, images=100), "trusted less than 0.50"),
         (Verdict(0.9, (0.0, 0.6), 0.1, images=100), "less than 0.75 times as far as the strong one"),
         (Verdict(0.8, (0.7,), 0.1, images=100, consistent=False), "agree too rarely"),
-        (Verdict(0.8, (0.7,), 0.1, images=100, unseen=(3,), tested=False), "fewer than 5 classes have images"),
+        (
+            Verdict(0.8, (0.7,), 0.1, images=100, unseen=(3,), tested=False),
+            "some classes have no images, and fewer than 5 have any",
+        ),
         (Verdict(0.8, (0.7,), -0.1, images=100), "no gain is expected"),
     ],
 )

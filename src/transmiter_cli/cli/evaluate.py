@@ -115,7 +115,8 @@ def command(
     if report is not None and data is not None and len(data) > 1:
         raise UsageError("--report is about one data set.", "give one --data")
     if report is not None and (report.is_dir() or str(report) == "-"):
-        raise UsageError(f"--report writes a file, and {report} is none.", "--report report.html")
+        what = "a folder" if report.is_dir() else "no file's name"
+        raise UsageError(f"--report writes a file, and {report} is {what}.", "--report report.html")
     strengths = eft_strengths(eft) if eft else EFT_STRENGTHS
     gates = [parse_gate(text) for text in require or []]
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 NAME = "predict"
 EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
 STDIN = "-"
-IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF.{4}WEBP|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*", re.DOTALL)
-"""How files of JPEG, PNG, WebP, GIF and TIFF begin, and no path."""
+IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF.{4}WEBP|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*|BM.{4}\0{4}", re.DOTALL)
+"""How files of JPEG, PNG, WebP, GIF, TIFF and BMP begin, and no path."""
 NAMED = 5
 """Images without a prediction that the last line names."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

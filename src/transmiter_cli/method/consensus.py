@@ -90,7 +90,7 @@ class Verdict:
         if not self.consistent:
             return "the two models agree too rarely for both to be right as often as it looks"
         if self.unseen and not self.tested:
-            return f"fewer than {ENOUGH} classes have images"
+            return f"some classes have no images, and fewer than {ENOUGH} have any"
         return "" if self.gain > 0 else "no gain is expected"
 
     def as_json(self) -> dict[str, Any]:

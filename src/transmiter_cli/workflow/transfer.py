@@ -199,10 +199,10 @@ def tell_limits(one: TransferResult, followers: Sequence[str], task: Task, run: 
             "mean with it. Fit without it if you use these."
         )
     if verdict["unseen"]:
-        absent = some([task.classes[i] for i in verdict["unseen_classes"]])
+        absent, count = some([task.classes[i] for i in verdict["unseen_classes"]]), len(task.classes)
         reporter.note(
-            f"By {one.strong}, hardly any image shows {verdict['unseen']} of {len(task.classes)} classes: {absent}. If "
-            "so, what was transferred may be worse than zero-shot on these, and no verdict tells. Once there are some "
+            f"By {one.strong}, hardly any image shows {verdict['unseen']} of {count} classes ({absent}). If so, "
+            "what was transferred may be worse than zero-shot on these, and no verdict tells. Once there are some "
             f"of them, without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
         )
     if not verdict["named"]:

@@ -472,7 +472,8 @@ def test_what_all_models_say_is_kept_where_a_discriminant_tells_all_images_apart
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    labels, tested, width = torch.tensor([35, 16, 25]), torch.arange(3).repeat(200), 256
+    labels = torch.arange(3).repeat_interleave(torch.tensor([35, 16, 25]))
+    tested, width = torch.arange(3).repeat(200), 256
     centres = F.normalize(random(3, width), dim=-1)
     centres[1] = F.normalize(centres[0] + 0.3 * centres[1], dim=-1)
     common = F.normalize(random(width), dim=0)
@@ -480,7 +481,6 @@ def test_what_all_models_say_is_kept_where_a_discriminant_tells_all_images_apart
     def pictures(of: torch.Tensor) -> torch.Tensor:
         return F.normalize(common + 0.6 * centres[of] + 0.3 * random(len(of), width) / width**0.5, dim=-1)
 
-    labels = torch.arange(3).repeat_interleave(labels)
     texts = torch.cat([0.5 * centres, torch.zeros(40, width)]) + random(43, width) / width**0.5
     strong, images = Embeddings(pictures(labels), texts, 100.0), pictures(tested)
     sure = Teacher(50 * F.one_hot(labels, 3).float(), strong)

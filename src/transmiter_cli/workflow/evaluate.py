@@ -143,11 +143,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     """
     scene = open_scene(run, workspace, options.strong)
     task, spec = scene.task, options.data.spec(scene.task)
-    images = open_told(spec, "test", workspace.reporter, options.labels)
-    if images.beside and options.labels:
-        workspace.reporter.note("eval --no-labels takes them, too.")
-    if options.data.data is None and images.split == task.split and not options.allow_overlap:
-        raise seen_by_fit(spec, images.split, run)
+    images = open_measured(options, spec, scene)
     labelled = options.labels and images.labelled
     mapping = read_map(options.mapping, task.classes, task.labels)
     base = base_classes(options.base, task) if options.base_to_novel or options.base else None
@@ -189,6 +185,21 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         evidence=evidence,
         reg=first_reg(scene.transferred),
     )
+
+
+def open_measured(options: EvalOptions, spec: DataSpec, scene: Scene) -> ImageSet:
+    """The images to measure on.
+
+    Raises:
+        TransmiterError: if they are the very data that fit was given, and none others were named.
+    """
+    reporter = scene.workspace.reporter
+    images = open_told(spec, "test", reporter, options.labels)
+    if images.beside and options.labels:
+        reporter.note("eval --no-labels takes them, too.")
+    if options.data.data is None and images.split == scene.task.split and not options.allow_overlap:
+        raise seen_by_fit(spec, images.split, scene.run)
+    return images
 
 
 def row_names(options: EvalOptions, run: Run) -> list[str]:

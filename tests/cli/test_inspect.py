@@ -73,3 +73,26 @@ def test_what_is_neither_a_run_nor_an_artefact(run: Cli, tmp_path: Path):
     failed(run("inspect", "other.bin"), 2, "other.bin is neither")
     (RUN / "run.json").write_text("{")
     failed(run("inspect", RUN), 1, "run.json is damaged")
+
+
+def test_a_damaged_artefact_hides_no_other_and_goes_with_the_next_transfer(run: Cli):
+    (RUN / "refined.safetensors").write_bytes(b"torn")
+    lines = run("inspect", RUN).out.splitlines()
+    about = {line.split()[0]: line for line in lines}
+    assert "refined.safetensors cannot be read as an artefact" in about["refined.safetensors"]
+    assert "row transferred" in about["strong.safetensors"]
+    shown = {one["file"]: one for one in json.loads(run("inspect", RUN, "--json").out)["artefacts"]}
+    assert "cannot be read" in shown["refined.safetensors"]["damage"]
+    assert shown["refined.safetensors"]["method"] is None
+    assert shown["weak.safetensors"]["damage"] is None
+    outcome = run("transfer", "--strong", "demo-strong", "--method", "ridge")
+    assert outcome.code == 0
+    assert "No longer in transmiter-run: refined (demo-strong). To make it again: transmiter refine" in outcome.err
+    assert run("eval", "--limit", 20).code == 0
+
+
+def test_self_train_takes_a_damaged_refinement_away(run: Cli):
+    (RUN / "refined.safetensors").write_bytes(b"torn")
+    outcome = run("self-train", "--data", "demo-digits", "--limit", 100)
+    assert outcome.code == 0
+    assert "No longer in transmiter-run: refined (demo-strong)" in outcome.err

@@ -64,6 +64,8 @@ def run_lines(run: RunSummary) -> list[tuple[str, str]]:
 
 def content_line(content: Content) -> str:
     """An artefact of a run in one line."""
+    if content.damage:
+        return content.damage
     about = content.description
     steps = about["details"].get(STEPS[about["stage"]], {})
     settings = [f"{name} {console.said(steps[name])}" for name in SHOWN_SETTINGS if steps.get(name) is not None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transmiter_cli.description import read_description
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.run import FITTED, RECORD, Run, Task
 
 
@@ -20,18 +20,20 @@ class Content:
         file: its path below the run.
         strong: the strong model that it is for; None for what fit made.
         row: the row of the evaluation that it gives; None for what fit made.
-        description: what it says of itself.
+        description: what it says of itself; nothing if it is damaged.
+        damage: why it cannot be read; None if it can.
     """
 
     file: str
     strong: str | None
     row: str | None
     description: dict[str, Any]
+    damage: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The artefact in short: neither its vocabulary nor its tensors."""
-        about = {name: self.description[name] for name in ("stage", "method", "details")}
-        return {"file": self.file, "strong": self.strong, "row": self.row, **about}
+        about = {name: self.description.get(name) for name in ("stage", "method", "details")}
+        return {"file": self.file, "strong": self.strong, "row": self.row, **about, "damage": self.damage}
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,20 @@ def summarize(run: Run) -> RunSummary:
 
     Raises:
         UsageError: if there is no run.
-        TransmiterError: if run.json or an artefact is damaged.
+        TransmiterError: if run.json is damaged.
     """
     task = run.task()
     fitted = run.path / FITTED
-    found = [Content(FITTED, None, None, read_description(fitted))] if fitted.is_file() else []
+    found = [content_of(fitted, run)] if fitted.is_file() else []
     for strong in run.strong_models():
-        for row, path in run.artefacts(strong).items():
-            found.append(Content(str(path.relative_to(run.path)), strong, row, read_description(path)))
+        found += [content_of(path, run, strong, row) for row, path in run.artefacts(strong).items()]
     return RunSummary(run.path, task, found, run.commands(), [step.folder for step in run.since_fit()])
+
+
+def content_of(path: Path, run: Run, strong: str | None = None, row: str | None = None) -> Content:
+    """One artefact of a run, damaged or not."""
+    file = str(path.relative_to(run.path))
+    try:
+        return Content(file, strong, row, read_description(path))
+    except TransmiterError as error:
+        return Content(file, strong, row, {}, str(error))

@@ -80,7 +80,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     home = run.home(strong)
     path = home / ARTEFACTS["self_trained"]
     refined = home / ARTEFACTS["refined"]
-    stale = refined.is_file() and "self_train" in read_description(refined)["details"]
+    stale = refined.is_file() and is_stale(refined)
     with telling_removed(run, workspace.reporter):
         with remembering("self-train", found.files, path, run, workspace):
             artefact.save(path)
@@ -95,6 +95,14 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
         command_line = f"transmiter refine{run.strong_flag(strong)}{run.flag}"
         workspace.reporter.note(f"predict goes on with refined: to refine what this made, {command_line}")
     return result
+
+
+def is_stale(refined: Path) -> bool:
+    """Whether what refine made began with what self-train made before, or is damaged."""
+    try:
+        return "self_train" in read_description(refined)["details"]
+    except TransmiterError:
+        return True
 
 
 def tell_limits(result: SelfTrainResult, reporter: Reporter) -> None:

@@ -14,7 +14,7 @@ from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.consensus import NEEDED
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
@@ -285,11 +285,17 @@ def file_name(row: str) -> str:
 
 
 def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:
-    """Remove what stems from a correction of a strong model that is replaced now, or from other weights of its name."""
+    """Remove what stems from a correction that is replaced now, is for other weights of the model, or is damaged."""
     for path in {*run.artefacts(encoder.name).values()} - {*written}:
-        description = read_description(path)
-        replaced = description["method"] in methods and (
-            description["stage"] != "strong" or path.name.startswith(SWEPT)
-        )
-        if replaced or description["details"].get("model", {}).get("fingerprint") != encoder.fingerprint:
+        if is_stale(path, encoder, methods):
             path.unlink()
+
+
+def is_stale(path: Path, encoder: CachedEncoder, methods: Sequence[Method]) -> bool:
+    """Whether a correction of a strong model goes when others are written by some methods."""
+    try:
+        description = read_description(path)
+    except TransmiterError:
+        return True
+    replaced = description["method"] in methods and (description["stage"] != "strong" or path.name.startswith(SWEPT))
+    return replaced or description["details"].get("model", {}).get("fingerprint") != encoder.fingerprint

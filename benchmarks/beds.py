@@ -132,8 +132,8 @@ def real_data() -> Data | None:
 
 
 @cache
-def seen_by_bundled_models(source: str) -> Data:
-    """Images of characters: "demo", the train part of the bundled digits alone, or a folder of handwriting.py."""
+def seen_by_bundled_models(source: str, part: str = "train") -> Data:
+    """Images of characters: "demo", the train part of the bundled digits or another, or a folder of handwriting.py."""
     from transmiter_cli.embedding.models import resolve_model, with_weights
     from transmiter_cli.embedding.sources import DataSpec, open_images
     from transmiter_cli.embedding.workspace import Workspace
@@ -143,7 +143,7 @@ def seen_by_bundled_models(source: str) -> Data:
 
     workspace = Workspace()
     if source == "demo":
-        images = open_images(DataSpec("demo-digits"), "train")
+        images = open_images(DataSpec("demo-digits"), part)
     else:
         images = open_images(DataSpec(str(Path(os.environ[HANDWRITING]) / source)), "all")
     names, labels = class_names(images.label_names, None)
@@ -214,7 +214,13 @@ class Bed:
         data = choose_classes(data, self.subset, generator)
         order = torch.randperm(len(data.labels), generator=generator)
         half = len(order) // 2
-        unlabelled, test = order[:half], order[half:]
+        return self.split(data, (order[:half], order[half:]), generator, seed, setting)
+
+    def split(
+        self, data: Data, rows: tuple[Tensor, Tensor], generator: torch.Generator, seed: int, setting: str
+    ) -> Trial:
+        """The trial of some unlabelled and some test rows."""
+        unlabelled, test = rows
         classes = int(data.labels.max()) + 1
         base = torch.ones(classes, dtype=torch.bool)
         if setting == "novel":

@@ -5,145 +5,77 @@ The real ones are named by $TRANSMITER_REAL_EMBEDDINGS or lie in a data folder b
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from benchmarks.beds import Bed, Data, Trial, has_data, seen_by_bundled_models
 from benchmarks.measure import Row
 from benchmarks.published import REG, published_fit, published_solve
-from safetensors import safe_open
+from torch import Tensor
 
 import transmiter_cli as tm
-from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import DataSpec, open_images
-from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.run import Run
-from transmiter_cli.workflow.common import encode, finetuned_logits, finetuned_model
-from transmiter_cli.workflow.demo import demo_run
-
-VARIABLE, FILE = "TRANSMITER_REAL_EMBEDDINGS", "whurs19-rn50-to-b32.safetensors"
-WORDS = 1005
+from transmiter_cli.method.logits import class_logits, zero_shot_logits
 
 
-@dataclass(frozen=True)
-class Task:
-    """Unlabelled images that fit and transfer see, labelled ones to measure on, and groups of classes to measure."""
-
-    weak: tm.Embeddings
-    strong: tm.Embeddings
-    teacher: torch.Tensor
-    test: torch.Tensor
-    labels: torch.Tensor
-    groups: tuple[torch.Tensor, ...]
-
-
-def real_task(file: Path, seed: int, novel: bool) -> Task:
-    """A random half to fit on; with `novel`, only its images of a random 10 of the 19 classes."""
-    with safe_open(file, framework="pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        scale = float(json.loads(opened.metadata()["bed"])["logit_scale"])
-    generator = torch.Generator().manual_seed(seed)
-    labels = tensors["labels"].long()
-    order = torch.randperm(len(labels), generator=generator)
-    train, test = order[: len(order) // 2], order[len(order) // 2 :]
-    words = torch.randperm(len(tensors["weak.aux"]), generator=generator)[:WORDS]
-    groups: tuple[torch.Tensor, ...] = (torch.arange(19),)
-    if novel:
-        classes = torch.randperm(19, generator=generator)
-        groups = (classes[:10], classes[10:])
-        train = train[torch.isin(labels[train], groups[0])]
-
-    def model(name: str) -> tm.Embeddings:
-        texts = torch.cat([tensors[f"{name}.text"], tensors[f"{name}.aux"][words]])
-        return tm.Embeddings(tensors[f"{name}.images"][train].float(), texts.float(), scale)
-
-    teacher = scale * tensors["finetuned.images"][train].float() @ tensors["finetuned.text"].float().T
-    return Task(model("weak"), model("strong"), teacher, tensors["strong.images"][test].float(), labels[test], groups)
-
-
-def bundled_task(seed: int) -> Task:
-    """The demo's embeddings; test digits are only measured on."""
-    with tempfile.TemporaryDirectory() as folder:
-        run, workspace = Run(Path(folder) / "run"), Workspace(strict=True)
-        demo_run(run, workspace, seed)
-        task, words = run.task(), tm.load(run.path / "weak.safetensors").vocabulary
-        models = [workspace.open(resolve_model(name)) for name in ("demo-weak", "demo-strong")]
-        train, test = (open_images(DataSpec("demo-digits"), part) for part in ("train", "test"))
-        weak, strong = (encode(model, train, words, task.templates).embeddings for model in models)
-        teacher = finetuned_logits(finetuned_model(task, run, workspace, weak), train.files, weak)
-        images = models[1].image_embeddings(test.files).rows
-    return Task(weak, strong, teacher, images, torch.tensor(test.labels(task.labels)), (torch.arange(10),))
-
-
-def rates(task: Task, logits: torch.Tensor) -> list[float]:
-    """Top-1 in percent on each group of classes, among that group's classes."""
-    found: list[float] = []
-    for group in task.groups:
-        rows = torch.isin(task.labels, group)
-        answers = group[logits[rows][:, group].argmax(-1)]
-        found.append(100 * (answers == task.labels[rows]).double().mean().item())
-    return found
+def bundled_trial(seed: int) -> Trial:
+    """All train digits to fit and transfer on; test digits are only measured on."""
+    train, test = (seen_by_bundled_models("demo", part) for part in ("train", "test"))
+    images = {name: torch.cat([value, test.tensors[name]]) for name, value in train.tensors.items() if "images" in name}
+    both = Data(train.tensors | images, train.scales, torch.cat([train.labels, test.labels]))
+    rows = (torch.arange(len(train.labels)), torch.arange(len(train.labels), len(both.labels)))
+    return Bed("demo").split(both, rows, torch.Generator().manual_seed(seed), seed, "all")
 
 
 @torch.no_grad()
-def published(task: Task, seed: int) -> torch.Tensor:
+def published(trial: Trial, seed: int) -> Tensor:
     """Test logits by the published recipe: fit with a learned W, then the solve over all logits."""
-    weak, strong, classes = task.weak, task.strong, task.teacher.shape[1]
+    weak, strong = (trial.model(name, trial.unlabelled) for name in ("weak", "strong"))
     with torch.enable_grad():
-        adapter = published_fit(weak.images.float(), weak.texts.float(), weak.logit_scale, task.teacher, seed=seed)
-    pairs = [(model.images.float(), model.texts.float()) for model in (weak, strong)]
+        teacher = trial.teacher.logits(trial.unlabelled)
+        adapter = published_fit(weak.images, weak.texts, weak.logit_scale, teacher, seed=seed)
+    pairs = ((model.images, model.texts) for model in (weak, strong))
     rotation = published_solve(*pairs, strong.logit_scale, adapter.rotation.weight)
-    test = tm.Embeddings(task.test, strong.texts, strong.logit_scale)
-    return adapter(zero_shot_logits(test), rotation)[:, :classes]
+    return adapter(zero_shot_logits(trial.model("strong", trial.test)), rotation)[:, : trial.classes]
 
 
-def ours(task: Task, seed: int) -> dict[str, torch.Tensor]:
+def ours(trial: Trial, seed: int) -> dict[str, Tensor]:
     """Test logits by fit and transfer as the commands call them; the paper's basis with the paper's lambda, too."""
-    paper, compact = (tm.fit(task.weak, task.teacher, seed=seed, basis=basis) for basis in ("paper", "compact"))
-    models, teacher = (task.weak, task.strong), task.teacher
+    models = [trial.model(name, trial.unlabelled) for name in ("weak", "strong")]
+    teacher = trial.teacher.logits(trial.unlabelled)
+    paper, compact = (tm.fit(models[0], teacher, seed=seed, basis=basis) for basis in ("paper", "compact"))
     moved = {
-        "paper, lambda 500": tm.transfer(paper, *models, reg=REG / len(task.weak)),
+        "paper, lambda 500": tm.transfer(paper, *models, reg=REG / len(teacher)),
         "paper": tm.transfer(paper, *models, reg=1.0),
         "compact": tm.transfer(compact, *models, reg=1.0),
         "discriminant": tm.transfer(compact, *models, "discriminant", finetuned_logits=teacher),
     }
-    return {name: one.class_logits(task.test) for name, one in moved.items()}
+    return {name: one.class_logits(trial.strong.images[trial.test]) for name, one in moved.items()}
 
 
-def summary(name: str, way: str, measured: list[list[float]]) -> Row:
-    """Means over seeds; with two groups, base, novel and their harmonic mean."""
-    if len(measured[0]) == 1:
-        values = [one[0] for one in measured]
-        return {"task": name, "way": way, "top-1 %": statistics.mean(values), "std": statistics.pstdev(values)}
-    means = [statistics.harmonic_mean(pair) for pair in measured]
-    base, novel = (statistics.mean(pair[i] for pair in measured) for i in (0, 1))
-    about = {"task": name, "way": way, "top-1 %": statistics.mean(means), "std": statistics.pstdev(means)}
-    return {**about, "base": base, "novel": novel}
+def scores(trial: Trial, seed: int) -> dict[str, dict[str, float]]:
+    """What each way scores on the test images."""
+    strong = class_logits(trial.model("strong", trial.test), trial.classes)
+    ways = {"strong, zero-shot": strong, "published": published(trial, seed), **ours(trial, seed)}
+    return {way: trial.score(logits) for way, logits in ways.items()}
+
+
+def summary(task: str, way: str, measured: Sequence[Mapping[str, float]]) -> Row:
+    """Means over seeds; of base-to-novel the harmonic mean, and base and novel classes beside it."""
+    hm = "HM" in measured[0]
+    values = [one["HM" if hm else "all"] for one in measured]
+    parts = {name: statistics.mean(one[name] for one in measured) for name in ("base", "novel") if hm}
+    return {"task": task, "way": way, "top-1 %": statistics.mean(values), "std": statistics.pstdev(values), **parts}
 
 
 def bench(quick: bool) -> list[Row]:
     """Every way on every task, the same seeds for all."""
-    named = os.environ.get(VARIABLE)
-    beside = sorted(Path(__file__).parents[2].glob(f"*/data/{FILE}"))
-    file = next((path for path in ([Path(named)] if named else beside) if path.is_file()), None)
-    seeds = range(1 if quick else 3)
-    tasks = {"bundled digits": [bundled_task(seed) for seed in seeds]}
-    if file:
-        tasks["real, all classes"] = [real_task(file, seed, novel=False) for seed in seeds]
-        tasks["real, base-to-novel (HM)"] = [real_task(file, seed, novel=True) for seed in seeds]
+    tasks: dict[str, Callable[[int], Trial]] = {"bundled digits": bundled_trial}
+    if has_data("real"):
+        tasks["real, all classes"] = lambda seed: Bed("real").trial(seed, "all")
+        tasks["real, base-to-novel (HM)"] = lambda seed: Bed("real").trial(seed, "novel")
     rows: list[Row] = []
-    for name, of_seed in tasks.items():
-        pairs = list(zip(seeds, of_seed, strict=True))
-        strong = [
-            rates(task, task.test @ task.strong.unit_texts()[: task.teacher.shape[1]].T.float()) for _, task in pairs
-        ]
-        rows.append(summary(name, "strong, zero-shot", strong))
-        rows.append(summary(name, "published", [rates(task, published(task, seed)) for seed, task in pairs]))
-        found = [{way: rates(task, logits) for way, logits in ours(task, seed).items()} for seed, task in pairs]
-        rows += [summary(name, way, [one[way] for one in found]) for way in found[0]]
+    for task, trial in tasks.items():
+        found = [scores(trial(seed), seed) for seed in range(1 if quick else 3)]
+        rows += [summary(task, way, [one[way] for one in found]) for way in found[0]]
     return rows

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from benchmarks.beds import Trial
+from benchmarks.rules import teacher_of
 from torch import Tensor, nn
 
-from beds import Trial
-from rules import teacher_of
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.linear import Linear, LinearCorrection

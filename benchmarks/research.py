@@ -1,6 +1,6 @@
 """What was tried for label-free transfer, and what each rule gave: the tables of docs/research.md.
 
-    python benchmarks/research.py TABLE ... [--seeds 10]
+    python -m benchmarks.research TABLE ... [--seeds 10]
 
 TABLE is one of rules, unseen, between, few, self, beds, held, names, bad, masks, adapters, auto, teachers, shots,
 calibration; all if none is named. Numbers are means over seeds of random halves (and, for base-to-novel, random base
@@ -19,11 +19,22 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from benchmarks.beds import BAD, BEDS, FEW, HELD, NAMES, SETTINGS, Bed, Trial, has_data
+from benchmarks.curves import svg_curves
+from benchmarks.few_shot import SHOTS, calibration_scores, few_shot_scores
+from benchmarks.rules import (
+    ADAPTERS,
+    AUTO,
+    MAIN,
+    RULES,
+    SELF_TRAINED,
+    UNSEEN,
+    Rule,
+    discriminant,
+    teacher_of,
+    zero_shot,
+)
 
-from beds import BAD, BEDS, FEW, HELD, NAMES, SETTINGS, Bed, Trial, has_data
-from curves import svg_curves
-from few_shot import SHOTS, calibration_scores, few_shot_scores
-from rules import ADAPTERS, AUTO, MAIN, RULES, SELF_TRAINED, UNSEEN, Rule, discriminant, teacher_of, zero_shot
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
 

@@ -11,10 +11,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from benchmarks.beds import Trial
 from torch import Tensor
 
 import transmiter_cli as tm
-from beds import Trial
 from transmiter_cli.method import unseen
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.choice import choose_rho

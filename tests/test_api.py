@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -328,7 +329,7 @@ def test_embeddings_may_carry_gradients_or_none_be_allowed(world: World, fitted:
 
 
 @pytest.mark.parametrize("basis", ["compact", "paper"])
-def test_a_callers_inference_mode_and_default_dtype_change_nothing(world: World, basis: Literal["compact", "paper"]):
+def test_a_callers_inference_mode_and_defaults_change_nothing(world: World, basis: Literal["compact", "paper"]):
     weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
     labels, logits = world.labels[TRAIN], world.finetuned_logits[TRAIN]
 
@@ -351,8 +352,37 @@ def test_a_callers_inference_mode_and_default_dtype_change_nothing(world: World,
         double = job()
     finally:
         torch.set_default_dtype(torch.float32)
-    for found in (inside, double):
+    with torch.device("meta"):
+        elsewhere = job()
+    for found in (inside, double, elsewhere):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_half_precision_logits_may_have_a_large_constant(world: World, fitted: tm.Artefact):
+    weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
+    logits = world.finetuned_logits[TRAIN]
+    narrow = 0.01 * (logits - logits.amin(-1, keepdim=True))
+    found = [
+        tm.transfer(fitted, weak, strong, "discriminant", finetuned_logits=(narrow + constant).half())
+        for constant in (0.0, 8.0, 30_000.0)
+    ]
+    answers = [one.answers(world.part(world.strong, TEST)) for one in found]
+    assert (answers[0] == answers[1]).double().mean() > 0.97
+    assert found[2].details["transfer"]["verdict"]["verdict"] == "useless teacher"
+
+
+def test_evaluation_and_artefacts_do_not_heed_a_default_device(world: World, fitted: tm.Artefact, tmp_path: Path):
+    fitted.save(tmp_path / "a.safetensors")
+    parts = {"weak": world.weak, "strong": world.strong, "fitted": fitted}
+    expected = tm.evaluate(world.labels, **parts), tm.evaluate_unlabelled(**parts)
+    with torch.device("meta"):
+        again = tm.load(tmp_path / "a.safetensors")
+        found = tm.evaluate(world.labels, **parts), tm.evaluate_unlabelled(**parts)
+    assert torch.equal(again.correction.basis, fitted.correction.basis)
+    for before, after in zip(expected, found, strict=True):
+        assert {name: replace(row, seconds=0.0) for name, row in before.items()} == {
+            name: replace(row, seconds=0.0) for name, row in after.items()
+        }
 
 
 def test_copies_are_no_evidence_for_a_transfer(world: World, fitted: tm.Artefact):

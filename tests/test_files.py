@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,30 @@ def test_files_have_the_usual_permissions(tmp_path: Path):
     (tmp_path / "plain").touch()
     write_atomically(tmp_path / "ours", b"")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_link_stays_a_link_and_its_target_is_written(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "file", tmp_path / "link"
+    link.symlink_to(target)
+    for content in (b"first", b"second"):
+        write_atomically(link, content)
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+
+
+def test_fifos_and_devices_are_written_to_and_stay_what_they_are(tmp_path: Path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with ThreadPoolExecutor(1) as other:
+        read = other.submit(fifo.read_bytes)
+        write_atomically(fifo, b"ab", [b"c"])
+        assert read.result(10) == b"abc"
+    assert fifo.is_fifo()
+    write_atomically(Path(os.devnull), b"gone")
+    assert Path(os.devnull).is_char_device()
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path, b"")
 
 
 def test_the_same_value_is_the_same_text():

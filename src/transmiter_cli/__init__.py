@@ -51,24 +51,6 @@ _HOME = {
     "zero_shot_logits": "method.logits",
 }
 
-__all__ = [
-    "Artefact",
-    "Embeddings",
-    "InvalidTensorError",
-    "Row",
-    "Teacher",
-    "TransmiterError",
-    "evaluate",
-    "evaluate_unlabelled",
-    "fit",
-    "load",
-    "refine",
-    "self_train",
-    "transfer",
-    "transfer_all",
-    "zero_shot_logits",
-]
-
 
 def __getattr__(name: str) -> Any:
     # The command line must answer --help without importing torch, so names are imported when first used.

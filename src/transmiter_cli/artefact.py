@@ -19,6 +19,7 @@ from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
+from transmiter_cli.method.defaults import whatever_the_default_device
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
 from transmiter_cli.method.linear import LinearCorrection
 
@@ -125,10 +126,10 @@ class Artefact:
             InvalidTensorError: if the embeddings have another width, or another vocabulary's size, or their texts are
                 another model's.
         """
-        blocks = list(self.adapt_blocks(embeddings))
+        self.require_shape(embeddings)
         if F.cosine_similarity(self.texts.to(embeddings.texts.device), embeddings.texts).mean() < SAME_MODEL:
             raise InvalidTensorError("the text embeddings are not those of the model that this was made for.")
-        return torch.cat(blocks)
+        return torch.cat(list(self.adapt_blocks(embeddings)))
 
     @torch.no_grad()
     def answers(self, embeddings: Embeddings) -> Int[Tensor, " images"]:
@@ -150,10 +151,7 @@ class Artefact:
         Raises:
             InvalidTensorError: if the embeddings have another width, or another vocabulary's size.
         """
-        wanted = (len(self.vocabulary), self.texts.shape[1])
-        if embeddings.texts.shape != wanted:
-            shapes = f"{tuple(embeddings.texts.shape)}, but those that this was made for {wanted}"
-            raise InvalidTensorError(f"the text embeddings have shape {shapes}.")
+        self.require_shape(embeddings)
         correction = self.to(embeddings.images.device).correction
         if isinstance(correction, LinearCorrection):
             weight, bias = correction.fold(embeddings.unit_texts(), embeddings.logit_scale)
@@ -163,6 +161,13 @@ class Artefact:
             classifier = embeddings.classifier().T
             for rows in embeddings.blocks(len(embeddings.texts)):
                 yield correction(embeddings.unit_images(rows) @ classifier)
+
+    def require_shape(self, embeddings: Embeddings) -> None:
+        """Raise InvalidTensorError if embeddings have another width than the model's, or other vocabulary's size."""
+        wanted = (len(self.vocabulary), self.texts.shape[1])
+        if embeddings.texts.shape != wanted:
+            shapes = f"{tuple(embeddings.texts.shape)}, but those that this was made for {wanted}"
+            raise InvalidTensorError(f"the text embeddings have shape {shapes}.")
 
     def classifier(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
         """Weight and bias of the linear classifier of unit-norm embeddings that an artefact of a linear method is.
@@ -201,6 +206,7 @@ class Artefact:
         write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}))
 
 
+@whatever_the_default_device
 def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     """Read an artefact; call it to map a model's logits to adapted logits.
 

@@ -12,6 +12,8 @@ from transmiter_cli.errors import TransmiterError
 
 METADATA_KEY = "transmiter"
 FORMAT = 1
+PARTS = {"stage": str, "method": str, "logit_scale": float, "classes": int, "vocabulary": list, "details": dict}
+"""What each description has, and of which kind."""
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
         description = {**json.loads(metadata), "tensors": shapes}
     except (ValueError, TypeError) as error:
         raise TransmiterError(f"{path} is damaged: its description is no JSON ({error}).") from error
-    if not isinstance(description.get("method"), str) or not isinstance(description.get("details"), dict):
+    if not all(isinstance(description.get(name), kind) for name, kind in PARTS.items()):
         raise TransmiterError(f"{path} is damaged: its description does not say how it was made.", "make it again")
     return description
 

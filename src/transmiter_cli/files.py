@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 TEMPORARY = ".*.tmp"
 """Names of files that are being written."""
@@ -47,24 +47,33 @@ def file_digest(path: Path) -> str:
 def write_atomically(path: Path, *parts: bytes | Iterable[bytes]) -> None:
     """Write to a temporary name beside `path`, flush to the disk, rename: readers see all of it or nothing.
 
+    A link stays one, and what it leads to is written; so is a FIFO or a device, which nothing can take the place of.
+
     Args:
         path: the file.
         *parts: its content, one after the other; an iterable is asked for its bytes only when it is written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            write_parts(file, parts)
+        return
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            for part in parts:
-                file.writelines([part] if isinstance(part, bytes) else part)
+        with temporary.open("xb") as file:
+            write_parts(file, parts)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        temporary.replace(target)
     finally:
-        Path(temporary).unlink(missing_ok=True)  # where something failed, or the user interrupted it
+        temporary.unlink(missing_ok=True)  # where something failed, or the user interrupted it
+
+
+def write_parts(file: BinaryIO, parts: Iterable[bytes | Iterable[bytes]]) -> None:
+    """Write one part after the other."""
+    for part in parts:
+        file.writelines([part] if isinstance(part, bytes) else part)
 
 
 def write_if_possible(path: Path, data: bytes) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 
 from tests.cli.conftest import Cli, Outcome
@@ -25,7 +26,7 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.report.bench import bench_markdown
+from transmiter_cli.report.bench import bench_markdown, bench_tables
 from transmiter_cli.workflow.common import encode
 
 REPRODUCE = Path(__file__).parents[2] / "docs/reproduce"
@@ -293,6 +294,9 @@ def test_the_papers_file_runs_on_the_demos_features(cli: Cli, tmp_path: Path, sh
     assert set(shown["ridge"]) >= {"base", "novel", "hm", "hm_of_means", "hm/eurosat"}
     assert shown["weak_finetuned"]["base"]["mean"] > 0.95
     assert shown["ridge"]["base"]["mean"] > shown["strong"]["base"]["mean"]
+    path = tmp_path / "paper.toml"
+    path.write_text(re.sub(r"(\[names\].*)", '\\1\nanother = "another"', path.read_text()))
+    assert json.loads(cli("bench", path, "--json").out)["kept"] == 0
 
 
 def test_the_shipped_files_are_of_the_grammar():
@@ -480,6 +484,16 @@ def test_means_of_what_was_fitted_elsewhere_are_over_the_others():
     assert "| top-1 % | a | b | mean |" in text
     assert "| top-1 % | a | x | y | mean of 2 |" in text
     assert "| m | 90.0 | 50.0 | 30.0 | 40.0 |" in text
+
+
+def test_names_in_brackets_are_no_markup():
+    cells = [replace(cell(data, 0, 0.9, 0.4), method="m [/auto]") for data in ("pets [v2]", "cars [/v2]")]
+    rows = {"m [/auto]": {"top1": 0.5}}
+    (shown,) = bench_tables(summarize([replace(one, rows=rows) for one in cells]))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(shown)
+    text = console.file.getvalue()
+    assert all(name in text for name in ("pets [v2]", "cars [/v2]", "m [/auto]"))
 
 
 def test_means_are_over_sets_within_a_seed_and_deviations_between_seeds():

@@ -150,6 +150,21 @@ def test_both_ways_through_threads_give_the_batches_in_order(tmp_path: Path, wor
     assert all(torch.equal(ahead[i].images, mapped[i].images) for i in (0, 2))
 
 
+def test_a_file_that_is_gone_when_its_reason_is_looked_for_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    record = ImageFile(tmp_path, "x.png")
+    decoder = Decoder(pixels, 16)
+    real = Image.open
+
+    def opened(*args: object, **kwargs: object) -> Image.Image:
+        (tmp_path / "x.png").unlink()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", opened)
+    (found,) = decoder([record])
+    assert isinstance(found, Skipped)
+
+
 def test_photographs_of_a_hundred_million_pixels_are_decoded_and_bombs_are_not(tmp_path: Path):
     Image.new("L", (12_000, 9_000), 200).save(tmp_path / "large.jpg")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")

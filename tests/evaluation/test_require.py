@@ -11,6 +11,7 @@ ROWS = {
     "eft_0.5": SimpleNamespace(top1=0.8),
     "transferred@ViT-L/14": SimpleNamespace(top1=0.9),
     "reg=0.1": SimpleNamespace(top1=0.4),
+    "reg=1e+06": SimpleNamespace(top1=0.3),
 }
 
 
@@ -28,6 +29,8 @@ ROWS = {
         ("reg=0.1.top1 < strong.top1", True),
         ("strong.top1>=reg=0.1.top1", True),
         ("transferred.low > strong.top1", False),
+        ("reg=1e+06.top1+1E-3 < reg=0.1.top1", True),
+        ("1e+3 * strong.top1 > 5.5e2", True),
     ],
 )
 def test_gates_are_measured(text: str, met: bool):

@@ -105,6 +105,14 @@ def test_names_of_classes_are_text_not_markup(result: EvalResult):
     assert "OVERLAP &amp; more" in text
 
 
+def test_names_of_classes_are_no_patterns_and_no_mathematics(evidence: Evidence, result: EvalResult):
+    names = [r"a\d", "$5 % $10", r"$\foo$", "fox", "eel", "owl"]
+    text = render(replace(result, evidence=replace(evidence, class_names=names)), [])
+    assert r"a\d" in text
+    assert "$5 % $10" in text
+    assert r"$\foo$" in text
+
+
 def test_it_tells_the_numbers_of_the_table(result: EvalResult):
     text = render(result, [])
     row = result.rows["transferred"]

@@ -67,9 +67,17 @@ def test_logits_whose_rows_sum_to_one_are_no_probabilities(tmp_path: Path):
     assert not reporter.notes + reporter.warnings
 
 
-@pytest.mark.parametrize("mask", [-torch.inf, torch.finfo(torch.float32).min])
-def test_classes_masked_by_minus_infinity_get_the_lowest_logit(tmp_path: Path, mask: float):
-    rows = torch.tensor([[2.0, -3.0, mask], [1.0, 0.5, mask]])
+@pytest.mark.parametrize(
+    ("mask", "dtype"),
+    [
+        (-torch.inf, torch.float32),
+        (torch.finfo(torch.float32).min, torch.float32),
+        (-torch.inf, torch.float16),
+        (-torch.inf, torch.bfloat16),
+    ],
+)
+def test_classes_masked_by_minus_infinity_get_the_lowest_logit(tmp_path: Path, mask: float, dtype: torch.dtype):
+    rows = torch.tensor([[2.0, -3.0, mask], [1.0, 0.5, mask]], dtype=dtype)
     save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": '["a/one.png", "a/two.png"]'})
     found = opened(tmp_path / "l.safetensors", tmp_path).logits(FILES, IMAGES)
     assert torch.equal(found, torch.tensor([[2.0, -3.0, -3.0], [1.0, 0.5, -3.0]]))

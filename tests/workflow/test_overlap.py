@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_run import TASK
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.run import Run
@@ -11,6 +12,7 @@ from transmiter_cli.workflow import overlap
 from transmiter_cli.workflow.overlap import (
     Use,
     fingerprints,
+    forget_unused,
     remember_fit,
     remember_transfer,
     remembered,
@@ -69,16 +71,34 @@ def used(use: Use, run: Run, files: list[ImageFile], workspace: Workspace) -> li
 
 def test_images_of_another_strong_models_artefact_are_kept_in_mind(files: list[ImageFile], tmp_path: Path):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
+    run.begin(TASK)
+    run.add([], {}, strong="one", homes={"one": "one", "two": "two"})
     first, second = (run.path / name / "self-trained.safetensors" for name in ("one", "two"))
     for path, rows in ((first, slice(0, 2)), (second, slice(2, 3)), (first, slice(3, 4))):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with remembering("self-train", files[rows], path, run, workspace):
+        with remembering("self-train", files[rows], run, workspace):
             path.touch()
     assert used("self-train", run, files[:4], workspace) == [0, 1, 2, 3]
     second.unlink()
-    with remembering("self-train", files[1:2], first, run, workspace):
+    with remembering("self-train", files[1:2], run, workspace):
         first.touch()
     assert used("self-train", run, files[:4], workspace) == [1]
+
+
+def test_another_run_below_this_one_keeps_no_image_in_mind(files: list[ImageFile], tmp_path: Path):
+    run, workspace = Run(tmp_path), Workspace(cache=tmp_path / "cache")
+    run.begin(TASK)
+    run.add([], {}, strong="one", homes={"one": "."})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "refined.safetensors").touch()
+    with remembering("refine", files[:2], run, workspace):
+        (tmp_path / "refined.safetensors").touch()
+    with remembering("refine", files[2:3], run, workspace):
+        pass
+    assert used("refine", run, files[:4], workspace) == [2]
+    (tmp_path / "refined.safetensors").unlink()
+    forget_unused(run)
+    assert remembered("refine", run) is None
 
 
 def test_images_of_all_transfers_are_kept_in_mind(files: list[ImageFile], tmp_path: Path):

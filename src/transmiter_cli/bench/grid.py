@@ -124,7 +124,7 @@ def run_scene(
     kept = 0
     for method in spec.method:
         about = {"scene": asdict(key), "method": asdict(method), "inputs": source.identity, "version": __version__}
-        about |= {name: getattr(spec, name) for name in ("protocol", "aux_words", "vocabulary_size")}
+        about |= {name: getattr(spec, name) for name in ("protocol", "aux_words", "vocabulary_size", "names")}
         path = results / f"{digest(canonical_json(about))[:32]}.json"
         cell = read_cell(path)
         if cell is None:

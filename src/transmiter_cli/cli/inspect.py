@@ -67,7 +67,7 @@ def content_line(content: Content) -> str:
     if content.damage:
         return content.damage
     about = content.description
-    steps = about["details"].get(STEPS[about["stage"]], {})
+    steps = about["details"].get(STEPS.get(about["stage"]), {})
     settings = [f"{name} {console.said(steps[name])}" for name in SHOWN_SETTINGS if steps.get(name) is not None]
     settings += [steps["verdict"]["verdict"]] if "verdict" in steps else []
     gives = [f"row {content.row}", f"on {content.strong}"] if content.row else ["fitted"]

@@ -167,9 +167,12 @@ def picture(record: ImageRecord) -> Generator[Image.Image]:
 
 
 def is_empty(record: ImageRecord) -> bool:
-    """Whether a record's file has no content at all."""
-    with record.open() as opened:
-        return not isinstance(opened, Image.Image) and not opened.read(1)
+    """Whether a record's file is there and has no content at all."""
+    try:
+        with record.open() as opened:
+            return not isinstance(opened, Image.Image) and not opened.read(1)
+    except OSError:
+        return False
 
 
 def plan_batches(missing: Sequence[bool], size: int) -> Iterator[list[int]]:

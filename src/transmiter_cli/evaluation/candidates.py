@@ -108,19 +108,13 @@ def timed(name: str, logits: Callable[[], Tensor], **cost: Any) -> Candidate:
     Raises:
         InvalidTensorError: if they are not finite.
     """
-    await_devices()
     started = time.perf_counter()
     result = logits()
-    await_devices()
+    if result.is_cuda:  # its work goes on after the call that asked for it
+        torch.cuda.synchronize(result.device)
     seconds = time.perf_counter() - started
     require_finite(f"the logits of {name}", result)
     return Candidate(result, Cost(seconds=seconds, **cost))
-
-
-def await_devices() -> None:
-    """Wait for what a GPU has still to do: its work goes on after the call that asked for it."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def eft_candidates(

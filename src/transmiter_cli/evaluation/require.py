@@ -25,7 +25,12 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 TOKEN = re.compile(
-    r"\s*(?:(?P<name>[A-Za-z_][\w@/:.=\-]*\.[a-z]\w*)|(?P<number>\d+\.?\d*(?:e-?\d+)?|\.\d+)|(?P<sign>[-+*]|[<>]=?))\s*"
+    r"""\s*(?:
+      (?P<name>   [A-Za-z_] (?: [\w@/:.=\-] | (?<=\de)\+ )* \.[a-z]\w* )  # the row of --reg 1e6 is reg=1e+06
+    | (?P<number> (?: \d+\.?\d* | \.\d+ ) (?: [eE][+-]?\d+ )? )
+    | (?P<sign>   [-+*] | [<>]=? )
+    )\s*""",
+    re.VERBOSE,
 )
 EXAMPLE = "--require 'discriminant.top1 >= strong.top1 + 0.02'"
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from transmiter_cli.evaluation.candidates import Candidate, Cost, candidates
 from transmiter_cli.evaluation.protocols import BaseToNovel, MeanRates, Rates, base_to_novel, mean_rates
+from transmiter_cli.method.defaults import whatever_the_default_device
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.metrics import (
     accuracy,
@@ -63,6 +64,7 @@ class Row(Cost):
     hm: float | None = None
 
 
+@whatever_the_default_device
 def evaluate(
     labels: Int[Tensor, " images"],
     *,
@@ -107,10 +109,12 @@ def measure(
     """Rows of models whose logits are there; arguments and errors as in `evaluate`."""
     if not models:
         raise InvalidTensorError("there is no model to evaluate.")
-    images, classes = next(iter(models.values())).logits.shape
+    logits = next(iter(models.values())).logits
+    images, classes = logits.shape
     if len(labels) != images:
         raise InvalidTensorError(f"{len(labels)} labels for a model on {images} images.")
     check_labels(labels, images, classes)
+    labels = labels.to(logits.device)
     if base is not None and among is not None:
         raise InvalidTensorError("base and novel classes are answered among their own, not among others: drop one.")
     parts = None if base is None else base_to_novel(labels, base, classes)

@@ -89,7 +89,7 @@ def widened(teacher: Expert, rows: Int[Tensor, " rows"]) -> Expert:
     factor = deviation_ratio(teacher, rows, answered | (answered.sum() < 2))
     if factor <= 1:
         return teacher
-    logits = Computed((len(teacher.weak), teacher.classes), lambda chosen: factor * teacher.finetuned[chosen])
+    logits = Computed((len(teacher.weak), teacher.classes), lambda rows: factor * teacher.finetuned[rows].float())
     return Expert(logits, teacher.weak)
 
 

@@ -65,9 +65,9 @@ def bench_tables(lines: Sequence[Line]) -> list[Table]:
         table = Table(box=box.SIMPLE_HEAD, title=Text(name), title_justify="left", title_style="", show_edge=False)
         table.add_column("top-1 %", no_wrap=True)
         for header in shown.values():
-            table.add_column(header, justify="right", no_wrap=True)
+            table.add_column(Text(header), justify="right", no_wrap=True)
         for line in own:
-            table.add_row(title(line.row), *(cell(line.columns.get(column)) for column in shown))
+            table.add_row(Text(title(line.row)), *(cell(line.columns.get(column)) for column in shown))
         tables.append(table)
     return tables
 

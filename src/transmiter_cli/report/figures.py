@@ -198,5 +198,6 @@ def moves_figure(names: Sequence[str], row: Unlabelled) -> str:
 
 
 def short(name: str) -> str:
-    """A class name that fits beside a figure."""
-    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+    """A class name that fits beside a figure, its dollars no signs of mathematics to matplotlib."""
+    fitting = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+    return fitting.replace("$", r"\$")

@@ -56,11 +56,9 @@ def inline_svg(figure: Any, alt: str, salt: str) -> str:
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     box = re.search(r'viewBox="[^"]*"', text)
-    begin = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box[0] if box else ""}'
-    )
-    text = re.sub(r"<svg[^>]*>", f'{begin} role="img" aria-label="{html.escape(alt, quote=True)}">', text, count=1)
-    return text
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    begin = f'<svg {names} {box[0] if box else ""} role="img" aria-label="{html.escape(alt, quote=True)}">'
+    return re.sub(r"<svg[^>]*>", lambda _: begin, text, count=1)
 
 
 def font(size: str | None) -> str:

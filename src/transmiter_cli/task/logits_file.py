@@ -129,7 +129,8 @@ def logits_teacher(source: str, rows: object, ids: object, classes: int) -> Logi
     if len(places) != len(ids):
         twice = next(name for name, count in Counter(os.path.normpath(str(one)) for one in ids).items() if count > 1)
         raise TransmiterError(f"{source} has the image id {twice!r} twice.", "save every image once")
-    rows = rows if rows.is_floating_point() or rows.is_complex() else rows.float()
+    half = rows.dtype == torch.float16  # which cannot hold LARGEST
+    rows = rows.float() if half or not (rows.is_floating_point() or rows.is_complex()) else rows
     masked = (rows < -LARGEST) if rows.is_floating_point() else torch.zeros_like(rows, dtype=torch.bool)
     masked &= ~masked.all(-1, keepdim=True)
     require_finite(f"the logits in {source}", rows.masked_fill(masked, 0.0))

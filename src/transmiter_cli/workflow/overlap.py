@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.files import write_atomically
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import ARTEFACTS, LATER, Run
+from transmiter_cli.run import LATER, Run
 
 Use = Literal["fit", "transfer", "self-train", "refine"]
 FILES: dict[Use, str] = {
@@ -69,8 +68,8 @@ def remember_transfer(files: Sequence[ImageRecord], run: Run, workspace: Workspa
 
 
 @contextmanager
-def remembering(use: Use, files: Sequence[ImageRecord], path: Path, run: Run, workspace: Workspace) -> Generator[None]:
-    """Write down which images went into an artefact that is written to `path` meanwhile.
+def remembering(use: Use, files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> Generator[None]:
+    """Write down which images went into an artefact that is written meanwhile.
 
     They are added before, so that a kill leaves no image unsaid, and stand alone afterwards, unless another strong
     model's artefact of that name stays.
@@ -78,14 +77,15 @@ def remembering(use: Use, files: Sequence[ImageRecord], path: Path, run: Run, wo
     used = set(fingerprints(files, workspace))
     remember(use, used | (remembered(use, run) or set()), run)
     yield
-    if [*run.path.rglob(path.name)] == [path]:
+    if sum(LATER.get(one.row) == use for one in run.made()) == 1:
         remember(use, used, run)
 
 
 def forget_unused(run: Run) -> None:
     """Forget which images went into what self-train or refine made where nothing of it is left."""
+    there = {one.row for one in run.made()}
     for row, use in LATER.items():
-        if not any(run.path.rglob(ARTEFACTS[row])):
+        if row not in there:
             (run.path / FILES[use]).unlink(missing_ok=True)
 
 

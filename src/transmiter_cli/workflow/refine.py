@@ -13,6 +13,7 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.method.refinement import RefineSettings
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import ARTEFACTS, ROWS, Run
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, open_told, starting_point
@@ -84,21 +85,28 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
             transferred, found.rows.float().to(workspace.method_device), targets, advance, **vars(options.settings)
         )
     path = run.home(strong) / ARTEFACTS["refined"]
-    with remembering("refine", found.files, path, run, workspace):
+    with remembering("refine", found.files, run, workspace):
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
-    learned = artefact.details["refine"]
-    if learned["images"] < len(targets):
-        workspace.reporter.note(
-            f"{len(targets) - learned['images']:,} of {len(targets):,} labelled images repeat others: each counts once."
-        )
+    tell_limits(artefact, len(targets), source.name, workspace.reporter)
+    return RefineResult(artefact, path, start, artefact.details["refine"]["images"])
+
+
+def tell_limits(artefact: Artefact, images: int, source: str, reporter: Reporter) -> None:
+    """Say so where labelled images repeat others, nothing helped, or classes have no label.
+
+    Args:
+        artefact: what was made.
+        images: how many labelled images there were.
+        source: the file that it began with.
+        reporter: what says it.
+    """
+    learned, classes = artefact.details["refine"], len(artefact.class_names)
+    if learned["images"] < images:
+        reporter.note(f"{images - learned['images']:,} of {images:,} labelled images repeat others: each counts once.")
     known = learned["labelled_classes"]
     if learned["unchanged"]:
         why = "Nothing helped on held-out labels" if known > 1 else "Labels of one class alone tell nothing apart"
-        workspace.reporter.note(f"{why}: refined answers as {source.name} does.")
-    elif known < len(task.classes):
-        workspace.reporter.warn(
-            f"{len(task.classes) - known} of {len(task.classes)} classes have no label, and may lose images to the "
-            "others."
-        )
-    return RefineResult(artefact, path, start, learned["images"])
+        reporter.note(f"{why}: refined answers as {source} does.")
+    elif known < classes:
+        reporter.warn(f"{classes - known} of {classes} classes have no label, and may lose images to the others.")

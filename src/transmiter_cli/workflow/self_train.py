@@ -82,7 +82,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     refined = home / ARTEFACTS["refined"]
     stale = refined.is_file() and is_stale(refined)
     with telling_removed(run, workspace.reporter):
-        with remembering("self-train", found.files, path, run, workspace):
+        with remembering("self-train", found.files, run, workspace):
             artefact.save(path)
             run.add(command, {strong: encoder.fingerprint})
             if stale:  # here, since the images that it learned from are forgotten next

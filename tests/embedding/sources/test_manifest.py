@@ -102,6 +102,7 @@ def test_numbers_are_labels(pictures: Path):
         ("l.jsonl", '{"path": "a.png", "label": ["cat"]}\n', "label in line 1 .* is no text"),
         ("l.jsonl", "\n", "lists no images"),
         ("l.jsonl", '{"path": "a\\u0000.png"}\n', "path in line 1 .* holds a NUL character"),
+        ("l.jsonl", '{"path": "\\ud83d.png"}\n', "path in line 1 .* half of a surrogate pair"),
     ],
 )
 def test_manifests_that_cannot_be_used_say_where(pictures: Path, name: str, text: str, said: str):

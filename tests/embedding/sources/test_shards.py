@@ -8,6 +8,8 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
+from transmiter_cli.embedding.decoding import Skipped
+from transmiter_cli.embedding.image_keys import image_key
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.sources.spec import DataSpec
@@ -70,13 +72,23 @@ def test_keys_are_of_the_shard_and_the_place(shards: Path):
     assert len({file.key() for file in open_images(str(shards), None).files} - first) == 4
 
 
+def test_a_shard_that_changed_since_it_was_listed_has_no_keys(shards: Path):
+    images = open_images(str(shards), None).files
+    os.utime(shards / "pets-001.tar", ns=(1, 1))
+    said = [image_key(image) for image in images]
+    changed = [one for one in said if isinstance(one, Skipped)]
+    assert len(changed) == 4
+    assert {one.reason for one in changed} == {"its shard changed since it was listed"}
+
+
 def test_names_come_from_a_file_beside_the_shards_or_above(tmp_path: Path):
     for part in ("train", "test"):
         write_shard(tmp_path / part / "0.tar", {"a.png": b"x", "a.cls": b"1", "b.png": b"y", "b.cls": b"0\n"})
     (tmp_path / "classnames.txt").write_text("cat\ndog\neel\n")
+    write_shard(tmp_path / "test" / "1.tar", {"c.png": b"x", "c.cls": b"002"})
     images = open_images(str(tmp_path), "test")
     assert images.split == "test"
-    assert [file.label for file in images.files] == ["dog", "cat"]
+    assert [file.label for file in images.files] == ["dog", "cat", "eel"]
     assert images.label_names == ("cat", "dog", "eel")
     (tmp_path / "classnames.txt").write_text("cat\n")
     with pytest.raises(TransmiterError, match="1 names, but an image has the label 1"):

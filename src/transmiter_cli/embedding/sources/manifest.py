@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,8 @@ from transmiter_cli.embedding.sources.text import escaped_byte, not_utf8, read_u
 from transmiter_cli.errors import TransmiterError
 
 COLUMNS = ("path", "label", "split")
+NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+"""NUL, and halves of surrogate pairs, but for those that stand for bytes of file names."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
     """A row, checked; numbers serve as labels, too.
 
     Raises:
-        TransmiterError: if the path is empty, a value is neither a text nor a number, or it holds a NUL.
+        TransmiterError: if the path is empty, a value is neither a text nor a number, or it is no text.
     """
     texts: dict[str, str | None] = {}
     for column in COLUMNS:
@@ -171,8 +174,11 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
                 f"The {column} in line {line} of {source} is no text, but {value!r}.", 'put it in quotes: "..."'
             )
         texts[column] = str(value).strip() or None if value is not None else None
-        if "\0" in (texts[column] or ""):
-            raise TransmiterError(f"The {column} in line {line} of {source} holds a NUL character.", "take it away")
+        if NO_TEXT.search(texts[column] or ""):
+            raise TransmiterError(
+                f"The {column} in line {line} of {source} holds a NUL character or half of a surrogate pair.",
+                "take it away",
+            )
     path, split = texts["path"], texts["split"]
     if path is None:
         raise TransmiterError(f"Line {line} of {source} has no path.", "remove the line, or name its image")

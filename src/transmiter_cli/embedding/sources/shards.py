@@ -52,7 +52,13 @@ class ShardImage:
         return f"{self.shard}/{self.member.name}"
 
     def key(self) -> str:
-        """See ImageRecord."""
+        """See ImageRecord.
+
+        Raises:
+            OSError: if the tar file is gone, or another one than was indexed.
+        """
+        if file_identity(str(self.shard)) != self.identity:
+            raise OSError("its shard changed since it was listed")
         return f"{self.identity}|{self.member.offset}"
 
     def open(self) -> io.BytesIO:
@@ -176,11 +182,12 @@ class Shard:
         return labels
 
     def images(self, names: Mapping[str, str]) -> Iterator[ShardImage]:
-        """The images, in the order of the shard; a label that is among `names` is replaced."""
+        """The images, in the order of the shard; labels are numbers of `names` where there are any."""
         for sample, label in zip(self.samples, self.labels, strict=True):
             picture = next((member for extension, member in sample.items() if f".{extension}" in IMAGE_SUFFIXES), None)
             if picture is not None:
-                label = names.get(label, label) if label is not None else None
+                if names and label is not None:
+                    label = names[str(int(label))]
                 yield ShardImage(self.path, self.identity, picture, f"{self.id}/{picture.name}", label)
 
 

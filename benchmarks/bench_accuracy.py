@@ -15,7 +15,8 @@ from benchmarks.published import REG, published_fit, published_solve
 from torch import Tensor
 
 import transmiter_cli as tm
-from transmiter_cli.method.logits import class_logits, zero_shot_logits
+from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.per_image import class_logits
 
 
 def bundled_trial(seed: int) -> Trial:

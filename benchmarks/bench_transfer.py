@@ -12,8 +12,8 @@ from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.choice import choose_reg
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.moments import STRIPS
+from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.ridge import ridge_moments, ridge_path, ridge_transfer
 from transmiter_cli.method.transfer import transfer_adapters
 

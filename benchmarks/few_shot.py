@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.metrics import calibration, negative_log_likelihood
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.method.refine_linear import Refined, refine_linear
-from transmiter_cli.method.refinement import stratified_folds
 from transmiter_cli.method.ridge import ridge_transfer
 
 SHOTS = (1, 2, 4, 8, 16)

@@ -19,16 +19,11 @@ from transmiter_cli.method import unseen
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.choice import choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
-from transmiter_cli.method.discriminant import (
-    choose_discriminant,
-    discriminants,
-    fold_moments,
-    folds_of,
-    total,
-)
+from transmiter_cli.method.discriminant import choose_discriminant, discriminants, fold_moments, total
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
+from transmiter_cli.method.folds import folds_of
 from transmiter_cli.method.linear import Linear
-from transmiter_cli.method.logits import class_logits
+from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import (
     carry,

@@ -19,7 +19,8 @@ from transmiter_cli.errors import TransmiterError
 from transmiter_cli.method import discriminant, unseen
 from transmiter_cli.method import embeddings as embeddings_module
 from transmiter_cli.method.embeddings import InvalidTensorError
-from transmiter_cli.method.logits import class_logits, zero_shot_logits
+from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.per_image import class_logits
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
 

@@ -25,6 +25,7 @@ from transmiter_cli.method.experts import Teacher, class_counts
 from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
+from transmiter_cli.method.per_image import agreement
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter
 from transmiter_cli.method.ridge import ridge_transfer
@@ -244,7 +245,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
     found = self_train_classifier(embeddings, start)
     module = LinearCorrection.of_classifier(found, embeddings)
     result = replace(transferred, stage="self_trained", correction=module)
-    changed = (result.answers(embeddings) != transferred.answers(embeddings)).double().mean().item()
+    changed = 1 - agreement(result.answers(embeddings), transferred.answers(embeddings))
     counts = class_counts(start.scores(embeddings))
     few = ~have_images(counts, len(embeddings))
     missing = [name for name, lacks in zip(result.class_names, few.tolist(), strict=True) if lacks]

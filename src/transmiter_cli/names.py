@@ -42,9 +42,9 @@ def finder(places: Mapping[str, int]) -> Callable[[str | None], int | None]:
     return find
 
 
-def resembling(name: str, known: Iterable[str]) -> str:
+def resembling(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A sentence with the known names that are spelled much like a wrong one, to follow a message; empty for none."""
-    close = difflib.get_close_matches(name, known, n=3)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

@@ -36,7 +36,7 @@ def test_a_name_lasts_as_that_of_its_encoder(tmp_path: Path, monkeypatch: pytest
     ("name", "said"),
     [
         ("VIT-B/23", "Did you mean .*ViT-B"),
-        ("demo-week", "Did you mean demo-weak"),
+        ("demo-week", "Did you mean 'demo-weak'"),
         ("qwerty", "Names look like"),
         ("ViT-B-32:laion", "no weights 'laion'; it has: .*laion2b_s34b_b79k"),
         ("ViT-B-32-quickgelu:laion2b_s34b_b79k", "no weights|trained with GELU"),

@@ -77,10 +77,10 @@ def test_wrong_names_list_the_right_ones(text: str, said: str):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("transfered.top1 > 0", r"no row 'transfered', only strong, transferred\. Did you mean transferred\?"),
+        ("transfered.top1 > 0", r"no row 'transfered', only strong, transferred\. Did you mean 'transferred'\?"),
         (
             "0 < strong.top1 + transferred.topp1",
-            r"transferred has no number 'topp1', only top1, nll\. Did you mean top1\?",
+            r"transferred has no number 'topp1', only top1, nll\. Did you mean 'top1'\?",
         ),
         ("lasso.top1 > 0", r"only strong, transferred\.$"),
     ],

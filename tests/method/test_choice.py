@@ -8,8 +8,8 @@ from tests.conftest import World
 from transmiter_cli.method import choice
 from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.choice import REGS, RHOS, choose_reg, choose_rho
-from transmiter_cli.method.discriminant import fold_rows
 from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.folds import fold_rows
 from transmiter_cli.method.logits import standardize, zero_shot_logits
 from transmiter_cli.method.ridge import ridge_transfer
 from transmiter_cli.method.transfer import polar_factor

@@ -22,7 +22,8 @@ from transmiter_cli.method.consensus import (
 )
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import SUREST, Teacher, pooled_log_posterior, tempering
-from transmiter_cli.method.logits import class_logits, zero_shot_logits
+from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.reliability import Reliabilities
 
 TRAIN, TEST = slice(0, 300), slice(300, None)

@@ -14,13 +14,11 @@ from transmiter_cli.method.discriminant import (
     choose_discriminant,
     class_means,
     discriminants,
-    evenly_spaced,
     fold_moments,
-    fold_rows,
-    folds_of,
     held_out,
     total,
 )
+from transmiter_cli.method.folds import evenly_spaced, fold_rows, folds_of
 
 
 def problem(seed: int, images: int = 60, classes: int = 4, width: int = 8):

@@ -12,7 +12,7 @@ from transmiter_cli.method.metrics import (
     mean_per_class,
     negative_log_likelihood,
     per_class,
-    top_k,
+    top_five,
 )
 
 
@@ -56,7 +56,7 @@ def test_the_metrics_are_those_of_torchmetrics(answers):
     logits, labels = answers
     right = hits(logits, labels)
     accuracy_of, ece = classification.multiclass_accuracy, classification.multiclass_calibration_error
-    assert top_k(logits, labels) == pytest.approx(accuracy_of(logits, labels, 7, top_k=5, average="micro").item())
+    assert top_five(logits, labels) == pytest.approx(accuracy_of(logits, labels, 7, top_k=5, average="micro").item())
     assert mean_per_class(right, labels) == pytest.approx(accuracy_of(logits, labels, 7, average="macro").item())
     expected = ece(logits.softmax(-1), labels, 7, n_bins=15, norm="l1").item()
     assert calibration(logits, labels).error == pytest.approx(expected, abs=1e-6)
@@ -64,7 +64,7 @@ def test_the_metrics_are_those_of_torchmetrics(answers):
 
 
 def test_top5_of_few_classes_is_certain():
-    assert top_k(torch.randn(4, 3), torch.tensor([0, 1, 2, 0])) == 1.0
+    assert top_five(torch.randn(4, 3), torch.tensor([0, 1, 2, 0])) == 1.0
 
 
 def test_classes_without_images_do_not_count():

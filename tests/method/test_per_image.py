@@ -6,12 +6,12 @@ import torch.nn.functional as F
 
 from tests.conftest import random_embeddings
 from transmiter_cli.method import embeddings as embeddings_module
-from transmiter_cli.method.logits import class_logits
 from transmiter_cli.method.per_image import (
     Computed,
     PerImage,
     answers,
     blocks_of,
+    class_logits,
     computed_class_logits,
     probabilities,
     softmax_of,

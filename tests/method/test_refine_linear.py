@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
+from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.metrics import negative_log_likelihood
 from transmiter_cli.method.refine_linear import (
@@ -20,7 +21,6 @@ from transmiter_cli.method.refine_linear import (
     mixtures,
     refine_linear,
 )
-from transmiter_cli.method.refinement import stratified_folds
 from transmiter_cli.method.ridge import ridge_transfer
 from transmiter_cli.method.self_training import spread
 

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method.consensus import CONFIRMED, CONSISTENT, CONTRADICTED
-from transmiter_cli.method.discriminant import folds_of
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.logits import class_logits
+from transmiter_cli.method.folds import folds_of
+from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.reliability import (
     SHARED,
     SLACK,
     Reliabilities,
-    agreement,
     beyond_chance,
     foretold,
+    kappa,
     named_alike,
     reliabilities,
     rightness,
@@ -48,9 +48,9 @@ def misnamed(model: Embeddings, names: list[int]) -> Embeddings:
 def test_agreement_is_one_with_oneself_and_zero_by_chance():
     labels = torch.randint(5, (20_000,), generator=torch.Generator().manual_seed(0))
     model = answers(labels, 0.7, 5, 1)
-    assert agreement(model, model, 5) == 1
-    assert agreement(model, answers(labels, 0.0, 5, 2), 5) < 0.02
-    assert agreement(model, (model + 1) % 5, 5) == 0
+    assert kappa(model, model, 5) == 1
+    assert kappa(model, answers(labels, 0.0, 5, 2), 5) < 0.02
+    assert kappa(model, (model + 1) % 5, 5) == 0
 
 
 @given(ANSWERS)
@@ -96,7 +96,7 @@ def test_a_teacher_that_nobody_agrees_with_is_right_as_often_as_it_is_foretold()
 def test_a_teacher_that_errs_as_the_strong_model_does_is_no_better_than_the_discriminant_allows():
     labels = torch.arange(10).repeat(200)
     teacher, told = answers(labels, 0.4, 10, 1), answers(labels, 0.4, 10, 2)
-    agreed = agreement(teacher, told, 10)
+    agreed = kappa(teacher, told, 10)
     assert rightness(teacher, teacher, told, 10) == pytest.approx(agreed**0.5)
     assert rightness(teacher, teacher, (teacher + 1) % 10, 10) == 0
 
@@ -157,7 +157,10 @@ def test_as_far_as_a_teacher_is_trusted_the_strong_model_is_no_better_than_they_
     found = trust(world, [teacher], world.strong)
     folds, logits = folds_of(world.strong), class_logits(world.strong, world.classes)
     alone = beyond_chance(foretold(world.strong, logits, folds), world.classes)
-    agreed, q = agreement(logits.argmax(-1), teacher.finetuned.argmax(-1), world.classes), found.teachers[0]
+    agreed, q = (
+        kappa(logits.argmax(-1), teacher.finetuned.argmax(-1), world.classes),
+        found.teachers[0],
+    )
     assert agreed < q * alone
     assert found.strong == pytest.approx((1 - q) * alone + agreed)
 
@@ -174,7 +177,7 @@ def test_trust_is_the_product_of_three_signs():
     signs = [
         beyond_chance(foreseen, classes),  # its rightness: zero-shot answers agree with it less
         (tells(t, w, classes) + SLACK) / (tells(s, w, classes) + SLACK),
-        *((agreement(z, t, classes) + SHARED) / (tells(z, t, classes) + SHARED) for z in (s, w)),
+        *((kappa(z, t, classes) + SHARED) / (tells(z, t, classes) + SHARED) for z in (s, w)),
     ]
     assert all(sign < 0.95 for sign in signs[1:])
     assert found.teachers == pytest.approx((signs[0] * signs[1] * signs[2] * signs[3],))

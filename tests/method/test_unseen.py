@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tests.conftest import World, random_embeddings
 from tests.method.worlds import every, mask, teacher_of
 from transmiter_cli.method.basis import centred_texts
-from transmiter_cli.method.discriminant import NUMBERS
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.folds import NUMBERS
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import centred
 from transmiter_cli.method.unseen import (

@@ -35,7 +35,8 @@ ROWS = {
     "refined": row(0.91, parameters=52_794_000, labels=True, gradients=True),
     "strong_finetuned": row(0.99, labels=True, gradients=True),
 }
-RESULT = EvalResult(ROWS, data="pets", split=None, images=100, classes=3, weak="ViT-B/32", strong="ViT-L/14")
+EVIDENCE = Evidence({}, None, (), ["cat", "dog", "eel"])
+RESULT = EvalResult(ROWS, "pets", None, images=100, classes=3, weak="ViT-B/32", strong="ViT-L/14", evidence=EVIDENCE)
 PARTS = replace(RESULT, rows={name: replace(one, base=1.0, novel=0.5, hm=2 / 3) for name, one in ROWS.items()})
 NOTED = replace(RESULT, notes=("OVERLAP: in this run fit used 37 of these 599 images. These numbers are too good.",))
 UNLABELLED = replace(
@@ -54,7 +55,6 @@ UNLABELLED = replace(
         ),
     },
     notes=("Without labels nothing here says which model is right.",),
-    evidence=Evidence({}, None, (), ["cat", "dog", "eel"]),
 )
 
 

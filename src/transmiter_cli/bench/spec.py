@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from transmiter_cli import demo
 from transmiter_cli.artefact import Method
 from transmiter_cli.bench.numbers import check_numbers
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -170,9 +171,7 @@ class SceneKey:
 
 def bundled(path: Path) -> Path:
     """The bench that comes with the package, for the name "demo"; any other path is its own."""
-    from importlib import resources
-
-    return Path(str(resources.files("transmiter_cli"))) / "demo" / "bench.toml" if str(path) == "demo" else path
+    return demo.FOLDER / "bench.toml" if str(path) == "demo" else path
 
 
 def read_spec(path: Path) -> BenchSpec:

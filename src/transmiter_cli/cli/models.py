@@ -43,6 +43,8 @@ def print_table(models: list[ListedModel]) -> None:
     """One line per model at 80 columns, the longest names folded."""
     from rich.table import Table
 
+    from transmiter_cli.report.columns import number
+
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("model", overflow="fold")
     table.add_column("disk")
@@ -52,12 +54,6 @@ def print_table(models: list[ListedModel]) -> None:
     table.add_column("size", justify="right")
     for model in models:
         cells = ("yes" if model.weights else "no", str(model.width), str(model.pixels), model.activation)
-        table.add_row(model.name, *cells, short_count(model.parameters), style="bold" if model.weights else "")
+        size = "" if model.parameters is None else number(model.parameters)
+        table.add_row(model.name, *cells, size, style="bold" if model.weights else "")
     console.results.print(table, soft_wrap=False)
-
-
-def short_count(number: int | None) -> str:
-    """A number of parameters as people read it: 151 M."""
-    if number is None:
-        return ""
-    return f"{number / 1e6:.0f} M" if number >= 1e7 else f"{number / 1e6:.1f} M"

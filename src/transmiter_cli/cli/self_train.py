@@ -48,11 +48,11 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Fit the transferred classifier to new unlabelled images of all classes by its own answers, without a teacher."""
+    from transmiter_cli.embedding.sources import DataSpec
     from transmiter_cli.run import Run
-    from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.self_train import SelfTrainOptions, self_train_run
 
-    options = SelfTrainOptions(DataFlags(data, root, split, limit), method, strong)
+    options = SelfTrainOptions(DataSpec(data, root, split, limit), method, strong)
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     result = self_train_run(options, Run(run), workspace, console.command_line())
     if json:
@@ -64,7 +64,7 @@ def command(
         [
             ("self-trained", console.shown(result.path)),
             ("learned from", f"{result.images:,} different unlabelled images"),
-            ("answers", f"{100 * result.changed:.1f} % of them changed"),
+            ("answers", f"{console.percent(result.changed)} of them changed"),
             ("next", f"transmiter eval --data LABELLED_FOLDER{used.strong_flag(used.strong(strong))}{used.flag}"),
         ]
     )

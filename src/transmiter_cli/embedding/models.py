@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from transmiter_cli import demo
 from transmiter_cli.embedding import catalogue
 from transmiter_cli.embedding.hub import hub_file
 from transmiter_cli.errors import UsageError
 from transmiter_cli.files import canonical_json, digest
+from transmiter_cli.names import resembling
 
 BUNDLED = ("demo-weak", "demo-strong")
 OPENAI = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
@@ -105,7 +105,7 @@ def resolve_model(name: str) -> ModelSpec:
         TransmiterError: if its weights cannot be had.
     """
     if name in BUNDLED:
-        folder = Path(str(resources.files("transmiter_cli"))) / "demo" / "models" / name
+        folder = demo.FOLDER / "models" / name
         return replace(local_model(f"{LOCAL}{folder}"), name=name)
     if name.startswith(LOCAL):
         return local_model(name)
@@ -234,5 +234,5 @@ def with_weights(spec: ModelSpec, weights: Path, name: str) -> ModelSpec:
 
 def nearest(name: str) -> str:
     """A sentence with the known names nearest to a wrong one."""
-    close = difflib.get_close_matches(name, [*BUNDLED, *OPENAI, *catalogue.architectures()], n=3, cutoff=0.5)
-    return f" Did you mean {', '.join(close)}?" if close else " Names look like ViT-B/32 or ViT-B-32:laion2b_s34b_b79k."
+    meant = resembling(name, [*BUNDLED, *OPENAI, *catalogue.architectures()], cutoff=0.5)
+    return meant or " Names look like ViT-B/32 or ViT-B-32:laion2b_s34b_b79k."

@@ -14,7 +14,7 @@ from torch import Tensor
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
-from transmiter_cli.method.logits import class_logits
+from transmiter_cli.method.per_image import class_logits
 
 EFT_STRENGTHS = (0.5, 1.0, 1.5)
 """The strengths a of EFT that are shown: fixed, so that none is chosen on what is evaluated."""

@@ -13,10 +13,10 @@ import operator
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from transmiter_cli.errors import UsageError
+from transmiter_cli.names import resembling
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -130,8 +130,7 @@ def require_name(one: Term, gate: Gate, rows: Collection[str], columns: Collecti
     """Raise UsageError unless a term's row and column are among these; all are listed, the likeliest is named."""
     for name, known, what in ((one.row, rows, "there is no row"), (one.column, columns, f"{one.row} has no number")):
         if name not in known:
-            close = get_close_matches(name, known, 1)
-            meant = f" Did you mean {close[0]}?" if close else ""
+            meant = resembling(name, known)
             raise UsageError(f"--require {gate.text!r}: {what} {name!r}, only {', '.join(known)}.{meant}", EXAMPLE)
 
 

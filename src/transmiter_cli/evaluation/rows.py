@@ -22,7 +22,7 @@ from transmiter_cli.method.metrics import (
     hits,
     mean_per_class,
     negative_log_likelihood,
-    top_k,
+    top_five,
 )
 
 REFERENCE = "strong"
@@ -144,7 +144,7 @@ def measure_one(
         found |= parts.rates(logits)._asdict()
     return Row(
         **found,
-        top5=top_k(logits, labels),
+        top5=top_five(logits, labels),
         per_class=mean_per_class(right, labels),
         ece=calibration(logits, labels).error,
         nll=negative_log_likelihood(logits, labels),

@@ -14,6 +14,7 @@ from transmiter_cli.evaluation.candidates import Candidate, Cost, candidates
 from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.method.defaults import whatever_the_default_device
 from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.per_image import agreement
 
 TEACHER = "weak_finetuned"
 MOVES = 10
@@ -79,11 +80,6 @@ def describe(models: Mapping[str, Candidate]) -> dict[str, Unlabelled]:
             found["moves"] = moves(before, answers[name], model.logits.shape[1])
         rows[name] = Unlabelled(**found, **vars(model.cost))
     return rows
-
-
-def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"]) -> float:
-    """How often two models give the same answer."""
-    return (first == second).double().mean().item()
 
 
 def moves(before: Int[Tensor, " images"], after: Int[Tensor, " images"], classes: int) -> tuple[Move, ...]:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import JUDGED, evenly_spaced, fold_moments, fold_rows, folds_of, total
+from transmiter_cli.method.discriminant import fold_moments, total
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
+from transmiter_cli.method.folds import JUDGED, evenly_spaced, fold_rows, folds_of
 from transmiter_cli.method.moments import cross_moment
 from transmiter_cli.method.per_image import Computed, centred
 from transmiter_cli.method.polar import polar_factor
@@ -54,9 +55,7 @@ def choose_reg(
     return max(one for one, best in zip(candidates, alike.tolist(), strict=True) if best)
 
 
-def choose_rho(
-    strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], candidates: Sequence[float] = RHOS
-) -> float:
+def choose_rho(strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> float:
     """The `rho` of ridge transfer whose solution on four fifths of the images foretells the others best.
 
     Ridge transfer distils softmax(z + L) into softmax(z + x W): the least cross-entropy between the two wins.
@@ -71,13 +70,13 @@ def choose_rho(
         strong, Computed((images, classes), lambda rows: centred(finetuned_logits[rows].float())), folds
     )
     whole, texts = total(moments), strong.classifier(classes).double()
-    entropy = dict.fromkeys(candidates, 0.0)
+    entropy = dict.fromkeys(RHOS, 0.0)
     for part, own in zip(folds.rows, moments, strict=True):
         rest = whole - own
         rows = evenly_spaced(part, -(-JUDGED // len(folds.rows))).to(finetuned_logits.device)
         held = strong.unit_images(rows).double()
         zero_shot = held @ texts.T
         wanted = F.softmax(zero_shot + finetuned_logits[rows].float(), -1)
-        for rho, weight in zip(candidates, ridge_path(rest.gram, rest.sums.T, candidates), strict=True):
+        for rho, weight in zip(RHOS, ridge_path(rest.gram, rest.sums.T, RHOS), strict=True):
             entropy[rho] -= (wanted * F.log_softmax(zero_shot + held @ weight, -1)).sum().item()
-    return min(candidates, key=lambda rho: entropy[rho])
+    return min(RHOS, key=lambda rho: entropy[rho])

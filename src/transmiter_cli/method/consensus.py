@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.copies import distinct
-from transmiter_cli.method.discriminant import TINY, Folds, choose_discriminant, fold_moments, folds_of, held_out
+from transmiter_cli.method.discriminant import choose_discriminant, fold_moments, held_out
 from transmiter_cli.method.embeddings import (
+    TINY,
     Embeddings,
     InvalidTensorError,
     check_teacher,
@@ -20,6 +21,7 @@ from transmiter_cli.method.embeddings import (
     require_tensor,
 )
 from transmiter_cli.method.experts import SUREST, Teacher, class_counts, pooled_log_posterior, tempering, widened
+from transmiter_cli.method.folds import Folds, folds_of
 from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of

@@ -12,36 +12,33 @@ S within classes is shrunk to a multiple of the identity. The classifier is Fish
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import BLOCK, Embeddings, block_rows
+from transmiter_cli.method.embeddings import TINY, Embeddings, block_rows
+from transmiter_cli.method.folds import JUDGED, NUMBERS, Folds, evenly_spaced
 from transmiter_cli.method.linear import Linear
-from transmiter_cli.method.per_image import Computed, PerImage, Rows
+from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred
 
-FOLDS = 5
 SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Candidates for the share of the identity in the covariance."""
 SHRINKAGE = 0.3
 """The share where none is chosen: any of the middle candidates ranks classes alike."""
-JUDGED = 8192
-"""Most held-out images that shrinkage and the calibrating factor are chosen on."""
-NUMBERS = 2**26
-"""Most scores that are compared at a time; of very many classes, fewer images are looked at."""
 MOST_PRIOR = 1e3
 """The text is worth at most so many images."""
-TINY = 1e-12
 LEAST_WITHIN = 1e-5
 """Least variance of a direction within classes, relative to the mean square of an image: below it, of images all alike,
 it is rounding errors."""
-LEAST_STEP, LEAST_GAIN = 1e-4, 1e-8
-"""The search for a factor ends where a step, relative to it, or the entropy that it saves is smaller."""
+STEPS, LEAST_STEP, LEAST_GAIN = 50, 1e-4, 1e-8
+"""The search for a factor ends after so many steps, or where one, relative to it, or the entropy that it saves is
+smaller."""
 
 
 @dataclass(frozen=True)
@@ -67,53 +64,6 @@ class Moments:
         return Moments(self.gram - other.gram, self.sums - other.sums, self.mass - other.mass)
 
 
-def fold_rows(images: int, folds: int = FOLDS, seed: int = 0) -> list[Int[Tensor, " _"]]:
-    """Random disjoint parts of all rows, sorted; as many parts as there are images where those are fewer."""
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
-    return [order[start::folds].sort().values for start in range(min(folds, images))]
-
-
-def evenly_spaced(rows: Int[Tensor, " rows"], most: int) -> Int[Tensor, " some"]:
-    """At most so many of the rows, at even distances: in a list that is sorted by class, each class keeps its share."""
-    return rows[torch.arange(most) * len(rows) // most] if most < len(rows) else rows
-
-
-@dataclass(frozen=True)
-class Folds:
-    """Disjoint parts of a model's images, which together are all of them.
-
-    Attributes:
-        rows: of each part.
-        grams: X'X of each part, float64, with its share of a prior; all soft labels have them in common.
-    """
-
-    rows: Sequence[Int[Tensor, " _"]]
-    grams: Sequence[Float[Tensor, "width width"]]
-
-
-def folds_of(
-    model: Embeddings,
-    rows: Sequence[Int[Tensor, " _"]] | None = None,
-    prior: Float[Tensor, "width width"] | float = 0.0,
-) -> Folds:
-    """The folds of a model's images.
-
-    Args:
-        model: the model.
-        rows: of each part; random ones if None.
-        prior: added to X'X, an equal share to each part.
-    """
-    rows, width = fold_rows(len(model)) if rows is None else rows, model.images.shape[1]
-    grams: list[Tensor] = []
-    for part in rows:
-        gram = model.images.new_zeros(width, width, dtype=torch.float64)
-        for block in part.to(gram.device).split(BLOCK):
-            images = model.unit_images(block)
-            gram += images.T @ images
-        grams.append(gram + prior / len(rows))
-    return Folds(rows, grams)
-
-
 def fold_moments(model: Embeddings, posterior: PerImage, folds: Folds) -> list[Moments]:
     """The moments of each part."""
     classes = posterior.shape[1]
@@ -130,10 +80,7 @@ def fold_moments(model: Embeddings, posterior: PerImage, folds: Folds) -> list[M
 
 def total(moments: Sequence[Moments]) -> Moments:
     """The sum of the parts."""
-    result = moments[0]
-    for part in moments[1:]:
-        result = result + part
-    return result
+    return functools.reduce(operator.add, moments)
 
 
 def class_means(
@@ -189,23 +136,21 @@ def held_out(
         return found
 
     shape = (len(model), len(texts))
-    return [Computed(shape, partial(scores, each)) for each in zip(*classifiers, strict=True)]
+    return [Computed(shape, functools.partial(scores, each)) for each in zip(*classifiers, strict=True)]
 
 
-def best_factor(
-    scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], steps: int = 50
-) -> tuple[float, float]:
+def best_factor(scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"]) -> tuple[float, float]:
     """The factor b >= 0 with the least cross-entropy of softmax(b scores) with the posterior, and that entropy.
 
     The loss is convex in b: Newton's method, its step halved while the loss rises.
     """
-    unit = (scores - scores.mean(-1, keepdim=True)) / scores.std().clamp_min(TINY)
+    unit = centred(scores) / scores.std().clamp_min(TINY)
 
     def loss(factor: float) -> float:
         return -(posterior * F.log_softmax(factor * unit, -1)).sum(-1).double().mean().item()
 
     factor, lowest = 0.0, loss(0.0)
-    for _ in range(steps):
+    for _ in range(STEPS):
         chance = F.softmax(factor * unit, -1)
         mean = (chance * unit).sum(-1, keepdim=True)
         slope = ((chance - posterior) * unit).sum(-1).double().mean().item()

@@ -17,6 +17,8 @@ BLOCK = 8192
 """Rows that are worked on at a time where all rows at once would need too much memory."""
 LARGEST = 1e18
 """Numbers beyond this mean nothing here, and their squares leave float32's range."""
+TINY = 1e-12
+"""What a divisor is at least, and the length below which a row has no direction."""
 CHECKED = 65_536
 """Rows that are searched for bad values at a time."""
 WIDEST = 1024
@@ -53,6 +55,13 @@ def require_finite(name: str, tensor: Tensor) -> None:
 def block_rows(width: int) -> int:
     """How many rows to work on at a time, of so many numbers each."""
     return max(1, BLOCK * WIDEST // max(width, WIDEST))
+
+
+def blocks(images: int, width: int) -> Iterator[slice]:
+    """Consecutive slices, one at least, that together cover so many images, for work on `width` numbers of each."""
+    rows = block_rows(width)
+    for start in range(0, max(images, 1), rows):
+        yield slice(start, min(start + rows, images))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +124,8 @@ class Embeddings:
         return self.logit_scale * self.unit_texts()[:classes]
 
     def blocks(self, width: int = WIDEST) -> Iterator[slice]:
-        """Consecutive slices, one at least, that together cover all images, for work on `width` numbers per image."""
-        rows = block_rows(width)
-        for start in range(0, max(len(self), 1), rows):
-            yield slice(start, min(start + rows, len(self)))
+        """`blocks` of all images."""
+        return blocks(len(self), width)
 
 
 def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import TINY
-from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.per_image import (
     Computed,
     PerImage,

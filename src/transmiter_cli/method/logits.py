@@ -33,11 +33,6 @@ def zero_shot_logits(embeddings: Embeddings, rows: slice | Tensor = slice(None))
     return embeddings.unit_images(rows) @ embeddings.classifier().T
 
 
-def class_logits(embeddings: Embeddings, classes: int) -> Float[Tensor, "images classes"]:
-    """The first C columns of Z for all images; the auxiliary words' columns are never formed."""
-    return embeddings.unit_images() @ embeddings.classifier(classes).T
-
-
 def standardize(logits: Float[Tensor, "rows vocabulary"]) -> Standardized:
     """Standardise each row over all its M entries with its own mean and unbiased deviation."""
     std, mean = torch.std_mean(logits, dim=-1, keepdim=True)

@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import TINY, Chosen, best_factor
-from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.discriminant import Chosen, best_factor
+from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.linear import Linear
-from transmiter_cli.method.per_image import PerImage
+from transmiter_cli.method.per_image import PerImage, centred
 from transmiter_cli.method.unseen import Carrier, all_rows, correction, left_out, some_rows
 
 STRAY = 0.25
@@ -137,7 +137,7 @@ def widening(
 
 def deviation(scores: Float[Tensor, "rows classes"]) -> float:
     """The root of the mean squared difference of an image's scores from their mean."""
-    return (scores - scores.mean(-1, keepdim=True)).double().square().mean().sqrt().item()
+    return centred(scores).double().square().mean().sqrt().item()
 
 
 def blend(

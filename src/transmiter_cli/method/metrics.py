@@ -100,9 +100,9 @@ def compare(correct: Bool[Tensor, " images"], reference: Bool[Tensor, " images"]
     return Comparison((fixed - broken) / count, low, high, fixed, broken)
 
 
-def top_k(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], k: int = 5) -> float:
-    """How often the label is among the k highest logits; 1 where there are no more than k classes."""
-    best = logits.topk(min(k, logits.shape[-1])).indices
+def top_five(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> float:
+    """How often the label is among the five highest logits; 1 where there are no more classes."""
+    best = logits.topk(min(5, logits.shape[-1])).indices
     return (best == labels[:, None]).any(-1).double().mean().item()
 
 
@@ -140,14 +140,12 @@ class Calibration(NamedTuple):
         return (share * (self.accuracy - self.confidence).abs()).sum().item()
 
 
-def calibration(
-    logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], bins: int = BINS
-) -> Calibration:
+def calibration(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Calibration:
     """Confidence and accuracy by bin of confidence."""
     confidence, answer = logits.double().softmax(-1).max(-1)
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    place = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
     counts, confident, right = (
-        torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add_(0, place, values)
+        torch.zeros(BINS, dtype=torch.float64, device=logits.device).index_add_(0, place, values)
         for values in (torch.ones_like(confidence), confidence, (answer == labels).double())
     )
     return Calibration(counts, confident / counts.clamp(min=1), right / counts.clamp(min=1))

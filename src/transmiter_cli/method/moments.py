@@ -14,16 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.basis import centred_texts
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, block_rows
+from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError, block_rows
 from transmiter_cli.method.logits import EPSILON
 
 STRIPS = 8
 """Parts of a triangular matrix that are multiplied one by one: 9/16 of the operations of the whole."""
 CACHED = 2048
 """A width for which blocks are small enough to stay in a processor's cache between two operations."""
-
-SHORTEST = 1e-12
-"""A row without length has no direction, and no part in a moment."""
 
 
 class Standardizer:
@@ -46,11 +43,11 @@ class Standardizer:
 
     def weights(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, " rows"]:
         """The w with z~ = w Tc x, for float32 images that need not be unit-norm: s / (std(z) + EPSILON) / |x|, or 0."""
-        length = torch.linalg.vector_norm(images, dim=-1).clamp_min(SHORTEST)
+        length = torch.linalg.vector_norm(images, dim=-1).clamp_min(TINY)
         parts = [torch.linalg.vector_norm(images[:, start:] @ strip, dim=-1) for start, strip in self.strips]
         deviation = torch.linalg.vector_norm(torch.stack(parts), dim=0) / length
         weights = self.scale / (self.scale * deviation + EPSILON) / length
-        return weights.masked_fill(length <= SHORTEST, 0.0)
+        return weights.masked_fill(length <= TINY, 0.0)
 
 
 class CrossMoment:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import Embeddings, block_rows
+from transmiter_cli.method.embeddings import Embeddings, blocks
 
 Rows = slice | Tensor
 
@@ -56,6 +56,12 @@ def computed_class_logits(model: Embeddings, classes: int) -> Computed:
     return Computed((len(model), classes), lambda rows: model.unit_images(rows) @ classifier)
 
 
+def class_logits(model: Embeddings, classes: int) -> Float[Tensor, "images classes"]:
+    """The same as a tensor; neither the auxiliary words' columns nor a copy of the images is ever formed."""
+    computed = computed_class_logits(model, classes)
+    return torch.cat([computed[rows] for rows in blocks_of(computed)])
+
+
 def softmax_of(logits: PerImage) -> Computed:
     """The softmax of each row."""
     images, classes = logits.shape
@@ -73,13 +79,16 @@ def centred(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classe
 
 
 def blocks_of(numbers: PerImage) -> Iterator[slice]:
-    """Consecutive slices, one at least, that together cover all images, shorter for wider rows."""
+    """`blocks` of all images."""
     images, width = numbers.shape
-    step = block_rows(width)
-    for start in range(0, max(images, 1), step):
-        yield slice(start, min(start + step, images))
+    return blocks(images, width)
 
 
 def answers(scores: PerImage) -> Int[Tensor, " images"]:
     """The class with the highest score, of each image."""
     return torch.cat([scores[rows].argmax(-1) for rows in blocks_of(scores)])
+
+
+def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"]) -> float:
+    """How often two models give the same answer."""
+    return (first == second).double().mean().item()

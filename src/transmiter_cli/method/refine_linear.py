@@ -16,23 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import (
-    JUDGED,
-    NUMBERS,
-    SHRINKAGE,
-    TINY,
-    Moments,
-    best_factor,
-    discriminants,
-    evenly_spaced,
-    fold_moments,
-    folds_of,
-    total,
-)
-from transmiter_cli.method.embeddings import BLOCK, Embeddings
+from transmiter_cli.method.discriminant import SHRINKAGE, Moments, best_factor, discriminants, fold_moments, total
+from transmiter_cli.method.embeddings import BLOCK, TINY, Embeddings
+from transmiter_cli.method.folds import JUDGED, NUMBERS, evenly_spaced, folds_of, stratified_folds
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import Computed
-from transmiter_cli.method.refinement import stratified_folds
 from transmiter_cli.method.self_training import expected_means, isotropic, spread
 
 WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
@@ -85,7 +73,8 @@ def refine_linear(
         return Refined(start, 0.0, 1.0)
     before = start.only(known)
     moments = labelled_moments(labelled, own, len(known), parts)
-    found = [levelled_discriminant(before, total(moments) - part) for part in moments]
+    whole = total(moments)
+    found = [levelled_discriminant(before, whole - part) for part in moments]
     right = torch.zeros(len(WORTHS), len(labels), dtype=torch.float32, device=labels.device)
     for held_out, of_others in zip(parts, found, strict=True):
         candidates = mixtures(before, of_others, len(labels) - len(held_out))
@@ -97,7 +86,7 @@ def refine_linear(
     if not above_errors(right[best] - right[0], CHANCE):
         best = 0
     share = share_of(len(labels), WORTHS[best], len(known))
-    after = before.towards(levelled_discriminant(before, total(moments)), share)
+    after = before.towards(levelled_discriminant(before, whole), share)
     if len(known) < len(start.bias):
         return Refined(start.replaced(known, after), share, 1.0)
     held_out = [

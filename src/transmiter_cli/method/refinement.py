@@ -15,6 +15,7 @@ from torch import Tensor
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.distillation import Progress, cosine_with_warmup, require_trained
 from transmiter_cli.method.embeddings import Embeddings, block_rows
+from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.ranges import TRAINING, Range, require_within
 
@@ -129,15 +130,3 @@ def total_loss(
         for block in rows.split(block_rows(len(labelled.texts)))
     ]
     return torch.stack(losses).sum()
-
-
-def stratified_folds(labels: Int[Tensor, " images"], folds: int, seed: int) -> list[Int[Tensor, " rows"]]:
-    """Rows of at most `folds` disjoint parts with equal shares of each class; together they are all rows.
-
-    Each class is dealt out in turn, in a random order, where the class before it left off, so that classes
-    of a single image are spread over the parts, too.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    dealt = shuffled[labels.cpu()[shuffled].argsort(stable=True)].to(labels.device)
-    return [part for start in range(folds) if len(part := dealt[start::folds])]

@@ -21,10 +21,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import SHRINKAGE, TINY, Folds, fold_moments, held_out
-from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.discriminant import SHRINKAGE, fold_moments, held_out
+from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.experts import Expert
-from transmiter_cli.method.per_image import PerImage, answers, softmax_of
+from transmiter_cli.method.folds import Folds
+from transmiter_cli.method.per_image import PerImage, agreement, answers, softmax_of
 
 SLACK = 0.1
 """Added to both of two rates that are compared, at least: small ones differ by chance."""
@@ -63,7 +64,7 @@ def reliabilities(
 
         q_t = r_t min(1, (tells(t, w) + e) / (tells(s, w) + e)) n_s n_w,  n_z = min(1, (a_tz + h) / (tells(z, t) + h)),
 
-    r_t being its `rightness`, a the `agreement` of two models, e = max(SLACK, N^-1/2) and h = SHARED. n is how much of
+    r_t being its `rightness`, a the `kappa` of two models, e = max(SLACK, N^-1/2) and h = SHARED. n is how much of
     what zero-shot answers tell of t's they tell by the same name. If t and s err independently of each other, they
     agree on q_t q_s of the images beyond chance. As far as t can be trusted, its agreement a_ts with s thus limits how
     often s is right, whose own answers are foretold f_s beyond chance:
@@ -88,9 +89,9 @@ def reliabilities(
         named = named_alike(before, after, classes) * named_alike(weak, after, classes)
         said = foretold_answers(strong, teacher.finetuned, folds)
         trust = rightness(before, after, said, classes) * fine * named
-        alike = agreement(before, after, classes)
+        alike = kappa(before, after, classes)
         limited = (1 - trust) * own + min(trust * own, alike)
-        consistent = min(alike / max(agreement(after, said, classes) * own, TINY), 1.0)
+        consistent = min(alike / max(kappa(after, said, classes) * own, TINY), 1.0)
         found.append((trust, limited, named, consistent))
     trusts, limits, names, consistencies = zip(*found, strict=True)
     return Reliabilities(limits[trusts.index(max(trusts))], trusts, names, consistencies)
@@ -110,15 +111,15 @@ def rightness(
     wrong. The larger of both is taken, a_ts less what chance may add to it. But d has learned t's systematic errors,
     and s may share them; since d, an average, is right at least as often as t, q_t is sqrt(a_td) at most.
     """
-    told = agreement(teacher, discriminant, classes)
-    with_teacher = max(agreement(strong, teacher, classes) - len(teacher) ** -0.5, 0.0)
-    with_discriminant = agreement(strong, discriminant, classes)
+    told = kappa(teacher, discriminant, classes)
+    with_teacher = max(kappa(strong, teacher, classes) - len(teacher) ** -0.5, 0.0)
+    with_discriminant = kappa(strong, discriminant, classes)
     return max(told, (told * min(with_teacher / max(with_discriminant, TINY), 1.0)) ** 0.5)
 
 
 def foretold(strong: Embeddings, logits: PerImage, folds: Folds) -> float:
     """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
-    return (foretold_answers(strong, logits, folds) == answers(logits)).double().mean().item()
+    return agreement(foretold_answers(strong, logits, folds), answers(logits))
 
 
 def foretold_answers(strong: Embeddings, logits: PerImage, folds: Folds) -> Int[Tensor, " images"]:
@@ -133,9 +134,9 @@ def beyond_chance(rate: float, classes: int) -> float:
     return max((classes * rate - 1) / (classes - 1), 0.0)
 
 
-def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
-    """On how many images two models answer alike, beyond chance."""
-    return beyond_chance((first == second).double().mean().item(), classes)
+def kappa(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
+    """How often two models answer alike, beyond a chance of 1 / C (Brennan and Prediger's kappa, 1981), 0 at least."""
+    return beyond_chance(agreement(first, second), classes)
 
 
 def tells(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
@@ -156,4 +157,4 @@ def tells(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes
 
 def named_alike(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
     """How much of what a first model's answers tell of the second's they tell by the same name: 0 to 1."""
-    return min(1.0, (agreement(first, second, classes) + SHARED) / (tells(first, second, classes) + SHARED))
+    return min(1.0, (kappa(first, second, classes) + SHARED) / (tells(first, second, classes) + SHARED))

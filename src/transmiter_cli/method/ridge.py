@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
+from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError, check_teacher
 from transmiter_cli.method.linear import LinearCorrection
 from transmiter_cli.method.per_image import centred
 
-TINY = 1e-12
 """Least of what is added to the diagonal: embeddings that are all alike have no moments of their own."""
 
 

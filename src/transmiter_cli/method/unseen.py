@@ -28,9 +28,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.basis import centred_texts
-from transmiter_cli.method.discriminant import NUMBERS, TINY
-from transmiter_cli.method.embeddings import Embeddings, block_rows
+from transmiter_cli.method.embeddings import TINY, Embeddings, block_rows
 from transmiter_cli.method.experts import Expert, comparable
+from transmiter_cli.method.folds import NUMBERS
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import PerImage, centred
 from transmiter_cli.method.ridge import solve_ridge

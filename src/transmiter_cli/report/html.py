@@ -17,9 +17,9 @@ from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.metrics import calibration, hits
 from transmiter_cli.report import figures
-from transmiter_cli.report.columns import columns, gain, is_ours, number, percent, points, titles
+from transmiter_cli.report.columns import gain, is_ours, number, percent, points, titles
 from transmiter_cli.report.gallery import Shot, shots
-from transmiter_cli.report.table import best_row, heading
+from transmiter_cli.report.table import best_row, heading, shown_columns
 from transmiter_cli.workflow.evaluate import EvalResult, Evidence
 from transmiter_cli.workflow.predict import PREFERENCE
 
@@ -64,13 +64,13 @@ def write_report(result: EvalResult, path: Path, commands: Sequence[str] = ()) -
 def render(result: EvalResult, commands: Sequence[str]) -> str:
     """The report's text."""
     name, evidence = subject(result), result.evidence
-    if name is None or evidence is None or REFERENCE not in result.rows:
+    if name is None or REFERENCE not in result.rows:
         raise TransmiterError("There is no adapted strong model to report on.", "transmiter transfer --strong MODEL")
     labelled = evidence.labels is not None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "points": points, "number": number, "gain": gain}
     source = (resources.files("transmiter_cli") / "report" / "report.html.j2").read_text(encoding="utf-8")
-    shown = columns(result.labelled, any(getattr(row, "hm", None) is not None for row in result.rows.values()), True)
+    shown = shown_columns(result, wide=True)
     best = best_row(result)
     names = titles(result.rows, result.reg)
     table = [(names[one], one == best, [column.cell(row) for column in shown]) for one, row in result.rows.items()]
@@ -103,7 +103,7 @@ def labelled_sections(result: EvalResult, evidence: Evidence, name: str, names: 
     right = (hits(before, labels), hits(after, labels))
     text = "Top-1 in %; the thin line is the 95 % interval."
     found = [Section("Accuracy", figures.accuracy_figure(result.rows, names), text)]
-    if any(getattr(row, "hm", None) is not None for row in result.rows.values()):
+    if result.has_parts:
         text = "Each part is answered among its own classes, in %."
         found.append(Section("Base and novel classes", figures.parts_figure(result.rows, names), text))
     curves = (calibration(before, labels), calibration(after, labels))

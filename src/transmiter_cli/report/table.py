@@ -69,8 +69,7 @@ def wrapped(text: str) -> str:
 
 def shown_columns(result: EvalResult, wide: bool) -> tuple[Column, ...]:
     """The columns for a result."""
-    parts = result.labelled and any(getattr(row, "hm", None) is not None for row in result.rows.values())
-    return columns(result.labelled, parts, wide)
+    return columns(result.labelled, result.has_parts, wide)
 
 
 def best_row(result: EvalResult) -> str | None:
@@ -102,7 +101,7 @@ def caption(result: EvalResult) -> str:
 
 def moves(result: EvalResult) -> list[str]:
     """For each of our rows without labels, which classes move."""
-    names = result.evidence.class_names if result.evidence is not None else ()
+    names = result.evidence.class_names
     called = titles(result.rows, result.reg)
     lines: list[str] = []
     for name, row in result.rows.items():
@@ -175,7 +174,7 @@ def evaluation_json(result: EvalResult) -> dict[str, Any]:
     """All rows; accuracies are fractions, moved classes names."""
     about = {name: value for name, value in vars(result).items() if name not in ("rows", "evidence")}
     rows = {name: asdict(row) for name, row in result.rows.items()}
-    if result.evidence is not None and not result.labelled:
+    if not result.labelled:
         names = result.evidence.class_names
         for row in rows.values():
             for move in row["moves"]:

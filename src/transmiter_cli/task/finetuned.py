@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from transmiter_cli import demo
 from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import (
@@ -82,17 +84,16 @@ class CheckpointTeacher:
         """See FinetunedModel."""
         images = self.encoder.image_embeddings(files)
         require_unchanged(images.files, files)
-        return images.rows.float() @ self.weight().T
+        return images.rows.float() @ self.weight.T
 
     def heads(self, width: int) -> Tensor | None:
         """See FinetunedModel."""
-        weight = self.weight()
-        return weight if weight.shape[1] == width else None
+        return self.weight if self.weight.shape[1] == width else None
 
     def check(self, files: Sequence[ImageRecord]) -> None:
         """See FinetunedModel: its weights must be those of the architecture."""
         try:
-            self.weight()
+            _ = self.weight
         except WrongCheckpointError as error:
             error.fix = (
                 "pass the model that was fine-tuned as --weak; or save it alone, torch.save(model.state_dict(), PATH); "
@@ -100,6 +101,7 @@ class CheckpointTeacher:
             )
             raise
 
+    @cached_property
     def weight(self) -> Float[Tensor, "classes width"]:
         """Its class embeddings times its logit scale."""
         return self.encoder.facts.logit_scale * self.encoder.text_embeddings(self.class_names, self.templates)
@@ -265,9 +267,7 @@ def require_answers_of_views(finetuned: Sequence[str]) -> None:
 
 def bundled_path(name: str) -> Path:
     """The file of a bundled checkpoint."""
-    from importlib import resources
-
-    return Path(str(resources.files("transmiter_cli"))) / "demo" / BUNDLED_CHECKPOINTS[name]
+    return demo.FOLDER / BUNDLED_CHECKPOINTS[name]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -39,7 +39,6 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
     images = open_told(data, "train", workspace.reporter, labels=False)
     encoders = {name: workspace.open(resolve_model(name)) for name in models}
     stored = {name: encoder.store_images(images.files) for name, encoder in encoders.items()}
-    rows = {name: StoredRows(encoders[name].images, found.keys[found.stored]) for name, found in stored.items()}
     if out is not None:
         common = np.logical_and.reduce([found.stored for found in stored.values()])
         ids = canonical_json([images.files[i].id for i in np.flatnonzero(common)])
@@ -48,9 +47,9 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
     return [
         EmbedResult(
             name,
-            len(rows[name].keys),
+            int(found.stored.sum()),
             len(found.skipped),
-            rows[name].first.shape[1],
+            encoders[name].width,
             encoders[name].facts.logit_scale,
         )
         for name, found in stored.items()

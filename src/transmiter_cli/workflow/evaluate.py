@@ -107,10 +107,15 @@ class EvalResult:
     classes: int
     weak: str
     strong: str
+    evidence: Evidence
     labelled: bool = True
     notes: tuple[str, ...] = ()
-    evidence: Evidence | None = None
     reg: float | None = None
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether base and novel classes were measured, too."""
+        return any(getattr(row, "hm", None) is not None for row in self.rows.values())
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli import api
@@ -23,9 +23,8 @@ from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.distillation import FitSettings
-from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.mix_up import mixed_up
-from transmiter_cli.method.per_image import answers, computed_class_logits
+from transmiter_cli.method.per_image import agreement, answers, computed_class_logits
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.names import some
 from transmiter_cli.run import FITTED, PROBE_FILE, Run, Task, without
@@ -157,14 +156,16 @@ def fit_task(
     teacher = teachers.mean_logits(each)
     require_answers(teacher, task)
     note_constant_columns(teacher, task, workspace)
+    wanted, zero_shot = answers(teacher[plain]), answers(computed_class_logits(seen.embeddings, len(task.classes)))
     if columns and probe is None:
-        warn_of_mix_up(seen.embeddings, teacher[plain], task, command, workspace)
+        warn_of_mix_up(zero_shot, wanted, task, command, workspace)
         warn_of_cosines(teacher, task, workspace)
     hint_at_few_steps(len(weak.images.files), options, workspace)
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
-    agreements = agreement(artefact, seen.embeddings, teacher[plain], workspace)
+    before, after = agreement(zero_shot, wanted), agreement(artefact.answers(seen.embeddings), wanted)
+    warn_of_no_gain(before, after, workspace)
     used = fingerprints(seen.images.files, workspace)
     gone = run.begin(task)  # the run that was there goes only now that nothing else can fail
     if probe is not None:
@@ -172,7 +173,7 @@ def fit_task(
     remember_fit(used, run)
     run.add(command, {encoder.name: encoder.fingerprint}, teachers=digests)
     artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused
-    return FitResult(artefact, run.path / FITTED, len(plain), *agreements, removal(gone, run))
+    return FitResult(artefact, run.path / FITTED, len(plain), after, before, removal(gone, run))
 
 
 def open_given(task: Task, images: ImageSet, run: Run, encoder: CachedEncoder) -> dict[str, teachers.FinetunedModel]:
@@ -248,15 +249,14 @@ def warn_of_numbers(task: Task, options: FitOptions, command: Sequence[str], wor
 
 
 def warn_of_mix_up(
-    weak: Embeddings,
-    teacher: Float[Tensor, "images classes"],
+    zero_shot: Int[Tensor, " images"],
+    teacher: Int[Tensor, " images"],
     task: Task,
     command: Sequence[str],
     workspace: Workspace,
 ) -> None:
-    """Say so where the columns of a head or of logits look to be in another order than the classes."""
-    before = answers(computed_class_logits(weak, len(task.classes)))
-    found = mixed_up(answers(teacher), before, len(task.classes))
+    """Say so where, by answers, the columns of a head or of logits look to be in another order than the classes."""
+    found = mixed_up(teacher, zero_shot, len(task.classes))
     if found:
         pairs = [f"{task.classes[column]!r} is like {task.classes[known]!r}" for column, known in sorted(found.items())]
         workspace.reporter.warn(
@@ -285,21 +285,13 @@ def again_with(command: Sequence[str], option: str, value: str) -> str:
     return shlex.join([*kept, "--force", option, value])
 
 
-def agreement(
-    artefact: Artefact, weak: Embeddings, teacher: Float[Tensor, "images classes"], workspace: Workspace
-) -> tuple[float, float]:
-    """How often the adapted and the zero-shot weak model answer as the fine-tuned one does; warns of no gain."""
-    wanted = answers(teacher)
-    after, before = (
-        (found == wanted).double().mean().item()
-        for found in (artefact.answers(weak), answers(computed_class_logits(weak, teacher.shape[1])))
-    )
+def warn_of_no_gain(before: float, after: float, workspace: Workspace) -> None:
+    """Say so where the adapted weak model agrees with the fine-tuned one no more often than the zero-shot one."""
     if after <= before:
         workspace.reporter.warn(
             "The adapter agrees with the fine-tuned model no more than the zero-shot model did: nothing was learned. "
             "Few images, few epochs, or a model that was not fine-tuned?"
         )
-    return after, before
 
 
 def hint_at_few_steps(rows: int, options: FitOptions, workspace: Workspace) -> None:

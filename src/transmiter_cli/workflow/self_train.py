@@ -10,6 +10,7 @@ from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, load
 from transmiter_cli.description import read_description
 from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.method.embeddings import InvalidTensorError
@@ -17,7 +18,7 @@ from transmiter_cli.method.self_training import WORTH
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import ARTEFACTS, Run
-from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, open_told, starting_point
+from transmiter_cli.workflow.common import alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import forget_unused, remembering
 from transmiter_cli.workflow.removal import telling_removed
 
@@ -36,7 +37,7 @@ class SelfTrainOptions:
         strong: of which strong model, where the run has several; the last one transferred to if None.
     """
 
-    data: DataFlags
+    data: DataSpec
     method: LinearMethod | None = None
     strong: str | None = None
 
@@ -69,7 +70,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     transferred = load(source, workspace.method_device)
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)
-    images = open_told(options.data.spec(task, task.limit), "train", workspace.reporter, labels=False)
+    images = open_told(options.data, "train", workspace.reporter, labels=False)
     found = encoder.image_embeddings(images.files)
     try:
         artefact = api.self_train(transferred, found.rows.float().to(workspace.method_device))

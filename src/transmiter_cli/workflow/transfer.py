@@ -18,7 +18,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.consensus import NEEDED
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.per_image import answers, computed_class_logits
+from transmiter_cli.method.per_image import agreement, answers, computed_class_logits
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
@@ -105,8 +105,8 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     weak_encoder, *encoders = (workspace.open(resolve_model(name)) for name in (task.weak, *options.strong))
     check_artefact(fitted, task, weak_encoder)
     warn_of_twins(weak_encoder, encoders, workspace)
-    asked = [] if set(options.methods) == {"adapter"} else [run]
-    for one in (*asked, *others):
+    asked = set(options.methods) != {"adapter"}
+    for one in [run, *others] if asked else others:
         require_finetuned(one.task(), one, workspace)
     images = open_images(fit_data(task), task.split)
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
@@ -121,7 +121,9 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     results = [
         result
         for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
-        for result in results_of(artefacts, encoder, encoded.embeddings, run.path / homes[encoder.name])
+        for result in results_of(
+            artefacts, encoder, encoded.embeddings, len(task.classes), run.path / homes[encoder.name]
+        )
     ]
     remember_transfer(weak.images.files, run, workspace)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
@@ -215,14 +217,13 @@ def tell_limits(one: TransferResult, followers: Sequence[str], task: Task, run: 
 
 
 def results_of(
-    artefacts: Mapping[str, Artefact], encoder: CachedEncoder, seen: Embeddings, home: Path
+    artefacts: Mapping[str, Artefact], encoder: CachedEncoder, seen: Embeddings, classes: int, home: Path
 ) -> Iterator[TransferResult]:
     """What was made for one strong model, with how many of its answers on the images it saw changed."""
+    before = answers(computed_class_logits(seen, classes))
     for row, artefact in artefacts.items():
-        before = answers(computed_class_logits(seen, artefact.correction.classes))
-        changed = (artefact.answers(seen) != before).double().mean().item()
-        path = home / file_name(row)
-        yield TransferResult(encoder.name, row, signed(artefact, encoder), path, changed)
+        changed = 1 - agreement(artefact.answers(seen), before)
+        yield TransferResult(encoder.name, row, signed(artefact, encoder), home / file_name(row), changed)
 
 
 def solve(

@@ -6,9 +6,9 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 
+from transmiter_cli import demo
 from transmiter_cli.embedding.sources.parts import SPLITS, canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
 from transmiter_cli.errors import TransmiterError
@@ -36,8 +36,7 @@ class FolderReader:
 
     def __init__(self, data: str) -> None:
         self.data = data
-        bundled = Path(str(resources.files("transmiter_cli"))) / "demo"
-        self.root = bundled / BUNDLED[data] if data in BUNDLED else Path(data).expanduser().absolute()
+        self.root = demo.FOLDER / BUNDLED[data] if data in BUNDLED else Path(data).expanduser().absolute()
 
     @property
     def name(self) -> str:

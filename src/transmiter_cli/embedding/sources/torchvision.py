@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from transmiter_cli.embedding.cache import default_cache
+from transmiter_cli.embedding.hub import is_offline
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, file_identity
 from transmiter_cli.embedding.sources.torchvision_names import DIGITS, TRAFFIC_SIGNS, plain, scene, words
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -156,7 +156,7 @@ class TorchvisionReader:
         try:
             return self.construct(arguments, download=False)
         except (RuntimeError, OSError, ValueError) as error:
-            if offline():
+            if is_offline():
                 raise self.absent(error, "HF_HUB_OFFLINE forbids to fetch it") from error
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -187,11 +187,6 @@ class TorchvisionReader:
             f"{self.dataset_name} is not in {self.root} ({detail}), and {reason}.",
             "run once with a network and without HF_HUB_OFFLINE, or pass --root FOLDER that holds it",
         )
-
-
-def offline() -> bool:
-    """Whether HF_HUB_OFFLINE is set, as the hub's client reads it."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def class_names(dataset: Any, entry: Entry) -> tuple[str, ...]:

@@ -30,12 +30,12 @@ from benchmarks.rules import (
     SELF_TRAINED,
     UNSEEN,
     Rule,
+    adapted,
     discriminant,
     teacher_of,
     zero_shot,
 )
 
-from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
 
 Row = dict[str, list[float]]
@@ -130,11 +130,7 @@ def verdicts(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
             numbers: Row = {"trust": [], "expected": [], "true": [], "reliable": []}
             for seed in seeds:
                 trial = bed.trial(seed, setting)
-                correction, verdict = discriminant_transfer(
-                    trial.model("strong", trial.unlabelled), [teacher_of(trial)]
-                )
-                with torch.no_grad():
-                    after = correction(zero_shot(trial).float(), trial.strong.images[trial.test])
+                after, verdict = adapted(trial, [teacher_of(trial)])
                 gain = trial.score(after)[score] - trial.score(zero_shot(trial))[score]
                 words[verdict.word] += 1
                 for key, value in zip(
@@ -176,10 +172,7 @@ def masks(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
             ways = {said: (trial, one) for said, one in altered(teacher_of(trial), ~trial.base).items()}
             ways[RARE] = (few, altered(teacher_of(few), ~trial.base)[MASKED])
             for said, (shown, teacher) in ways.items():
-                correction, _ = discriminant_transfer(shown.model("strong", shown.unlabelled), [teacher])
-                with torch.no_grad():
-                    logits = correction(zero_shot(shown).float(), shown.strong.images[shown.test])
-                found.setdefault(said, []).append(shown.score(logits)["all"])
+                found.setdefault(said, []).append(shown.score(adapted(shown, [teacher])[0])["all"])
         cells[name] = [cell(values) for values in found.values()]
         columns = list(found)
     print_table("Masks and scales", columns, cells)
@@ -208,11 +201,7 @@ def several(seeds: Iterable[int]) -> None:
                 trials = [bed.trial(seed, setting) for bed in beds]
                 teachers = [teacher_of(trial) for trial in trials]
                 for found, chosen in zip(scores, (teachers[:1], teachers[1:], teachers), strict=True):
-                    first = trials[0]
-                    correction, _ = discriminant_transfer(first.model("strong", first.unlabelled), chosen)
-                    with torch.no_grad():
-                        logits = correction(zero_shot(first).float(), first.strong.images[first.test])
-                    found.append(first.score(logits)[score])
+                    found.append(trials[0].score(adapted(trials[0], chosen)[0])[score])
             cells[name] = [cell(found) for found in scores]
         print_table(f"Several teachers: {score}", ["the first alone", "the second alone", "both"], cells)
 
@@ -243,11 +232,10 @@ def calibrations(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
 
 def main() -> None:
     """Print the tables that were asked for."""
+    chosen = usable({name: BEDS[name] for name in CHOSEN})
     main_rules = {name: RULES[name] for name in MAIN} | {"discriminant": discriminant}
     tables: dict[str, Callable[[range], None]] = {
-        "rules": lambda seeds: rules_by_bed(
-            "Rules", RULES, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
-        ),
+        "rules": lambda seeds: rules_by_bed("Rules", RULES, chosen, seeds),
         "beds": lambda seeds: beds_by_rule("Beds", main_rules, usable(BEDS), seeds),
         "held": lambda seeds: beds_by_rule("Typefaces and MNIST", main_rules, usable(HELD), seeds),
         "names": lambda seeds: beds_by_rule("Names that say nothing", main_rules, usable(NAMES), seeds),
@@ -255,13 +243,11 @@ def main() -> None:
             beds_by_rule("Bad teachers", main_rules, usable(BAD), seeds),
             verdicts(usable(BEDS | BAD), seeds),
         )[0],
-        "adapters": lambda seeds: rules_by_bed(
-            "Adapters", ADAPTERS, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
-        ),
+        "adapters": lambda seeds: rules_by_bed("Adapters", ADAPTERS, chosen, seeds),
         "unseen": lambda seeds: rules_by_bed(
             "Classes without images",
             UNSEEN,
-            {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN},
+            chosen,
             seeds,
             ("novel",),
         ),
@@ -276,10 +262,8 @@ def main() -> None:
             seeds,
         ),
         "self": lambda seeds: beds_by_rule("Self-training", SELF_TRAINED, usable(BEDS), seeds),
-        "auto": lambda seeds: rules_by_bed(
-            "Strengths", AUTO, {name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds
-        ),
-        "masks": lambda seeds: masks({name: bed for name, bed in usable(BEDS).items() if name in CHOSEN}, seeds),
+        "auto": lambda seeds: rules_by_bed("Strengths", AUTO, chosen, seeds),
+        "masks": lambda seeds: masks(chosen, seeds),
         "teachers": several,
         "shots": lambda seeds: shots(seeds, options.plot),
         "calibration": lambda seeds: calibrations(usable(BEDS), seeds),

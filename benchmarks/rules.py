@@ -5,7 +5,7 @@ Only `Trial.labels` are out of bounds. Most rules are linear classifiers of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -18,7 +18,7 @@ import transmiter_cli as tm
 from transmiter_cli.method import unseen
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.choice import choose_rho
-from transmiter_cli.method.consensus import discriminant_transfer
+from transmiter_cli.method.consensus import Verdict, discriminant_transfer
 from transmiter_cli.method.discriminant import choose_discriminant, discriminants, fold_moments, total
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
 from transmiter_cli.method.folds import folds_of
@@ -201,9 +201,14 @@ def teacher_of(trial: Trial, heads: bool = True) -> Teacher:
 
 def discriminant(trial: Trial, heads: bool = True) -> Tensor:
     """What `transfer --method discriminant` does; without heads, as where the teacher's logits alone are given."""
-    correction, _ = discriminant_transfer(trial.model("strong", trial.unlabelled), [teacher_of(trial, heads)])
+    return adapted(trial, [teacher_of(trial, heads)])[0]
+
+
+def adapted(trial: Trial, teachers: Sequence[Teacher]) -> tuple[Tensor, Verdict]:
+    """Logits of the test images by what `transfer --method discriminant` makes of teachers, and its verdict."""
+    moved, verdict = discriminant_transfer(trial.model("strong", trial.unlabelled), teachers)
     with torch.no_grad():
-        return correction(zero_shot(trial).float(), trial.strong.images[trial.test])
+        return moved(zero_shot(trial).float(), trial.strong.images[trial.test]), verdict
 
 
 def self_trained(trial: Trial, others: bool = False) -> Tensor:

@@ -24,7 +24,7 @@ from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import SUREST, Teacher, pooled_log_posterior, tempering
 from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.per_image import class_logits
-from transmiter_cli.method.reliability import Reliabilities
+from transmiter_cli.method.reliability import Reliabilities, Reliability
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
 
@@ -175,7 +175,8 @@ def test_no_teacher_is_said_to_help_that_agrees_too_little_with_the_strong_model
 
 
 def test_useless_teachers_have_no_say():
-    found = Reliabilities(0.6, (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1), (1.0,) * 4)
+    trusts, named = (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1)
+    found = Reliabilities(0.6, tuple(map(Reliability, trusts, named, (1.0,) * 4)))
     assert believed(found) == (0.0, 0.13, 0.0, 0.61)
 
 
@@ -246,7 +247,7 @@ def test_merging_knows_whether_a_teacher_is_trusted(world: World, trusted: bool)
 
 
 def test_where_nobody_can_be_trusted_nothing_changes(world: World):
-    with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (0.0,), (0.0,), (1.0,))):
+    with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (Reliability(0.0, 0.0, 1.0),))):
         correction, verdict = discriminant_transfer(
             world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)]
         )
@@ -459,7 +460,7 @@ def test_a_verdict_says_where_a_teacher_agrees_too_little_with_the_strong_model(
 def test_a_verdict_doubts_the_teacher_that_is_heard():
     """The more trusted one is left aside for its names; those of the other are confirmed."""
     world = World(0)
-    found = Reliabilities(0.97, (0.37, 0.32), (0.38, 1.0), (0.1, 1.0))
+    found = Reliabilities(0.97, (Reliability(0.37, 0.38, 0.1), Reliability(0.32, 1.0, 1.0)))
     with patch.object(consensus, "reliabilities", lambda *_: found):
         verdict = rates(world, [teacher(world, world.finetuned_logits)] * 2)[2]
     assert verdict.teachers == (0.0, 0.32)

@@ -109,15 +109,16 @@ def believed(found: Reliabilities) -> tuple[float, ...]:
     That is one with less than USELESS of the strong model's trust; with less than all of it, if zero-shot models
     contradict the names of its classes.
     """
-    least = [found.strong * (USELESS if named >= CONTRADICTED else 1.0) for named in found.named]
-    return tuple(trust if trust >= enough else 0.0 for trust, enough in zip(found.teachers, least, strict=True))
+    share = [USELESS if one.named >= CONTRADICTED else 1.0 for one in found.teachers]
+    pairs = zip(found.teachers, share, strict=True)
+    return tuple(one.trust if one.trust >= least * found.strong else 0.0 for one, least in pairs)
 
 
 def borne_out(found: Reliabilities, trust: Sequence[float]) -> tuple[bool, bool]:
     """Whether the teacher that is heard most, or else was trusted most, is `Verdict.named` and `Verdict.consistent`."""
-    heard = trust if any(trust) else found.teachers
-    best = heard.index(max(heard))
-    return found.named[best] >= CONFIRMED, found.consistent[best] >= CONSISTENT
+    heard = trust if any(trust) else [one.trust for one in found.teachers]
+    best = found.teachers[heard.index(max(heard))]
+    return best.named >= CONFIRMED, best.consistent >= CONSISTENT
 
 
 def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
@@ -239,7 +240,8 @@ def consensus(strong: Embeddings, teachers: Sequence[Teacher], classes: int, fol
     found = reliabilities(strong, zero_shot, experts, folds)
     trust = believed(found)
     named, consistent = borne_out(found, trust)
-    pooled = common_answers(zero_shot, found.strong, [expert.finetuned for expert in experts], trust, found.named)
+    named_well = [one.named for one in found.teachers]
+    pooled = common_answers(zero_shot, found.strong, [expert.finetuned for expert in experts], trust, named_well)
     heard = allies(lambda some: foretold(strong, pooled(some), folds), trust, len(strong))
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
     return Consensus(found.strong, trust, named, consistent, zero_shot, pooled(heard))

@@ -15,7 +15,7 @@ teacher looks much as one does whose classes are mixed up. Three signs tell them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -34,22 +34,26 @@ SHARED = 0.3
 them, which is no mix-up."""
 
 
-@dataclass(frozen=True)
-class Reliabilities:
-    """How often models are right, beyond chance: 0 to 1.
+class Reliability(NamedTuple):
+    """How far a fine-tuned model can be trusted.
 
     Attributes:
-        strong: the zero-shot strong model.
-        teachers: each fine-tuned model.
-        named: how far zero-shot models do not contradict the names of each one's classes, n_s n_w.
-        consistent: a_ts of each beside f_t f_s, 1 at most: how often it and the strong model agree, beside how often
-            they would if what foretells their answers were right. Low where embeddings foretell wrong answers well.
+        trust: how often it is right, beyond chance: 0 to 1.
+        named: how far zero-shot models do not contradict the names of its classes, n_s n_w.
+        consistent: a_ts beside f_t f_s, 1 at most: how often it and the strong model agree, beside how often they would
+            if what foretells their answers were right. Low where embeddings foretell wrong answers well.
     """
 
+    trust: float
+    named: float
+    consistent: float
+
+
+class Reliabilities(NamedTuple):
+    """How often the zero-shot strong model is right, beyond chance, and what is known of each fine-tuned model."""
+
     strong: float
-    teachers: tuple[float, ...]
-    named: tuple[float, ...]
-    consistent: tuple[float, ...]
+    teachers: tuple[Reliability, ...]
 
 
 def reliabilities(
@@ -82,7 +86,7 @@ def reliabilities(
     before, classes = answers(zero_shot), zero_shot.shape[1]
     own = beyond_chance(foretold(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
-    found: list[tuple[float, float, float, float]] = []
+    found: list[tuple[Reliability, float]] = []
     for teacher in teachers:
         after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
         fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
@@ -92,9 +96,9 @@ def reliabilities(
         alike = kappa(before, after, classes)
         limited = (1 - trust) * own + min(trust * own, alike)
         consistent = min(alike / max(kappa(after, said, classes) * own, TINY), 1.0)
-        found.append((trust, limited, named, consistent))
-    trusts, limits, names, consistencies = zip(*found, strict=True)
-    return Reliabilities(limits[trusts.index(max(trusts))], trusts, names, consistencies)
+        found.append((Reliability(trust, named, consistent), limited))
+    _, own = max(found, key=lambda one: one[0].trust)
+    return Reliabilities(own, tuple(teacher for teacher, _ in found))
 
 
 def rightness(

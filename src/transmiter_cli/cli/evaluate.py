@@ -121,16 +121,16 @@ def command(
     gates = [parse_gate(text) for text in require or []]
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     options = EvalOptions(
-        DataFlags(None, root, split, limit),
-        strong,
-        map_file,
-        base_to_novel or base is not None,
-        base,
-        allow_overlap,
-        not no_labels,
-        strong_finetuned,
-        strengths,
-        seed,
+        data=DataFlags(None, root, split, limit),
+        strong=strong,
+        mapping=map_file,
+        base_to_novel=base_to_novel or base is not None,
+        base=base,
+        allow_overlap=allow_overlap,
+        labels=not no_labels,
+        strong_finetuned=strong_finetuned,
+        eft=strengths,
+        seed=seed,
     )
     each = [replace(options, data=replace(options.data, data=one)) for one in data or [None]]
     if len(each) > 1:

@@ -122,8 +122,19 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     if options.views:
         teachers.require_answers_of_views(finetuned)
     data, spec = lasting(options.data), resolve_model(options.weak)  # last, since weights may have to be downloaded
-    about = (data.data, images.split, spec.name, finetuned, data.root, data.limit)
-    task = Task(names, labels, templates, *about, workspace.decoding or "full", workspace.precision)
+    task = Task(
+        classes=names,
+        label_names=labels,
+        templates=templates,
+        data=data.data,
+        split=images.split,
+        weak=spec.name,
+        finetuned=finetuned,
+        root=data.root,
+        limit=data.limit,
+        decoding=workspace.decoding or "full",
+        precision=workspace.precision,
+    )
     run.claim(task, options.force)
     return fit_task(options, run, task, images, vocabulary, workspace, command)
 

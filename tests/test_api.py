@@ -359,6 +359,13 @@ def test_a_callers_inference_mode_and_defaults_change_nothing(world: World, basi
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("device", ["cuda:77", "gpu"])
+def test_a_device_that_is_not_there_is_told(fitted: tm.Artefact, tmp_path: Path, device: str):
+    fitted.save(tmp_path / "a.safetensors")
+    with pytest.raises(TransmiterError, match=f"cannot be loaded to '{device}'"):
+        tm.load(tmp_path / "a.safetensors", device)
+
+
 def test_half_precision_logits_may_have_a_large_constant(world: World, fitted: tm.Artefact):
     weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
     logits = world.finetuned_logits[TRAIN]

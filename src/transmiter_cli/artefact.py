@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -211,15 +211,19 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     """Read an artefact; call it to map a model's logits to adapted logits.
 
     Raises:
-        TransmiterError: if the file is missing, damaged, no artefact, or of a later version's format.
+        TransmiterError: if the file is missing, damaged, no artefact, or of a later version's format, or the device is
+            not there.
     """
     description = read_description(path)
     if not isinstance(description.get("format"), int):
         raise TransmiterError(f"{path} is damaged: it does not say which format it has.", "make it again")
     if description["format"] > FORMAT:
         raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
-    with safe_open(Path(path), framework="pt", device=str(device)) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(Path(path), framework="pt", device=str(device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, RuntimeError, AssertionError) as error:  # the file itself could be read just now
+        raise TransmiterError(f"{path} cannot be loaded to {str(device)!r}: {error}", 'load(path, "cpu")') from error
     state = {name.removeprefix("correction."): value for name, value in tensors.items() if name != "texts"}
     try:
         return Artefact(

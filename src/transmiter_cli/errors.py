@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from pathlib import Path
+
 
 class TransmiterError(Exception):
     """Something the user can mend. Its text says what happened and why.
@@ -21,3 +25,9 @@ class UsageError(TransmiterError):
     """The command line itself asks for something that does not exist or does not fit."""
 
     exit_code = 2
+
+
+def listing(path: Path) -> str:
+    """The command line that shows what lies where a wrong path points, as far as there are folders."""
+    folders = Path(os.path.abspath(path)).parents  # noqa: PTH100 (takes ".." away, and leaves links)
+    return f"ls {shlex.quote(str(next(folder for folder in folders if folder.is_dir())))}"

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.conftest import Cli
 from tests.cli.test_overlap import FIT, TRANSFER, digits
+from transmiter_cli import demo
 from transmiter_cli.task.finetuned import bundled_path
 
 
@@ -82,3 +83,15 @@ def test_one_model_goes_alone_and_all_go_with_all_else(cli: Cli, cache: Path):
     assert cli("cache", "rm", "--all").code == 0
     assert files(cache) == set()
     assert cli("eval", "--data", "data", "--allow-overlap").code == 0
+
+
+def test_a_model_goes_by_its_name_however_its_path_is_written(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / "cache"))
+    digits(tmp_path / "data", 0)
+    (tmp_path / "mine").symlink_to(demo.FOLDER / "models" / "demo-weak")
+    assert cli("embed", "--model", "local-dir:mine", "--data", "data").code == 0
+    outcome = cli("cache", "rm", "local-dir:./mine")
+    assert outcome.code == 0, outcome.err
+    assert not listed(cli)

@@ -44,6 +44,11 @@ def test_a_missing_folder(cli: Cli):
     failed(cli(*FIT, "--data", "absent"), 2, "no folder 'absent'", "Try: ls")
 
 
+def test_the_folder_that_is_there_is_named_as_a_shell_takes_it(cli: Cli, tmp_path: Path):
+    (tmp_path / "my folder").mkdir()
+    failed(cli(*FIT, "--data", "my folder/../my folder/absent/x"), 2, f"Try: ls '{tmp_path / 'my folder'}'")
+
+
 def test_no_images(cli: Cli, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     failed(cli(*FIT, "--data", "empty"), 1, "holds no images", ".jpeg")
@@ -58,7 +63,7 @@ def test_an_unknown_model(cli: Cli, pictures: Path):
     failed(
         cli("fit", "--weak", "ViT-B/23", "--finetuned", "demo-finetuned", "--data", pictures),
         2,
-        "Did you mean ViT-B/32",
+        "Did you mean 'ViT-B/32",
     )
 
 

@@ -102,7 +102,7 @@ def test_gates_decide_the_exit_code(cli: Cli, run: Path):
     ("flags", "gate", "said"),
     [
         ((), "lasso.top1 > 0", "no row 'lasso', only weak, weak_finetuned, strong, eft_0.5, eft, eft_1.5, direct,"),
-        ((), "transfered.top1 > 0", "Did you mean transferred?"),
+        ((), "transfered.top1 > 0", "Did you mean 'transferred'?"),
         ((), "strong.top9 > 0", "no number 'top9', only parameters, flops, models, seconds, labels, gradients, top1"),
         ((), "strong.hm > 0", "no number 'hm'"),
         ((), "strong_finetuned.top1 > 0", "no row 'strong_finetuned'"),
@@ -192,6 +192,9 @@ def test_other_data_with_a_mapped_class_list(cli: Cli, run: Path, tmp_path: Path
     shown = json.loads(cli("eval", "--data", "other", "--map", "map.json", "--json").out)
     assert (shown["images"], shown["classes"]) == (24, 3)
     assert all(row["top5"] == 1 for row in shown["rows"].values())
+    (tmp_path / "map.json").write_text(json.dumps({**mapping, "n-sixx": None}))
+    told = cli("eval", "--data", "other", "--map", "map.json").err
+    assert "--map names 1 labels that these images do not have: n-sixx. Did you mean 'n-six'?" in told
     (tmp_path / "map.json").write_text(json.dumps({**mapping, "n-six": None}))
     shown = json.loads(cli("eval", "--data", "other", "--map", "map.json", "--json").out)
     assert (shown["images"], shown["classes"]) == (16, 2)

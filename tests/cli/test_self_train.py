@@ -148,7 +148,7 @@ def test_a_refinement_stays_until_what_comes_in_its_place_is_there(run: Cli, mon
 def test_a_refinement_of_what_was_transferred_stays(run: Cli):
     assert run("refine", "--data", "new", "--shots", 1).code == 0
     outcome = run("self-train", "--data", "test")
-    assert "predict goes on with refined" in outcome.err
+    assert "predict still answers with refined.safetensors" in outcome.err
     assert "No longer" not in outcome.err
     assert {"self_trained", "refined"} <= set(top1(run, "--allow-overlap"))
 

@@ -195,3 +195,11 @@ def test_what_a_transfer_or_fit_removes_is_said_with_the_commands_that_make_it_a
     assert Run(Path("transmiter-run")).made() == before
     assert run(*FIT, "--finetuned", "demo-finetuned").code == 0
     assert "No longer" not in run(*FIT, "--finetuned", "demo-finetuned").err
+
+
+def test_refine_says_that_a_probe_knows_the_labels_of_fit(cli: Cli, tmp_path: Path):
+    assert cli(*FIT, "--finetuned", "probe", "--limit", 100).code == 0
+    assert cli("transfer", "--strong", "demo-strong", "--method", "ridge").code == 0
+    said = "The probe of this run learned from these very labels"
+    assert said in cli("refine", "--shots", 2).err
+    assert said not in cli("refine", "--data", "demo-digits", "--split", "test", "--shots", 2).err

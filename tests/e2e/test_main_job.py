@@ -193,9 +193,12 @@ def test_inspect_tells_all_without_torch(transmiter: Transmiter, environment: di
     assert done.stdout.splitlines()[-1] == "False"
 
 
-@pytest.mark.parametrize(("sent", "code", "said"), [("SIGINT", 130, "Interrupted"), ("SIGTERM", 143, "Terminated")])
+@pytest.mark.parametrize(
+    ("sent", "times", "code", "said"),
+    [("SIGINT", 1, 130, "Interrupted"), ("SIGINT", 3, 130, "Interrupted"), ("SIGTERM", 1, 143, "Terminated")],
+)
 def test_a_signal_ends_a_command_and_keeps_what_was_encoded(
-    environment: dict[str, str], tmp_path: Path, sent: str, code: int, said: str
+    environment: dict[str, str], tmp_path: Path, sent: str, times: int, code: int, said: str
 ):
     line = [
         "fit",
@@ -218,13 +221,27 @@ def test_a_signal_ends_a_command_and_keeps_what_was_encoded(
                 if message.startswith("demo-finetuned: "):
                     break
             time.sleep(2)
-            process.send_signal(getattr(signal, sent))
+            for _ in range(times):  # `timeout` sends a signal twice
+                process.send_signal(getattr(signal, sent))
+                time.sleep(0.05)
             assert process.wait(timeout=60) == code
             assert f"{said}. What was encoded is kept" in process.stderr.read()
         finally:
             process.kill()
     assert list(Path(environment["TRANSMITER_CACHE"]).rglob("images/*.safetensors"))
     assert not (tmp_path / "transmiter-run/weak.safetensors").exists()
+
+
+def test_what_goes_to_a_file_is_utf8_whatever_the_locale(transmiter: Transmiter, environment: dict, tmp_path: Path):
+    transmiter("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--data", "demo-digits", "--epochs", 1)
+    transmiter("transfer", "--strong", "demo-strong", "--method", "ridge")
+    shutil.copy(open_images("demo-digits", "test").files[0].path, tmp_path / "λ.png")
+    for form in ("csv", "jsonl"):
+        line = [COMMAND, "predict", "λ.png", "--format", form]
+        done = subprocess.run(
+            line, cwd=tmp_path, env={**environment, "PYTHONIOENCODING": "cp1252"}, capture_output=True, check=True
+        )
+        assert "λ.png" in done.stdout.decode()
 
 
 def test_predictions_of_files_with_any_name_are_manifests(transmiter: Transmiter, environment: dict, tmp_path: Path):

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,19 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
+from transmiter_cli.method.discriminant import total
 from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.metrics import negative_log_likelihood
 from transmiter_cli.method.refine_linear import (
     CHANCE,
     WORTHS,
+    HeldOut,
     Refined,
     above_errors,
     calibrating_factor,
+    held_out_scores,
     labelled_moments,
     levelled_discriminant,
-    mixtures,
+    most_likely,
     refine_linear,
+    share_of,
 )
 from transmiter_cli.method.ridge import ridge_transfer
 from transmiter_cli.method.self_training import spread
@@ -133,7 +138,8 @@ def test_of_more_labels_than_are_looked_at_each_class_has_its_share(world: World
     rows, right = shots(world, 30), start(world, 0.1)
     bias = right.bias - 1e3 * F.one_hot(torch.tensor(world.classes - 1), world.classes)
     labelled, parts = world.strong.only(rows), stratified_folds(world.labels[rows], 5, 0)
-    factor = calibrating_factor(labelled, world.labels[rows], [Linear(right.weight, bias)] * 5, parts)
+    held_out = held_out_scores(labelled, world.labels[rows], [Linear(right.weight, bias)] * 5, parts)
+    factor = calibrating_factor(held_out)
     assert factor < 0.1
 
 
@@ -144,21 +150,51 @@ def test_the_more_it_counts_the_nearer_it_stays(seed: int, count: int):
     labelled, labels = replace(world.strong, images=world.strong.images[rows]), world.labels[rows]
     parts = stratified_folds(labels, 5, seed)
     moments = labelled_moments(labelled, labels, world.classes, parts)
-    found = mixtures(before, levelled_discriminant(before, sum(moments[1:], moments[0])), len(labels))
-    moved = [(one.weight - before.weight).norm().item() for one in found]
-    assert len(found) == len(WORTHS)
+    found = levelled_discriminant(before, total(moments))
+    mixed = [before.towards(found, share_of(len(labels), worth, world.classes)) for worth in WORTHS]
+    moved = [(one.weight - before.weight).norm().item() for one in mixed]
     assert moved[0] == 0
     assert moved == sorted(moved)
 
 
 @pytest.mark.parametrize(
     ("gained", "lost", "found"),
-    [(0, 0, False), (1, 0, False), (2, 0, False), (3, 0, True), (5, 3, False), (9, 1, True)],
+    [(0, 0, False), (1, 0, False), (3, 0, False), (4, 0, True), (6, 2, False), (9, 1, True)],
 )
 def test_a_few_answers_more_may_be_chance(gained: int, lost: int, found: bool):
     differences = torch.zeros(100)
     differences[:gained], differences[50 : 50 + lost] = 1, -1
     assert above_errors(differences, CHANCE) is found
+
+
+def told(worth: float, answers: int, margin: float) -> HeldOut:
+    """Of a hundred images of two classes, so many are answered rightly, all by the same margin."""
+    labels = torch.arange(100) % 2
+    wrong = torch.arange(100) >= answers
+    return HeldOut(margin * F.one_hot(labels ^ wrong.long(), 2).double() / worth, labels)
+
+
+def test_a_surer_classifier_that_is_right_as_often_is_no_better():
+    assert most_likely(lambda worth: told(min(worth, 1e3), 80, 5.0)) == math.inf
+
+
+def test_of_several_the_one_that_makes_labels_likeliest_is_taken():
+    answers = dict(zip(WORTHS, (70, 72, 80, 90, 85, 80), strict=True))
+    assert most_likely(lambda worth: told(1.0, answers[worth], 5.0)) == 10.0
+
+
+def test_where_fewer_answers_are_right_nothing_changes():
+    """The labels are likelier, though: wrong answers are hardly wrong."""
+    labels = torch.arange(100) % 2
+    sure, unsure = torch.full((100,), 4.0), torch.full((100,), 4.0)
+    sure[:20], unsure[:25] = -4.0, -0.01
+
+    def held_out(worth: float) -> HeldOut:
+        margin = sure if worth == math.inf else unsure
+        return HeldOut(margin[:, None].double() * F.one_hot(labels, 2), labels)
+
+    assert held_out(1.0).losses().mean() < held_out(math.inf).losses().mean() - 0.1
+    assert most_likely(held_out) == math.inf
 
 
 def test_one_label_per_class_and_one_label_in_all_do_not_hurt(world: World):
@@ -178,7 +214,8 @@ def test_labels_that_contradict_scores_of_any_width_leave_a_factor_above_zero():
     model, labels = random_embeddings(40, 3, 6, 0), torch.arange(40) % 2
     weight = torch.linalg.lstsq(model.unit_images().double(), 1e7 * F.one_hot(1 - labels, 2).double()).solution.T
     wrong = Linear(weight, torch.zeros(2).double())
-    assert calibrating_factor(model, labels, [wrong] * 2, [torch.arange(20), torch.arange(20, 40)]) > 0
+    held_out = held_out_scores(model, labels, [wrong] * 2, [torch.arange(20), torch.arange(20, 40)])
+    assert calibrating_factor(held_out) > 0
 
 
 def test_a_held_out_answer_that_a_class_without_a_label_takes_is_wrong():

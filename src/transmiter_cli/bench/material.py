@@ -20,7 +20,7 @@ from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
 from transmiter_cli.embedding.sources.record import file_identity
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.files import canonical_json, digest
 from transmiter_cli.method.embeddings import Embeddings
@@ -148,7 +148,7 @@ def existing_identity(path: Path) -> str:
         UsageError: if there is no such file.
     """
     if not path.is_file():
-        raise UsageError(f"There is no file {path}.", f"ls {path.absolute().parent}")
+        raise UsageError(f"There is no file {path}.", listing(path))
     return file_identity(str(path))
 
 

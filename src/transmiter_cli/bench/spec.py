@@ -12,7 +12,7 @@ from typing import Any, get_args
 from transmiter_cli import demo
 from transmiter_cli.artefact import Method
 from transmiter_cli.bench.numbers import check_numbers
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.method.ranges import COUNT, SEED, Range
 
 REFERENCES = ("weak", "weak_finetuned", "strong", "direct")
@@ -183,7 +183,7 @@ def read_spec(path: Path) -> BenchSpec:
     """
     path = bundled(path)
     if not path.is_file():
-        raise UsageError(f"There is no bench file {str(path)!r}.", f"ls {path.absolute().parent}")
+        raise UsageError(f"There is no bench file {str(path)!r}.", listing(path))
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
@@ -19,7 +20,9 @@ from transmiter_cli.errors import TransmiterError
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
 TERMINATED = 128 + signal.SIGTERM
 """The exit code after SIGTERM, which job schedulers send."""
-ENDINGS = {130: "Interrupted", TERMINATED: "Terminated"}
+INTERRUPTED = 128 + signal.SIGINT
+PATIENCE = 1.0
+ENDINGS = {INTERRUPTED: "Interrupted", TERMINATED: "Terminated"}
 """What to say of exit codes after Ctrl-C and SIGTERM."""
 EXPLAINED = (TransmiterError, OSError, RuntimeError)
 """What may have a reason outside this program; torch's OutOfMemoryError is a RuntimeError."""
@@ -50,12 +53,33 @@ def os_fix(error: OSError) -> str | None:
     return None
 
 
+class Interruption:
+    """What Ctrl-C does: end the command, which keeps what it has; once more while that goes on, and it stops at once.
+
+    One that follows within PATIENCE seconds is the same one: `timeout` signals a process and its group, for instance.
+    """
+
+    def __init__(self) -> None:
+        self.first: float | None = None
+
+    def __call__(self, *_: object) -> None:
+        """Raise KeyboardInterrupt the first time."""
+        if self.first is None:
+            self.first = time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() > self.first + PATIENCE:
+            os._exit(INTERRUPTED)
+
+
 def run(app: Callable[[], None]) -> None:
     """Run the app; show an error as a sentence, and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be text
+            encoding = None if stream.isatty() else "utf-8"  # a file is read elsewhere, where nobody knows this locale
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")  # file names need not be text
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that what was encoded is written
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a shell had reasons to ignore it
+        signal.signal(signal.SIGINT, Interruption())
     try:
         app()
     except SystemExit as ending:

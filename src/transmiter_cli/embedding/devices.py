@@ -22,5 +22,10 @@ def choose_device(name: str) -> torch.device:
             raise UsageError(f"{name!r} is no device to compute on.", "--device cpu")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"There is no device {name!r} here: {str(error).splitlines()[0]}", "--device cpu") from error
+        raise UsageError(f"There is no device {name!r} here: {first_sentence(error)}", "--device cpu") from error
     return device
+
+
+def first_sentence(error: Exception) -> str:
+    """How torch's message begins; the whole may list all devices that it was ever built for."""
+    return str(error).split("\n")[0].split(". ")[0].removesuffix(".") + "."

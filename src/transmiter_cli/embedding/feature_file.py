@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from transmiter_cli.embedding.pickles import load_tensors
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.embeddings import require_finite
 
@@ -64,7 +64,7 @@ def read_feature_file(path: Path) -> FeatureFile:
         TransmiterError: if it is damaged, holds more than tensors, or its parts do not fit each other.
     """
     if not path.is_file():
-        raise UsageError(f"There is no file {path}.", f"ls {path.absolute().parent}")
+        raise UsageError(f"There is no file {path}.", listing(path))
     content = load_tensors(path)
     if not isinstance(content.get("labels"), Tensor):
         raise TransmiterError(f"{path} is none of the authors' feature files: it has no tensor 'labels'.")

@@ -11,7 +11,7 @@ from typing import Any
 from transmiter_cli import demo
 from transmiter_cli.embedding import catalogue
 from transmiter_cli.embedding.hub import hub_file
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import UsageError, listing
 from transmiter_cli.files import canonical_json, digest
 from transmiter_cli.names import resembling
 
@@ -144,14 +144,15 @@ def local_model(name: str) -> ModelSpec:
     """A folder with open_clip_config.json and weights."""
     folder = absolute(name.removeprefix(LOCAL))
     if not (folder / CONFIG).is_file():
-        raise UsageError(f"{name} is no model: there is no {CONFIG} in {folder}.", f"ls {folder.parent}")
+        raise UsageError(f"{name} is no model: there is no {CONFIG} in {folder}.", listing(folder))
     weights = [
         path for stem in WEIGHT_STEMS for suffix in WEIGHT_SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()
     ]
     if not weights:
         wanted = ", ".join(f"{stem}{WEIGHT_SUFFIXES[0]}" for stem in WEIGHT_STEMS)
         raise UsageError(
-            f"{name} has no weights: {folder} holds none of {wanted} (or .bin, .pt, .pth).", f"ls {folder}"
+            f"{name} has no weights: {folder} holds none of {wanted} (or .bin, .pt, .pth).",
+            listing(folder / wanted),
         )
     return ModelSpec(f"{LOCAL}{folder}", f"{LOCAL}{folder}", weights[0], configured_activation(folder))
 

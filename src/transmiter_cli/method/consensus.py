@@ -92,7 +92,7 @@ class Verdict:
         if not self.consistent:
             return "the two models agree too rarely for both to be right as often as it looks"
         if self.unseen and not self.tested:
-            return f"some classes have no images, and fewer than {ENOUGH} have any"
+            return f"hardly any image seems to show some classes, and fewer than {ENOUGH} others are there to test on"
         return "" if self.gain > 0 else "no gain is expected"
 
     def as_json(self) -> dict[str, Any]:

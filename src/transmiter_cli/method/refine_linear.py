@@ -8,7 +8,7 @@ on held-out labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import SHRINKAGE, Moments, best_factor, discriminants, fold_moments, total
-from transmiter_cli.method.embeddings import BLOCK, TINY, Embeddings
+from transmiter_cli.method.discriminant import (
+    SHRINKAGE,
+    Moments,
+    best_factor,
+    discriminants,
+    doubted,
+    fold_moments,
+    total,
+)
+from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.folds import JUDGED, NUMBERS, evenly_spaced, folds_of, stratified_folds
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import Computed
@@ -25,8 +33,8 @@ from transmiter_cli.method.self_training import expected_means, isotropic, sprea
 
 WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
 """The classifier that is there counts like so many images of each class; the first leaves its answers as they are."""
-CHANCE = 1.5
-"""Held-out answers are right more often than before where they are so by so many standard errors."""
+CHANCE = 2.0
+"""Held-out answers are likelier than before where their log-likelihood is more by so many standard errors."""
 DOUBT = 2.0
 """Factors are within two standard errors of the likeliest one if their log-likelihood is less by this at most."""
 HALVINGS = 15
@@ -46,15 +54,37 @@ class Refined(NamedTuple):
     factor: float
 
 
+class HeldOut(NamedTuple):
+    """How labels fare that a classifier did not see.
+
+    Attributes:
+        scores: of the images that are looked at.
+        labels: theirs.
+    """
+
+    scores: Float[Tensor, "rows classes"]
+    labels: Int[Tensor, " rows"]
+
+    def right(self) -> Int[Tensor, ""]:
+        """How many answers are right."""
+        return (self.scores.argmax(-1) == self.labels).sum()
+
+    def losses(self) -> Float[Tensor, " rows"]:
+        """Of each image the cross-entropy, in nats, once all scores are calibrated by one factor."""
+        factor, _ = best_factor(self.scores, doubted(onehot(self.labels, self.scores.shape[1])))
+        return F.cross_entropy(factor * self.scores, self.labels, reduction="none")
+
+
 def refine_linear(
     labelled: Embeddings, labels: Int[Tensor, " images"], start: Linear, seed: int, folds: int = 5
 ) -> Refined:
     """The mean of a classifier, which counts like k images of each class, and of a discriminant of labelled images.
 
-    Of n images of C classes, the discriminant's share is n / (n + k C). k is the one, of several the largest, whose
-    answers to held-out images are right most often. Infinity, which changes no answer, is among the candidates, and is
-    taken, too, unless the answers are right more often than before by more than CHANCE standard errors. Last, all
-    scores are multiplied by what calibrates them on held-out images (`calibrating_factor`).
+    Of n images of C classes, the discriminant's share is n / (n + k C). k is the one, of several, that makes held-out
+    labels likeliest, each candidate's scores calibrated: else the surest one would be. Infinity, which changes no
+    answer, is among the candidates, and is taken, too, unless the labels are likelier than before by more than CHANCE
+    standard errors, and more answers are right. Last, all scores are multiplied by what calibrates them on held-out
+    images (`calibrating_factor`).
 
     Classes without a label stay as they are: what changes of the weights sums to zero over the others, so that these
     gain few images of those, and an answer with one of those is wrong. Nothing is calibrated then: labels say nothing
@@ -75,34 +105,40 @@ def refine_linear(
     moments = labelled_moments(labelled, own, len(known), parts)
     whole = total(moments)
     found = [levelled_discriminant(before, whole - part) for part in moments]
-    right = torch.zeros(len(WORTHS), len(labels), dtype=torch.float32, device=labels.device)
-    for held_out, of_others in zip(parts, found, strict=True):
-        candidates = mixtures(before, of_others, len(labels) - len(held_out))
-        for rows in held_out.split(BLOCK):
-            images = labelled.unit_images(rows)
-            for place, candidate in enumerate(candidates):
-                right[place, rows] = (start.replaced(known, candidate)(images).argmax(-1) == labels[rows]).float()
-    best = int(right.sum(-1).argmax())
-    if not above_errors(right[best] - right[0], CHANCE):
-        best = 0
-    share = share_of(len(labels), WORTHS[best], len(known))
+
+    def held_out(worth: float) -> HeldOut:
+        mixed = [
+            before.towards(one, share_of(len(labels) - len(part), worth, len(known)))
+            for one, part in zip(found, parts, strict=True)
+        ]
+        return held_out_scores(labelled, labels, [start.replaced(known, one) for one in mixed], parts)
+
+    worth = most_likely(held_out)
+    share = share_of(len(labels), worth, len(known))
     after = before.towards(levelled_discriminant(before, whole), share)
-    if len(known) < len(start.bias):
-        return Refined(start.replaced(known, after), share, 1.0)
-    held_out = [
-        before.towards(of_others, share_of(len(labels) - len(part), WORTHS[best], len(known)))
-        for part, of_others in zip(parts, found, strict=True)
-    ]
-    factor = calibrating_factor(labelled, labels, held_out, parts)
-    return Refined(after.scaled(factor), share, factor)
+    factor = calibrating_factor(held_out(worth)) if len(known) == len(start.bias) else 1.0
+    return Refined(start.replaced(known, after).scaled(factor), share, factor)
+
+
+def most_likely(held_out: Callable[[float], HeldOut]) -> float:
+    """The one of WORTHS that makes held-out labels likeliest; infinity, unless it is better than that beyond chance."""
+    unchanged = held_out(WORTHS[0])
+    before = unchanged.losses()
+    best, least = WORTHS[0], before
+    for worth in WORTHS[1:]:
+        losses = held_out(worth).losses()
+        if losses.sum() < least.sum():
+            best, least = worth, losses
+    clear = above_errors(before - least, CHANCE) and bool(held_out(best).right() > unchanged.right())
+    return best if clear else WORTHS[0]
 
 
 def labelled_moments(
     labelled: Embeddings, labels: Int[Tensor, " images"], classes: int, parts: Sequence[Int[Tensor, " _"]]
 ) -> list[Moments]:
     """The moments of each part of labelled images; together, they contain an isotropic image of each class."""
-    onehot = Computed((len(labels), classes), lambda rows: F.one_hot(labels[rows], classes).float())
-    return fold_moments(labelled, onehot, folds_of(labelled, parts, classes * isotropic(labelled)))
+    told = Computed((len(labels), classes), lambda rows: onehot(labels[rows], classes))
+    return fold_moments(labelled, told, folds_of(labelled, parts, classes * isotropic(labelled)))
 
 
 def levelled_discriminant(start: Linear, moments: Moments) -> Linear:
@@ -114,31 +150,34 @@ def levelled_discriminant(start: Linear, moments: Moments) -> Linear:
     return found.scaled(spread(start, moments) / spread(found, moments).clamp_min(TINY))
 
 
-def mixtures(start: Linear, found: Linear, images: int) -> list[Linear]:
-    """For each of WORTHS, the mean of a classifier and of the discriminant of so many images."""
-    return [start.towards(found, share_of(images, worth, len(start.bias))) for worth in WORTHS]
-
-
-def calibrating_factor(
-    labelled: Embeddings, labels: Int[Tensor, " images"], held_out: Sequence[Linear], parts: Sequence[Int[Tensor, " _"]]
-) -> float:
-    """What scores are multiplied with, so that their softmax is the probability to be right on images held out.
-
-    Of all factors whose likelihood is within two standard errors of the greatest, the one nearest to 1: of few labels,
-    all foretold rightly, the greatest is that of an infinite factor.
+def held_out_scores(
+    labelled: Embeddings,
+    labels: Int[Tensor, " images"],
+    classifiers: Sequence[Linear],
+    parts: Sequence[Int[Tensor, " _"]],
+) -> HeldOut:
+    """The scores of labelled images by classifiers that did not see them.
 
     Args:
         labelled: the strong model on labelled images.
         labels: their class indices.
-        held_out: for each part, a classifier that did not see it.
+        classifiers: for each part, one that did not see it.
         parts: rows of the images; of very many, some of each part are looked at.
     """
-    classes = len(held_out[0].bias)
-    most = -(-min(JUDGED, max(1, NUMBERS // classes)) // len(parts))
+    most = -(-min(JUDGED, max(1, NUMBERS // len(classifiers[0].bias))) // len(parts))
     few = [evenly_spaced(part, most) for part in parts]
-    scores = torch.cat([classifier(labelled.unit_images(rows)) for classifier, rows in zip(held_out, few, strict=True)])
-    told = labels[torch.cat(few)]
-    best, lowest = best_factor(scores, torch.zeros_like(scores).scatter_(1, told[:, None], 1.0))
+    scores = [classifier(labelled.unit_images(rows)) for classifier, rows in zip(classifiers, few, strict=True)]
+    return HeldOut(torch.cat(scores), labels[torch.cat(few)])
+
+
+def calibrating_factor(held_out: HeldOut) -> float:
+    """What scores are multiplied with, so that their softmax is the probability to be right on images held out.
+
+    Of all factors whose likelihood is within two standard errors of the greatest, the one nearest to 1: of few labels,
+    all foretold rightly, the greatest is that of an infinite factor.
+    """
+    scores, told = held_out
+    best, lowest = best_factor(scores, onehot(told, scores.shape[1]))
 
     def borne_out(factor: float) -> bool:
         return F.cross_entropy(factor * scores, told, reduction="sum").item() <= len(told) * lowest + DOUBT
@@ -148,6 +187,11 @@ def calibrating_factor(
         middle = (near + far) / 2
         near, far = (middle, far) if borne_out(middle) else (near, middle)
     return near or far  # labels that contradict wide scores ask for 0, which would leave no answer
+
+
+def onehot(labels: Int[Tensor, " images"], classes: int) -> Float[Tensor, "images classes"]:
+    """1 for each image's label, 0 for all other classes."""
+    return F.one_hot(labels, classes).float()
 
 
 def share_of(images: int, worth: float, classes: int) -> float:

@@ -31,7 +31,7 @@ def shown_columns(lines: Sequence[Line], all_sets: bool = False) -> dict[str, st
     shown = sets if all_sets or len(sets) <= SETS else fitted
     own = {name: name.removeprefix("top1/") for name in shown}
     if len(sets) - len(fitted) == 1:
-        return own if fitted else {"top1": "top-1"}
+        return own
     return {**own, "top1": f"mean of {len(sets) - len(fitted)}" if fitted else "mean"}
 
 

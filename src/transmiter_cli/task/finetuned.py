@@ -33,7 +33,7 @@ from transmiter_cli.embedding.pickles import beside_the_model, load_tensors, wei
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.files import digest
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.method.per_image import centred
@@ -224,7 +224,7 @@ def lasting_name(given: str) -> str:
             f"--finetuned {shlex.quote(LOCAL + given)}, or a file",
         )
     if not path.is_file():
-        raise UsageError(f"There is no fine-tuned model {given!r}.", f"ls {path.parent}")
+        raise UsageError(f"There is no fine-tuned model {given!r}.", listing(path))
     return str(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transmiter_cli.embedding.cache import CONTENTS, ENCODERS, WEIGHTS
+from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.embedding.store import DamagedShardError, read_keys, read_rows
 from transmiter_cli.embedding.workspace import FACTS
 from transmiter_cli.errors import TransmiterError
@@ -32,6 +34,11 @@ class CachedModel:
     images: int
     texts: int
     size: int
+
+    def is_called(self, name: str) -> bool:
+        """Whether that is the model's name, or begins its fingerprint with six letters or more."""
+        begins = len(name) >= 6 and self.fingerprint.startswith(name)
+        return begins or self.name in (name, lasting_model_name(name))
 
 
 def list_cache(cache: Path) -> list[CachedModel]:
@@ -77,17 +84,15 @@ def remove_from_cache(cache: Path, model: str | None) -> list[CachedModel]:
     Raises:
         TransmiterError: if a folder cannot be removed.
     """
-    gone = [
-        entry
-        for entry in list_cache(cache)
-        if model is None or entry.name == model or (len(model) >= 6 and entry.fingerprint.startswith(model))
-    ]
+    gone = [entry for entry in list_cache(cache) if model is None or entry.is_called(model)]
     for entry in gone:
         folder = cache / ENCODERS / entry.fingerprint
         try:
             shutil.rmtree(folder / entry.precision)
         except OSError as error:
-            raise TransmiterError(f"{folder} cannot be removed: {error.strerror}.", f"ls -ld {folder}") from error
+            raise TransmiterError(
+                f"{folder} cannot be removed: {error.strerror}.", f"ls -ld {shlex.quote(str(folder))}"
+            ) from error
         with suppress(OSError):  # another precision is there
             folder.rmdir()
     if model is None:

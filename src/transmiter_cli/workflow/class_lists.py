@@ -52,6 +52,11 @@ class ClassMap:
             raise TransmiterError("The map leaves out all images.", "map at least one label to a class, not to null")
         return replace(images, files=kept)
 
+    def strangers(self, images: ImageSet) -> list[str]:
+        """The labels that the map names and the data do not have."""
+        find = finder(numbered([*images.label_names, *(file.label or "" for file in images.files)]))
+        return [label for label in self.targets if find(label) is None]
+
     def indices(self, files: Sequence[ImageRecord]) -> list[int]:
         """The class of each image, of which none is left out."""
         found = self.classes_of(file.label for file in files)

@@ -23,10 +23,12 @@ from transmiter_cli.evaluation.protocols import MeanRates, base_to_novel
 from transmiter_cli.evaluation.require import Gate, require_names
 from transmiter_cli.evaluation.rows import MeanRow, Row, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
+from transmiter_cli.names import resembling, some
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import SWEPT_ROW, Run, Task
 from transmiter_cli.task.finetuned import PROBE, FinetunedModel, mean_logits, open_teacher
 from transmiter_cli.task.logits_file import MissingLogitsError
-from transmiter_cli.workflow.class_lists import base_classes, read_map
+from transmiter_cli.workflow.class_lists import ClassMap, base_classes, read_map
 from transmiter_cli.workflow.common import (
     DataFlags,
     EncodedImages,
@@ -157,6 +159,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         raise UsageError("--map and base classes ask for answers among different classes.", "leave one of them out")
     require_names(gates, row_names(options, run), column_names(Row if labelled else Unlabelled, base is not None))
     if labelled:
+        warn_of_strangers(mapping, images, workspace.reporter)
         images = mapping.known_only(images)  # fails on a strange label before anything is encoded, as do the next
     if base is not None:
         base_to_novel(torch.tensor(mapping.indices(images.files)), base, len(task.classes))
@@ -233,6 +236,14 @@ def narrowed(evidence: Evidence, among: Sequence[int]) -> Evidence:
     models = {name: model.among(among) for name, model in evidence.models.items()}
     labels = positions_among(evidence.labels, among, len(evidence.class_names))
     return Evidence(models, labels, evidence.files, [evidence.class_names[i] for i in among])
+
+
+def warn_of_strangers(mapping: ClassMap, images: ImageSet, reporter: Reporter) -> None:
+    """Say so where a map names labels that the images do not have: those that were meant are in no way mapped."""
+    strange = mapping.strangers(images)
+    if strange:
+        meant = resembling(strange[0], images.label_names)
+        reporter.warn(f"--map names {len(strange)} labels that these images do not have: {some(strange)}.{meant}")
 
 
 def require_labels_for(options: EvalOptions, labelled: bool) -> None:

@@ -301,7 +301,7 @@ def warn_of_no_gain(before: float, after: float, workspace: Workspace) -> None:
     if after <= before:
         workspace.reporter.warn(
             "The adapter agrees with the fine-tuned model no more than the zero-shot model did: nothing was learned. "
-            "Few images, few epochs, or a model that was not fine-tuned?"
+            "Few images, few epochs, --aux-words that say nothing to the weak model, or one that was not fine-tuned?"
         )
 
 

@@ -15,6 +15,7 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import ARTEFACTS, ROWS, Run
+from transmiter_cli.task.finetuned import PROBE
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import remembering
@@ -73,6 +74,11 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         )
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)
+    if options.data == DataFlags(limit=options.data.limit) and PROBE in task.finetuned:
+        workspace.reporter.warn(
+            "The probe of this run learned from these very labels, so that answers to them are better than to other "
+            "images, and little seems to be gained. Labels that it has not seen say more: --data FOLDER."
+        )
     split = "train" if options.data.data else task.split or "train"
     images = open_told(options.data.spec(task, task.limit), split, workspace.reporter)
     labels = images.labels(task.labels)
@@ -106,7 +112,9 @@ def tell_limits(artefact: Artefact, images: int, source: str, reporter: Reporter
         reporter.note(f"{images - learned['images']:,} of {images:,} labelled images repeat others: each counts once.")
     known = learned["labelled_classes"]
     if learned["unchanged"]:
-        why = "Nothing helped on held-out labels" if known > 1 else "Labels of one class alone tell nothing apart"
+        why = (
+            "Nothing clearly helped on held-out labels" if known > 1 else "Labels of one class alone tell nothing apart"
+        )
         reporter.note(f"{why}: refined answers as {source} does.")
     elif known < classes:
         reporter.warn(f"{classes - known} of {classes} classes have no label, and may lose images to the others.")

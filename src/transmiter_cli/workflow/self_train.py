@@ -93,8 +93,10 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))
     tell_limits(result, workspace.reporter)
     if refined.is_file():
-        command_line = f"transmiter refine{run.strong_flag(strong)}{run.flag}"
-        workspace.reporter.note(f"predict goes on with refined: to refine what this made, {command_line}")
+        workspace.reporter.note(
+            f"predict still answers with {refined.name}, which did not begin with this. To begin it with this: "
+            f"transmiter refine{run.strong_flag(strong)}{run.flag}"
+        )
     return result
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -135,12 +136,31 @@ def test_file_names_that_are_not_utf8_are_found(pictures: Path, name: str, conte
     assert images.files[0].open().read() == (pictures / LATIN).read_bytes()
 
 
-@pytest.mark.parametrize(("content", "line"), [(b"path\na.png\nlatin-\xe9.png\n", 3), (b"\xff\xfep\0a\0t\0h\0\n", 1)])
+@pytest.mark.parametrize(("content", "line"), [(b"path\na.png\nlatin-\xe9.png\n", 3), (b"p\xe4th\n", 1)])
 def test_bytes_that_are_in_no_file_name_are_an_error(pictures: Path, content: bytes, line: int):
     (pictures / "l.csv").write_bytes(content)
     with pytest.raises(TransmiterError, match=f"not UTF-8: byte 0x.. in line {line}") as caught:
         open_images(str(pictures / "l.csv"), None)
     assert ("--root FOLDER" in str(caught.value.fix)) == (line == 3)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_the_command_that_converts_a_list_makes_one_that_can_be_read(pictures: Path, encoding: str):
+    old = pictures / "my list.csv"
+    old.write_text("path,label\na.png,Bär\nb.png,Dachs\n", encoding=encoding)
+    with pytest.raises(TransmiterError, match=r"UTF-16|not UTF-8") as caught:
+        open_images(str(old), None)
+    subprocess.run(str(caught.value.fix), shell=True, check=True)
+    images = open_images(str(pictures / "my list-utf8.csv"), None)
+    assert [file.label for file in images.files] == ["Bär", "Dachs"]
+
+
+def test_paths_as_windows_writes_them_are_told(pictures: Path):
+    (pictures / "sub").mkdir()
+    write_image(pictures / "sub" / "x.png")
+    with pytest.raises(TransmiterError, match="None of the 1 images") as caught:
+        open_images(manifest(pictures, "path\nsub\\x.png\n"), None)
+    assert caught.value.fix == "write / in place of \\ in the paths of list.csv"
 
 
 def test_one_missing_image_is_left_for_the_encoder_to_skip(pictures: Path):

@@ -197,7 +197,7 @@ def test_a_network_that_is_down_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     def down(*_: object, **__: object) -> None:
         raise OSError("Name or service not known")
 
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("urllib.request.urlopen", down)
     with pytest.raises(TransmiterError, match=r"DTD is not in .*Name or service not known.*could not be fetched"):
         open_images("torchvision:DTD", "train")

@@ -12,7 +12,7 @@ from transmiter_cli.embedding.sources.parts import choose_part
 from transmiter_cli.embedding.sources.reader import Reader
 from transmiter_cli.embedding.sources.record import ImageRecord, ImageSet
 from transmiter_cli.embedding.sources.spec import DataSpec
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError, UsageError, listing
 
 KINDS = "a folder of images, a .csv or .jsonl manifest, a CoOp split .json, WebDataset .tar shards, torchvision:NAME"
 
@@ -72,7 +72,7 @@ def open_reader(spec: DataSpec) -> Reader:
         return folder.FolderReader(data)
     if path.exists():
         raise UsageError(f"{data!r} is a file; --data takes {KINDS}.")
-    raise UsageError(f"There is no folder {data!r}.", f"ls {path.parent}")
+    raise UsageError(f"There is no folder {data!r}.", listing(path))
 
 
 def existing_file(path: Path) -> Path:
@@ -82,7 +82,7 @@ def existing_file(path: Path) -> Path:
         UsageError: if it does not exist.
     """
     if not path.is_file():
-        raise UsageError(f"There is no file {str(path)!r}.", f"ls {path.parent}")
+        raise UsageError(f"There is no file {str(path)!r}.", listing(path))
     return path
 
 
@@ -94,7 +94,7 @@ def existing_root(root: str) -> Path:
     """
     path = Path(root).expanduser().absolute()
     if not path.is_dir():
-        raise UsageError(f"There is no folder {root!r} for --root.", f"ls {path.parent}")
+        raise UsageError(f"There is no folder {root!r} for --root.", listing(path))
     return path
 
 

@@ -194,10 +194,13 @@ def require_root(files: Sequence[ImageFile], source: Path, root: Path) -> None:
         TransmiterError: if none of the files exists.
     """
     if not any(file.path.is_file() for file in files):
+        fix = "--root FOLDER, the folder that its paths start from"
+        if (root / files[0].id.replace("\\", "/")).is_file():
+            fix = f"write / in place of \\ in the paths of {source.name}"
         raise TransmiterError(
             f"None of the {len(files):,} images that {source.name} lists is in {root}; "
             f"the first would be {files[0].path}.",
-            "--root FOLDER, the folder that its paths start from",
+            fix,
         )
 
 

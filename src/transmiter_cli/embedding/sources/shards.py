@@ -14,7 +14,7 @@ from typing import BinaryIO
 from transmiter_cli.embedding.sources.folder import IMAGE_SUFFIXES, is_image, split_folders
 from transmiter_cli.embedding.sources.record import ImageSet, file_identity, require_all_or_none
 from transmiter_cli.embedding.sources.text import read_utf8
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError, UsageError, listing
 
 SUFFIX = ".tar"
 LABEL_EXTENSION = "cls"
@@ -110,7 +110,7 @@ class ShardReader:
         missing = [path for path in paths if not path.is_file()]
         if missing:
             raise UsageError(
-                f"{len(missing)} of {len(paths)} shards are missing, {missing[0]} the first.", f"ls {paths[0].parent}"
+                f"{len(missing)} of {len(paths)} shards are missing, {missing[0]} the first.", listing(missing[0])
             )
         return paths
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import shlex
 from pathlib import Path
 from typing import Literal
 
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError, UsageError, listing
+
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(path: Path) -> str:
@@ -17,7 +22,7 @@ def read_text(path: Path) -> str:
         TransmiterError: if it cannot be read, or is not UTF-8.
     """
     if not path.exists() or path.is_dir():  # a pipe is no file
-        raise UsageError(f"There is no file {str(path)!r}.", f"ls {path.absolute().parent}")
+        raise UsageError(f"There is no file {str(path)!r}.", listing(path))
     return read_utf8(path)
 
 
@@ -57,9 +62,13 @@ def read_utf8(path: Path, errors: Literal["strict", "surrogateescape"] = "strict
         TransmiterError: if it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig", errors=errors)
+        content = path.read_bytes()
     except OSError as error:
         raise TransmiterError(f"{path} cannot be read: {error.strerror}.") from error
+    if content.startswith(UTF_16):
+        raise TransmiterError(f"{path} is in UTF-16, not in UTF-8.", converting(path, "UTF-16"))
+    try:
+        return io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", errors).read()
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise not_utf8(path, error.object[error.start], line) from error
@@ -67,10 +76,13 @@ def read_utf8(path: Path, errors: Literal["strict", "surrogateescape"] = "strict
 
 def not_utf8(path: Path, byte: int, line: int) -> TransmiterError:
     """The error for a byte of a text file that is not UTF-8."""
-    return TransmiterError(
-        f"{path} is not UTF-8: byte 0x{byte:02x} in line {line}.",
-        f"iconv -f LATIN1 -t UTF-8 '{path}' > utf8{path.suffix}",
-    )
+    return TransmiterError(f"{path} is not UTF-8: byte 0x{byte:02x} in line {line}.", converting(path, "LATIN1"))
+
+
+def converting(path: Path, encoding: str) -> str:
+    """The command line that writes a text file anew, in UTF-8 and beside the old one, where its paths mean the same."""
+    new = path.with_name(f"{path.stem}-utf8{path.suffix}")
+    return f"iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(new))}"
 
 
 def escaped_byte(text: str) -> int | None:

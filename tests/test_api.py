@@ -359,6 +359,12 @@ def test_a_callers_inference_mode_and_defaults_change_nothing(world: World, basi
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
+def test_all_names_can_be_imported_at_once():
+    names: dict[str, Any] = {}
+    exec("from transmiter_cli import *", names)
+    assert {"fit", "transfer", "evaluate", "Embeddings", "TransmiterError"} <= names.keys()
+
+
 @pytest.mark.parametrize("device", ["cuda:77", "gpu"])
 def test_a_device_that_is_not_there_is_told(fitted: tm.Artefact, tmp_path: Path, device: str):
     fitted.save(tmp_path / "a.safetensors")

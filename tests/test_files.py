@@ -1,5 +1,5 @@
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,15 +38,19 @@ def test_a_link_stays_a_link_and_its_target_is_written(tmp_path: Path):
 
 
 def test_fifos_and_devices_are_written_to_and_stay_what_they_are(tmp_path: Path):
-    fifo = tmp_path / "fifo"
+    fifo, read = tmp_path / "fifo", list[bytes]()
     os.mkfifo(fifo)
-    with ThreadPoolExecutor(1) as other:
-        read = other.submit(fifo.read_bytes)
-        write_atomically(fifo, b"ab", [b"c"])
-        assert read.result(10) == b"abc"
+    reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()), daemon=True)
+    reader.start()
+    write_atomically(fifo, b"ab", [b"c"])
+    reader.join(10)
+    assert read == [b"abc"]
     assert fifo.is_fifo()
-    write_atomically(Path(os.devnull), b"gone")
-    assert Path(os.devnull).is_char_device()
+    ours, theirs = os.openpty()
+    terminal = Path(os.ttyname(theirs))
+    write_atomically(terminal, b"shown")
+    assert os.read(ours, 5) == b"shown"
+    assert terminal.is_char_device()
     with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path, b"")
 

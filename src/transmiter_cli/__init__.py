@@ -51,6 +51,8 @@ _HOME = {
     "zero_shot_logits": "method.logits",
 }
 
+__all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
+
 
 def __getattr__(name: str) -> Any:
     # The command line must answer --help without importing torch, so names are imported when first used.

@@ -215,13 +215,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
             not there.
     """
     description = read_description(path)
-    if not isinstance(description.get("format"), int):
-        raise TransmiterError(f"{path} is damaged: it does not say which format it has.", "make it again")
-    if description["format"] > FORMAT:
-        raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
     try:
         with safe_open(Path(path), framework="pt", device=str(device)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except torch.cuda.OutOfMemoryError:
+        raise
     except (SafetensorError, RuntimeError, AssertionError) as error:  # the file itself could be read just now
         raise TransmiterError(f"{path} cannot be loaded to {str(device)!r}: {error}", 'load(path, "cpu")') from error
     state = {name.removeprefix("correction."): value for name, value in tensors.items() if name != "texts"}

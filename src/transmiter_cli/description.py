@@ -16,11 +16,16 @@ PARTS = {"stage": str, "method": str, "logit_scale": float, "classes": int, "voc
 """What each description has, and of which kind."""
 
 
+class DamagedArtefactError(TransmiterError):
+    """A file that holds no artefact, or none that can be understood, whatever is tried."""
+
+
 def read_description(path: str | Path) -> dict[str, Any]:
     """An artefact's metadata, and the shape of each of its tensors under "tensors"; no tensor is read.
 
     Raises:
-        TransmiterError: if the file is missing, damaged, or no artefact.
+        DamagedArtefactError: if the file is damaged, or no artefact.
+        TransmiterError: if it is missing, cannot be read now, or is of a later version's format.
     """
     path = Path(path)
     if not path.is_file():
@@ -29,21 +34,27 @@ def read_description(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="numpy") as file:
             metadata = (file.metadata() or {}).get(METADATA_KEY)
             shapes = {name: list(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
-    except (SafetensorError, OSError) as error:
-        raise TransmiterError(
+    except OSError as error:
+        raise TransmiterError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except SafetensorError as error:
+        raise DamagedArtefactError(
             f"{path} cannot be read as an artefact: {error}.",
             "make it again, if a command of a run made it; the run.json there has it",
         ) from error
     if metadata is None or "stage" not in metadata:
-        raise TransmiterError(
+        raise DamagedArtefactError(
             f"{path} is a safetensors file, but no artefact of transmiter: weights or a classifier head, perhaps."
         )
     try:
-        description = {**json.loads(metadata), "tensors": shapes}
+        description: dict[str, Any] = {**json.loads(metadata), "tensors": shapes}
     except (ValueError, TypeError) as error:
-        raise TransmiterError(f"{path} is damaged: its description is no JSON ({error}).") from error
+        raise DamagedArtefactError(f"{path} is damaged: its description is no JSON ({error}).") from error
+    if not isinstance(description.get("format"), int):
+        raise DamagedArtefactError(f"{path} is damaged: it does not say which format it has.", "make it again")
+    if description["format"] > FORMAT:
+        raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
     if not all(isinstance(description.get(name), kind) for name, kind in PARTS.items()):
-        raise TransmiterError(f"{path} is damaged: its description does not say how it was made.", "make it again")
+        raise DamagedArtefactError(f"{path} is damaged: its description does not say how it was made.", "make it again")
     return description
 
 

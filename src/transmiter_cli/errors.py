@@ -29,5 +29,6 @@ class UsageError(TransmiterError):
 
 def listing(path: Path) -> str:
     """The command line that shows what lies where a wrong path points, as far as there are folders."""
-    folders = Path(os.path.abspath(path)).parents  # noqa: PTH100 (takes ".." away, and leaves links)
-    return f"ls {shlex.quote(str(next(folder for folder in folders if folder.is_dir())))}"
+    whole = Path(os.path.abspath(path))  # noqa: PTH100 (takes ".." away, and leaves links)
+    folder = next((folder for folder in whole.parents if folder.is_dir()), whole)
+    return f"ls {shlex.quote(str(folder))}"

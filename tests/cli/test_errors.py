@@ -49,6 +49,11 @@ def test_the_folder_that_is_there_is_named_as_a_shell_takes_it(cli: Cli, tmp_pat
     failed(cli(*FIT, "--data", "my folder/../my folder/absent/x"), 2, f"Try: ls '{tmp_path / 'my folder'}'")
 
 
+def test_the_root_of_the_file_system_is_a_place_like_others(cli: Cli):
+    failed(cli("embed", "--model", "local-dir:/", "--data", "demo-digits"), 2, "no open_clip_config.json", "Try: ls /")
+    failed(cli("bench", "/"), 2, "no bench file", "Try: ls /")
+
+
 def test_no_images(cli: Cli, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     failed(cli(*FIT, "--data", "empty"), 1, "holds no images", ".jpeg")

@@ -195,6 +195,10 @@ def test_other_data_with_a_mapped_class_list(cli: Cli, run: Path, tmp_path: Path
     (tmp_path / "map.json").write_text(json.dumps({**mapping, "n-sixx": None}))
     told = cli("eval", "--data", "other", "--map", "map.json").err
     assert "--map names 1 labels that these images do not have: n-sixx. Did you mean 'n-six'?" in told
+    shutil.copytree(tmp_path / "other", tmp_path / "third")
+    (tmp_path / "third" / "n-six").rename(tmp_path / "third" / "n-sixx")
+    told = cli("eval", "--data", "other", "--data", "third", "--map", "map.json").err
+    assert "--map names" not in told
     (tmp_path / "map.json").write_text(json.dumps({**mapping, "n-six": None}))
     shown = json.loads(cli("eval", "--data", "other", "--map", "map.json", "--json").out)
     assert (shown["images"], shown["classes"]) == (16, 2)

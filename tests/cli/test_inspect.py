@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tests.cli.conftest import Cli
 from tests.cli.test_errors import failed
 from tests.cli.test_transfer import FIT
+from transmiter_cli.description import FORMAT, METADATA_KEY, DamagedArtefactError, read_description
+from transmiter_cli.errors import TransmiterError
 
 RUN = Path("transmiter-run")
 
@@ -89,6 +94,23 @@ def test_a_damaged_artefact_hides_no_other_and_goes_with_the_next_transfer(run: 
     assert outcome.code == 0
     assert "No longer in transmiter-run: refined (demo-strong). To make it again: transmiter refine" in outcome.err
     assert run("eval", "--limit", 20).code == 0
+
+
+def test_what_cannot_be_read_now_or_by_this_version_is_not_taken_for_damaged(run: Cli, monkeypatch: pytest.MonkeyPatch):
+    later = RUN / "refined.safetensors"
+    with safe_open(later, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, later, {METADATA_KEY: json.dumps({"stage": "refined", "format": FORMAT + 1})})
+    failed(run("transfer", "--strong", "demo-strong", "--method", "ridge"), 1, "was written by a later version")
+    assert later.is_file()
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("transmiter_cli.description.safe_open", fails)
+    with pytest.raises(TransmiterError, match="cannot be read: Input/output error") as caught:
+        read_description(later)
+    assert not isinstance(caught.value, DamagedArtefactError)
 
 
 def test_self_train_takes_a_damaged_refinement_away(run: Cli):

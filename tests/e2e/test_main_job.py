@@ -223,7 +223,7 @@ def test_a_signal_ends_a_command_and_keeps_what_was_encoded(
             time.sleep(2)
             for _ in range(times):  # `timeout` sends a signal twice
                 process.send_signal(getattr(signal, sent))
-                time.sleep(0.05)
+                time.sleep(0.01)
             assert process.wait(timeout=60) == code
             assert f"{said}. What was encoded is kept" in process.stderr.read()
         finally:

@@ -103,6 +103,10 @@ def test_classes_without_a_label_keep_their_weights_and_the_others_their_mean(wo
         torch.testing.assert_close(old[:4].mean(0), new[:4].mean(0))
 
 
+def nll_of(held_out: HeldOut) -> float:
+    return negative_log_likelihood(*held_out)
+
+
 def nll(world: World, classifier: Linear, rows: torch.Tensor) -> float:
     return negative_log_likelihood(classifier(world.strong.unit_images(rows)), world.labels[rows])
 
@@ -167,20 +171,37 @@ def test_a_few_answers_more_may_be_chance(gained: int, lost: int, found: bool):
     assert above_errors(differences, CHANCE) is found
 
 
-def told(worth: float, answers: int, margin: float) -> HeldOut:
+def told(answers: int, margin: float) -> HeldOut:
     """Of a hundred images of two classes, so many are answered rightly, all by the same margin."""
     labels = torch.arange(100) % 2
     wrong = torch.arange(100) >= answers
-    return HeldOut(margin * F.one_hot(labels ^ wrong.long(), 2).double() / worth, labels)
+    return HeldOut(margin * F.one_hot(labels ^ wrong.long(), 2).double(), labels)
 
 
-def test_a_surer_classifier_that_is_right_as_often_is_no_better():
-    assert most_likely(lambda worth: told(min(worth, 1e3), 80, 5.0)) == math.inf
-
-
-def test_of_several_the_one_that_makes_labels_likeliest_is_taken():
+def test_of_several_the_one_that_makes_labels_likeliest_is_taken_however_sure_it_is():
+    """As they are, without calibration, the scores of the last ones are likelier than those of the best."""
     answers = dict(zip(WORTHS, (70, 72, 80, 90, 85, 80), strict=True))
-    assert most_likely(lambda worth: told(1.0, answers[worth], 5.0)) == 10.0
+    margin = dict(zip(WORTHS, (0.1, 0.1, 0.1, 0.1, 1.0, 1.0), strict=True))
+    plain = {worth: nll_of(told(answers[worth], margin[worth])) for worth in WORTHS}
+    assert min(plain, key=lambda worth: plain[worth]) == 3.0
+    assert most_likely(lambda worth: told(answers[worth], margin[worth])) == 10.0
+
+
+@pytest.mark.parametrize(("answers", "found"), [(81, math.inf), (83, math.inf), (86, 1.0)])
+def test_likelihood_must_rise_beyond_chance(answers: int, found: float):
+    assert most_likely(lambda worth: told(answers if worth == 1.0 else 80, 1.0)) == found
+
+
+@pytest.mark.parametrize("below", [10.0, 1e3, 1e6])
+def test_classes_without_a_label_have_no_say_in_how_sure_scores_are(below: float):
+    """However far below the others their scores lie."""
+    answers = dict(zip(WORTHS, (70, 72, 80, 90, 85, 80), strict=True))
+
+    def held_out(worth: float) -> HeldOut:
+        scores, labels = told(answers[worth], 1.0)
+        return HeldOut(torch.cat([scores, torch.full((100, 1), -below).double()], 1), labels)
+
+    assert most_likely(held_out) == 10.0
 
 
 def test_where_fewer_answers_are_right_nothing_changes():

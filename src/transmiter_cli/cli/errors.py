@@ -68,6 +68,7 @@ class Interruption:
             self.first = time.monotonic()
             raise KeyboardInterrupt
         if time.monotonic() > self.first + PATIENCE:
+            errors.show_cursor(True)  # which a progress bar hides
             os._exit(INTERRUPTED)
 
 

@@ -135,8 +135,11 @@ def command(
     each = [replace(options, data=replace(options.data, data=one)) for one in data or [None]]
     if len(each) > 1:
         task = Run(run).task()
-        if no_labels or not all(open_images(one.data.spec(task), "test").labelled for one in each):
+        sets = [open_images(one.data.spec(task), "test") for one in each]
+        if no_labels or not all(images.labelled for images in sets):
             raise UsageError("Several data sets must all have labels.", "give one --data at a time")
+        labels = frozenset(label for images in sets for label in images.label_names)
+        each = [replace(one, elsewhere=labels) for one in each]
         require_names(gates, row_names(options, Run(run)), column_names(MeanRow, options.base_to_novel))
     results = [eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()) for one in each]
     means = mean_rows([result.rows for result in results]) if len(results) > 1 else {}  # type: ignore[misc]

@@ -144,7 +144,7 @@ def local_model(name: str) -> ModelSpec:
     """A folder with open_clip_config.json and weights."""
     folder = absolute(name.removeprefix(LOCAL))
     if not (folder / CONFIG).is_file():
-        raise UsageError(f"{name} is no model: there is no {CONFIG} in {folder}.", listing(folder))
+        raise UsageError(f"{name} is no model: there is no {CONFIG} in {folder}.", listing(folder / CONFIG))
     weights = [
         path for stem in WEIGHT_STEMS for suffix in WEIGHT_SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()
     ]

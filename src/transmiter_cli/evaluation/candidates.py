@@ -75,6 +75,9 @@ def candidates(
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
     classes = count_classes([weak, strong], given, [*artefacts.values(), *([fitted] if fitted else [])])
     found: dict[str, Candidate] = {}
+    for model in (weak, strong):
+        if model is not None:
+            await_device(model.images)
     if weak is not None:
         found["weak"] = timed("weak", lambda: class_logits(weak, classes))
     if finetuned_logits is not None:
@@ -110,11 +113,16 @@ def timed(name: str, logits: Callable[[], Tensor], **cost: Any) -> Candidate:
     """
     started = time.perf_counter()
     result = logits()
-    if result.is_cuda:  # its work goes on after the call that asked for it
-        torch.cuda.synchronize(result.device)
+    await_device(result)
     seconds = time.perf_counter() - started
     require_finite(f"the logits of {name}", result)
     return Candidate(result, Cost(seconds=seconds, **cost))
+
+
+def await_device(tensor: Tensor) -> None:
+    """Wait for what the GPU of a tensor has still to do: its work goes on after the call that asked for it."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
 
 
 def eft_candidates(

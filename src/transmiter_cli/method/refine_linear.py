@@ -71,7 +71,9 @@ class HeldOut(NamedTuple):
 
     def losses(self) -> Float[Tensor, " rows"]:
         """Of each image the cross-entropy, in nats, once all scores are calibrated by one factor."""
-        factor, _ = best_factor(self.scores, doubted(onehot(self.labels, self.scores.shape[1])))
+        told, known = onehot(self.labels, self.scores.shape[1]), self.labels.unique()
+        told[:, known] = doubted(told[:, known])
+        factor, _ = best_factor(self.scores, told)
         return F.cross_entropy(factor * self.scores, self.labels, reduction="none")
 
 
@@ -81,7 +83,8 @@ def refine_linear(
     """The mean of a classifier, which counts like k images of each class, and of a discriminant of labelled images.
 
     Of n images of C classes, the discriminant's share is n / (n + k C). k is the one, of several, that makes held-out
-    labels likeliest, each candidate's scores calibrated: else the surest one would be. Infinity, which changes no
+    labels likeliest, each candidate's scores calibrated: else the surest one would be. (Of very many labels, JUDGED are
+    looked at.) Infinity, which changes no
     answer, is among the candidates, and is taken, too, unless the labels are likelier than before by more than CHANCE
     standard errors, and more answers are right. Last, all scores are multiplied by what calibrates them on held-out
     images (`calibrating_factor`).
@@ -191,7 +194,8 @@ def calibrating_factor(held_out: HeldOut) -> float:
 
 def onehot(labels: Int[Tensor, " images"], classes: int) -> Float[Tensor, "images classes"]:
     """1 for each image's label, 0 for all other classes."""
-    return F.one_hot(labels, classes).float()
+    told = torch.zeros(len(labels), classes, dtype=torch.float32, device=labels.device)
+    return told.scatter_(1, labels[:, None], 1.0)
 
 
 def share_of(images: int, worth: float, classes: int) -> float:

@@ -12,8 +12,6 @@ from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorErro
 from transmiter_cli.method.linear import LinearCorrection
 from transmiter_cli.method.per_image import centred
 
-"""Least of what is added to the diagonal: embeddings that are all alike have no moments of their own."""
-
 
 def ridge_transfer(
     strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], rho: float
@@ -42,7 +40,7 @@ def solve_ridge(
     Raises:
         InvalidTensorError: if rho is too small for the matrix to be positive.
     """
-    level = (rho * gram.diagonal().mean()).clamp_min(TINY)
+    level = (rho * gram.diagonal().mean()).clamp_min(TINY)  # embeddings that are all alike have no moments
     factor, failed = torch.linalg.cholesky_ex(gram + level * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     if bool(failed):
         raise InvalidTensorError(f"a ridge strength of {rho} is too small for these embeddings.", "a larger --rho")

@@ -52,9 +52,9 @@ class ClassMap:
             raise TransmiterError("The map leaves out all images.", "map at least one label to a class, not to null")
         return replace(images, files=kept)
 
-    def strangers(self, images: ImageSet) -> list[str]:
-        """The labels that the map names and the data do not have."""
-        find = finder(numbered([*images.label_names, *(file.label or "" for file in images.files)]))
+    def strangers(self, labels: Iterable[str]) -> list[str]:
+        """What the map names and is none of the data's labels."""
+        find = finder(numbered(list(labels)))
         return [label for label in self.targets if find(label) is None]
 
     def indices(self, files: Sequence[ImageRecord]) -> list[int]:

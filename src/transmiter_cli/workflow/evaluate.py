@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class EvalOptions:
         data: test images, their test part where they have one; the data of fit, without its limit, if none are given.
         strong: which strong model, where the run has several; the last one transferred to if None.
         mapping: a file from the data's labels to the run's classes.
+        elsewhere: labels of other data that the same file is for.
         base_to_novel: also measure base and novel classes, each answered among its own.
         base: a file of base classes; CoOp's rule if None.
         allow_overlap: measure on images that the run learned from, too.
@@ -68,6 +69,7 @@ class EvalOptions:
     data: DataFlags = field(default_factory=DataFlags)
     strong: str | None = None
     mapping: Path | None = None
+    elsewhere: frozenset[str] = frozenset()
     base_to_novel: bool = False
     base: Path | None = None
     allow_overlap: bool = False
@@ -159,7 +161,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         raise UsageError("--map and base classes ask for answers among different classes.", "leave one of them out")
     require_names(gates, row_names(options, run), column_names(Row if labelled else Unlabelled, base is not None))
     if labelled:
-        warn_of_strangers(mapping, images, workspace.reporter)
+        warn_of_strangers(mapping, {*images.label_names, *options.elsewhere}, workspace.reporter)
         images = mapping.known_only(images)  # fails on a strange label before anything is encoded, as do the next
     if base is not None:
         base_to_novel(torch.tensor(mapping.indices(images.files)), base, len(task.classes))
@@ -238,11 +240,11 @@ def narrowed(evidence: Evidence, among: Sequence[int]) -> Evidence:
     return Evidence(models, labels, evidence.files, [evidence.class_names[i] for i in among])
 
 
-def warn_of_strangers(mapping: ClassMap, images: ImageSet, reporter: Reporter) -> None:
-    """Say so where a map names labels that the images do not have: those that were meant are in no way mapped."""
-    strange = mapping.strangers(images)
+def warn_of_strangers(mapping: ClassMap, labels: Collection[str], reporter: Reporter) -> None:
+    """Say so where a map names what is no label of any data: those that were meant are not mapped."""
+    strange = mapping.strangers(labels)
     if strange:
-        meant = resembling(strange[0], images.label_names)
+        meant = resembling(strange[0], labels)
         reporter.warn(f"--map names {len(strange)} labels that these images do not have: {some(strange)}.{meant}")
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, load
-from transmiter_cli.description import read_description
+from transmiter_cli.description import DamagedArtefactError, read_description
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
@@ -104,7 +104,7 @@ def is_stale(refined: Path) -> bool:
     """Whether what refine made began with what self-train made before, or is damaged."""
     try:
         return "self_train" in read_description(refined)["details"]
-    except TransmiterError:
+    except DamagedArtefactError:
         return True
 
 

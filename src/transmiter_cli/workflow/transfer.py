@@ -9,12 +9,12 @@ from typing import Any
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, Method
-from transmiter_cli.description import read_description
+from transmiter_cli.description import DamagedArtefactError, read_description
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import UsageError
 from transmiter_cli.method.consensus import NEEDED
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
@@ -296,7 +296,7 @@ def is_stale(path: Path, encoder: CachedEncoder, methods: Sequence[Method]) -> b
     """Whether a correction of a strong model goes when others are written by some methods."""
     try:
         description = read_description(path)
-    except TransmiterError:
+    except DamagedArtefactError:
         return True
     replaced = description["method"] in methods and (description["stage"] != "strong" or path.name.startswith(SWEPT))
     return replaced or description["details"].get("model", {}).get("fingerprint") != encoder.fingerprint

@@ -57,7 +57,8 @@ class ShardImage:
         Raises:
             OSError: if the tar file is gone, or another one than was indexed.
         """
-        if file_identity(str(self.shard)) != self.identity:
+        status = self.shard.stat()
+        if not self.identity.endswith(f"|{status.st_size}|{status.st_mtime_ns}"):
             raise OSError("its shard changed since it was listed")
         return f"{self.identity}|{self.member.offset}"
 

@@ -26,6 +26,7 @@ from transmiter_cli.method.merging import (
     blend,
     calming,
     deviation,
+    evenness,
     have_images,
     lift_of,
     margins,
@@ -72,13 +73,23 @@ def test_a_class_goes_by_its_own_images_unless_they_are_few_or_stray():
     assert have_images(stray, many).tolist() == [True, False, False]
     some = torch.tensor([3.0, SCARCE, 1.0]).double()
     assert have_images(some, few).all()
-    torch.testing.assert_close(shares_of_images(some, few, 1.0), torch.tensor([0.8, 0.5, 4 / 13]).double())
+    expected = evenness(some) * torch.tensor([0.8, 0.5, 4 / 13]).double()
+    torch.testing.assert_close(shares_of_images(some, few, 1.0), expected)
 
 
 @pytest.mark.parametrize(("trust", "half"), [(1.0, SCARCE), (0.5, 2 * SCARCE), (0.01, ALONE), (0.0, ALONE)])
 def test_a_class_needs_more_images_where_teachers_are_trusted_less(trust: float, half: float):
     counts = torch.tensor([half, 3 * half]).double()
-    torch.testing.assert_close(shares_of_images(counts, 0, trust), torch.tensor([0.5, 0.9]).double())
+    expected = 0.8 * torch.tensor([0.5, 0.9]).double()  # (1 + 3)^2 / (2 (1 + 9)) is their evenness
+    torch.testing.assert_close(shares_of_images(counts, 0, trust), expected)
+
+
+@given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=30))
+def test_evenness_is_the_share_of_classes_that_count(counts: list[float]):
+    found = evenness(torch.tensor(counts).double()).item()
+    assert 1 / len(counts) - 1e-9 <= found <= 1 + 1e-9
+    assert evenness(torch.full((7,), counts[0]).double()) == pytest.approx(1)
+    assert evenness(torch.tensor([counts[0]] * 3 + [0.0] * 7).double()) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("seen", [2, ENOUGH - 1, None])

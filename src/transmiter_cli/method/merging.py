@@ -51,7 +51,8 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: floa
     """How far each class goes by its own images, 0 to 1, given how many it has of them all.
 
     Half of the most where it has hardly more images than one without, and where they are few: then its mean is noise.
-    The most is 1, less DOUBT times the share of classes without images.
+    The most is 1, less DOUBT times the share of classes without images, times the `evenness` of the others: of the
+    images that soft labels give to a small class beside large ones, many are mistakes about these.
 
     Args:
         counts: of the images of each class.
@@ -59,8 +60,14 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: floa
         trust: as for `merge`.
     """
     half = max(STRAY * images / len(counts), min(SCARCE / max(trust, TINY), ALONE))
-    unseen = (~have_images(counts, images)).double().mean()
-    return (1 - DOUBT * unseen) * counts.square() / (counts.square() + half**2)
+    seen = have_images(counts, images)
+    most = (1 - DOUBT * (~seen).double().mean()) * evenness(counts[seen])
+    return most * counts.square() / (counts.square() + half**2)
+
+
+def evenness(counts: Float[Tensor, " classes"]) -> Float[Tensor, ""]:
+    """The effective number of classes beside their number, (sum n)^2 / (C sum n^2): 1 where all have as many images."""
+    return counts.sum().square() / (len(counts) * counts.square().sum()).clamp_min(TINY)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def local_model(name: str) -> ModelSpec:
         wanted = ", ".join(f"{stem}{WEIGHT_SUFFIXES[0]}" for stem in WEIGHT_STEMS)
         raise UsageError(
             f"{name} has no weights: {folder} holds none of {wanted} (or .bin, .pt, .pth).",
-            listing(folder / wanted),
+            listing(folder / CONFIG),
         )
     return ModelSpec(f"{LOCAL}{folder}", f"{LOCAL}{folder}", weights[0], configured_activation(folder))
 

@@ -84,10 +84,9 @@ def refine_linear(
 
     Of n images of C classes, the discriminant's share is n / (n + k C). k is the one, of several, that makes held-out
     labels likeliest, each candidate's scores calibrated: else the surest one would be. (Of very many labels, JUDGED are
-    looked at.) Infinity, which changes no
-    answer, is among the candidates, and is taken, too, unless the labels are likelier than before by more than CHANCE
-    standard errors, and more answers are right. Last, all scores are multiplied by what calibrates them on held-out
-    images (`calibrating_factor`).
+    looked at.) Infinity, which changes no answer, is among the candidates, and is taken, too, unless the labels are
+    likelier than before by more than CHANCE standard errors, and more answers are right. Last, all scores are
+    multiplied by what calibrates them on held-out images (`calibrating_factor`).
 
     Classes without a label stay as they are: what changes of the weights sums to zero over the others, so that these
     gain few images of those, and an answer with one of those is wrong. Nothing is calibrated then: labels say nothing

@@ -164,7 +164,7 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
     """A row, checked; numbers serve as labels, too.
 
     Raises:
-        TransmiterError: if the path is empty, a value is neither a text nor a number, or it is no text.
+        TransmiterError: if the path is empty, a value is neither a text nor a number, or holds what no text can.
     """
     texts: dict[str, str | None] = {}
     for column in COLUMNS:

@@ -329,6 +329,16 @@ def test_embeddings_may_carry_gradients_or_none_be_allowed(world: World, fitted:
     assert torch.equal(job(weak, strong, teacher), plain)
 
 
+def test_a_logit_scale_may_be_the_parameter_of_a_model():
+    """In a process where no type is checked, as for users, and a warning is an error."""
+    code = (
+        "import torch, transmiter_cli as tm; learned = torch.nn.Parameter(torch.tensor(2.0));"
+        "print(tm.Embeddings(torch.ones(2, 3), torch.ones(4, 3), 2 * learned).logit_scale)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "4.0\n", done.stderr
+
+
 @pytest.mark.parametrize("basis", ["compact", "paper"])
 def test_a_callers_inference_mode_and_defaults_change_nothing(world: World, basis: Literal["compact", "paper"]):
     weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)

@@ -75,7 +75,7 @@ class Embeddings:
     Attributes:
         images: X, one row per image, in any floating type.
         texts: T, one row per vocabulary entry: the C task classes first, then the auxiliary words.
-        logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model.
+        logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model; a tensor will do.
 
     Raises:
         InvalidTensorError: on no tensor, other than two dimensions, widths or devices that differ, no floating-point
@@ -100,7 +100,8 @@ class Embeddings:
         if self.images.device != self.texts.device:
             devices = f"{self.images.device} and {self.texts.device}"
             raise InvalidTensorError(f"image and text embeddings are on different devices: {devices}.", ".to(device)")
-        object.__setattr__(self, "logit_scale", float(self.logit_scale))
+        scale: float | Tensor = self.logit_scale
+        object.__setattr__(self, "logit_scale", float(scale.detach() if isinstance(scale, Tensor) else scale))
         if not 0 < self.logit_scale < math.inf:
             raise InvalidTensorError(f"the logit scale must be positive and finite, not {self.logit_scale}.")
 

@@ -15,6 +15,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -238,7 +239,12 @@ def main() -> None:
         "rules": lambda seeds: rules_by_bed("Rules", RULES, chosen, seeds),
         "beds": lambda seeds: beds_by_rule("Beds", main_rules, usable(BEDS), seeds),
         "held": lambda seeds: beds_by_rule("Typefaces and MNIST", main_rules, usable(HELD), seeds),
-        "names": lambda seeds: beds_by_rule("Names that say nothing", main_rules, usable(NAMES), seeds),
+        "names": lambda seeds: beds_by_rule(
+            "Names that say nothing",
+            main_rules | {"discriminant, --opaque-names": partial(discriminant, opaque_names=True)},
+            usable(NAMES),
+            seeds,
+        ),
         "bad": lambda seeds: (
             beds_by_rule("Bad teachers", main_rules, usable(BAD), seeds),
             verdicts(usable(BEDS | BAD), seeds),

@@ -199,14 +199,14 @@ def teacher_of(trial: Trial, heads: bool = True) -> Teacher:
     return Teacher(trial.teacher.logits(trial.unlabelled), trial.model("weak", trial.unlabelled), known)
 
 
-def discriminant(trial: Trial, heads: bool = True) -> Tensor:
+def discriminant(trial: Trial, heads: bool = True, opaque_names: bool = False) -> Tensor:
     """What `transfer --method discriminant` does; without heads, as where the teacher's logits alone are given."""
-    return adapted(trial, [teacher_of(trial, heads)])[0]
+    return adapted(trial, [teacher_of(trial, heads)], opaque_names)[0]
 
 
-def adapted(trial: Trial, teachers: Sequence[Teacher]) -> tuple[Tensor, Verdict]:
+def adapted(trial: Trial, teachers: Sequence[Teacher], opaque_names: bool = False) -> tuple[Tensor, Verdict]:
     """Logits of the test images by what `transfer --method discriminant` makes of teachers, and its verdict."""
-    moved, verdict = discriminant_transfer(trial.model("strong", trial.unlabelled), teachers)
+    moved, verdict = discriminant_transfer(trial.model("strong", trial.unlabelled), teachers, opaque_names)
     with torch.no_grad():
         return moved(zero_shot(trial).float(), trial.strong.images[trial.test]), verdict
 

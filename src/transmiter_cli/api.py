@@ -78,6 +78,7 @@ def transfer(
     rho: float | Auto = "auto",
     finetuned_logits: Float[Tensor, "images classes"] | None = None,
     teachers: Sequence[Teacher] = (),
+    opaque_names: bool = False,
 ) -> Artefact:
     """Carry a fitted adapter to the strong model without labels and without gradients (paper Sec. 3.3).
 
@@ -95,6 +96,8 @@ def transfer(
         teachers: fine-tuned models that bring weak models of their own, one or several, in place of or beside
             `finetuned_logits`; "ridge" takes one in all. A teacher's `heads` help "discriminant" with classes that no
             image shows.
+        opaque_names: whether the names of the classes are codes that say nothing to either zero-shot model: no
+            teacher is doubted then for answering otherwise than these; "discriminant" only.
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two classes or two
@@ -125,8 +128,9 @@ def transfer(
         logits = every[0].finetuned
         strength = choose_rho(strong, logits) if rho == "auto" else rho
         return on_strong(fitted, strong, method, ridge_transfer(strong, logits, strength), {"rho": strength})
-    moved, verdict = discriminant_transfer(strong, every)
-    return on_strong(fitted, strong, method, moved, {"verdict": verdict.as_json()})
+    moved, verdict = discriminant_transfer(strong, every, opaque_names)
+    told = {"opaque_names": True} if opaque_names else {}
+    return on_strong(fitted, strong, method, moved, {**told, "verdict": verdict.as_json()})
 
 
 @whatever_the_default_device

@@ -75,6 +75,7 @@ def test_strengths_can_be_chosen_without_labels(run: Cli):
     assert made["ridge"]["rho"] > 0
     assert "--rho needs --method ridge" in run(*TRANSFER, "--rho", "1").err
     assert "--reg needs --method adapter" in run(*TRANSFER, "--method", "ridge", "--reg", "1").err
+    assert "--opaque-names needs --method disc" in run(*TRANSFER, "--method", "ridge", "--opaque-names").err
     refused = run(*TRANSFER, "--method", "ridge", "--rho", "-1")
     assert refused.code == 2
     assert "positive" in refused.err
@@ -129,6 +130,10 @@ def test_a_good_teacher_is_believed_beside_some_names_that_say_nothing_and_warne
     if wrong == len(DIGITS):
         assert "do not know the fine-tuned model's classes by these names" in outcome.err
         assert "discriminant follows it" in outcome.err
+        believed = run(*TRANSFER, "--method", "discriminant", "--opaque-names")
+        assert "by these names" not in believed.err
+        assert "helps (expected gain" in believed.out
+        assert json.loads(run("eval", "--json").out)["rows"]["discriminant"]["top1"] > max(0.9, rows["eft"]["top1"])
     else:
         assert "by these names" not in outcome.err
         assert rows["strong"]["top1"] < 0.7

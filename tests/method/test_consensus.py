@@ -33,9 +33,9 @@ def teacher(world: World, logits: torch.Tensor, rows: slice = TRAIN) -> Teacher:
     return Teacher(logits[rows], world.part(world.weak, rows))
 
 
-def rates(world: World, teachers: list[Teacher]) -> tuple[float, float, Verdict]:
+def rates(world: World, teachers: list[Teacher], **options: bool) -> tuple[float, float, Verdict]:
     """Top-1 on test images before and after, and the verdict."""
-    correction, verdict = discriminant_transfer(world.part(world.strong, TRAIN), teachers)
+    correction, verdict = discriminant_transfer(world.part(world.strong, TRAIN), teachers, **options)
     test = world.part(world.strong, TEST)
     logits = zero_shot_logits(test)
     before, after = logits[:, : world.classes], correction(logits, test.images)
@@ -267,6 +267,21 @@ def test_names_that_say_little_do_not_hide_a_good_teacher(misnamed: int):
     assert before < 0.7
     assert after > 0.9
     assert verdict.named
+
+
+def test_names_that_are_known_to_say_nothing_do_not_hide_a_good_teacher_nor_excuse_a_random_one():
+    world = World(0, images=800, classes=12)
+    for model in (world.strong, world.weak):
+        model.texts[:12] = model.texts[30:42]
+    good = [teacher(world, world.finetuned_logits)]
+    assert not rates(world, good)[2].named
+    before, after, verdict = rates(world, good, opaque_names=True)
+    assert before < 0.2
+    assert verdict.strong < 0.2
+    assert after > 0.9
+    assert verdict.word == "helps"
+    noise = torch.randn(world.finetuned_logits.shape, generator=torch.Generator().manual_seed(0))
+    assert rates(world, [teacher(world, noise)], opaque_names=True)[2].word == "useless teacher"
 
 
 def test_a_teacher_goes_whose_absence_helps():

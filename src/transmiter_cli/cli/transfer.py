@@ -74,6 +74,14 @@ def command(
             "combines them; may be repeated."
         ),
     ] = None,
+    opaque_names: Annotated[
+        bool,
+        typer.Option(
+            "--opaque-names",
+            help="The classes are called by codes (`n01440764`, `type 3`) that say nothing to any model: "
+            "`discriminant` does not doubt a fine-tuned model for answering otherwise than zero-shot ones.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
@@ -87,7 +95,12 @@ def command(
     if not strong:
         raise UsageError("No strong model was given, so there is nowhere to transfer to.", f"{EXAMPLE}{Run(run).flag}")
     methods: Sequence[Method] = tuple(dict.fromkeys(name.value for name in method)) if method else DEFAULT_METHODS
-    for flag, given, needs in (("--also", also, "discriminant"), ("--reg", reg, "adapter"), ("--rho", rho, "ridge")):
+    for flag, given, needs in (
+        ("--also", also, "discriminant"),
+        ("--opaque-names", opaque_names, "discriminant"),
+        ("--reg", reg, "adapter"),
+        ("--rho", rho, "ridge"),
+    ):
         if given and given != "auto" and needs not in methods:
             raise typer.BadParameter(f"{flag} needs --method {needs}.")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
@@ -100,6 +113,7 @@ def command(
         regs,
         "auto" if rho == "auto" else strength("--rho", rho),
         tuple(map(Run, also or ())),
+        opaque_names,
     )
     workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     results = transfer_run(options, Run(run), workspace, console.command_line())

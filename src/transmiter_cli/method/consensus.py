@@ -55,7 +55,7 @@ class Verdict:
         unseen: the classes that hardly any of them belongs to.
         tested: whether enough classes have images to leave half of them out and see how these fare.
         named: whether zero-shot models confirm the names of the most trusted teacher's classes. If not, the names may
-            say little, or be mixed up.
+            say little, or be mixed up. True where names are known to say nothing.
         consistent: whether that teacher and the strong model agree about as often as they would if both were right as
             often as they are foretold. If not, both may be wrong in a way that embeddings foretell, and the gain is
             less than expected.
@@ -233,11 +233,13 @@ class Consensus:
         return any(self.teachers)
 
 
-def consensus(strong: Embeddings, teachers: Sequence[Teacher], classes: int, folds: Folds) -> Consensus:
+def consensus(
+    strong: Embeddings, teachers: Sequence[Teacher], classes: int, folds: Folds, opaque_names: bool
+) -> Consensus:
     """The answers of the strong model and of the teachers that are better together, each as sure as it is trusted."""
     zero_shot, rows = computed_class_logits(strong, classes), some_rows(all_rows(strong), classes)
     experts = [widened(teacher, rows) for teacher in teachers]
-    found = reliabilities(strong, zero_shot, experts, folds)
+    found = reliabilities(strong, zero_shot, experts, folds, opaque_names)
     trust = believed(found)
     named, consistent = borne_out(found, trust)
     named_well = [one.named for one in found.teachers]
@@ -247,7 +249,9 @@ def consensus(strong: Embeddings, teachers: Sequence[Teacher], classes: int, fol
     return Consensus(found.strong, trust, named, consistent, zero_shot, pooled(heard))
 
 
-def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tuple[LinearCorrection, Verdict]:
+def discriminant_transfer(
+    strong: Embeddings, teachers: Sequence[Teacher], opaque_names: bool = False
+) -> tuple[LinearCorrection, Verdict]:
     """One linear classifier of the strong model's embeddings from what all models say of unlabelled images.
 
     1. Each model's answers get a reliability without labels (`reliabilities`).
@@ -267,6 +271,8 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
     Args:
         strong: the strong model on the unlabelled images.
         teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
+        opaque_names: whether the names of the classes say nothing to the zero-shot models, as codes do: no teacher is
+            doubted then for answering by other names than these.
 
     Raises:
         InvalidTensorError: if rows or classes do not match or values are not finite.
@@ -282,7 +288,7 @@ def discriminant_transfer(strong: Embeddings, teachers: Sequence[Teacher]) -> tu
         verdict = Verdict(0.0, (0.0,) * len(teachers), 0.0, len(strong))
         return LinearCorrection.of_classifier(unchanged, strong), verdict
     folds = folds_of(strong)
-    found = consensus(strong, teachers, classes, folds)
+    found = consensus(strong, teachers, classes, folds, opaque_names)
     own, trust, log_posterior = found.strong, found.teachers, found.log_posterior
     verdict = Verdict(own, trust, 0.0, len(strong), named=found.named, consistent=found.consistent)
     if not max(own, *trust):

@@ -10,6 +10,8 @@ teacher looks much as one does whose classes are mixed up. Three signs tell them
   those of a teacher that takes several classes for one. Where names say little, zero-shot models do that.
 - *named alike*: what zero-shot answers tell of its answers, they tell by the same name. Not those of a teacher with
   mixed-up classes. Where names say little, they tell little, by whatever name.
+
+The last two ask zero-shot models, and nobody can where names say nothing: whoever knows that, has them left out.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ def reliabilities(
     zero_shot: PerImage,
     teachers: Sequence[Expert],
     folds: Folds,
+    opaque_names: bool = False,
 ) -> Reliabilities:
     """How often the strong model and each teacher are right.
 
@@ -75,13 +78,15 @@ def reliabilities(
 
         q_s = (1 - q_t) f_s + min(q_t f_s, a_ts)
 
-    Of several teachers, the most trusted one is heard about s.
+    Of several teachers, the most trusted one is heard about s. With opaque names q_t is r_t, and a teacher counts as
+    named and consistent.
 
     Args:
         strong: the strong model on the unlabelled images.
         zero_shot: its logits of the classes.
         teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
         folds: parts of the images, of which each is foretold by the others.
+        opaque_names: whether the names of the classes say nothing to zero-shot models.
     """
     before, classes = answers(zero_shot), zero_shot.shape[1]
     own = beyond_chance(foretold(strong, zero_shot, folds), classes)
@@ -89,13 +94,15 @@ def reliabilities(
     found: list[tuple[Reliability, float]] = []
     for teacher in teachers:
         after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
-        fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
-        named = named_alike(before, after, classes) * named_alike(weak, after, classes)
         said = foretold_answers(strong, teacher.finetuned, folds)
-        trust = rightness(before, after, said, classes) * fine * named
-        alike = kappa(before, after, classes)
+        trust, alike = rightness(before, after, said, classes), kappa(before, after, classes)
+        named = consistent = 1.0
+        if not opaque_names:
+            fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
+            named = named_alike(before, after, classes) * named_alike(weak, after, classes)
+            trust *= fine * named
+            consistent = min(alike / max(kappa(after, said, classes) * own, TINY), 1.0)
         limited = (1 - trust) * own + min(trust * own, alike)
-        consistent = min(alike / max(kappa(after, said, classes) * own, TINY), 1.0)
         found.append((Reliability(trust, named, consistent), limited))
     _, own = max(found, key=lambda one: one[0].trust)
     return Reliabilities(own, tuple(teacher for teacher, _ in found))

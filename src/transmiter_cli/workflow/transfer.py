@@ -50,6 +50,7 @@ class TransferOptions:
             an artefact, or "auto" for the one that explains held-out images best.
         rho: relative ridge strength, or "auto" ("ridge").
         others: runs of the same classes with other weak and fine-tuned models, to be combined ("discriminant").
+        opaque_names: whether the names of the classes say nothing to zero-shot models ("discriminant").
     """
 
     strong: Sequence[str]
@@ -57,6 +58,7 @@ class TransferOptions:
     regs: Sequence[float] | api.Auto = "auto"
     rho: float | api.Auto = "auto"
     others: Sequence[Run] = ()
+    opaque_names: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def tell_limits(one: TransferResult, followers: Sequence[str], task: Task, run: 
         reporter.warn(
             f"To {one.strong}, zero-shot models do not know the fine-tuned model's classes by these names: it has "
             "them in another order, or the names say little. Without labels the two look alike, and discriminant "
-            f"{does}. Check the order of the classes; fit --classes or --templates give other names."
+            f"{does}. Check the order of the classes; fit --classes or --templates give other names. Where they are "
+            "codes, which say nothing to any model, transfer --opaque-names believes the fine-tuned one."
         )
 
 
@@ -251,7 +254,15 @@ def solve(
             mean = [Teacher(mean_logits([one.finetuned for one in own]), weak)] if method == "ridge" else []
             heard = mean or [*own, *also]
             for of_model, model in zip(made, strong, strict=True):
-                of_model[row] = api.transfer(fitted, weak, model, method, "auto", options.rho, teachers=heard)
+                of_model[row] = api.transfer(
+                    fitted,
+                    weak,
+                    model,
+                    method,
+                    rho=options.rho,
+                    teachers=heard,
+                    opaque_names=options.opaque_names,
+                )
     return made
 
 

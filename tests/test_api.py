@@ -365,7 +365,14 @@ def test_a_callers_inference_mode_and_defaults_change_nothing(world: World, basi
         torch.set_default_dtype(torch.float32)
     with torch.device("meta"):
         elsewhere = job()
-    for found in (inside, double, elsewhere):
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            coarse = job()
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for found in (inside, double, elsewhere, coarse):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 

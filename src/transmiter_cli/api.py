@@ -18,7 +18,7 @@ from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.choice import choose_reg, choose_rho
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.copies import distinct
-from transmiter_cli.method.defaults import whatever_the_default_device
+from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
 from transmiter_cli.method.experts import Teacher, class_counts
@@ -33,7 +33,7 @@ from transmiter_cli.method.self_training import FEWEST, self_train_classifier
 from transmiter_cli.method.transfer import transfer_adapters
 
 
-@whatever_the_default_device
+@plain_torch()
 def fit(
     weak: Embeddings,
     finetuned_logits: Float[Tensor, "images classes"],
@@ -67,7 +67,7 @@ def fit(
 Auto = Literal["auto"]
 
 
-@whatever_the_default_device
+@plain_torch()
 @torch.no_grad()
 def transfer(
     fitted: Artefact,
@@ -133,7 +133,7 @@ def transfer(
     return on_strong(fitted, strong, method, moved, {**told, "verdict": verdict.as_json()})
 
 
-@whatever_the_default_device
+@plain_torch()
 @torch.no_grad()
 def transfer_all(
     fitted: Artefact, weak: Embeddings, strong: Sequence[Embeddings], regs: Sequence[float]
@@ -217,7 +217,7 @@ def on_strong(
     )
 
 
-@whatever_the_default_device
+@plain_torch()
 @torch.no_grad()
 def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Embeddings) -> Artefact:
     """Fit a transferred linear classifier to new unlabelled images by its own soft labels: no teacher, no label.
@@ -268,7 +268,7 @@ def linear_start(transferred: Artefact) -> Linear:
     return Linear(weight.double(), bias.double())
 
 
-@whatever_the_default_device
+@plain_torch()
 def refine(
     transferred: Artefact,
     images: Float[Tensor, "images width"] | Embeddings,

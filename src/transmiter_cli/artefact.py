@@ -19,7 +19,7 @@ from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
-from transmiter_cli.method.defaults import whatever_the_default_device
+from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
 from transmiter_cli.method.linear import LinearCorrection
 
@@ -83,6 +83,7 @@ class Artefact:
         words = (vocabulary - self.correction.classes) * self.texts.shape[1]
         return 2 * (words + size * vocabulary + 8 * size * size + size * self.correction.classes)
 
+    @plain_torch()
     @torch.no_grad()
     def __call__(
         self, logits: Float[Tensor, "images vocabulary"], images: Float[Tensor, "images width"] | None = None
@@ -118,6 +119,7 @@ class Artefact:
             return self
         return replace(self, correction=copy.deepcopy(self.correction).to(device), texts=self.texts.to(device))
 
+    @plain_torch()
     @torch.no_grad()
     def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
         """Adapted logits of all images, on their device; no N x M matrix is formed.
@@ -131,6 +133,7 @@ class Artefact:
             raise InvalidTensorError("the text embeddings are not those of the model that this was made for.")
         return torch.cat(list(self.adapt_blocks(embeddings)))
 
+    @plain_torch()
     @torch.no_grad()
     def answers(self, embeddings: Embeddings) -> Int[Tensor, " images"]:
         """The likeliest class of each image, without the N x C logits of all images at once.
@@ -180,6 +183,7 @@ class Artefact:
         weight, bias = self.correction.fold(self.texts, self.logit_scale)
         return weight.detach(), bias.detach()
 
+    @plain_torch()
     @torch.no_grad()
     def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
         """Adapted logits of the task classes, straight from the model's image embeddings, on their device."""
@@ -206,7 +210,7 @@ class Artefact:
         write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}))
 
 
-@whatever_the_default_device
+@plain_torch()
 def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     """Read an artefact; call it to map a model's logits to adapted logits.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transmiter_cli.evaluation.candidates import Candidate, Cost, candidates
 from transmiter_cli.evaluation.protocols import BaseToNovel, MeanRates, Rates, base_to_novel, mean_rates
-from transmiter_cli.method.defaults import whatever_the_default_device
+from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.metrics import (
     accuracy,
@@ -64,7 +64,7 @@ class Row(Cost):
     hm: float | None = None
 
 
-@whatever_the_default_device
+@plain_torch()
 def evaluate(
     labels: Int[Tensor, " images"],
     *,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transmiter_cli.evaluation.candidates import Candidate, Cost, candidates
 from transmiter_cli.evaluation.rows import REFERENCE
-from transmiter_cli.method.defaults import whatever_the_default_device
+from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.per_image import agreement
 
@@ -51,7 +51,7 @@ class Unlabelled(Cost):
     moves: tuple[Move, ...] = ()
 
 
-@whatever_the_default_device
+@plain_torch()
 def evaluate_unlabelled(**parts: Any) -> dict[str, Unlabelled]:
     """Every model that the given parts allow, on images without labels; `parts` as in `evaluate`.
 

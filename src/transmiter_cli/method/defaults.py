@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
 
+@contextmanager
+def plain_torch() -> Generator[None]:
+    """Torch as it comes, whatever the caller has set for all of it; also a decorator, `@plain_torch()`.
 
-def whatever_the_default_device(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """A function whose tensors are on the CPU where it names no device, after `torch.set_default_device("cuda")`, too.
-
-    Random numbers are drawn on the CPU, so that they are the same everywhere, and moved to the inputs' device.
+    Tensors are on the CPU where no device is named: random numbers are drawn there, so that they are the same
+    everywhere, and moved to the inputs' device. Products of float32 are neither cast by `torch.autocast` nor computed
+    in TF32 or bfloat16, with which solves lose what little the smallest directions are known by.
     """
+    with ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(exact_products())
+        yield
 
-    @wraps(function)
-    def usual(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        if torch.get_default_device().type == "cpu":
-            return function(*args, **kwargs)
-        with torch.device("cpu"):
-            return function(*args, **kwargs)
 
-    return usual
+@contextmanager
+def exact_products() -> Generator[None]:
+    """Products of float32 matrices in float32."""
+    on_cpu = getattr(torch.backends.mkldnn, "matmul", None)
+    if on_cpu is None:  # before torch 2.9
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    backends = (torch.backends.cuda.matmul, on_cpu)
+    found = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, value in zip(backends, found, strict=True):
+            backend.fp32_precision = value

@@ -389,6 +389,15 @@ def test_a_device_that_is_not_there_is_told(fitted: tm.Artefact, tmp_path: Path,
         tm.load(tmp_path / "a.safetensors", device)
 
 
+def test_models_on_different_devices_are_told(world: World, fitted: tm.Artefact):
+    elsewhere = replace(world.strong)
+    object.__setattr__(elsewhere, "images", world.strong.images.to("meta"))
+    for method, strong, weak in (("adapter", elsewhere, world.weak), ("discriminant", world.strong, elsewhere)):
+        teacher = tm.Teacher(world.finetuned_logits, weak)
+        with pytest.raises(InvalidTensorError, match="two models are on different devices"):
+            tm.transfer(fitted, world.weak, strong, method, teachers=[teacher])
+
+
 def test_half_precision_logits_may_have_a_large_constant(world: World, fitted: tm.Artefact):
     weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
     logits = world.finetuned_logits[TRAIN]

@@ -20,7 +20,12 @@ from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.copies import distinct
 from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
+from transmiter_cli.method.embeddings import (
+    Embeddings,
+    InvalidTensorError,
+    check_teacher,
+    require_same_device,
+)
 from transmiter_cli.method.experts import Teacher, class_counts
 from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.merging import have_images
@@ -183,8 +188,8 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
     """The fitted adapter, if it can be transferred between these models.
 
     Raises:
-        InvalidTensorError: if a model has another vocabulary or fewer than two images, or the first is not as wide as
-            the one that was fitted.
+        InvalidTensorError: if a model has another vocabulary or fewer than two images, they are on different devices,
+            or the first is not as wide as the one that was fitted.
         ValueError: if `fitted` is no fitted adapter.
     """
     if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
@@ -195,6 +200,7 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
             raise InvalidTensorError(f"there are {sizes}.")
         if len(model) < 2:
             raise InvalidTensorError(f"at least two images are needed, got {len(model)}.")
+        require_same_device(models[0], model)
     widths = [model.texts.shape[1] for model in (models[0], fitted)]
     if widths[0] != widths[1]:
         said = f"the weak model's embeddings have {widths[0]} numbers, those that fit saw {widths[1]}"
@@ -241,8 +247,8 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
     images = images_of(images)
     transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)
-    if len(images) and len(kept := distinct(embeddings)) < len(images):
-        embeddings = replace(embeddings, images=images[kept])
+    if len(kept := distinct(embeddings)) < len(images):
+        embeddings = embeddings.only(kept)
     if len(embeddings) < FEWEST:
         raise InvalidTensorError(f"self-training needs {FEWEST} different images at least, not {len(embeddings)}.")
     start = linear_start(transferred)

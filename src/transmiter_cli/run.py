@@ -310,7 +310,7 @@ class Run:
                 raise TransmiterError(
                     f"Another transmiter command is changing {self.path}.", "wait for it, or pass another --run"
                 ) from error
-            except OSError:  # a file system without locks
+            except (OSError, NotImplementedError):  # a file system without locks
                 pass
             yield
 

@@ -8,6 +8,7 @@ import torch
 from tests.embedding.conftest import ListReporter
 from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore, read_rows
+from transmiter_cli.files import write_atomically
 
 
 def missing(store: EmbeddingStore, keys: list[str]) -> list[str]:
@@ -111,6 +112,28 @@ def test_a_shard_that_only_this_process_cannot_read_stays_where_it_is(tmp_path: 
     assert len(EmbeddingStore(tmp_path)) == 1
 
 
+def test_what_another_process_wrote_in_place_of_a_damaged_shard_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = torch.randn(1, 3)
+    EmbeddingStore(tmp_path).append(["a"], rows)
+    (shard,) = tmp_path.glob("*.safetensors")
+    reader = EmbeddingStore(tmp_path)
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    def repaired_meanwhile(path: Path, check: bool = True) -> torch.Tensor:
+        try:
+            return read_rows(path, check)
+        finally:
+            write_atomically(path, whole)
+
+    monkeypatch.setattr("transmiter_cli.embedding.store.read_rows", repaired_meanwhile)
+    with pytest.raises(DamagedShardError):
+        reader.read(key_digests(["a"]))
+    assert not list(tmp_path.glob("*.damaged"))
+    reader.refresh()
+    assert torch.equal(reader.read(key_digests(["a"])), rows)
+
+
 def test_a_changed_key_is_noticed_where_rows_are_compared(tmp_path: Path):
     EmbeddingStore(tmp_path).append(["key-of-a", "key-of-b"], torch.randn(2, 3))
     (victim,) = tmp_path.glob("*.safetensors")
@@ -162,12 +185,22 @@ def test_the_lock_keeps_the_second_writer_waiting_until_it_finds_the_rows(tmp_pa
     assert "Waiting for another process" in second.reporter.notes[0]
 
 
-def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(tmp_path: Path):
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), NotImplementedError("no locks here")])
+def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    """Permissions do not bind root, as whom tests may run: the calls that they would stop fail."""
     rows = torch.randn(2, 3)
-    EmbeddingStore(tmp_path / "store").append(["a", "b"], rows)
-    (tmp_path / "blocked").write_text("a file where a folder should be")
-    blocked = EmbeddingStore(tmp_path / "blocked" / "store", ListReporter())
-    with blocked.writing():
-        blocked.append(["a"], rows[:1])
-    assert torch.equal(blocked.read(key_digests(["a"])), rows[:1])
-    assert "kept for this run only" in blocked.reporter.warnings[0]
+    EmbeddingStore(tmp_path).append(["a"], rows[:1])
+
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("transmiter_cli.embedding.store.FileLock", refused)
+    if isinstance(error, OSError):
+        monkeypatch.setattr("transmiter_cli.embedding.store.write_atomically", refused)
+    store = EmbeddingStore(tmp_path, ListReporter())
+    with store.writing():
+        store.append(["b"], rows[1:])
+    assert torch.equal(store.read(key_digests(["a", "b"])), rows)
+    assert ["kept for this run only" in one for one in store.reporter.warnings] == [True] * isinstance(error, OSError)

@@ -333,14 +333,13 @@ def few_classes(world: World, logits: torch.Tensor, seen: int = 6) -> tuple[floa
     return right[0].float().mean().item(), right[1].float().mean().item()
 
 
-@pytest.mark.parametrize("mask", [-100.0, -1e4, -1e9])
-def test_classes_that_a_teacher_masks_keep_their_images(mask: float):
-    for seed in range(3):
-        world = World(seed, images=1600, classes=10)
-        logits = world.finetuned_logits.clone()
-        logits[:, 6:] = mask
-        before, after = few_classes(world, logits)
-        assert after > before - 0.1
+@pytest.mark.parametrize(("mask", "seed"), [(-100.0, 0), (-1e4, 1), (-1e9, 2)])
+def test_classes_that_a_teacher_masks_keep_their_images(mask: float, seed: int):
+    world = World(seed, images=1600, classes=10)
+    logits = world.finetuned_logits.clone()
+    logits[:, 6:] = mask
+    before, after = few_classes(world, logits)
+    assert after > before - 0.1
 
 
 def test_the_scale_of_a_teachers_logits_says_nothing_of_classes_without_images():
@@ -357,7 +356,7 @@ def test_images_that_are_far_fewer_than_their_dimensions_give_finite_classifiers
         generator = torch.Generator().manual_seed(seed)
         strong, weak = (
             Embeddings(*(torch.randn(rows, width, generator=generator) for rows in (NEEDED, 9)), 30.0)
-            for width in (768, 8)
+            for width in (128, 8)
         )
         noise = Teacher(torch.randn(NEEDED, 3, generator=generator), weak)
         assert discriminant_transfer(strong, [noise])[0].weight.isfinite().all()

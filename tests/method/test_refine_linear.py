@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
@@ -147,6 +147,7 @@ def test_of_more_labels_than_are_looked_at_each_class_has_its_share(world: World
     assert factor < 0.1
 
 
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**16), count=st.integers(1, 12))
 def test_the_more_it_counts_the_nearer_it_stays(seed: int, count: int):
     world = World(seed % 5, images=200)

@@ -264,7 +264,10 @@ def decoding_threads(workers: int, initializer: Callable[[], None] | None = None
     """Threads in which Pillow warns of nothing, be it large or damaged, and keeps memory for the next picture."""
     with warnings.catch_warnings(), cached_blocks(workers), ThreadPoolExecutor(workers, "decode", initializer) as pool:
         warnings.filterwarnings("ignore", module="PIL")
-        yield pool
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, what waits in the queue is not begun
 
 
 def usable_processors() -> int:

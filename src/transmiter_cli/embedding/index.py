@@ -1,4 +1,4 @@
-"""The store's index: where the row of each key lies, in sorted arrays, so that a million keys take 24 MB."""
+"""The store's index: where the row of each key lies, in sorted arrays, so that a million keys take 32 MB."""
 
 from __future__ import annotations
 

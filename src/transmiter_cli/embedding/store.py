@@ -69,11 +69,12 @@ class EmbeddingStore:
         """Take in the shards that were written since, by this process or another."""
         found: dict[Path, Digests] = {}
         for shard in sorted(set(self.folder.glob("*.safetensors")) - self._known):
+            identity = current_identity(shard)
             try:
                 found[shard] = key_digests(read_keys(shard))
             except DamagedShardError as error:
                 self._known.add(shard)
-                self._set_aside(shard, error)
+                self._set_aside(shard, identity, error)
         self._take_in(found)
 
     @contextmanager
@@ -90,7 +91,7 @@ class EmbeddingStore:
             except Timeout:
                 self.reporter.note(f"Waiting for another process that writes to {self.folder}.")
                 lock.acquire()
-        except OSError:
+        except (OSError, NotImplementedError):  # the latter where a file system knows no locks
             yield
             return
         try:
@@ -200,27 +201,38 @@ class EmbeddingStore:
         shard = self._shards[number]
         if shard in self._memory:
             return self._memory[shard]
+        identity = current_identity(shard)
         try:
-            identity = file_identity(str(shard))
             rows = read_rows(shard, check=identity not in self._whole)
-        except (DamagedShardError, OSError) as error:
+        except DamagedShardError as error:
             self._index.drop(number)
-            self._set_aside(shard, error)
+            self._set_aside(shard, identity, error)
             raise DamagedShardError(str(error)) from error
-        self._whole.add(identity)
+        if identity is not None:
+            self._whole.add(identity)
         return rows
 
-    def _set_aside(self, shard: Path, error: Exception) -> None:
-        """Take a damaged shard out of the way, so that nobody reads it again; not one that only we cannot read."""
-        if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
-            self.reporter.warn(f"{shard} cannot be read ({error.__cause__ or error}); its rows are computed anew.")
+    def _set_aside(self, shard: Path, identity: str | None, error: DamagedShardError) -> None:
+        """Take a damaged shard out of the way, so that nobody reads it again.
+
+        But not one that only we cannot read, nor what another process wrote in its place since it had this identity.
+        """
+        if isinstance(error.__cause__, OSError):
+            self.reporter.warn(f"{shard} cannot be read ({error.__cause__}); its rows are computed anew.")
             return
         self.reporter.warn(f"The shard {shard} is damaged; it is set aside, and its embeddings are computed anew.")
-        try:
-            shard.replace(shard.with_suffix(".damaged"))
+        with suppress(OSError):  # a read-only cache, or another process was faster
+            if current_identity(shard) == identity:
+                shard.replace(shard.with_suffix(".damaged"))
             self._known.discard(shard)
-        except OSError:  # a read-only cache, or another process was faster
-            pass
+
+
+def current_identity(shard: Path) -> str | None:
+    """A shard's `file_identity`; None if it is not there."""
+    try:
+        return file_identity(str(shard))
+    except OSError:
+        return None
 
 
 def read_keys(shard: Path) -> list[str]:

@@ -18,6 +18,7 @@ from transmiter_cli.method.embeddings import (
     InvalidTensorError,
     check_teacher,
     require_finite,
+    require_same_device,
     require_tensor,
 )
 from transmiter_cli.method.experts import SUREST, Teacher, class_counts, pooled_log_posterior, tempering, widened
@@ -141,6 +142,7 @@ def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
 def check_twin(strong: Embeddings, teacher: Teacher) -> None:
     """Raise InvalidTensorError if a teacher's weak model or heads do not belong to its logits and the strong model."""
     weak = teacher.weak
+    require_same_device(strong, weak)
     if len(weak) != len(strong):
         raise InvalidTensorError(f"there are {len(strong)} strong image embeddings but {len(weak)} weak ones.")
     if len(weak.texts) != len(strong.texts):

@@ -69,8 +69,8 @@ class Embeddings:
     """Image and text embeddings of one encoder (X, T and s of the paper's Sec. 3.1).
 
     Rows need not be unit-norm: they are normalised, in float32, where they are used. Images may be a memory-mapped
-    tensor larger than the memory: fit reads batches of them, all else reads blocks, but that
-    "discriminant" takes images without their copies into memory where there are any. No gradient flows into them.
+    tensor larger than the memory: fit reads batches of them, all else blocks, but refine, the linear probe, and, where
+    images repeat others, "discriminant" and self-train, which take them into memory. No gradient flows into them.
 
     Attributes:
         images: X, one row per image, in any floating type.
@@ -127,6 +127,13 @@ class Embeddings:
     def blocks(self, width: int = WIDEST) -> Iterator[slice]:
         """`blocks` of all images."""
         return blocks(len(self), width)
+
+
+def require_same_device(first: Embeddings, second: Embeddings) -> None:
+    """Raise InvalidTensorError if the embeddings of two models are on different devices."""
+    if first.images.device != second.images.device:
+        devices = f"{first.images.device} and {second.images.device}"
+        raise InvalidTensorError(f"the embeddings of two models are on different devices: {devices}.", ".to(device)")
 
 
 def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:

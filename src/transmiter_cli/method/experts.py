@@ -178,8 +178,8 @@ def class_counts(log_posterior: PerImage, likeliest: int = LIKELIEST) -> Float[T
     images, classes = log_posterior.shape
     top = min(likeliest, classes)
     posterior = softmax_of(log_posterior)
-    found = [posterior[rows].topk(top) for rows in blocks_of(posterior)]
-    blocks = [(values.cpu(), places.cpu()) for values, places in found]
+    likely = (posterior[rows].topk(top) for rows in blocks_of(posterior))
+    blocks = [(values.cpu(), places.cpu()) for values, places in likely]
     counts = torch.full((classes,), images / classes, dtype=torch.float64)
     for _ in range(ROUNDS):
         prior = (counts + 1) / (images + classes)
@@ -190,4 +190,4 @@ def class_counts(log_posterior: PerImage, likeliest: int = LIKELIEST) -> Float[T
             total = (shares * own).sum(-1, keepdim=True) + rest * (1 - own.sum(-1, keepdim=True))
             counts += torch.bincount(places.flatten(), ((shares - rest) * own / total).flatten(), classes)
             counts += prior * (rest / total).sum()
-    return counts.to(found[0].values.device)
+    return counts.to(posterior[:1].device)

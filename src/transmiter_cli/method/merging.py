@@ -155,10 +155,10 @@ def blend(
     Each is centred over the classes by these shares, so that the two scales meet at the mean score.
     """
 
-    def centred(scores: Tensor) -> Tensor:
+    def less_their_mean(scores: Tensor) -> Tensor:
         return scores - (share * scores).sum(-1, keepdim=True) / share.sum().clamp_min(TINY)
 
-    return first + share * (centred(second) - centred(first))
+    return first + share * (less_their_mean(second) - less_their_mean(first))
 
 
 def margins_left_out(

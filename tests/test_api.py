@@ -282,7 +282,8 @@ def test_arrays_of_numpy_are_refused_by_name(call: str, what: str):
     [
         (
             "tm.transfer(fitted, model, model, 'ridge', finetuned_logits=torch.randn(9))",
-            "InvalidTensorError: the fine-tuned logits have shape (9,), but there are 9 images.",
+            "InvalidTensorError: the fine-tuned logits must be images x classes; got shape (9,).\n"
+            "Try: of one score z for two classes, torch.stack([-z, z], 1)",
         ),
         (
             "tm.transfer(fitted, model, model, reg=None)",
@@ -396,6 +397,38 @@ def test_models_on_different_devices_are_told(world: World, fitted: tm.Artefact)
         teacher = tm.Teacher(world.finetuned_logits, weak)
         with pytest.raises(InvalidTensorError, match="two models are on different devices"):
             tm.transfer(fitted, world.weak, strong, method, teachers=[teacher])
+
+
+def test_probabilities_are_refused_in_place_of_logits_and_their_logarithms_are_not(world: World, fitted: tm.Artefact):
+    """As scikit-learn's predict_proba gives them: an adapter that is fitted to them learns next to nothing."""
+    probabilities = world.finetuned_logits.softmax(-1)
+    for call in (
+        lambda logits: tm.fit(world.weak, logits, epochs=1),
+        lambda logits: tm.transfer(fitted, world.weak, world.strong, "discriminant", finetuned_logits=logits),
+    ):
+        with pytest.raises(InvalidTensorError, match="the fine-tuned logits are probabilities"):
+            call(probabilities)
+        call(probabilities.clamp_min(1e-9).log())
+
+
+def test_texts_that_are_no_classes_are_not_answered_where_it_is_told_how_many_are(world: World):
+    few = tm.evaluate(world.labels, strong=world.strong, classes=world.classes)["strong"]
+    known = tm.evaluate(world.labels, strong=world.strong, finetuned_logits=world.finetuned_logits)["strong"]
+    assert (few.top1, few.nll) == (known.top1, known.nll)
+    assert few.top1 > tm.evaluate(world.labels, strong=world.strong)["strong"].top1
+    for wrong, said in ((0, "no 0 classes"), (world.classes + 1, r"\[6, 7\] classes; they must")):
+        with pytest.raises(InvalidTensorError, match=said):
+            tm.evaluate(world.labels, strong=world.strong, finetuned_logits=world.finetuned_logits, classes=wrong)
+
+
+@pytest.mark.parametrize("call", ["fit", "refine"])
+def test_settings_that_there_are_not_are_named_beside_those_that_there_are(
+    world: World, fitted: tm.Artefact, call: str
+):
+    with pytest.raises(TypeError, match=r"no setting 'epoch', only .*epochs, "):
+        tm.fit(world.weak, world.finetuned_logits, epoch=3) if call == "fit" else tm.refine(
+            tm.transfer(fitted, world.weak, world.strong, reg=1.0), world.strong, world.labels, epoch=3
+        )
 
 
 def test_half_precision_logits_may_have_a_large_constant(world: World, fitted: tm.Artefact):

@@ -31,6 +31,7 @@ from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.per_image import agreement
+from transmiter_cli.method.ranges import settings_of
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter
 from transmiter_cli.method.ridge import ridge_transfer
@@ -61,7 +62,7 @@ def fit(
             diverges.
         ValueError: if a setting cannot be.
     """
-    recipe = FitSettings(**settings)
+    recipe = settings_of(FitSettings, settings)
     names = tuple(vocabulary) if vocabulary is not None else tuple(map(str, range(len(weak.texts))))
     if len(names) != len(weak.texts):
         raise InvalidTensorError(f"{len(names)} vocabulary names for {len(weak.texts)} text embeddings.")
@@ -107,11 +108,13 @@ def transfer(
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two classes or two
             images ("discriminant": two that differ).
-        ValueError: if `fitted` is no fitted adapter, a strength is not positive, the fine-tuned logits are missing, or
-            there are several teachers for "ridge".
+        ValueError: if `fitted` is no fitted adapter, a setting cannot be, the fine-tuned logits are missing, or there
+            are several teachers for "ridge".
     """
     if method not in get_args(Method):
         raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {method!r}.")
+    if opaque_names not in (True, False):
+        raise ValueError(f"opaque_names is true or false, not {opaque_names!r}.")
     fitted = fitted.to(strong.images.device)
     adapter = check_transfer(fitted, [weak, strong])
     reg = reg if reg == "auto" else positive("reg", reg)
@@ -302,7 +305,7 @@ def refine(
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
         ValueError: if a setting cannot be, or nothing was transferred yet.
     """
-    recipe, images = RefineSettings(**options), images_of(images)
+    recipe, images = settings_of(RefineSettings, options), images_of(images)
     if transferred.stage == "weak":
         raise ValueError("refine needs what transfer or self_train returned, not what fit did.")
     check_labels(labels, len(images), transferred.correction.classes)

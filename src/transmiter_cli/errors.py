@@ -19,6 +19,8 @@ class TransmiterError(Exception):
     def __init__(self, message: str, fix: str | None = None) -> None:
         super().__init__(message)
         self.fix = fix
+        if fix:
+            self.add_note(f"Try: {fix}")  # which a traceback shows; the command line prints `fix` itself
 
 
 class UsageError(TransmiterError):

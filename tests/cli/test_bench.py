@@ -64,7 +64,7 @@ def small(folder: Path, more: str = "", finetuned: str = "demo-finetuned") -> Pa
         ("fit = {{ epoch = 1 }}", "fit.epoch is none of basis, epochs"),
         ("refine = {{ shots = 1 }}", "refine.shots is none of epochs"),
         ("options = {{ lambda = 1 }}", "options.lambda is none of reg, paper_lambda"),
-        ('transfer = "discriminant"\noptions = {{ reg = 1 }}', "options.reg is no option of discriminant"),
+        ('transfer = "discriminant"\noptions = {{ reg = 1 }}', "options.reg is none of opaque_names"),
         ('transfer = "dscriminant"', "has transfer 'dscriminant', none of adapter, ridge, discriminant"),
     ],
 )
@@ -162,15 +162,17 @@ def test_test_images_among_the_train_images_are_refused_unless_allowed(cli: Cli,
 
 
 def test_a_lambda_that_is_no_number_is_the_methods_fault(cli: Cli, tmp_path: Path, monkeypatch):
-    """What the check of a file would miss is still named, and ends one scene only."""
+    """What the check of a file would miss is still named, and costs no other method its cell."""
     monkeypatch.setattr("transmiter_cli.bench.spec.check_numbers", lambda *_: None)
     path = small(tmp_path)
     path.write_text(path.read_text().replace("epochs = 1 }", 'epochs = 1 }\noptions = { paper_lambda = "x" }'))
     outcome = cli("bench", path, "--json")
     assert outcome.code == 1
-    failures = json.loads(outcome.out)["failures"]
-    assert len(failures) == 2, "one for each seed"
-    assert all("The method 'adapter': unsupported operand" in one for one in failures)
+    found = json.loads(outcome.out)
+    assert len(found["failures"]) == 2, "one for each seed"
+    assert all("The method 'adapter': unsupported operand" in one for one in found["failures"])
+    assert [cell["method"] for cell in found["cells"]] == ["ridge", "ridge"]
+    assert json.loads(cli("bench", path, "--json").out)["kept"] == 2
 
 
 def test_auto_and_the_usual_numbers_pass(tmp_path: Path):

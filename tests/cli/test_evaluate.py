@@ -15,6 +15,7 @@ from tests.cli.test_errors import failed
 from transmiter_cli.cli.main import main
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import CachedEncoder
+from transmiter_cli.task.finetuned import bundled_path
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "2")
 DIGITS = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero"]
@@ -64,7 +65,7 @@ def test_copies_of_images_that_fit_saw_are_refused_under_any_name(cli: Cli, run:
     mixed = copies("test", tmp_path / "mixed", DIGITS)
     copies("train", mixed, ["one"], each=12)
     outcome = cli("eval", "--data", "mixed")
-    failed(outcome, 1, "of these 84 images", "by their content", "--allow-overlap")
+    failed(outcome, 1, "of these 84 images", "by their content", "measured on them: one/", "--allow-overlap")
     allowed = json.loads(cli("eval", "--data", "mixed", "--allow-overlap", "--json").out)
     assert "These numbers are too good" in allowed["notes"][0]
     assert "OVERLAP" in cli("eval", "--data", "mixed", "--allow-overlap").out
@@ -96,6 +97,31 @@ def test_gates_decide_the_exit_code(cli: Cli, run: Path):
     (verdict,) = json.loads(outcome.out)["requirements"]
     assert (verdict["gate"], verdict["met"]) == (unmet, False)
     assert verdict["right"] == pytest.approx(json.loads(outcome.out)["rows"]["strong"]["top1"] + 0.9)
+    assert "fractions" in cli("eval", "--require", "transferred.ece <= 5").err, "met, but by a number in percent"
+    assert "fractions" not in cli("eval", "--require", "transferred.nll <= 5", "--require", "strong.broken < 1").err
+
+
+def test_a_probe_costs_eft_no_tower_of_its_own_and_a_second_checkpoint_one_more(run: Path, cli: Cli, tmp_path: Path):
+    shutil.copy(bundled_path("demo-finetuned"), tmp_path / "twin.safetensors")
+    assert rows(cli)["eft"]["models"] == 2
+    whole = rows(cli)["eft"]["parameters"]
+    for finetuned, models in ((["probe"], 1), (["demo-finetuned", "twin.safetensors", "probe"], 3)):
+        flags = [part for name in finetuned for part in ("--finetuned", name)]
+        assert cli(*FIT[:3], *flags, *FIT[5:], "--data", "demo-digits", "--limit", 60, "--force").code == 0
+        assert cli("transfer", "--strong", "demo-strong", "--method", "adapter", "--reg", "1").code == 0
+        eft = rows(cli)["eft"]
+        assert (eft["models"], eft["parameters"]) == (models, whole // 2 * models)
+    assert eft["seconds"] > rows(cli)["strong"]["seconds"] / 10
+
+
+def test_what_was_measured_is_shown_where_a_later_data_set_fails(cli: Cli, run: Path, tmp_path: Path):
+    copies("test", tmp_path / "some", DIGITS)
+    copies("train", tmp_path / "seen", DIGITS)
+    outcome = cli("eval", "--data", "some", "--data", "seen")
+    assert outcome.code == 1
+    assert "fit used" in outcome.err
+    assert "some" in outcome.out
+    assert "strong, zero-shot" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -128,7 +154,9 @@ def test_a_row_that_turns_out_to_be_missing_is_named_afterwards(cli: Cli, run: P
     record["task"]["finetuned"] = ["gone.safetensors"]
     (run / "run.json").write_text(json.dumps(record))
     outcome = cli("eval", "--require", "weak_finetuned.top1 > 0")
-    failed(outcome, 2, "no row 'weak_finetuned', only weak, strong, direct, transferred")
+    assert outcome.code == 2
+    assert "no row 'weak_finetuned', only weak, strong, direct, transferred" in outcome.err
+    assert "strong, zero-shot" in outcome.out, "what was measured is shown all the same"
 
 
 def test_the_columns_of_a_gate_are_those_that_are_measured(cli: Cli, run: Path):

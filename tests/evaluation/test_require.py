@@ -82,7 +82,7 @@ def test_wrong_names_list_the_right_ones(text: str, said: str):
             "0 < strong.top1 + transferred.topp1",
             r"transferred has no number 'topp1', only top1, nll\. Did you mean 'top1'\?",
         ),
-        ("lasso.top1 > 0", r"only strong, transferred\.$"),
+        ("lasso.top1 > 0", r"only strong, transferred\.\n"),
     ],
 )
 def test_names_are_checked_before_there_are_rows(text: str, said: str):

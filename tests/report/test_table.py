@@ -1,4 +1,5 @@
 import csv
+import json
 from dataclasses import replace
 from io import StringIO
 
@@ -151,6 +152,10 @@ def test_csv_has_what_json_has(result: EvalResult):
     assert set(lines[0]) == {"data", "row", "notes", *next(iter(shown.values()))}
     if result.labelled:
         assert [float(line["top1"]) for line in lines] == [one["top1"] for one in shown.values()]
+    else:
+        moves = [[[*move.values()] for move in one["moves"]] for one in shown.values()]
+        assert [json.loads(line["moves"]) for line in lines] == moves
+        assert isinstance(moves[-1][0][0], str), "by the names of the classes"
 
 
 def test_markdown_has_every_column_of_the_header_in_every_row():

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transmiter_cli import __version__, api
 from transmiter_cli.artefact import Artefact
@@ -20,6 +20,9 @@ from transmiter_cli.files import canonical_json, digest, write_atomically
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.task.shots import choose_shots
+
+FAILURES = (TransmiterError, OSError)
+"""What ends a cell, or a scene, and not the bench."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,15 @@ class BenchResult:
     kept: int
 
 
+class SceneResult(NamedTuple):
+    """The cells of one scene, why others could not be measured, how many were there before, and what was trained."""
+
+    cells: Sequence[Cell]
+    failures: Sequence[str]
+    kept: int
+    trained: Trained
+
+
 class WarningsOnly(Reporter):
     """Another reporter, without its notes: a bench has one line per scene."""
 
@@ -95,46 +107,48 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
     trained = Trained()
     scenes = list(spec.scenes())
     for number, key in enumerate(scenes, 1):
-        try:
-            found, before, trained = run_scene(spec, key, results, workspace, trained)
-        except (TransmiterError, OSError) as error:
-            failures.append(f"{key}: {error}")
-            workspace.reporter.warn(failures[-1])
-            continue
-        cells += found
-        kept += before
-        told = ", ".join(f"{cell.method} {100 * cell.rows[cell.method]['top1']:.1f}" for cell in found)
-        workspace.reporter.note(f"{number}/{len(scenes)} {key}: {told}{' (kept)' if before == len(found) else ''}")
+        scene = run_scene(spec, key, results, workspace, trained)
+        trained = scene.trained
+        cells += scene.cells
+        failures += scene.failures
+        kept += scene.kept
+        for failure in scene.failures:
+            workspace.reporter.warn(failure)
+        if scene.cells:
+            told = ", ".join(f"{cell.method} {100 * cell.rows[cell.method]['top1']:.1f}" for cell in scene.cells)
+            before = " (kept)" if scene.kept == len(scene.cells) else ""
+            workspace.reporter.note(f"{number}/{len(scenes)} {key}: {told}{before}")
     return BenchResult(cells, failures, kept)
 
 
-def run_scene(
-    spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspace, trained: Trained
-) -> tuple[list[Cell], int, Trained]:
-    """All methods of a scene, how many of them were kept from before, and what was trained.
-
-    Raises:
-        TransmiterError: if the data cannot be used, or an option does not exist.
-    """
+def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspace, trained: Trained) -> SceneResult:
+    """All methods of a scene; one that fails costs the others nothing."""
     quiet = replace(workspace, reporter=WarningsOnly(workspace.reporter))
-    source = open_source(spec, key, quiet)
-    material: Material | None = None
+    try:
+        source = open_source(spec, key, quiet)
+    except FAILURES as error:
+        return SceneResult([], [f"{key}: {error}"], 0, trained)
     trained = trained.of((replace(key, target=None), source.origin))
+    material: Material | None = None
     cells: list[Cell] = []
+    failures: dict[str, None] = {}
     kept = 0
     for method in spec.method:
         about = {"scene": asdict(key), "method": asdict(method), "inputs": source.identity, "version": __version__}
         about |= {name: getattr(spec, name) for name in ("protocol", "aux_words", "vocabulary_size", "names")}
         path = results / f"{digest(canonical_json(about))[:32]}.json"
-        cell = read_cell(path)
-        if cell is None:
-            material = material or source.load()
-            cell = measure_cell(key, method, material, trained)
-            write_atomically(path, (json.dumps({"about": about, "cell": asdict(cell)}, indent=1) + "\n").encode())
-        else:
+        if (cell := read_cell(path)) is not None:
+            cells.append(cell)
             kept += 1
-        cells.append(cell)
-    return cells, kept, trained
+            continue
+        try:
+            material = material or source.load()
+            cells.append(measure_cell(key, method, material, trained))
+            content = json.dumps({"about": about, "cell": asdict(cells[-1])}, indent=1) + "\n"
+            write_atomically(path, content.encode())
+        except FAILURES as error:
+            failures[f"{key}: {error}"] = None  # the same for all methods where the data cannot be used
+    return SceneResult(cells, [*failures], kept, trained)
 
 
 def read_cell(path: Path) -> Cell | None:
@@ -202,11 +216,10 @@ def checked(step: Callable[[], Artefact], method: MethodEntry) -> Artefact:
     """A step's result.
 
     Raises:
-        TransmiterError: if the method's entry has an option that the step does not know, or a value it refuses.
+        TransmiterError: if the step fails, as where the method's entry has an option that the step does not know, or a
+            value it refuses; the method is named.
     """
     try:
         return step()
-    except TransmiterError:
-        raise
-    except (TypeError, ValueError) as error:
+    except (TransmiterError, TypeError, ValueError) as error:
         raise TransmiterError(f"The method {method.name!r}: {error}") from error

@@ -19,7 +19,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
 NAMES: Mapping[str, Sequence[str]] = {
     "adapter": ["reg", "paper_lambda"],
     "ridge": ["rho"],
-    "discriminant": [],
+    "discriminant": ["opaque_names"],
     "fit": [one.name for one in fields(FitSettings)],
     "refine": [one.name for one in fields(RefineSettings)],
 }
@@ -41,8 +41,7 @@ def check_numbers(where: str, transfer: str, tables: Mapping[str, Mapping[str, o
         for name, value in (values or {}).items():
             known = NAMES[transfer if table == "options" else table]
             if name not in known:
-                what = f"none of {', '.join(known)}" if known else f"no option of {transfer}"
-                raise TransmiterError(f"{where}: {table}.{name} is {what}.")
+                raise TransmiterError(f"{where}: {table}.{name} is none of {', '.join(known)}.")
             allowed = RANGES[table].get(name)
             if allowed is not None and not allowed.holds(value):
                 raise TransmiterError(f"{where}: {table}.{name} must be {allowed}, not {value!r}.")

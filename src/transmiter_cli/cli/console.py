@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 results = Console(soft_wrap=True, highlight=False)
+results.width = max(results.width, 80)  # a narrower terminal folds the lines of a table; rich would cut its cells
 wide_results = Console(soft_wrap=True, highlight=False, width=240)
 """For tables with all their columns, whatever the terminal has."""
 

@@ -141,10 +141,17 @@ def command(
         labels = frozenset(label for images in sets for label in images.label_names)
         each = [replace(one, elsewhere=labels) for one in each]
         require_names(gates, row_names(options, Run(run)), column_names(MeanRow, options.base_to_novel))
-    results = [eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()) for one in each]
-    means = mean_rows([result.rows for result in results]) if len(results) > 1 else {}  # type: ignore[misc]
-    gated = [judge(gate, means or results[0].rows) for gate in gates]
-    show(results, means, gated, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
+    results: list[EvalResult] = []
+    means: dict[str, Any] = {}
+    gated: list[GateResult] = []
+    try:
+        for one in each:
+            results.append(eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()))
+        means = mean_rows([result.rows for result in results]) if len(results) > 1 else {}  # type: ignore[misc]
+        gated += [judge(gate, means or results[0].rows) for gate in gates]
+    finally:
+        if results:  # what was measured is shown, also where a later data set, or a gate, fails
+            show(results, means, gated, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
     if report is not None:
         from transmiter_cli.report.html import write_report
 
@@ -192,6 +199,6 @@ def show(results: list[EvalResult], means: dict[str, Any], gated: list[GateResul
         said = f"{one.gate}: {one.left:.4f} against {one.right:.4f}"
         if one.met and not form:
             console.results.print(f"Met: {said}", markup=False)
-        elif not one.met:
-            hint = "; rates are fractions: 0.05 is 5 points" if abs(one.left) <= 1 < abs(one.right) else ""
-            console.errors.print(f"Not met: {said}{hint}", markup=False)
+        if one.note or not one.met:
+            note = f"; {one.note}" if one.note else ""
+            console.errors.print(f"{'Warning: met' if one.met else 'Not met'}: {said}{note}", markup=False)

@@ -28,7 +28,7 @@ class Cost:
         parameters: numbers needed at inference; None where it is not known.
         flops: floating-point operations per image, a multiplication and an addition being two; None if not known.
         models: further models that each image must go through.
-        seconds: wall time from the embeddings of all images to the row's logits.
+        seconds: wall time from the embeddings of all images to the row's logits; 0 for logits that are given.
         labels: whether labelled images went into it, the weak model's fine-tuning apart in all rows but its own.
         gradients: whether gradient descent went into it, the fit of the adapter on the weak model apart, too.
     """
@@ -63,6 +63,8 @@ def candidates(
     transferred: Mapping[str, Artefact] | None = None,
     weak_parameters: int | None = None,
     weak_flops: int | None = None,
+    weak_models: int = 2,
+    classes: int | None = None,
     eft: Sequence[float] = EFT_STRENGTHS,
 ) -> dict[str, Candidate]:
     """Every model that the given parts allow, by the name of its row; see `evaluate` for the arguments.
@@ -73,7 +75,7 @@ def candidates(
     """
     artefacts = dict(transferred or {})
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
-    classes = count_classes([weak, strong], given, [*artefacts.values(), *([fitted] if fitted else [])])
+    classes = count_classes(classes, [weak, strong], given, [*artefacts.values(), *([fitted] if fitted else [])])
     found: dict[str, Candidate] = {}
     for model in (weak, strong):
         if model is not None:
@@ -86,9 +88,9 @@ def candidates(
         return found
     found["strong"] = timed("strong", lambda: class_logits(strong, classes))
     if weak is not None and finetuned_logits is not None:
-        both = {"parameters": twice(weak_parameters), "flops": twice(weak_flops), "models": 2}
-        zero_shot = (found["strong"].logits, found["weak"].logits)
-        found |= eft_candidates(*zero_shot, finetuned_logits, eft, **both)
+        flops, parameters = (None if one is None else weak_models * one for one in (weak_flops, weak_parameters))
+        cost = {"parameters": parameters, "flops": flops, "models": weak_models}
+        found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, eft, **cost)
     if fitted is not None:
         if fitted.stage != "weak":
             raise ValueError(f"fitted is what fit returned, and not of stage {fitted.stage!r}: name it in transferred.")
@@ -126,26 +128,24 @@ def await_device(tensor: Tensor) -> None:
 
 
 def eft_candidates(
-    strong: Float[Tensor, "images classes"],
-    weak: Float[Tensor, "images classes"],
+    strong: Candidate,
+    weak: Candidate,
     finetuned: Float[Tensor, "images classes"],
     strengths: Sequence[float],
     **cost: Any,
 ) -> dict[str, Candidate]:
-    """EFT at each strength."""
-    return {
-        eft_name(a): timed(eft_name(a), lambda a=a: eft_logits(strong, weak, finetuned, a), **cost) for a in strengths
-    }
+    """EFT at each strength; its seconds are also those of the zero-shot logits that it adds up."""
+    found: dict[str, Candidate] = {}
+    before = strong.cost.seconds + weak.cost.seconds
+    for a in strengths:
+        one = timed(eft_name(a), lambda a=a: eft_logits(strong.logits, weak.logits, finetuned, a), **cost)
+        found[eft_name(a)] = replace(one, cost=replace(one.cost, seconds=before + one.cost.seconds))
+    return found
 
 
 def eft_name(strength: float) -> str:
     """The row of one strength of EFT: "eft" for a = 1, else "eft_0.5" and so on."""
     return "eft" if strength == 1 else f"eft_{strength:.15g}"
-
-
-def twice(cost: int | None) -> int | None:
-    """Of a weak model and its fine-tuned twin together; unknown if one's is."""
-    return None if cost is None else 2 * cost
 
 
 def require_same_images(logits: Mapping[str, Tensor]) -> None:
@@ -155,15 +155,22 @@ def require_same_images(logits: Mapping[str, Tensor]) -> None:
         raise InvalidTensorError(f"the models were given {sorted(counts)} images; they must be the same.")
 
 
-def count_classes(models: Sequence[Embeddings | None], logits: Sequence[Tensor], artefacts: Sequence[Artefact]) -> int:
-    """C, on which the artefacts and the given logits must agree; all texts are classes where there are neither.
+def count_classes(
+    given: int | None, models: Sequence[Embeddings | None], logits: Sequence[Tensor], artefacts: Sequence[Artefact]
+) -> int:
+    """C, on which all that tells it must agree; all texts are classes where nothing does.
 
     Raises:
-        InvalidTensorError: if they do not agree, or nothing was given.
+        InvalidTensorError: if they do not agree, there are fewer texts, or nothing was given.
     """
+    texts = {len(model.texts) for model in models if model is not None}
     counts = {artefact.correction.classes for artefact in artefacts} | {rows.shape[1] for rows in logits}
+    if given is not None:
+        counts.add(given)
+        if not 0 < given <= min(texts, default=given):
+            raise InvalidTensorError(f"there are no {given} classes among {min(texts)} texts.")
     if not counts:
-        counts = {len(model.texts) for model in models if model is not None}
+        counts = texts
     if not counts:
         raise InvalidTensorError("there is no model to evaluate.")
     if len(counts) != 1:

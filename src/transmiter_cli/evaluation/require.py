@@ -33,6 +33,8 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 EXAMPLE = "--require 'discriminant.top1 >= strong.top1 + 0.02'"
+NO_RATES = ("nll", "fixed", "broken", "changed", "parameters", "flops", "models", "seconds", "sets")
+"""Columns that may be above 1."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,17 @@ class Gate:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate, what both of its sides were measured to be, and whether it is met."""
+    """A gate, what both of its sides were measured to be, and whether it is met.
+
+    Attributes:
+        note: what may be wrong with it: a number in percent beside rates, which are fractions.
+    """
 
     gate: str
     left: float
     right: float
     met: bool
+    note: str = ""
 
 
 def parse_gate(text: str) -> Gate:
@@ -141,7 +148,10 @@ def judge(gate: Gate, rows: Mapping[str, Any]) -> GateResult:
         UsageError: if it names a row or column that there is not, or whose value is not known; all are listed.
     """
     left, right = (sum(value(one, gate, rows) for one in side) for side in (gate.left, gate.right))
-    return GateResult(gate.text, left, right, COMPARISONS[gate.comparison](left, right))
+    columns = {one.column for one in (*gate.left, *gate.right) if one.row}
+    percent = columns.isdisjoint(NO_RATES) and (abs(left) > 1) != (abs(right) > 1)
+    note = "rates are fractions: 0.05 is 5 points" if columns and percent else ""
+    return GateResult(gate.text, left, right, COMPARISONS[gate.comparison](left, right), note)
 
 
 def value(one: Term, gate: Gate, rows: Mapping[str, Any]) -> float:

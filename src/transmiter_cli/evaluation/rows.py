@@ -84,7 +84,10 @@ def evaluate(
             finetuned_logits, strong_finetuned_logits: their fine-tuned twins on the test images;
             fitted: what `fit` returned, for "direct", the adapter on the strong model without a change of basis;
             transferred: artefacts by the name of their row: "transferred", "ridge", "refined", ...;
+            classes: how many of the texts, the first, are classes; all, where no logits or artefact tell;
             weak_parameters, weak_flops: the weak model's size and cost per image, for that of "eft";
+            weak_models: the models of that size that "eft" runs beside the strong one: 2, the weak one and its twin, or
+            1 where the fine-tuned logits are a head's on the weak model's own embeddings;
             eft: strengths a of EFT, 0.5, 1 and 1.5 if left out.
 
     Returns:

@@ -19,6 +19,8 @@ LARGEST = 1e18
 """Numbers beyond this mean nothing here, and their squares leave float32's range."""
 TINY = 1e-12
 """What a divisor is at least, and the length below which a row has no direction."""
+ROUNDING = 1e-2
+"""By how much a cosine, or the sum of probabilities, may differ from 1 in half precision."""
 CHECKED = 65_536
 """Rows that are searched for bad values at a time."""
 WIDEST = 1024
@@ -136,10 +138,20 @@ def require_same_device(first: Embeddings, second: Embeddings) -> None:
         raise InvalidTensorError(f"the embeddings of two models are on different devices: {devices}.", ".to(device)")
 
 
+def are_probabilities(rows: Float[Tensor, "rows classes"]) -> bool:
+    """Whether rows are what a softmax makes of logits: no number is negative, and each row sums to 1."""
+    return bool((rows >= 0).all()) and bool(((rows.float().sum(-1) - 1).abs() <= ROUNDING).all())
+
+
 def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:
     """Raise InvalidTensorError unless fine-tuned logits are of the images of a model, and lie on their device."""
     require_tensor("the fine-tuned logits", finetuned_logits)
-    if finetuned_logits.ndim != 2 or len(finetuned_logits) != len(model):
+    if finetuned_logits.ndim != 2:
+        raise InvalidTensorError(
+            f"the fine-tuned logits must be images x classes; got shape {tuple(finetuned_logits.shape)}.",
+            "of one score z for two classes, torch.stack([-z, z], 1)",
+        )
+    if len(finetuned_logits) != len(model):
         shape = tuple(finetuned_logits.shape)
         raise InvalidTensorError(f"the fine-tuned logits have shape {shape}, but there are {len(model)} images.")
     if len(model) < 2:
@@ -153,3 +165,8 @@ def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images cla
         devices = f"{finetuned_logits.device}, the embeddings on {model.images.device}"
         raise InvalidTensorError(f"the fine-tuned logits are on {devices}.", ".to(device)")
     require_finite("the fine-tuned logits", finetuned_logits)
+    if are_probabilities(finetuned_logits[:BLOCK]):
+        raise InvalidTensorError(
+            "the fine-tuned logits are probabilities: none is negative, and each row sums to 1.",
+            "their logarithms, probabilities.clamp_min(1e-9).log()",
+        )

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,20 @@ TRAINING: Mapping[str, Range] = {
     "seed": SEED,
 }
 """What every training by gradient descent is told."""
+
+
+def settings_of(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
+    """A recipe from what a caller gave by name.
+
+    Raises:
+        TypeError: if it has no such setting; those that it has are named.
+        ValueError: if a setting cannot be.
+    """
+    known = signature(kind).parameters
+    for name in given:
+        if name not in known:
+            raise TypeError(f"there is no setting {name!r}, only {', '.join(known)}.")
+    return kind(**given)
 
 
 def require_within(settings: object, ranges: Mapping[str, Range]) -> None:

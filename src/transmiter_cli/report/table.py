@@ -155,13 +155,13 @@ def markdown(
 def evaluation_csv(results: Sequence[EvalResult], means: Mapping[str, MeanRow] | None = None) -> str:
     """One line per data set and row, fractions unrounded; columns as in JSON. Last the means, whose data are "mean"."""
     lines: list[dict[str, Any]] = [
-        {"data": result.data, "row": name, **asdict(row), "notes": " ".join(result.notes)}
+        {"data": result.data, "row": name, **row, "notes": " ".join(result.notes)}
         for result in results
-        for name, row in result.rows.items()
+        for name, row in evaluation_json(result)["rows"].items()
     ]
     for line in lines:
         if "moves" in line:
-            line["moves"] = json.dumps([[move["before"], move["after"], move["images"]] for move in line["moves"]])
+            line["moves"] = json.dumps([[*move.values()] for move in line["moves"]], ensure_ascii=False)
     lines += [{"data": "mean", "row": name, **asdict(row)} for name, row in (means or {}).items()]
     out = StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")

@@ -19,12 +19,10 @@ from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.embedding.views import View
 from transmiter_cli.embedding.workspace import CachedEncoder
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.method.embeddings import LARGEST, require_finite
+from transmiter_cli.method.embeddings import LARGEST, ROUNDING, are_probabilities, require_finite
 
 LEAST_PROBABILITY = 1e-9
 """Smaller ones, which float32 rounds to 0 at some time, are taken for this."""
-ROUNDING = 1e-2
-"""By how much a cosine, or the sum of probabilities, may pass 1 in half precision."""
 
 
 class MissingLogitsError(TransmiterError):
@@ -149,7 +147,7 @@ def as_logits(teacher: LogitsTeacher, weak: CachedEncoder) -> LogitsTeacher:
     told = (rows != rows[:1]).any(0)  # other classes may be masked by any number
     if not bool(told.any()) or bool((rows[:, told].abs() > 1 + ROUNDING).any()):
         return teacher
-    if bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() <= ROUNDING).all()):
+    if are_probabilities(rows):
         reporter.note(f"The logits in {teacher.source} are probabilities: their logarithms are taken.")
         return replace(teacher, rows=rows.clamp_min(LEAST_PROBABILITY).log())
     logit_scale = weak.facts.logit_scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +27,7 @@ from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.names import resembling, some
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import SWEPT_ROW, Run, Task
-from transmiter_cli.task.finetuned import PROBE, FinetunedModel, mean_logits, open_teacher
+from transmiter_cli.task.finetuned import PROBE, FinetunedModel, HeadTeacher, mean_logits, open_teacher
 from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.class_lists import ClassMap, base_classes, read_map
 from transmiter_cli.workflow.common import (
@@ -276,7 +277,7 @@ def make_candidates(
     eft: Sequence[float],
     scene: Scene,
     weak: EncodedImages,
-    teacher: Float[Tensor, "images classes"] | None,
+    teacher: WeakFinetuned | None,
     twin: FinetunedModel | None,
 ) -> dict[str, Candidate]:
     """Every model of a run on images that the weak model saw.
@@ -285,7 +286,7 @@ def make_candidates(
         eft: strengths of EFT.
         scene: the run's models.
         weak: the images, and what the weak model makes of them.
-        teacher: the fine-tuned weak model's logits, if they are known.
+        teacher: the fine-tuned weak model on them, if it is known.
         twin: the fine-tuned strong model, if there is one.
     """
     strong = encode(scene.strong, weak.images, scene.fitted.vocabulary, scene.task.templates)
@@ -293,13 +294,14 @@ def make_candidates(
     require_unchanged(files, weak.images.files)
     return candidates(
         weak=weak.embeddings,
-        finetuned_logits=teacher,
+        finetuned_logits=None if teacher is None else teacher.logits,
         strong=strong.embeddings,
         strong_finetuned_logits=None if twin is None else finetuned_logits(twin, files, strong.embeddings),
         fitted=scene.fitted,
         transferred=scene.transferred,
         weak_parameters=scene.weak.facts.parameters,
         weak_flops=None if teacher is None else image_flops(scene.weak),
+        weak_models=1 if teacher is None else 1 + teacher.towers,
         eft=eft,
     )
 
@@ -342,13 +344,14 @@ def overlap_notes(files: Sequence[ImageRecord], scene: Scene, allowed: bool) -> 
     used = overlap(files, scene.run, scene.workspace)
     if used is None:
         return ("The run does not say which images fit used, so nobody knows whether it used these.",)
-    told = [f"{use} used {count:,} of these {len(files):,} images" for use, count in used.items() if count]
+    told = [f"{use} used {len(same):,} of these {len(files):,} images" for use, same in used.items() if same]
     if not told:
         return ()
     what = " and ".join(told)
     if not allowed:
+        names = list(dict.fromkeys(file.id for same in used.values() for file in same))
         raise TransmiterError(
-            f"In this run {what} (by their content), so nothing can be measured on them.",
+            f"In this run {what} (by their content), so nothing can be measured on them: {some(names)}.",
             "pass other images, or --allow-overlap, which says so in the table",
         )
     return (f"OVERLAP: in this run {what}. These numbers are too good.",)
@@ -373,16 +376,22 @@ def novel_notes(base: Sequence[int], task: Task) -> tuple[str, ...]:
     return (f"{said}; --base FILE names other base classes.",)
 
 
-def optional_logits(
-    scene: Scene, weak: EncodedImages, own_data: bool
-) -> tuple[Float[Tensor, "images classes"] | None, tuple[str, ...]]:
-    """The fine-tuned weak model's logits, and what to say of them.
+class WeakFinetuned(NamedTuple):
+    """The fine-tuned weak model's logits, the mean where there are several, and how many image towers they need."""
+
+    logits: Float[Tensor, "images classes"]
+    towers: int
+
+
+def optional_logits(scene: Scene, weak: EncodedImages, own_data: bool) -> tuple[WeakFinetuned | None, tuple[str, ...]]:
+    """The fine-tuned weak model on images, and what to say of it.
 
     None where its file has gone or changed, or was logits that lack these images.
     """
     try:
         models = finetuned_models(scene.task, scene.run, scene.weak, own_data)
-        return mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models]), ()
+        logits = mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models])
+        return WeakFinetuned(logits, sum(not isinstance(one, HeadTeacher) for one in models)), ()
     except (MissingLogitsError, UsageError) as error:
         said = f"{error} The rows weak_finetuned and eft are left out."
         scene.workspace.reporter.warn(said)

@@ -95,19 +95,24 @@ def remembered(use: Use, run: Run) -> set[str] | None:
     return set(path.read_text(encoding="ascii").split()) if path.is_file() else None
 
 
-def overlap(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> dict[Use, int] | None:
-    """How many of the images each command of the run used; None if the run does not say which it used."""
+def overlap(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> dict[Use, list[ImageRecord]] | None:
+    """Those of the images that each command of the run used; None if the run does not say which it used."""
     used: dict[Use, set[str]] = {use: known for use in FILES if (known := remembered(use, run)) is not None}
     if "fit" not in used:
         return None
-    asked = fingerprints(files, workspace)
-    return {use: sum(fingerprint in known for fingerprint in asked) for use, known in used.items()}
+    asked = fingerprint_of_each(files, workspace)
+    return {use: [file for file, one in zip(files, asked, strict=True) if one in known] for use, known in used.items()}
 
 
 def fingerprints(files: Sequence[ImageRecord], workspace: Workspace) -> list[str]:
+    """The fingerprints of the images that can be read."""
+    return [one for one in fingerprint_of_each(files, workspace) if one is not None]
+
+
+def fingerprint_of_each(files: Sequence[ImageRecord], workspace: Workspace) -> list[str | None]:
     """SHA-256 of the images' contents, the first 128 bits; each file is read once, as long as it does not change.
 
-    Images that cannot be read are left out.
+    None for those that cannot be read.
     """
     store = EmbeddingStore(workspace.cache / CONTENTS, workspace.reporter)
     keys, _ = image_keys(files, "full")
@@ -120,7 +125,8 @@ def fingerprints(files: Sequence[ImageRecord], workspace: Workspace) -> list[str
         return store.read(there) if len(there) else torch.empty(0, WORDS)
 
     text = until_whole(words).numpy().astype(">u4").tobytes().hex()
-    return [text[start : start + 8 * WORDS] for start in range(0, len(text), 8 * WORDS)]
+    found = (text[start : start + 8 * WORDS] for start in range(0, len(text), 8 * WORDS))
+    return [next(found) if readable else None for readable in store.has(keys).tolist()]
 
 
 def read_contents(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,20 @@ Cli = Callable[..., Outcome]
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+def done(folder: Path, cache: Path, *lines: Sequence[object]) -> Path:
+    """A folder in which command lines were run, for what several tests begin with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TRANSMITER_CACHE", str(cache))
+        patch.delenv("TRANSMITER_RUN", raising=False)
+        for line in lines:
+            patch.setattr("sys.argv", ["transmiter", *map(str, line), "-q"])
+            with pytest.raises(SystemExit) as stop:
+                main()
+            assert not stop.value.code
+    return folder
 
 
 @pytest.fixture

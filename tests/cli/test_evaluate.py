@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, done
 from tests.cli.test_errors import failed
-from transmiter_cli.cli.main import main
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import CachedEncoder
 from transmiter_cli.task.finetuned import bundled_path
@@ -24,19 +23,12 @@ DIGITS = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two"
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     """A run on every second train digit, made once."""
-    run = tmp_path_factory.mktemp("fitted") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRANSMITER_CACHE", str(shared_cache))
-        for line in (
-            (*FIT, "--data", "demo-digits", "--limit", "600"),
-            ("transfer", "--strong", "demo-strong", "--method", "adapter", "--method", "ridge"),
-            ("refine", "--shots", "2"),
-        ):
-            patch.setattr("sys.argv", ["transmiter", *line, "--run", str(run), "-q"])
-            with pytest.raises(SystemExit) as stop:
-                main()
-            assert not stop.value.code
-    return run
+    lines = (
+        (*FIT, "--data", "demo-digits", "--limit", "600"),
+        ("transfer", "--strong", "demo-strong", "--method", "adapter", "--method", "ridge"),
+        ("refine", "--shots", "2"),
+    )
+    return done(tmp_path_factory.mktemp("fitted"), shared_cache, *lines) / "transmiter-run"
 
 
 @pytest.fixture

@@ -56,7 +56,8 @@ def test_a_list_of_names_may_have_classes_without_images(cli: Cli, tmp_path: Pat
     spelled = [name.title() for name in NOVEL]  # the test images' folders are named "five", ...
     for file, names in (("names.txt", (*BASE, *spelled)), ("base.txt", BASE)):
         (tmp_path / file).write_text("\n".join(names))
-    outcome = cli(*FIT[:3], "--finetuned", "probe", "--data", "base", "--classes", "names.txt")
+    words = ("--aux-words", "characters", "--epochs", 1)
+    outcome = cli(*FIT[:3], "--finetuned", "probe", "--data", "base", "--classes", "names.txt", *words)
     assert outcome.code == 0, outcome.err
     assert "No image is labelled with 5 of 10 classes: Five, Six, Seven, Eight, Nine." in outcome.err
     assert cli("transfer", "--strong", "demo-strong", "--method", "discriminant").code == 0

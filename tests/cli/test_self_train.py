@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, done
 from tests.cli.test_errors import failed
 from tests.cli.test_overlap import digits
 from transmiter_cli.artefact import Artefact, load
@@ -31,14 +31,22 @@ def flat(source: Path, folder: Path, labels: Sequence[str]) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(cli: Cli, tmp_path: Path) -> Cli:
+@pytest.fixture(scope="module")
+def transferred(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     """Transferred on digits below five alone; `new` has digits of all classes, `test` others of them."""
-    flat(digits(tmp_path / "all", 0, FEW), tmp_path / "base", BASE)
-    digits(tmp_path / "new", FEW, FEW), digits(tmp_path / "test", 2 * FEW, FEW)
-    (tmp_path / "names.txt").write_text("\n".join(sorted((*BASE, *NOVEL))))
-    assert cli(*FIT, "--data", "base", "--classes", "names.txt").code == 0
-    assert cli(*TRANSFER, "--method", "discriminant", "--method", "adapter").code == 0
+    folder = tmp_path_factory.mktemp("transferred")
+    flat(digits(folder / "all", 0, FEW), folder / "base", BASE)
+    digits(folder / "new", FEW, FEW), digits(folder / "test", 2 * FEW, FEW)
+    (folder / "names.txt").write_text("\n".join(sorted((*BASE, *NOVEL))))
+    fit = (*FIT, "--data", "base", "--classes", "names.txt")
+    return done(folder, shared_cache, fit, (*TRANSFER, "--method", "discriminant", "--method", "adapter"))
+
+
+@pytest.fixture
+def run(cli: Cli, transferred: Path, tmp_path: Path) -> Cli:
+    shutil.copytree(transferred / "transmiter-run", tmp_path / "transmiter-run")
+    for name in ("new", "test"):
+        (tmp_path / name).symlink_to(transferred / name)  # so that no image is encoded twice
     return cli
 
 

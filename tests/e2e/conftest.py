@@ -12,6 +12,7 @@ import pytest
 
 COMMAND = Path(sys.executable).parent / "transmiter"
 Transmiter = Callable[..., "subprocess.CompletedProcess[str]"]
+Demo = tuple[Path, "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,15 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRANSMITER_")}
     cache = tmp_path_factory.mktemp("e2e-cache")
     return {**kept, "TRANSMITER_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+
+@pytest.fixture(scope="session")
+def demo(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The folder in which `demo` ran, and what it said."""
+    folder = tmp_path_factory.mktemp("demo")
+    line = [str(COMMAND), "demo"]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    return folder, done
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import COMMAND, Transmiter
+from tests.e2e.conftest import COMMAND, Demo, Transmiter
 from transmiter_cli.embedding.sources import open_images
 
 ROWS = [
@@ -48,8 +48,8 @@ def test_the_demo_shows_what_it_claims_over_three_seeds(transmiter: Transmiter):
     assert not any(rows[name]["labels"] or rows[name]["gradients"] for rows in measured for name in unlabelled)
 
 
-def test_the_demo_prints_a_table_of_80_columns_and_a_sentence(transmiter: Transmiter):
-    done = transmiter("demo")
+def test_the_demo_prints_a_table_of_80_columns_and_a_sentence(demo: Demo):
+    _, done = demo
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in done.stdout
@@ -60,8 +60,8 @@ def test_the_demo_prints_a_table_of_80_columns_and_a_sentence(transmiter: Transm
     assert "$ transmiter fit --weak demo-weak" in done.stderr
 
 
-def test_the_second_run_of_every_command_decodes_nothing(transmiter: Transmiter):
-    transmiter("demo", "--run", "run")
+def test_the_second_run_of_every_command_decodes_nothing(transmiter: Transmiter, demo: Demo, tmp_path: Path):
+    shutil.copytree(demo[0] / "transmiter-demo", tmp_path / "run")
     lines = [
         "fit --weak demo-weak --finetuned demo-finetuned --data demo-digits --aux-words characters --run run",
         "transfer --strong demo-strong --method adapter --method ridge --method discriminant --run run",
@@ -76,12 +76,12 @@ def test_the_second_run_of_every_command_decodes_nothing(transmiter: Transmiter)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_example_in_each_help_runs(transmiter: Transmiter, command: str):
+def test_the_example_in_each_help_runs(transmiter: Transmiter, demo: Demo, command: str, tmp_path: Path):
     text = " ".join(transmiter(command, "--help").stdout.split())
     example = re.search(r"Example: (transmiter .*)$", text)
     assert example, text
     if command in ("transfer", "refine", "eval", "predict", "inspect"):
-        transmiter("demo", "--run", "transmiter-run", "-q")
+        shutil.copytree(demo[0] / "transmiter-demo", tmp_path / "transmiter-run")
     _, *arguments = shlex.split(example[1])
     assert transmiter(*arguments).stdout.strip()
 
@@ -180,8 +180,10 @@ def test_embeddings_in_a_file_of_ones_own(transmiter: Transmiter, tmp_path: Path
     assert ids == [file.id for file in open_images("demo-digits", "test").files]
 
 
-def test_inspect_tells_all_without_torch(transmiter: Transmiter, environment: dict[str, str], tmp_path: Path):
-    transmiter("demo", "-q")
+def test_inspect_tells_all_without_torch(
+    transmiter: Transmiter, demo: Demo, environment: dict[str, str], tmp_path: Path
+):
+    shutil.copytree(demo[0] / "transmiter-demo", tmp_path / "transmiter-demo")
     shown = json.loads(transmiter("inspect", "transmiter-demo/strong.safetensors", "--json").stdout)
     assert (shown["stage"], shown["method"], shown["classes"]) == ("strong", "adapter", 10)
     assert shown["vocabulary"][:2] == ["eight", "five"]

@@ -73,7 +73,7 @@ def rm(
     model: Annotated[
         str | None, typer.Argument(help="A model's name, or the first six or more letters of its id.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove all that is kept.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove what is kept of all models.")] = False,
 ) -> None:
     """Remove the embeddings of a model."""
     from transmiter_cli.embedding.cache import default_cache

@@ -90,7 +90,8 @@ def convert(source: Path, out: Path | None, json: bool) -> None:
     """Convert a feature file of the TransMiter authors."""
     if out is None:
         target = source.with_suffix(".safetensors").name
-        raise UsageError("--import needs --out.", f"transmiter embed --import {source} --out {target}")
+        line = shlex.join(["transmiter", "embed", "--import", str(source), "--out", target])
+        raise UsageError("--import needs --out.", line)
     from transmiter_cli.embedding.feature_file import read_feature_file
 
     features = read_feature_file(source)

@@ -46,6 +46,8 @@ def explain(error: Exception) -> tuple[str, str | None, int] | None:
 def os_fix(error: OSError) -> str | None:
     """What mends an error of the operating system, if a few words can say it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if not error.filename:
+            return "free some space where the output goes"
         return "free some space; --run FOLDER and TRANSMITER_CACHE put results and embeddings on another disk"
     if error.errno in (errno.EACCES, errno.EROFS) and error.filename:
         path = Path(os.fsdecode(error.filename))

@@ -94,11 +94,6 @@ def command(
 
     Exits 1 if an image that was named here has no prediction; those of --data are skipped with a warning.
     """
-    listed = images == [STDIN]
-    if listed:
-        images = paths_in(sys.stdin.buffer.read())
-    elif STDIN in (images or ()):
-        raise UsageError(f"{STDIN} reads paths from stdin, and goes with no others.", f"./{STDIN} for a file")
     from transmiter_cli.run import Run
 
     again = f"transmiter predict{Run(run).flag}"
@@ -106,12 +101,20 @@ def command(
         raise UsageError("There is nothing to predict: name image files, or --data.", f"{again} --data FOLDER")
     if images and data is not None:
         raise UsageError("Name image files or --data, and not both.", f"{again} --data {shlex.quote(data)}")
+    listed = images == [STDIN]
+    if listed:
+        images = paths_in(sys.stdin.buffer.read())
+    elif STDIN in (images or ()):
+        raise UsageError(f"{STDIN} reads paths from stdin, and goes with no others.", f"./{STDIN} for a file")
     folder = next((one for one in images or [] if one and Path(one).is_dir()), None)
     if not listed and folder is not None:
         raise UsageError(f"{folder} is a folder.", f"{again} --data {shlex.quote(folder)}")
     given = {"--root": root, "--split": split, "--limit": limit}
     if images and (flags := [flag for flag, value in given.items() if value is not None]):
-        raise UsageError(f"{', '.join(flags)} says which images of --data are meant, not which image files.", EXAMPLE)
+        raise UsageError(
+            f"{', '.join(flags)} says which images of --data are meant, not which image files.",
+            f"{again} --data FOLDER",
+        )
     from transmiter_cli.embedding.sources import DataSpec, ImageFile
     from transmiter_cli.workflow.common import open_told
     from transmiter_cli.workflow.predict import open_predictor

@@ -250,7 +250,9 @@ def warn_of_strangers(mapping: ClassMap, labels: Collection[str], reporter: Repo
 
 
 def require_labels_for(options: EvalOptions, labelled: bool) -> None:
-    """Raise TransmiterError if what is asked for needs labels that are not there."""
+    """Raise TransmiterError if what is asked for needs labels that are not there, or are not to be used."""
+    if not options.labels and (options.base_to_novel or options.base or options.mapping):
+        raise UsageError("Base-to-novel and --map need labels, which --no-labels leaves out.", "leave one of them out")
     if not labelled and (options.base_to_novel or options.base or options.mapping):
         raise TransmiterError("Base-to-novel and --map need labels, but these images have none.", "leave them out")
 

@@ -70,7 +70,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     if options.tuned and transferred.method != "adapter":
         raise UsageError(
             f"--epochs and --lr train an adapter, but {source.name} is a linear classifier, which needs neither.",
-            "refine --method adapter",
+            f"leave them out, or transmiter refine --method adapter{run.strong_flag(strong)}{run.flag}",
         )
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)

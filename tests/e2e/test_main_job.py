@@ -14,7 +14,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
+import transmiter_cli as tm
 from tests.e2e.conftest import COMMAND, Demo, Transmiter
 from transmiter_cli.embedding.sources import open_images
 
@@ -263,3 +266,16 @@ def test_predictions_of_files_with_any_name_are_manifests(transmiter: Transmiter
         assert predict(form, "--data", f"list.{form}", "--strict") == first
     assert b"latin-\xe9.png" in predict("csv", *names)
     assert [json.loads(line)["image"] for line in predict("jsonl", *names).splitlines()] == names
+
+
+def test_embeddings_in_a_file_go_with_the_texts_of_a_run(transmiter: Transmiter, demo: Demo, tmp_path: Path):
+    flags = ("--data", "demo-digits", "--split", "test", "--out", "digits.safetensors")
+    transmiter("embed", "--model", "demo-strong", *flags)
+    adapted = tm.load(demo[0] / "transmiter-demo" / "strong-discriminant.safetensors")
+    with safe_open(tmp_path / "digits.safetensors", framework="pt") as file:
+        images, ids = file.get_tensor("demo-strong"), json.loads(file.metadata()["ids"])
+    labels = torch.tensor([adapted.class_names.index(one.split("/")[-2]) for one in ids])
+    rows = tm.evaluate(labels, strong=adapted.embeddings(images), transferred={"discriminant": adapted})
+    shown = demo[1].stdout
+    assert all(f"{100 * row.top1:.1f}" in shown for row in rows.values())
+    assert rows["discriminant"].top1 > 0.9

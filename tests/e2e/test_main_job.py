@@ -183,7 +183,7 @@ def test_embeddings_in_a_file_of_ones_own(transmiter: Transmiter, tmp_path: Path
     assert ids == [file.id for file in open_images("demo-digits", "test").files]
 
 
-def test_inspect_tells_all_without_torch(
+def test_inspect_and_cache_ls_tell_all_without_torch(
     transmiter: Transmiter, demo: Demo, environment: dict[str, str], tmp_path: Path
 ):
     shutil.copytree(demo[0] / "transmiter-demo", tmp_path / "transmiter-demo")
@@ -191,11 +191,13 @@ def test_inspect_tells_all_without_torch(
     assert (shown["stage"], shown["method"], shown["classes"]) == ("strong", "adapter", 10)
     assert shown["vocabulary"][:2] == ["eight", "five"]
     assert shown["details"]["transfer"] == {"images": 1198, "reg": 0.01}
-    code = "import sys; from transmiter_cli.cli.main import main; sys.argv = ['transmiter', 'inspect', sys.argv[1]]\n"
+    code = "import sys; from transmiter_cli.cli.main import main\n"
     code += "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
-    line = [COMMAND.parent / "python", "-c", code, "transmiter-demo/strong.safetensors"]
-    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
+    for arguments in (["inspect", "transmiter-demo/strong.safetensors"], ["cache", "ls"]):
+        line = [COMMAND.parent / "python", "-c", code, *arguments]
+        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        assert len(done.stdout.splitlines()) > 2
+        assert done.stdout.splitlines()[-1] == "False"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import torch
 
 from tests.embedding.conftest import ListReporter
 from transmiter_cli.embedding.index import key_digests
-from transmiter_cli.embedding.store import DamagedShardError, EmbeddingStore, read_rows
+from transmiter_cli.embedding.shard import DamagedShardError
+from transmiter_cli.embedding.store import EmbeddingStore, read_rows
 from transmiter_cli.files import write_atomically
 
 
@@ -101,7 +102,8 @@ def test_a_shard_that_only_this_process_cannot_read_stays_where_it_is(tmp_path: 
     (shard,) = tmp_path.glob("*.safetensors")
     early = EmbeddingStore(tmp_path, ListReporter())
     with monkeypatch.context() as patched:
-        patched.setattr("transmiter_cli.embedding.store.safe_open", refused)
+        for module in ("shard", "store"):
+            patched.setattr(f"transmiter_cli.embedding.{module}.safe_open", refused)
         late = EmbeddingStore(tmp_path, ListReporter())
         with pytest.raises(DamagedShardError):
             early.read(key_digests(["a"]))

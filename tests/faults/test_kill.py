@@ -90,7 +90,7 @@ def rows_of(cache: Path, folder: Path) -> torch.Tensor:
 
 def keys_written(cache: Path) -> list[str]:
     """The keys of all shards, duplicates too."""
-    from transmiter_cli.embedding.store import read_keys
+    from transmiter_cli.embedding.shard import read_keys
 
     return [key for shard in cache.rglob("images/*.safetensors") for key in read_keys(shard)]
 

@@ -10,6 +10,8 @@ from platformdirs import user_cache_path
 CACHE_VARIABLE = "TRANSMITER_CACHE"
 ENCODERS = "encoders"
 """The folder of embeddings, by the model's fingerprint and precision."""
+FACTS = "facts.json"
+"""What is known of a model, in its folder."""
 CONTENTS = "contents"
 """The store of images' fingerprints."""
 WEIGHTS = "weights"

@@ -18,16 +18,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from transmiter_cli.embedding.index import ABSENT, Digests, RowIndex, key_digests
+from transmiter_cli.embedding.shard import METADATA_KEY, DamagedShardError, read_keys
 from transmiter_cli.embedding.sources.record import file_identity
 from transmiter_cli.files import TEMPORARY, canonical_json, digest, write_atomically
 from transmiter_cli.reporter import Reporter
 
-METADATA_KEY = "transmiter_embeddings"
 Result = TypeVar("Result")
-
-
-class DamagedShardError(Exception):
-    """A shard's rows are not those that were written."""
 
 
 def until_whole(attempt: Callable[[], Result]) -> Result:
@@ -233,19 +229,6 @@ def current_identity(shard: Path) -> str | None:
         return file_identity(str(shard))
     except OSError:
         return None
-
-
-def read_keys(shard: Path) -> list[str]:
-    """The keys of a shard's rows, from its header alone.
-
-    Raises:
-        DamagedShardError: if there is no whole header of ours.
-    """
-    try:
-        with safe_open(shard, framework="pt") as file:
-            return list(json.loads((file.metadata() or {})[METADATA_KEY])["keys"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise DamagedShardError(f"{shard} is damaged: {error}") from error
 
 
 def read_rows(shard: Path, check: bool = True) -> Float[Tensor, "rows width"]:

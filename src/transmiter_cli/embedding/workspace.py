@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.embedding.cache import ENCODERS, WEIGHTS, default_cache
+from transmiter_cli.embedding.cache import ENCODERS, FACTS, WEIGHTS, default_cache
 from transmiter_cli.embedding.decoding import Decoding, Skipped
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts, Precision
 from transmiter_cli.embedding.filling import ImageFiller, lacking
@@ -33,7 +33,6 @@ from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.reporter import Reporter
 
 TEXT_BATCH = 256
-FACTS = "facts.json"
 LISTED = 20
 """Skipped images that are named one by one."""
 

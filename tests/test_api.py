@@ -340,6 +340,19 @@ def test_a_logit_scale_may_be_the_parameter_of_a_model():
     assert done.stdout == "4.0\n", done.stderr
 
 
+def test_products_follow_what_is_set_for_all_of_torch_after_a_call_as_before_it():
+    """In a process of its own: the settings are torch's for good."""
+    code = (
+        "import torch, transmiter_cli as tm; model = tm.Embeddings(torch.eye(3), torch.eye(3), 1.0);"
+        "products = torch.backends.cuda.matmul; torch.backends.fp32_precision = 'tf32'; tm.zero_shot_logits(model);"
+        "first = products.fp32_precision; torch.backends.fp32_precision = 'ieee'; print(first, products.fp32_precision)"
+    )
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("this torch has no such setting")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "tf32 ieee\n", done.stderr
+
+
 @pytest.mark.parametrize("basis", ["compact", "paper"])
 def test_a_callers_inference_mode_and_defaults_change_nothing(world: World, basis: Literal["compact", "paper"]):
     weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
@@ -409,6 +422,8 @@ def test_probabilities_are_refused_in_place_of_logits_and_their_logarithms_are_n
         with pytest.raises(InvalidTensorError, match="the fine-tuned logits are probabilities"):
             call(probabilities)
         call(probabilities.clamp_min(1e-9).log())
+    with pytest.raises(InvalidTensorError, match=r"are probabilities.*\nTry: their logarithms"):
+        tm.evaluate(world.labels, weak=world.weak, strong=world.strong, finetuned_logits=probabilities)
 
 
 def test_texts_that_are_no_classes_are_not_answered_where_it_is_told_how_many_are(world: World):

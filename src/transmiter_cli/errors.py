@@ -19,8 +19,16 @@ class TransmiterError(Exception):
     def __init__(self, message: str, fix: str | None = None) -> None:
         super().__init__(message)
         self.fix = fix
-        if fix:
-            self.add_note(f"Try: {fix}")  # which a traceback shows; the command line prints `fix` itself
+
+    @property
+    def fix(self) -> str | None:
+        """See above; a traceback shows it below the text."""
+        return self._fix
+
+    @fix.setter
+    def fix(self, fix: str | None) -> None:
+        self._fix = fix
+        self.__notes__ = [f"Try: {fix}"] if fix else []
 
 
 class UsageError(TransmiterError):

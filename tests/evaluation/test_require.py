@@ -37,6 +37,21 @@ def test_gates_are_measured(text: str, met: bool):
     assert judge(parse_gate(text), ROWS).met is met
 
 
+@pytest.mark.parametrize(
+    ("text", "noted"),
+    [
+        ("strong.top1 < 90", True),
+        ("transferred.top1 >= strong.top1 + 2", True),
+        ("strong.top1 + transferred.top1 > eft_0.5.top1", False),
+        ("1000 * strong.top1 > 1000 * reg=0.1.top1", False),
+        ("strong.seconds < 60", False),
+    ],
+)
+def test_numbers_in_percent_beside_rates_are_noted(text: str, noted: bool):
+    rows = {**ROWS, "strong": SimpleNamespace(top1=0.7, seconds=3.0)}
+    assert bool(judge(parse_gate(text), rows).note) is noted
+
+
 def test_both_sides_are_told():
     verdict = judge(parse_gate("transferred.top1 >= strong.top1 + 0.1"), ROWS)
     assert (verdict.left, verdict.right) == (0.75, pytest.approx(0.8))

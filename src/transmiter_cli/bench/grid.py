@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from transmiter_cli import __version__, api
 from transmiter_cli.artefact import Artefact
-from transmiter_cli.bench.material import Material, open_source
+from transmiter_cli.bench.material import Material, Source, open_source
 from transmiter_cli.bench.spec import BenchSpec, MethodEntry, SceneKey
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
@@ -129,26 +129,41 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
     except FAILURES as error:
         return SceneResult([], [f"{key}: {error}"], 0, trained)
     trained = trained.of((replace(key, target=None), source.origin))
+    files = {method.name: cell_file(spec, method, source, results) for method in spec.method}
+    cells = {name: cell for name, file in files.items() if (cell := read_cell(file.path)) is not None}
+    kept = len(cells)
+    missing = [method for method in spec.method if method.name not in cells]
+    failures: list[str] = []
     material: Material | None = None
-    cells: list[Cell] = []
-    failures: dict[str, None] = {}
-    kept = 0
-    for method in spec.method:
-        about = {"scene": asdict(key), "method": asdict(method), "inputs": source.identity, "version": __version__}
-        about |= {name: getattr(spec, name) for name in ("protocol", "aux_words", "vocabulary_size", "names")}
-        path = results / f"{digest(canonical_json(about))[:32]}.json"
-        if (cell := read_cell(path)) is not None:
-            cells.append(cell)
-            kept += 1
-            continue
+    for method in missing:
         try:
             material = material or source.load()
-            cells.append(measure_cell(key, method, material, trained))
-            content = json.dumps({"about": about, "cell": asdict(cells[-1])}, indent=1) + "\n"
-            write_atomically(path, content.encode())
+            cells[method.name] = measure_cell(key, method, material, trained)
+            files[method.name].write(cells[method.name])
         except FAILURES as error:
-            failures[f"{key}: {error}"] = None  # the same for all methods where the data cannot be used
-    return SceneResult(cells, [*failures], kept, trained)
+            failures.append(f"{key}: {error}")
+        if material is None:  # without it there is none for the other methods either
+            break
+    return SceneResult([cells[name] for name in files if name in cells], failures, kept, trained)
+
+
+class CellFile(NamedTuple):
+    """Where a cell is kept, by all that it depends on."""
+
+    path: Path
+    about: Mapping[str, Any]
+
+    def write(self, cell: Cell) -> None:
+        """Keep a cell."""
+        text = json.dumps({"about": self.about, "cell": asdict(cell)}, indent=1)
+        write_atomically(self.path, f"{text}\n".encode())
+
+
+def cell_file(spec: BenchSpec, method: MethodEntry, source: Source, results: Path) -> CellFile:
+    """The file of a method's cell in a scene."""
+    about = {"scene": asdict(source.key), "method": asdict(method), "inputs": source.identity, "version": __version__}
+    about |= {name: getattr(spec, name) for name in ("protocol", "aux_words", "vocabulary_size", "names")}
+    return CellFile(results / f"{digest(canonical_json(about))[:32]}.json", about)
 
 
 def read_cell(path: Path) -> Cell | None:

@@ -151,7 +151,8 @@ def command(
         gated += [judge(gate, means or results[0].rows) for gate in gates]
     finally:
         if results:  # what was measured is shown, also where a later data set, or a gate, fails
-            show(results, means, gated, "json" if json else "csv" if csv else "markdown" if markdown else "", wide)
+            form = "json" if json else "csv" if csv else "markdown" if markdown else ""
+            show(results, means, gated, form, wide, several=len(each) > 1)
     if report is not None:
         from transmiter_cli.report.html import write_report
 
@@ -177,13 +178,20 @@ def eft_strengths(given: list[str]) -> tuple[float, ...]:
     return strengths
 
 
-def show(results: list[EvalResult], means: dict[str, Any], gated: list[GateResult], form: str, wide: bool) -> None:
+def show(
+    results: list[EvalResult],
+    means: dict[str, Any],
+    gated: list[GateResult],
+    form: str,
+    wide: bool,
+    several: bool,
+) -> None:
     """Print an evaluation; unmet gates also on stderr."""
     from transmiter_cli.report import table
 
     if form == "json":
         sets = [table.evaluation_json(result) for result in results]
-        whole = sets[0] if len(sets) == 1 else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
+        whole = sets[0] if not several else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
         console.print_json({**whole, "requirements": [vars(one) for one in gated]})
     elif form == "csv":
         console.print_text(table.evaluation_csv(results, means))
@@ -201,4 +209,4 @@ def show(results: list[EvalResult], means: dict[str, Any], gated: list[GateResul
             console.results.print(f"Met: {said}", markup=False)
         if one.note or not one.met:
             note = f"; {one.note}" if one.note else ""
-            console.errors.print(f"{'Warning: met' if one.met else 'Not met'}: {said}{note}", markup=False)
+            console.errors.print(f"{'Warning' if one.met else 'Not met'}: {said}{note}", markup=False)

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.method.baselines import eft_logits
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
+from transmiter_cli.method.embeddings import (
+    LOGARITHMS,
+    PROBABILITIES,
+    Embeddings,
+    InvalidTensorError,
+    are_probabilities,
+    require_finite,
+)
 from transmiter_cli.method.per_image import class_logits
 
 EFT_STRENGTHS = (0.5, 1.0, 1.5)
@@ -28,7 +35,7 @@ class Cost:
         parameters: numbers needed at inference; None where it is not known.
         flops: floating-point operations per image, a multiplication and an addition being two; None if not known.
         models: further models that each image must go through.
-        seconds: wall time from the embeddings of all images to the row's logits; 0 for logits that are given.
+        seconds: wall time from the embeddings of all images to the row's logits; none to speak of for given ones.
         labels: whether labelled images went into it, the weak model's fine-tuning apart in all rows but its own.
         gradients: whether gradient descent went into it, the fit of the adapter on the weak model apart, too.
     """
@@ -75,6 +82,8 @@ def candidates(
     """
     artefacts = dict(transferred or {})
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
+    if any(part.ndim == 2 and are_probabilities(part) for part in given):
+        raise InvalidTensorError(PROBABILITIES, LOGARITHMS)
     classes = count_classes(classes, [weak, strong], given, [*artefacts.values(), *([fitted] if fitted else [])])
     found: dict[str, Candidate] = {}
     for model in (weak, strong):
@@ -168,7 +177,7 @@ def count_classes(
     if given is not None:
         counts.add(given)
         if not 0 < given <= min(texts, default=given):
-            raise InvalidTensorError(f"there are no {given} classes among {min(texts)} texts.")
+            raise InvalidTensorError(f"there are no {given} classes among {min(texts, default=0)} texts.")
     if not counts:
         counts = texts
     if not counts:

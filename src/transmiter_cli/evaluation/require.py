@@ -148,9 +148,10 @@ def judge(gate: Gate, rows: Mapping[str, Any]) -> GateResult:
         UsageError: if it names a row or column that there is not, or whose value is not known; all are listed.
     """
     left, right = (sum(value(one, gate, rows) for one in side) for side in (gate.left, gate.right))
-    columns = {one.column for one in (*gate.left, *gate.right) if one.row}
-    percent = columns.isdisjoint(NO_RATES) and (abs(left) > 1) != (abs(right) > 1)
-    note = "rates are fractions: 0.05 is 5 points" if columns and percent else ""
+    terms = (*gate.left, *gate.right)
+    percent = any(not one.row and abs(one.factor) > 1 for one in terms)
+    rates = [one.column for one in terms if one.row and one.column not in NO_RATES]
+    note = "rates are fractions: 0.05 is 5 points" if percent and rates else ""
     return GateResult(gate.text, left, right, COMPARISONS[gate.comparison](left, right), note)
 
 

@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def plain_torch() -> Generator[None]:
-    """Torch as it comes, whatever the caller has set for all of it; also a decorator, `@plain_torch()`.
+    """No default device, no autocast and exact products, whatever a caller has set; also a decorator, `@plain_torch()`.
 
     Tensors are on the CPU where no device is named: random numbers are drawn there, so that they are the same
     everywhere, and moved to the inputs' device. Products of float32 are neither cast by `torch.autocast` nor computed
@@ -46,4 +46,6 @@ def exact_products() -> Generator[None]:
         yield
     finally:
         for backend, value in zip(backends, found, strict=True):
-            backend.fp32_precision = value
+            backend.fp32_precision = "none"  # follows torch.backends.fp32_precision, as it may have done before
+            if backend.fp32_precision != value:
+                backend.fp32_precision = value

@@ -21,6 +21,8 @@ TINY = 1e-12
 """What a divisor is at least, and the length below which a row has no direction."""
 ROUNDING = 1e-2
 """By how much a cosine, or the sum of probabilities, may differ from 1 in half precision."""
+PROBABILITIES = "the fine-tuned logits are probabilities: none is negative, and each row sums to 1."
+LOGARITHMS = "their logarithms, probabilities.clamp_min(1e-9).log()"
 CHECKED = 65_536
 """Rows that are searched for bad values at a time."""
 WIDEST = 1024
@@ -70,9 +72,9 @@ def blocks(images: int, width: int) -> Iterator[slice]:
 class Embeddings:
     """Image and text embeddings of one encoder (X, T and s of the paper's Sec. 3.1).
 
-    Rows need not be unit-norm: they are normalised, in float32, where they are used. Images may be a memory-mapped
-    tensor larger than the memory: fit reads batches of them, all else blocks, but refine, the linear probe, and, where
-    images repeat others, "discriminant" and self-train, which take them into memory. No gradient flows into them.
+    Rows need not be unit-norm: they are normalised, in float32, where they are used. No gradient flows into them.
+    Images may be a memory-mapped tensor larger than the memory: fit reads batches of them, and all else blocks. Refine
+    and the linear probe take them into memory, and so do "discriminant" and self-train where images repeat others.
 
     Attributes:
         images: X, one row per image, in any floating type.
@@ -166,7 +168,4 @@ def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images cla
         raise InvalidTensorError(f"the fine-tuned logits are on {devices}.", ".to(device)")
     require_finite("the fine-tuned logits", finetuned_logits)
     if are_probabilities(finetuned_logits[:BLOCK]):
-        raise InvalidTensorError(
-            "the fine-tuned logits are probabilities: none is negative, and each row sums to 1.",
-            "their logarithms, probabilities.clamp_min(1e-9).log()",
-        )
+        raise InvalidTensorError(PROBABILITIES, LOGARITHMS)

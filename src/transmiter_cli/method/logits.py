@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import Embeddings
 
 EPSILON = 1e-6
@@ -28,6 +29,7 @@ class Standardized(NamedTuple):
     std: Float[Tensor, "rows 1"]
 
 
+@plain_torch()
 def zero_shot_logits(embeddings: Embeddings, rows: slice | Tensor = slice(None)) -> Float[Tensor, "rows vocabulary"]:
     """Z = s X T' for the chosen rows."""
     return embeddings.unit_images(rows) @ embeddings.classifier().T

@@ -11,7 +11,7 @@ teacher looks much as one does whose classes are mixed up. Three signs tell them
 - *named alike*: what zero-shot answers tell of its answers, they tell by the same name. Not those of a teacher with
   mixed-up classes. Where names say little, they tell little, by whatever name.
 
-The last two ask zero-shot models, and nobody can where names say nothing: whoever knows that, has them left out.
+The last two ask zero-shot models, which know nothing where names say nothing. Callers that know that leave them out.
 """
 
 from __future__ import annotations

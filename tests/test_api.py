@@ -18,7 +18,7 @@ from tests.conftest import World, random_embeddings
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.method import discriminant, unseen
 from transmiter_cli.method import embeddings as embeddings_module
-from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.embeddings import InvalidTensorError, are_probabilities
 from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.per_image import class_logits
 
@@ -488,6 +488,12 @@ def test_copies_are_no_evidence_for_a_transfer(world: World, fitted: tm.Artefact
 
 
 @pytest.mark.filterwarnings("ignore:std_mean")
+def test_logits_of_no_images_are_no_probabilities():
+    assert not are_probabilities(torch.empty(0, 3))
+    assert are_probabilities(torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
+    assert not are_probabilities(torch.tensor([[0.5, 0.5, 0.0], [0.5, 1.5, -1.0]]))
+
+
 def test_no_images_have_no_logits(world: World, fitted: tm.Artefact):
     for artefact in (fitted, transfer(world, fitted, "ridge")):
         empty = torch.empty(0, artefact.texts.shape[1])

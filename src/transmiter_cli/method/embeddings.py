@@ -142,7 +142,7 @@ def require_same_device(first: Embeddings, second: Embeddings) -> None:
 
 def are_probabilities(rows: Float[Tensor, "rows classes"]) -> bool:
     """Whether rows are what a softmax makes of logits: no number is negative, and each row sums to 1."""
-    return bool((rows >= 0).all()) and bool(((rows.float().sum(-1) - 1).abs() <= ROUNDING).all())
+    return len(rows) > 0 and bool((rows >= 0).all()) and bool(((rows.float().sum(-1) - 1).abs() <= ROUNDING).all())
 
 
 def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:

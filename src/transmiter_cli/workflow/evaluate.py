@@ -251,10 +251,11 @@ def warn_of_strangers(mapping: ClassMap, labels: Collection[str], reporter: Repo
 
 def require_labels_for(options: EvalOptions, labelled: bool) -> None:
     """Raise TransmiterError if what is asked for needs labels that are not there, or are not to be used."""
-    if not options.labels and (options.base_to_novel or options.base or options.mapping):
-        raise UsageError("Base-to-novel and --map need labels, which --no-labels leaves out.", "leave one of them out")
-    if not labelled and (options.base_to_novel or options.base or options.mapping):
+    if labelled or not (options.base_to_novel or options.base or options.mapping):
+        return
+    if options.labels:
         raise TransmiterError("Base-to-novel and --map need labels, but these images have none.", "leave them out")
+    raise UsageError("Base-to-novel and --map need labels, which --no-labels leaves out.", "leave one of them out")
 
 
 def open_scene(run: Run, workspace: Workspace, strong_name: str | None) -> Scene:
@@ -349,9 +350,8 @@ def overlap_notes(files: Sequence[ImageRecord], scene: Scene, allowed: bool) -> 
     told = [f"{use} used {len(same):,} of these {len(files):,} images" for use, same in used.items() if same]
     if not told:
         return ()
-    what = " and ".join(told)
+    what, names = " and ".join(told), list(dict.fromkeys(file.id for same in used.values() for file in same))
     if not allowed:
-        names = list(dict.fromkeys(file.id for same in used.values() for file in same))
         raise TransmiterError(
             f"In this run {what} (by their content), so nothing can be measured on them: {some(names)}.",
             "pass other images, or --allow-overlap, which says so in the table",

@@ -12,7 +12,7 @@ from benchmarks.measure import Row, in_new_process, peak, random_rows
 import transmiter_cli as tm
 from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.store import EmbeddingStore
-from transmiter_cli.method.moments import CrossMoment
+from transmiter_cli.method.moments import CrossMoment, Standardizer
 
 VOCABULARY, BLOCK, SHARD = 1024, 8192, 4096
 
@@ -22,7 +22,7 @@ def moment(widths: tuple[int, int]) -> CrossMoment:
     weak, strong = (
         tm.Embeddings(torch.empty(0, width), random_rows(VOCABULARY, width, width), 100.0) for width in widths
     )
-    return CrossMoment(strong, weak)
+    return CrossMoment(Standardizer(strong), Standardizer(weak))
 
 
 def generated(images: int, widths: tuple[int, int]) -> tuple[float, float]:

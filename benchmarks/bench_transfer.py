@@ -12,7 +12,8 @@ from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.choice import choose_reg
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.moments import STRIPS
+from transmiter_cli.method.folds import fold_rows
+from transmiter_cli.method.moments import STRIPS, cross_moment, cross_moments
 from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.ridge import ridge_moments, ridge_path, ridge_transfer
 from transmiter_cli.method.transfer import transfer_adapters
@@ -34,9 +35,10 @@ def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter
     if way == "published":
         published_solve((weak.images, weak.texts), (strong.images, strong.texts), SCALE, torch.eye(VOCABULARY))
     elif way.endswith("lambdas"):
-        transfer_adapters(adapter, weak, [strong], REGS)
+        transfer_adapters(adapter, [cross_moment(strong, weak)], REGS)
     elif way.endswith("auto"):
-        transfer_adapters(adapter, weak, [strong], [choose_reg(strong, weak, adapter.basis)])
+        parts = cross_moments(strong, weak, fold_rows(len(strong)))
+        transfer_adapters(adapter, [sum(parts[1:], parts[0])], [choose_reg(parts, adapter.basis)])
     elif way == "discriminant":
         discriminant_transfer(strong, [Teacher(class_logits(strong, CLASSES), weak)])
     elif way.endswith("rho"):
@@ -44,7 +46,7 @@ def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter
     elif way == "ridge":
         ridge_transfer(strong, strong.images[:, :CLASSES], 0.1)
     else:
-        transfer_adapters(adapter, weak, [strong], [1.0])
+        transfer_adapters(adapter, [cross_moment(strong, weak)], [1.0])
 
 
 def memory(way: str, images: int) -> float:

@@ -27,9 +27,11 @@ from transmiter_cli.method.embeddings import (
     require_same_device,
 )
 from transmiter_cli.method.experts import Teacher, class_counts
+from transmiter_cli.method.folds import fold_rows
 from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
+from transmiter_cli.method.moments import cross_moment, cross_moments
 from transmiter_cli.method.per_image import agreement
 from transmiter_cli.method.ranges import settings_of
 from transmiter_cli.method.refine_linear import refine_linear
@@ -120,8 +122,10 @@ def transfer(
     reg = reg if reg == "auto" else positive("reg", reg)
     rho = rho if rho == "auto" else positive("rho", rho)
     if method == "adapter":
-        strength = choose_reg(strong, weak, adapter.basis) if reg == "auto" else reg
-        return transfer_all(fitted, weak, [strong], [strength])[0][0]
+        parts = cross_moments(strong, weak, fold_rows(len(strong)) if reg == "auto" else [None])
+        strength = choose_reg(parts, adapter.basis) if reg == "auto" else reg
+        moved = transfer_adapters(adapter, [sum(parts[1:], parts[0])], [strength])[0][0]
+        return on_strong(fitted, strong, method, moved, {"reg": strength})
     own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
     every = [*own, *teachers]
     if not every:
@@ -167,7 +171,7 @@ def transfer_all(
     fitted = fitted.to(strong[0].images.device)
     adapter = check_transfer(fitted, [weak, *strong])
     strengths = [positive("reg", reg) for reg in regs]
-    moved = transfer_adapters(adapter, weak, strong, strengths)
+    moved = transfer_adapters(adapter, [cross_moment(model, weak) for model in strong], strengths)
     return [
         [on_strong(fitted, model, "adapter", one, {"reg": reg}) for one, reg in zip(of_model, strengths, strict=True)]
         for model, of_model in zip(strong, moved, strict=True)

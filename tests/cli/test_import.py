@@ -72,3 +72,10 @@ def test_an_import_says_what_it_needs(cli: Cli, tmp_path: Path):
     outcome = cli("embed", "--model", "demo-weak")
     assert outcome.code == 2
     assert "--model and --data, or --import and --out" in outcome.err
+
+
+@pytest.mark.parametrize("also", [("--model", "demo-weak"), ("--data", "demo-digits")])
+def test_an_import_takes_no_images_and_no_model(cli: Cli, tmp_path: Path, also: tuple[str, str]):
+    outcome = cli("embed", "--import", "train_features.pt", "--out", "x.safetensors", *also)
+    assert outcome.code == 2
+    assert "takes no --model and no --data" in outcome.err

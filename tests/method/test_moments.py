@@ -11,8 +11,9 @@ from tests.conftest import random_embeddings
 from transmiter_cli.method import embeddings as embeddings_module
 from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
+from transmiter_cli.method.folds import fold_rows
 from transmiter_cli.method.logits import standardize
-from transmiter_cli.method.moments import CrossMoment, cross_moment
+from transmiter_cli.method.moments import CrossMoment, Standardizer, cross_moment, cross_moments
 
 
 def direct(target: Embeddings, source: Embeddings, basis: torch.Tensor) -> torch.Tensor:
@@ -54,12 +55,24 @@ def test_blocks_from_anywhere_give_the_same_moment():
     basis = compact_basis(source.texts)
     whole = cross_moment(target, source)
     empty = (Embeddings(model.images[:0], model.texts, model.logit_scale) for model in (target, source))
-    streamed = CrossMoment(*empty)
+    streamed = CrossMoment(*map(Standardizer, empty))
     for rows in torch.randperm(100, generator=torch.Generator().manual_seed(2)).split(17):
         streamed.add(3 * target.images[rows].double(), source.images[rows])
     assert streamed.images == whole.images == 100
     difference = streamed.in_basis(basis) - whole.in_basis(basis)
     assert difference.norm() <= 1e-6 * whole.in_basis(basis).norm()
+
+
+def test_moments_of_parts_add_up_to_that_of_all_images():
+    target, source = random_embeddings(100, 30, 12, 0), random_embeddings(100, 30, 8, 1)
+    whole, parts = cross_moment(target, source), cross_moments(target, source, fold_rows(100, folds=3))
+    assert [part.images for part in parts] == [34, 33, 33]
+    together = sum(parts[1:], parts[0])
+    assert together.images == 100
+    torch.testing.assert_close(together.sum, whole.sum, atol=1e-6 * whole.sum.norm().item(), rtol=0)
+    alone = [cross_moment(target.only(rows), source.only(rows)) for rows in fold_rows(100, folds=3)]
+    for part, one in zip(parts, alone, strict=True):
+        torch.testing.assert_close(part.sum, one.sum)
 
 
 def test_float32_blocks_lose_less_than_the_stated_error():

@@ -13,6 +13,7 @@ from transmiter_cli.method.distillation import FitSettings, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.moments import cross_moment
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter, total_loss
 from transmiter_cli.method.transfer import transfer_adapters
 
@@ -33,7 +34,7 @@ def transferred(world: World) -> Adapter:
     """An adapter that is far from good: it hardly learned anything."""
     settings = FitSettings(epochs=1, batch_size=400, learning_rate=1e-4)
     fitted = fit_adapter(world.weak, world.finetuned_logits, settings)
-    return transfer_adapters(fitted, world.weak, [world.strong], [1.0])[0][0]
+    return transfer_adapters(fitted, [cross_moment(world.strong, world.weak)], [1.0])[0][0]
 
 
 def labelled(world: World, rows: torch.Tensor) -> tuple[Embeddings, torch.Tensor]:
@@ -64,7 +65,7 @@ def test_labels_improve_images_that_were_not_labelled(world: World, transferred:
 
 def test_a_refinement_that_does_not_help_is_not_taken(world: World):
     fitted = fit_adapter(world.weak, world.finetuned_logits, FitSettings(epochs=30))
-    good = transfer_adapters(fitted, world.weak, [world.strong], [1.0])[0][0]
+    good = transfer_adapters(fitted, [cross_moment(world.strong, world.weak)], [1.0])[0][0]
     settings = RefineSettings(learning_rate=30.0, epochs=3)
     refined, epochs = refine_adapter(good, *labelled(world, shots(world, 1)), settings)
     assert epochs == 0

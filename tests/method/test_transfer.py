@@ -34,7 +34,7 @@ def test_transfer_to_the_same_model_changes_nothing(reg: float, seed: int):
     rotation = rotation_between(weak, weak, adapter.basis, reg)
     torch.testing.assert_close(rotation, torch.eye(len(rotation), dtype=torch.float64), atol=1e-6, rtol=0)
     logits = zero_shot_logits(weak)
-    moved = transfer_adapters(adapter, weak, [weak], [reg])[0][0]
+    moved = transfer_adapters(adapter, [cross_moment(weak, weak)], [reg])[0][0]
     torch.testing.assert_close(moved(logits), adapter(logits), atol=1e-4, rtol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_an_orthogonal_change_of_the_basis_coordinates_is_recovered(reflect: boo
     rotation = rotation_between(strong, weak, basis, 1e-9)
     torch.testing.assert_close(rotation.float(), turn.T, atol=1e-4, rtol=0)
     adapter = trained_like(Adapter(basis, classes=25))
-    moved = transfer_adapters(adapter, weak, [strong], [1e-9])[0][0]
+    moved = transfer_adapters(adapter, [cross_moment(strong, weak)], [1e-9])[0][0]
     # In the weak model's coordinates, the change that the adapter makes is the same for both models.
     change = standardize(moved(zero_shot_logits(strong))).logits @ basis.T @ turn.T
     expected = standardize(adapter(logits)).logits @ basis.T
@@ -83,8 +83,9 @@ def test_many_strong_models_and_strengths_are_one_solve_and_the_same_answers():
     strong = [random_embeddings(50, 25, width, width) for width in (12, 16)]
     adapter = trained_like(Adapter(compact_basis(weak.texts), classes=4))
     regs = [0.1, 1.0, 10.0]
-    together = transfer_adapters(adapter, weak, strong, regs)
-    for model, moved in zip(strong, together, strict=True):
+    moments = [cross_moment(model, weak) for model in strong]
+    together = transfer_adapters(adapter, moments, regs)
+    for moment, moved in zip(moments, together, strict=True):
         for reg, one in zip(regs, moved, strict=True):
-            alone = transfer_adapters(adapter, weak, [model], [reg])[0][0]
+            alone = transfer_adapters(adapter, [moment], [reg])[0][0]
             torch.testing.assert_close(one.basis, alone.basis, atol=1e-6, rtol=0)

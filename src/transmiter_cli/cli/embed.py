@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "embed"
 EXAMPLE = "transmiter embed --model demo-strong --data demo-digits --split test --out digits.safetensors"
+IMPORT_EXAMPLE = "transmiter embed --import features.pt --out features.safetensors"
 
 
 def command(
@@ -65,6 +66,8 @@ def command(
             f"--out {shlex.quote(str(named))}",
         )
     if import_file is not None:
+        if model or data is not None:
+            raise UsageError("--import converts a file as it is: it takes no --model and no --data.", IMPORT_EXAMPLE)
         convert(import_file, out, json)
         return
     if not model or data is None:

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.discriminant import fold_moments, total
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
-from transmiter_cli.method.folds import JUDGED, evenly_spaced, fold_rows, folds_of
-from transmiter_cli.method.moments import cross_moment
+from transmiter_cli.method.embeddings import Embeddings, check_teacher
+from transmiter_cli.method.folds import JUDGED, evenly_spaced, folds_of
+from transmiter_cli.method.moments import CrossMoment
 from transmiter_cli.method.per_image import Computed, centred
 from transmiter_cli.method.polar import polar_factor
 from transmiter_cli.method.ridge import ridge_path
@@ -24,32 +24,26 @@ RHOS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 def choose_reg(
-    target: Embeddings,
-    source: Embeddings,
-    basis: Float[Tensor, "basis vocabulary"],
-    candidates: Sequence[float] = REGS,
+    parts: Sequence[CrossMoment], basis: Float[Tensor, "basis vocabulary"], candidates: Sequence[float] = REGS
 ) -> float:
-    """The `reg` whose rotation, solved on four fifths of the images, has the least |H_t Omega - H_s|^2 on the others.
+    """The `reg` whose rotation, solved without a part of the images, has the least |H_t Omega - H_s|^2 on that part.
 
     Omega is orthogonal, so the residual is a constant less 2 tr(Omega' H_t'H_s): only the cross-moments of the
-    fifths are needed. Fifths are held out in turn until JUDGED images were.
+    parts are needed. Parts are held out in turn until JUDGED images were.
 
-    Raises:
-        InvalidTensorError: if the models do not share images and vocabulary, or there are fewer than two images.
+    Args:
+        parts: the moments of two or more disjoint parts of the images, the largest first.
+        basis: B.
+        candidates: what is chosen from.
     """
-    if len(target) < 2:
-        raise InvalidTensorError(f"at least two images are needed, got {len(target)}.")
-    if len(target) != len(source):
-        raise InvalidTensorError(f"the two models have {len(target)} and {len(source)} images; they must be the same.")
-    parts = fold_rows(len(target))
-    moments = [cross_moment(target, source, part).in_basis(basis) for part in parts]
-    whole = torch.stack(moments).sum(0)
-    identity = torch.eye(len(whole), dtype=whole.dtype, device=whole.device)
-    strengths = torch.tensor(candidates, dtype=whole.dtype, device=whole.device)[:, None, None]
-    explained = torch.zeros(len(candidates), dtype=whole.dtype, device=whole.device)
-    enough = -(-JUDGED // len(parts[0]))
-    for part, own in zip(parts[:enough], moments, strict=False):
-        rotations = polar_factor(whole - own + strengths * (len(target) - len(part)) * identity)
+    whole = sum(parts[1:], parts[0])
+    product = whole.in_basis(basis)
+    identity = torch.eye(len(product), dtype=product.dtype, device=product.device)
+    strengths = product.new_tensor(candidates)[:, None, None]
+    explained = product.new_zeros(len(candidates))
+    for part in parts[: -(-JUDGED // parts[0].images)]:
+        own = part.in_basis(basis)
+        rotations = polar_factor(product - own + strengths * (whole.images - part.images) * identity)
         explained += (rotations * own).sum((1, 2))
     alike = explained >= explained.max() - ALIKE * explained.max().abs()
     return max(one for one, best in zip(candidates, alike.tolist(), strict=True) if best)

@@ -8,6 +8,7 @@ product, about 1e-6 of the moment's norm.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -57,21 +58,21 @@ class CrossMoment:
     and H_t'H_s = (B Tc_t) [X_t' diag(w_t w_s) X_s] (B Tc_s)' (paper Eq. 6). The bracket is what is summed.
 
     Args:
-        target: the model to transfer to; only its texts and logit scale are used.
-        source: the model to transfer from; the same.
+        target: of the model to transfer to.
+        source: of the model to transfer from.
 
     Raises:
         InvalidTensorError: if the two models have vocabularies of different sizes.
     """
 
-    def __init__(self, target: Embeddings, source: Embeddings) -> None:
-        if len(target.texts) != len(source.texts):
-            sizes = f"{len(target.texts)} and {len(source.texts)}"
+    def __init__(self, target: Standardizer, source: Standardizer) -> None:
+        if len(target.centred) != len(source.centred):
+            sizes = f"{len(target.centred)} and {len(source.centred)}"
             raise InvalidTensorError(f"the two models have vocabularies of {sizes} entries; they must be the same.")
-        self.target, self.source = Standardizer(target), Standardizer(source)
+        self.target, self.source = target, source
         self.images = 0
-        shape = (target.texts.shape[1], source.texts.shape[1])
-        self.sum = target.texts.new_zeros(shape, dtype=torch.float64)
+        shape = (target.centred.shape[1], source.centred.shape[1])
+        self.sum = target.centred.new_zeros(shape, dtype=torch.float64)
 
     def add(self, target: Float[Tensor, "rows target_width"], source: Float[Tensor, "rows source_width"]) -> None:
         """Add a block of images, row i of both being the same image; they need not be unit-norm."""
@@ -80,21 +81,42 @@ class CrossMoment:
         self.sum += target.T @ (source * weights[:, None])
         self.images += len(target)
 
+    def __add__(self, other: CrossMoment) -> CrossMoment:
+        """The moment of the images of both; the models must be the same."""
+        both = CrossMoment(self.target, self.source)
+        both.sum, both.images = self.sum + other.sum, self.images + other.images
+        return both
+
     def in_basis(self, basis: Float[Tensor, "basis vocabulary"]) -> Float[Tensor, "basis basis"]:
         """H_t'H_s of all images so far, float64."""
         target, source = ((basis @ model.centred).double() for model in (self.target, self.source))
         return target @ self.sum @ source.T
 
 
-def cross_moment(target: Embeddings, source: Embeddings, chosen: Int[Tensor, " images"] | None = None) -> CrossMoment:
-    """The cross-moment of two models on all their images, or on some, a block at a time.
+def cross_moment(target: Embeddings, source: Embeddings) -> CrossMoment:
+    """The cross-moment of two models on all their images, a block at a time.
+
+    Raises:
+        InvalidTensorError: if the two models saw different numbers of images or vocabulary entries.
+    """
+    return cross_moments(target, source, [None])[0]
+
+
+def cross_moments(
+    target: Embeddings, source: Embeddings, parts: Sequence[Int[Tensor, " _"] | None]
+) -> list[CrossMoment]:
+    """The same on each of several parts of the images; None is all of them, in order.
 
     Raises:
         InvalidTensorError: if the two models saw different numbers of images or vocabulary entries.
     """
     if len(target) != len(source):
         raise InvalidTensorError(f"the two models have {len(target)} and {len(source)} images; they must be the same.")
-    moment = CrossMoment(target, source)
-    for rows in target.blocks(CACHED) if chosen is None else chosen.to(target.images.device).split(block_rows(CACHED)):
-        moment.add(target.images[rows], source.images[rows])
-    return moment
+    of_target, of_source = Standardizer(target), Standardizer(source)
+    moments: list[CrossMoment] = []
+    for part in parts:
+        moment = CrossMoment(of_target, of_source)
+        for rows in target.blocks(CACHED) if part is None else part.to(target.images.device).split(block_rows(CACHED)):
+            moment.add(target.images[rows], source.images[rows])
+        moments.append(moment)
+    return moments

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.adapter import Adapter, with_basis
-from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.moments import CrossMoment, cross_moment
+from transmiter_cli.method.moments import CrossMoment
 from transmiter_cli.method.polar import polar_factor
 
 
@@ -35,19 +34,19 @@ def basis_rotations(
     return polar_factor(products[:, None] + shifts[..., None, None] * identity)
 
 
-def transfer_adapters(
-    adapter: Adapter, weak: Embeddings, strong: Sequence[Embeddings], regs: Sequence[float]
-) -> list[list[Adapter]]:
+def transfer_adapters(adapter: Adapter, moments: Sequence[CrossMoment], regs: Sequence[float]) -> list[list[Adapter]]:
     """The adapter on each strong model with each strength: its basis becomes Omega' B, its correction stays as it is.
 
     No label and no gradient is used: the models only look at the same unlabelled images.
 
+    Args:
+        adapter: as it was fitted.
+        moments: of each strong model with the weak one.
+        regs: strengths of the pull to the identity.
+
     Returns:
         For each strong model, an adapter for each strength.
-
-    Raises:
-        InvalidTensorError: if the models do not share images and vocabulary.
     """
     basis = adapter.basis.detach()
-    rotations = basis_rotations([cross_moment(model, weak) for model in strong], basis, regs)
+    rotations = basis_rotations(moments, basis, regs)
     return [[with_basis(adapter, rotation.T.float() @ basis) for rotation in of_model] for of_model in rotations]

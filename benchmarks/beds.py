@@ -32,18 +32,18 @@ class Teacher:
 
     Attributes:
         images: embeddings of all images, unit-norm.
-        heads: what they are multiplied with, C x width, the scale included.
+        head: what they are multiplied with, C x width, the scale included.
         texts: its text embeddings of the vocabulary, where it has a text tower; the weak model's for a head.
-        open: whether a method may look at `images`, `heads` and `texts`; logits alone otherwise.
+        open: whether a method may look at `images`, `head` and `texts`; logits alone otherwise.
     """
 
     images: Tensor
-    heads: Tensor
+    head: Tensor
     texts: Tensor | None
     open: bool = True
 
     def logits(self, rows: Tensor) -> Tensor:
-        return self.images[rows] @ self.heads.T
+        return self.images[rows] @ self.head.T
 
 
 @dataclass(frozen=True)
@@ -259,8 +259,8 @@ class Bed:
                 known = present[torch.randperm(len(present), generator=generator)][self.half :: 2]
             rows = torch.cat([rows[true == c][self.skipped :][: self.shots] for c in known])
         labelled = Embeddings(weak.images[rows], weak.texts, weak.logit_scale)
-        heads = linear_probe(labelled, labels[rows], classes, seed)
-        return Teacher(weak.unit_images(), heads, weak.unit_texts(), self.open)
+        head = linear_probe(labelled, labels[rows], classes, seed)
+        return Teacher(weak.unit_images(), head, weak.unit_texts(), self.open)
 
 
 def choose_classes(data: Data, subset: int | None, generator: torch.Generator) -> Data:

@@ -148,7 +148,7 @@ def altered(teacher: Teacher, unseen: torch.Tensor) -> dict[str, Teacher]:
     """Logits as some models have them: classes that they were not fine-tuned on masked, or another temperature."""
     masked = teacher.finetuned.masked_fill(unseen, -100.0)
     wide = {
-        said: replace(teacher, finetuned=factor * teacher.finetuned, heads=None)
+        said: replace(teacher, finetuned=factor * teacher.finetuned, head=None)
         for said, factor in (("ten times as wide", 10.0), ("a third as wide", 1 / 3), ("a hundredth", 1 / 100))
     }
     return {"as they are": teacher, MASKED: Teacher(masked, teacher.weak), **wide}

@@ -134,7 +134,7 @@ def text_anchors(trial: Trial, weight: float = 1.0, rho: float = 0.1) -> Tensor:
     weights = torch.ones(len(rows), dtype=torch.float64)
     weights[len(known) :] = weight * len(known) / len(texts)
     found = (test - known.mean(0)) @ solve(rows, wanted, rho, weights) + theirs.mean(0)
-    return zero_shot(trial) + found @ trial.teacher.heads.double().T
+    return zero_shot(trial) + found @ trial.teacher.head.double().T
 
 
 def text_anchors_by_weak(trial: Trial, weight: float = 1.0, rho: float = 0.1) -> Tensor:
@@ -150,7 +150,7 @@ def text_anchors_by_weak(trial: Trial, weight: float = 1.0, rho: float = 0.1) ->
     kernel = step @ step.T
     kernel.diagonal().add_(kernel.diagonal().sum() / step.shape[1])
     found = found + (found @ step.T) @ torch.linalg.solve(kernel, theirs - theirs.mean(0) - step)
-    return zero_shot(trial) + (found + theirs.mean(0)) @ trial.teacher.heads.double().T
+    return zero_shot(trial) + (found + theirs.mean(0)) @ trial.teacher.head.double().T
 
 
 def prior_corrected(trial: Trial, strength: float = 0.5) -> Tensor:
@@ -193,15 +193,15 @@ def plain_discriminant(trial: Trial, labels: str = "both", shrinkage: float | No
     return found.classifier(images(trial)[1])
 
 
-def teacher_of(trial: Trial, heads: bool = True) -> Teacher:
+def teacher_of(trial: Trial, head: bool = True) -> Teacher:
     """The fine-tuned model and its weak twin on the unlabelled images."""
-    known = trial.teacher.heads if heads and trial.teacher.open else None
+    known = trial.teacher.head if head and trial.teacher.open else None
     return Teacher(trial.teacher.logits(trial.unlabelled), trial.model("weak", trial.unlabelled), known)
 
 
-def discriminant(trial: Trial, heads: bool = True, opaque_names: bool = False) -> Tensor:
-    """What `transfer --method discriminant` does; without heads, as where the teacher's logits alone are given."""
-    return adapted(trial, [teacher_of(trial, heads)], opaque_names)[0]
+def discriminant(trial: Trial, head: bool = True, opaque_names: bool = False) -> Tensor:
+    """What `transfer --method discriminant` does; without its head, as where the teacher's logits alone are given."""
+    return adapted(trial, [teacher_of(trial, head)], opaque_names)[0]
 
 
 def adapted(trial: Trial, teachers: Sequence[Teacher], opaque_names: bool = False) -> tuple[Tensor, Verdict]:
@@ -285,7 +285,7 @@ RULES: dict[str, Rule] = {
     "discriminant, shrinkage 0.3": partial(plain_discriminant, shrinkage=0.3),
     "discriminant, plain": plain_discriminant,
     "discriminant, plain, 3 rounds": partial(plain_discriminant, rounds=3),
-    "discriminant, logits alone": partial(discriminant, heads=False),
+    "discriminant, logits alone": partial(discriminant, head=False),
     "discriminant": discriminant,
 }
 ADAPTERS: dict[str, Rule] = {

@@ -226,9 +226,9 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
     teacher = tm.Teacher(world.finetuned_logits, world.weak)
     with pytest.raises(ValueError, match="takes one fine-tuned model, not 2"):
         tm.transfer(fitted, world.weak, world.strong, "ridge", teachers=[teacher, teacher])
-    heads = torch.full((world.classes, world.weak.images.shape[1]), torch.nan)
-    with pytest.raises(InvalidTensorError, match="the fine-tuned heads hold NaN"):
-        tm.transfer(fitted, world.weak, world.strong, "discriminant", teachers=[replace(teacher, heads=heads)])
+    head = torch.full((world.classes, world.weak.images.shape[1]), torch.nan)
+    with pytest.raises(InvalidTensorError, match="the weights of the fine-tuned head hold NaN"):
+        tm.transfer(fitted, world.weak, world.strong, "discriminant", teachers=[replace(teacher, head=head)])
     with pytest.raises(ValueError, match="starts from a fitted adapter"):
         tm.transfer(ridge, world.weak, world.strong)
     with pytest.raises(ValueError, match="must be positive"):
@@ -372,11 +372,14 @@ def test_a_callers_inference_mode_and_defaults_change_nothing(world: World, basi
     expected = job()
     with torch.inference_mode():
         inside = job()
-    torch.set_default_dtype(torch.float64)
-    try:
-        double = job()
-    finally:
-        torch.set_default_dtype(torch.float32)
+    for dtype in (torch.float64, torch.float16):
+        torch.set_default_dtype(dtype)
+        try:
+            other = job()
+            assert torch.get_default_dtype() == dtype
+        finally:
+            torch.set_default_dtype(torch.float32)
+        torch.testing.assert_close(other, expected, atol=0, rtol=0)
     with torch.device("meta"):
         elsewhere = job()
     torch.set_float32_matmul_precision("medium")
@@ -386,7 +389,7 @@ def test_a_callers_inference_mode_and_defaults_change_nothing(world: World, basi
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
-    for found in (inside, double, elsewhere, coarse):
+    for found in (inside, elsewhere, coarse):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -532,8 +535,10 @@ def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):
     with pytest.raises(TransmiterError, match="no artefact"):
         tm.load(tmp_path / "absent.safetensors")
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(TransmiterError, match="no artefact of transmiter"):
-        tm.load(tmp_path / "other.safetensors")
+    save_file({"x": torch.zeros(2)}, tmp_path / "features.safetensors", {"transmiter": '{"classes": ["stage"]}'})
+    for name in ("other", "features"):
+        with pytest.raises(TransmiterError, match="no artefact of transmiter"):
+            tm.load(tmp_path / f"{name}.safetensors")
     fitted.save(tmp_path / "cut.safetensors")
     content = (tmp_path / "cut.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])

@@ -26,12 +26,12 @@ def path(monkeypatch: pytest.MonkeyPatch):
 def trial(world: World, base: int):
     """A world as one trial of the benchmarks."""
     beds = import_module("benchmarks.beds")
-    heads = torch.linalg.lstsq(world.weak.images, world.finetuned_logits).solution.T
+    head = torch.linalg.lstsq(world.weak.images, world.finetuned_logits).solution.T
     rows = torch.arange(len(world.labels))
     return beds.Trial(
         weak=world.weak,
         strong=world.strong,
-        teacher=beds.Teacher(world.weak.images, heads, world.weak.texts),
+        teacher=beds.Teacher(world.weak.images, head, world.weak.texts),
         unlabelled=rows[(rows % 2 == 0) & (world.labels < base)],
         test=rows[rows % 2 == 1],
         labels=world.labels,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from transmiter_cli.files import canonical_json, digest, file_digest, write_atomically
+from transmiter_cli.files import absolute, canonical_json, digest, file_digest, write_atomically
 
 
 def test_readers_see_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -53,6 +53,15 @@ def test_fifos_and_devices_are_written_to_and_stay_what_they_are(tmp_path: Path)
     assert terminal.is_char_device()
     with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path, b"")
+
+
+def test_absolute_paths_follow_links_only_where_dots_lead_out_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "real" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "inner")
+    monkeypatch.chdir(tmp_path)
+    assert absolute("link/file") == tmp_path / "link" / "file"
+    assert absolute("real/../file") == tmp_path / "file"
+    assert absolute("link/../file") == tmp_path / "real" / "file"
 
 
 def test_the_same_value_is_the_same_text():

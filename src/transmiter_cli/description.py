@@ -41,14 +41,18 @@ def read_description(path: str | Path) -> dict[str, Any]:
             f"{path} cannot be read as an artefact: {error}.",
             "make it again, if a command of a run made it; the run.json there has it",
         ) from error
-    if metadata is None or "stage" not in metadata:
-        raise DamagedArtefactError(
-            f"{path} is a safetensors file, but no artefact of transmiter: weights or a classifier head, perhaps."
-        )
     try:
-        description: dict[str, Any] = {**json.loads(metadata), "tensors": shapes}
+        description: dict[str, Any] = {**json.loads(metadata or "{}"), "tensors": shapes}
     except (ValueError, TypeError) as error:
-        raise DamagedArtefactError(f"{path} is damaged: its description is no JSON ({error}).") from error
+        raise DamagedArtefactError(
+            f"{path} is damaged: its description is no JSON ({error}).", "make it again"
+        ) from error
+    if "stage" not in description:
+        raise DamagedArtefactError(
+            f"{path} is a safetensors file, but no artefact of transmiter: weights, a classifier head, or the "
+            "embeddings of embed --out, perhaps.",
+            "pass a run directory, or an artefact in it",
+        )
     if not isinstance(description.get("format"), int):
         raise DamagedArtefactError(f"{path} is damaged: it does not say which format it has.", "make it again")
     if description["format"] > FORMAT:

@@ -15,6 +15,12 @@ TEMPORARY = ".*.tmp"
 """Names of files that are being written."""
 
 
+def absolute(path: str | Path) -> Path:
+    """A path that means the same from any working directory; links are followed only where `..` leads out of one."""
+    whole = Path(path).expanduser().absolute()
+    return whole.resolve() if ".." in whole.parts else whole
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spare spaces: the same value gives the same text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -290,6 +290,7 @@ def test_logits_of_train_images_are_not_those_of_test_images_with_the_same_names
     outcome = cli("eval", "--data", "pets/test", "--json")
     assert list(json.loads(outcome.out)["rows"]) == ["weak", "strong", "direct", "transferred", "discriminant"]
     assert "no logits for 8 images" in outcome.err
+    assert "of fit's --data, which these images are not" in outcome.err
 
 
 def test_a_fine_tuned_model_that_has_gone_costs_two_rows(cli: Cli, tmp_path: Path):

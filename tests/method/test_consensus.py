@@ -443,7 +443,7 @@ def test_teachers_must_match(world: World):
     shorter = Embeddings(good.weak.images, good.weak.texts[:-1], good.weak.logit_scale)
     with pytest.raises(InvalidTensorError, match="same vocabulary"):
         discriminant_transfer(strong, [Teacher(good.finetuned, shorter)])
-    with pytest.raises(InvalidTensorError, match="heads have shape"):
+    with pytest.raises(InvalidTensorError, match="head has shape"):
         discriminant_transfer(strong, [Teacher(good.finetuned, good.weak, torch.ones(6, 3))])
 
 

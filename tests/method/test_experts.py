@@ -40,10 +40,10 @@ def test_logits_vary_at_most_as_the_weak_models_and_half_as_far_and_masks_do_not
     seen = ~mask(world, 3, 4, 5)
     masked = factor * teacher.finetuned.masked_fill(mask(world, 4, 5), -1e6)
     masked[:, 3] -= 1e6  # masked, though it counts as a class with images
-    heads = torch.ones(world.classes, teacher.weak.images.shape[1])
-    found = comparable(Teacher(masked, teacher.weak, heads), seen | mask(world, 3), every(strong))
-    assert found.heads is not None
-    logits, level = found.finetuned[:], found.heads[0, 0].item()
+    head = torch.ones(world.classes, teacher.weak.images.shape[1])
+    found = comparable(Teacher(masked, teacher.weak, head), seen | mask(world, 3), every(strong))
+    assert found.head is not None
+    logits, level = found.finetuned[:], found.head[0, 0].item()
     torch.testing.assert_close(logits[:, seen], level * masked[:, seen].double())
     weak = teacher.weak_logits[:].double()
     assert level == 1 if factor == 1 else (level < 1) == (factor > 1)

@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from transmiter_cli.method.distillation import FitSettings
-from transmiter_cli.method.ranges import COUNT, SEED, Range
+from transmiter_cli.method.ranges import COUNT, SEED, Range, settings_of
 
 
 @pytest.mark.parametrize("value", [0, 1.5, True, "1", None, math.nan, math.inf])
@@ -27,6 +29,12 @@ def test_bounds_are_within_unless_it_is_said_otherwise():
 def test_settings_out_of_their_range_are_refused(wrong: dict[str, float]):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a"):
         FitSettings(**wrong)
+
+
+def test_numbers_may_be_numpys_or_tensors():
+    found = settings_of(FitSettings, {"epochs": np.int64(3), "noise": np.float32(0.25), "seed": torch.tensor(7)})
+    assert found == FitSettings(epochs=3, noise=0.25, seed=7)
+    assert all(type(value) in (int, float) for value in (found.epochs, found.noise, found.seed))
 
 
 def test_ranges_are_told_in_words():

@@ -88,8 +88,8 @@ def test_the_bridge_is_exact_between_rotations_of_the_same_embeddings():
     strong = random_embeddings(400, 30, 8, 0)
     turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(1)))[0]
     weak = Embeddings(strong.images @ turn, strong.texts @ turn, strong.logit_scale)
-    heads = torch.randn(5, 8, generator=torch.Generator().manual_seed(2))
-    teacher = Teacher(weak.unit_images() @ heads.T, weak, heads)
+    head = torch.randn(5, 8, generator=torch.Generator().manual_seed(2))
+    teacher = Teacher(weak.unit_images() @ head.T, weak, head)
     moments = joint_moments(strong, teacher, every(strong))
     found = corrections(text_anchors(strong, teacher.weak), teacher, moments, whole(5)).whole
     answers = centred(teacher.finetuned.double())
@@ -237,8 +237,8 @@ def test_all_texts_together_weigh_the_same_however_many_they_are(world: World):
 
 def test_known_class_embeddings_tell_of_answers_that_few_images_do_not(world: World):
     strong, teacher = teacher_of(world)
-    heads = 30 * torch.randn(world.classes, 32, generator=torch.Generator().manual_seed(0))
-    given = Teacher(teacher.weak.unit_images() @ heads.T, teacher.weak, heads)
+    head = 30 * torch.randn(world.classes, 32, generator=torch.Generator().manual_seed(0))
+    given = Teacher(teacher.weak.unit_images() @ head.T, teacher.weak, head)
     moments = joint_moments(strong, given, every(strong)[:20])
     anchors, wanted = text_anchors(strong, given.weak), centred(given.finetuned.double()).flatten()
 
@@ -247,4 +247,4 @@ def test_known_class_embeddings_tell_of_answers_that_few_images_do_not(world: Wo
         answers = centred(found(strong.unit_images()).double()).flatten()
         return torch.corrcoef(torch.stack([answers, wanted]))[0, 1].item()
 
-    assert told(given) > told(replace(given, heads=None)) + 0.05
+    assert told(given) > told(replace(given, head=None)) + 0.05

@@ -17,7 +17,6 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.rows import evaluate
 from transmiter_cli.files import canonical_json, digest, write_atomically
-from transmiter_cli.method.experts import Teacher
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.task.shots import choose_shots
 
@@ -182,8 +181,8 @@ def measure_cell(key: SceneKey, method: MethodEntry, material: Material, trained
         trained.moved[method.name] = train(key, method, material, trained.fits)
     rows = evaluate(
         test.labels,
-        weak=test.weak,
-        finetuned_logits=test.finetuned,
+        weak=test.teacher.weak,
+        finetuned_logits=test.teacher.finetuned,
         strong=test.strong,
         fitted=trained.fits[fit_settings(method)],
         transferred={method.name: trained.moved[method.name]},
@@ -204,13 +203,13 @@ def fit_settings(method: MethodEntry) -> str:
 def train(key: SceneKey, method: MethodEntry, material: Material, fits: dict[str, Artefact]) -> Artefact:
     """What a method makes of the train images; `fits` keeps fitted adapters by their settings."""
     shown, settings = material.train, fit_settings(method)
+    weak = shown.teacher.weak
     if settings not in fits:
         own: dict[str, Any] = {"seed": key.seed, **method.fit}
-        fits[settings] = checked(lambda: api.fit(shown.weak, shown.finetuned, material.vocabulary, **own), method)
+        fits[settings] = checked(lambda: api.fit(weak, shown.teacher.finetuned, material.vocabulary, **own), method)
     call: Callable[..., Artefact] = api.transfer
-    about = (fits[settings], shown.weak, shown.strong, method.transfer)
-    teacher = Teacher(shown.finetuned, shown.weak, shown.heads)
-    moved = checked(lambda: call(*about, teachers=[teacher], **transfer_options(method, len(shown.weak))), method)
+    about = (fits[settings], weak, shown.strong, method.transfer)
+    moved = checked(lambda: call(*about, teachers=[shown.teacher], **transfer_options(method, len(weak))), method)
     if method.refine is None:
         return moved
     chosen = choose_shots(shown.labels.tolist(), key.shots, key.seed)

@@ -15,7 +15,7 @@ from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
 from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.image_keys import image_key
-from transmiter_cli.embedding.models import HUB, LOCAL, resolve_model
+from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
 from transmiter_cli.embedding.sources.record import file_identity
@@ -24,26 +24,25 @@ from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.files import canonical_json, digest
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.probe import linear_probe
-from transmiter_cli.task.finetuned import PROBE, FinetunedModel, HeadTeacher, files_of, lasting_name, open_teacher
+from transmiter_cli.task.finetuned import PROBE, FinetunedModel, HeadTeacher, lasting_name, open_teacher, teacher_digest
 from transmiter_cli.task.logits_file import LogitsTeacher
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.task.templates import choose_templates, read_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.class_lists import read_map
-from transmiter_cli.workflow.common import EncodedImages, encode
+from transmiter_cli.workflow.common import EncodedImages, as_teacher, encode
 from transmiter_cli.workflow.overlap import fingerprints
 
 
 @dataclass(frozen=True)
 class Part:
-    """One split: both zero-shot models, the fine-tuned weak model's logits and, where known, heads, and labels."""
+    """One split: the fine-tuned weak model with its zero-shot twin, the strong model, and labels."""
 
-    weak: Embeddings
+    teacher: Teacher
     strong: Embeddings
-    finetuned: Float[Tensor, "images classes"]
     labels: Int[Tensor, " images"]
-    heads: Float[Tensor, "classes width"] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Source:
     """Where a scene's material comes from.
 
     Attributes:
-        identity: changes whenever an input does: images, labels, prompts, words, files, weights.
+        identity: changes whenever an input does: images, labels, prompts, words, files, weights and their precision.
         origin: the same for what is fitted on.
     """
 
@@ -98,11 +97,13 @@ def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
         train, test = ([existing_identity(feature_path(key, part))] for part in ("train", "test"))
     else:
         train, test = (labelled_identity(images_of(key, part)) for part in ("train", "test"))
-        train += teacher_identity(key.fill(key.teacher.finetuned or ""), workspace)
+        finetuned = lasting_name(key.fill(key.teacher.finetuned or ""))
+        train.append(finetuned if finetuned == PROBE else teacher_digest(finetuned, workspace))
         test += [existing_identity(Path(key.measured.map).expanduser())] if key.measured.map else []
     train += text_identity(spec, key)
     weak, strong = (workspace.open(resolve_model(name)) for name in (key.weak, key.strong))
-    origin = digest(weak.fingerprint, strong.fingerprint, *train)
+    models = [part for one in (weak, strong) for part in (one.fingerprint, str(one.encoder.dtype))]
+    origin = digest(*models, *train)
     return Source(spec, key, workspace, weak, strong, digest(origin, *test), origin)
 
 
@@ -110,18 +111,6 @@ def labelled_identity(images: ImageSet) -> list[str]:
     """What images and their labels are known by: labels may change in a list while the image files do not."""
     each = [part for file in images.files for part in (str(image_key(file)), canonical_json(file.label))]
     return [canonical_json(images.label_names), *each]
-
-
-def teacher_identity(given: str, workspace: Workspace) -> list[str]:
-    """What a --finetuned value is known by: its file, with the ids beside logits of NumPy's; weights, or a name.
-
-    Raises:
-        UsageError: if there is no such file.
-    """
-    given = lasting_name(given)
-    if given.startswith((LOCAL, HUB)):
-        return [workspace.open(resolve_model(given)).fingerprint]
-    return [file_identity(str(one)) for one in files_of(Path(given))] or [given]
 
 
 def text_identity(spec: BenchSpec, key: SceneKey) -> list[str]:
@@ -191,15 +180,15 @@ def from_features(source: Source) -> Material:
         logits = feature(file, f"{weak}/finetuned_logits", views)[:, : len(names)].float().to(device)
         repeated = len(logits) // len(file.tensors["labels"])
         low, high = (Embeddings(rows[f"{one}/images"], texts[i], scales[i]) for i, one in enumerate((weak, strong)))
-        heads = heads_of(file, weak, len(names), low)
-        return Part(low, high, logits, file.tensors["labels"].repeat(repeated).to(device), heads)
+        teacher = Teacher(logits, low, head_of(file, weak, len(names), low))
+        return Part(teacher, high, file.tensors["labels"].repeat(repeated).to(device))
 
     wanted = source.spec.protocol == BASE_TO_NOVEL
     base = (files["test"].base or coop_base(len(names))) if wanted else None
     return Material(vocabulary, part("train", True), part("test", False), base)
 
 
-def heads_of(file: FeatureFile, name: str, classes: int, weak: Embeddings) -> Float[Tensor, "classes width"] | None:
+def head_of(file: FeatureFile, name: str, classes: int, weak: Embeddings) -> Float[Tensor, "classes width"] | None:
     """The fine-tuned class embeddings of a feature file times the logit scale; None if it has none of that width."""
     texts = file.tensors.get(f"{name}/finetuned_texts")
     if texts is None or texts.ndim != 2 or len(texts) < classes or texts.shape[1] != weak.images.shape[1]:
@@ -244,10 +233,7 @@ def from_images(source: Source) -> Material:
     def part(seen: EncodedImages, labelled: Tensor, teacher: FinetunedModel) -> Part:
         strong = encode(source.strong, seen.images, vocabulary, templates)
         require_unchanged(strong.images.files, seen.images.files)
-        logits = teacher.logits(seen.images.files, seen.embeddings.images.cpu()).float().to(device)
-        heads = teacher.heads(seen.embeddings.images.shape[1])
-        known = None if heads is None else heads.to(device)
-        return Part(seen.embeddings, strong.embeddings, logits, labelled, known)
+        return Part(as_teacher(teacher, seen.images.files, seen.embeddings), strong.embeddings, labelled)
 
     learned, measured = (part(*one) for one in zip(both, numbers, (teacher, elsewhere), strict=True))
     return Material(vocabulary, learned, measured, base, mapping.among(test))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from transmiter_cli import demo
 from transmiter_cli.embedding import catalogue
 from transmiter_cli.embedding.hub import hub_file
 from transmiter_cli.errors import UsageError, listing
-from transmiter_cli.files import canonical_json, digest
+from transmiter_cli.files import absolute, canonical_json, digest
 from transmiter_cli.names import resembling
 
 BUNDLED = ("demo-weak", "demo-strong")
@@ -128,11 +127,6 @@ def lasting_model_name(name: str) -> str:
     if Path(source).suffix in WEIGHT_SUFFIXES and not name.startswith(HUB):
         return f"{built_in_name(spelling)}:{absolute(source)}"
     return name
-
-
-def absolute(path: str) -> Path:
-    """A path that means the same from any working directory."""
-    return Path(os.path.normpath(Path(path).expanduser().absolute()))
 
 
 def built_in_name(name: str) -> str:

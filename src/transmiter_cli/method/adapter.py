@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -28,12 +27,10 @@ class Adapter(nn.Module):
         size = len(basis)
         self.classes = classes
         self.basis = nn.Parameter(basis.clone(), requires_grad=False)
-        dtype = torch.float32  # whatever a caller's default is
-        last = nn.Linear(4 * size, size, dtype=dtype)
+        last = nn.Linear(4 * size, size)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        first = nn.Linear(size, 4 * size, dtype=dtype)
-        self.correction = nn.Sequential(nn.LayerNorm(size, dtype=dtype), first, nn.GELU(), last)
+        self.correction = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, 4 * size), nn.GELU(), last)
 
     def forward(self, logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows classes"]:
         """Adapted logits of the task classes."""

@@ -140,7 +140,7 @@ def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
 
 
 def check_twin(strong: Embeddings, teacher: Teacher) -> None:
-    """Raise InvalidTensorError if a teacher's weak model or heads do not belong to its logits and the strong model."""
+    """Raise InvalidTensorError if a teacher's weak model or head does not belong to its logits and the strong model."""
     weak = teacher.weak
     require_same_device(strong, weak)
     if len(weak) != len(strong):
@@ -148,15 +148,15 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
     if len(weak.texts) != len(strong.texts):
         sizes = f"{len(strong.texts)} strong and {len(weak.texts)} weak text embeddings"
         raise InvalidTensorError(f"there are {sizes}; both models need the same vocabulary.")
-    if teacher.heads is None:
+    if teacher.head is None:
         return
-    require_tensor("the fine-tuned heads", teacher.heads)
-    if teacher.heads.shape != (teacher.classes, weak.images.shape[1]):
+    require_tensor("the fine-tuned head", teacher.head)
+    if teacher.head.shape != (teacher.classes, weak.images.shape[1]):
         raise InvalidTensorError(
-            f"the fine-tuned heads have shape {tuple(teacher.heads.shape)}; {teacher.classes} classes and weak "
+            f"the fine-tuned head has shape {tuple(teacher.head.shape)}; {teacher.classes} classes and weak "
             f"embeddings of {weak.images.shape[1]} numbers are expected."
         )
-    require_finite("the fine-tuned heads", teacher.heads)
+    require_finite("the weights of the fine-tuned head", teacher.head)
 
 
 def common_answers(

@@ -10,15 +10,17 @@ import torch
 
 @contextmanager
 def plain_torch() -> Generator[None]:
-    """No default device, no autocast and exact products, whatever a caller has set; also a decorator, `@plain_torch()`.
+    """No default device or dtype of a caller's, no autocast, and exact products; also a decorator, `@plain_torch()`.
 
-    Tensors are on the CPU where no device is named: random numbers are drawn there, so that they are the same
-    everywhere, and moved to the inputs' device. Products of float32 are neither cast by `torch.autocast` nor computed
-    in TF32 or bfloat16, with which solves lose what little the smallest directions are known by.
+    Tensors are float32 and on the CPU where nothing else is said: random numbers are drawn there, so that they are the
+    same everywhere, and moved to the inputs' device. Products of float32 are neither cast by `torch.autocast` nor
+    computed in TF32 or bfloat16, with which solves lose what little the smallest directions are known by.
     """
     with ExitStack() as stack:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

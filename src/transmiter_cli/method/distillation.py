@@ -69,7 +69,7 @@ def new_adapter(texts: Float[Tensor, "vocabulary width"], classes: int, settings
     """An adapter that changes nothing yet, its weights drawn from the seed and independent of the device."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)  # the CPU's alone: a user's CUDA generator is not ours
-        basis = torch.eye(len(texts), dtype=torch.float32) if settings.basis == "paper" else compact_basis(texts).cpu()
+        basis = torch.eye(len(texts)) if settings.basis == "paper" else compact_basis(texts).cpu()
         return Adapter(basis, classes).to(texts.device)
 
 
@@ -184,7 +184,7 @@ def schedule_batches(images: int, settings: FitSettings) -> list[Batch]:
         for _ in range(settings.epochs)
         for part in torch.randperm(images, generator=generator).split(settings.batch_size)
     ]
-    noisy = torch.rand(len(rows), generator=generator, dtype=torch.float32) < settings.noise_rate
+    noisy = torch.rand(len(rows), generator=generator) < settings.noise_rate
     return [Batch(part, wanted and settings.noise > 0) for part, wanted in zip(rows, noisy.tolist(), strict=True)]
 
 

@@ -38,20 +38,20 @@ class Expert:
     Attributes:
         finetuned: the fine-tuned model's logits of the classes.
         weak: the model that it was fine-tuned from, with the strong model's vocabulary.
-        heads: what it multiplies image embeddings with, its logit scale included, where that is known and as wide as
+        head: what it multiplies image embeddings with, its logit scale included, where that is known and as wide as
             the weak model's embeddings.
     """
 
     finetuned: PerImage
     weak: Embeddings
-    heads: Float[Tensor, "classes width"] | None = None
+    head: Float[Tensor, "classes width"] | None = None
 
     @property
     def classes(self) -> int:
         """C, the number of task classes."""
         return self.finetuned.shape[1]
 
-    def weak_heads(self) -> Float[Tensor, "classes width"]:
+    def weak_classifier(self) -> Float[Tensor, "classes width"]:
         """What the weak model multiplies image embeddings with: s T[:C]."""
         return self.weak.classifier(self.classes)
 
@@ -126,7 +126,7 @@ def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor
         return torch.where(masked, logits[:, others].mean(-1, keepdim=True), logits) if bool(others.any()) else logits
 
     calm = Computed((len(teacher.weak), teacher.classes), limited)
-    return Expert(calm, teacher.weak, None if teacher.heads is None else factor * teacher.heads.double())
+    return Expert(calm, teacher.weak, None if teacher.head is None else factor * teacher.head.double())
 
 
 def pooled_log_posterior(answers: Sequence[PerImage], reliabilities: Sequence[float]) -> Computed:

@@ -59,7 +59,7 @@ TRAINING: Mapping[str, Range] = {
 
 
 def settings_of(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
-    """A recipe from what a caller gave by name.
+    """A recipe from what a caller gave by name; numbers may be NumPy's or tensors.
 
     Raises:
         TypeError: if it has no such setting; those that it has are named.
@@ -69,7 +69,7 @@ def settings_of(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     for name in given:
         if name not in known:
             raise TypeError(f"there is no setting {name!r}, only {', '.join(known)}.")
-    return kind(**given)
+    return kind(**{name: value.item() if hasattr(value, "item") else value for name, value in given.items()})
 
 
 def require_within(settings: object, ranges: Mapping[str, Range]) -> None:

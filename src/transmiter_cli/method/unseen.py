@@ -171,8 +171,8 @@ class Corrections:
 def weak_head(teacher: Expert, moments: JointMoments, new: Novelty) -> Float[Tensor, "weak_width classes"]:
     """L as a linear map of the weak embeddings, learned from some images and pulled to what is known of it."""
     d = moments.width
-    known = teacher.heads
-    prior = new.slope * centred(teacher.weak_heads().double().T) if known is None else centred(known.double().T)
+    known = teacher.head
+    prior = new.slope * centred(teacher.weak_classifier().double().T) if known is None else centred(known.double().T)
     weak = moments.gram[d:, d:]
     return prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
 
@@ -181,7 +181,7 @@ def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: N
     """What is learned of L from the moments of some images."""
     d = moments.width
     gram, between = moments.gram[:d, :d], moments.gram[:d, d:]
-    own = centred(teacher.weak_heads().double().T)
+    own = centred(teacher.weak_classifier().double().T)
     each = TEXTS_WEIGH * moments.images / anchors.texts
     bridge = solve_ridge(gram + each * anchors.gram, between + each * anchors.cross, RHO)
     whole = about(moments, bridge @ weak_head(teacher, moments, new), moments.answers).scaled(new.share)

@@ -25,7 +25,6 @@ from transmiter_cli.embedding.models import (
     HUB,
     LOCAL,
     ModelSpec,
-    absolute,
     resolve_model,
     with_weights,
 )
@@ -34,7 +33,7 @@ from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, listing
-from transmiter_cli.files import digest
+from transmiter_cli.files import absolute, digest
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.method.per_image import centred
 from transmiter_cli.names import some
@@ -63,8 +62,8 @@ class FinetunedModel(Protocol):
         """
         ...
 
-    def heads(self, width: int) -> Float[Tensor, "classes width"] | None:
-        """What its logits are products with, scale included; None if unknown, or not of `width` numbers per class."""
+    def head(self) -> Float[Tensor, "classes width"] | None:
+        """What embeddings like the weak model's are multiplied with, scale included; None if there is no such thing."""
         ...
 
     def check(self, files: Sequence[ImageRecord]) -> None:
@@ -74,11 +73,16 @@ class FinetunedModel(Protocol):
 
 @dataclass(frozen=True)
 class CheckpointTeacher:
-    """A whole fine-tuned model; its own towers encode the images and the class prompts."""
+    """A whole fine-tuned model; its own towers encode the images and the class prompts.
+
+    Attributes:
+        like_weak: whether it has the weak model's architecture: embeddings of another one have nothing in common.
+    """
 
     encoder: CachedEncoder
     class_names: Sequence[str]
     templates: Templates
+    like_weak: bool
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
         """See FinetunedModel."""
@@ -86,9 +90,9 @@ class CheckpointTeacher:
         require_unchanged(images.files, files)
         return images.rows.float() @ self.weight.T
 
-    def heads(self, width: int) -> Tensor | None:
+    def head(self) -> Tensor | None:
         """See FinetunedModel."""
-        return self.weight if self.weight.shape[1] == width else None
+        return self.weight if self.like_weak else None
 
     def check(self, files: Sequence[ImageRecord]) -> None:
         """See FinetunedModel: its weights must be those of the architecture."""
@@ -118,9 +122,9 @@ class HeadTeacher:
         """See FinetunedModel."""
         return F.linear(F.normalize(weak_images.float(), dim=-1), self.weight, self.bias)
 
-    def heads(self, width: int) -> Tensor | None:
+    def head(self) -> Tensor:
         """See FinetunedModel."""
-        return self.weight if self.weight.shape[1] == width else None
+        return self.weight
 
     def check(self, files: Sequence[ImageRecord]) -> None:
         """See FinetunedModel: it answers for whatever the weak model encodes."""
@@ -194,14 +198,15 @@ def checkpoint_teacher(
     """A whole model; it is said where it is no fine-tuned twin of the weak one."""
     workspace = weak.workspace
     encoder = workspace.open(spec)
+    like_weak = spec.config() == weak.encoder.spec.config()
     if encoder.fingerprint == weak.fingerprint:
         workspace.reporter.warn(f"{spec.name} has the very weights of {weak.name}: there is no fine-tuning to learn.")
-    elif spec.config() != weak.encoder.spec.config():
+    elif not like_weak:
         workspace.reporter.warn(
             f"{spec.name} has another architecture than {weak.name}: the adapter learns that difference, too, "
             "not only what fine-tuning changed."
         )
-    return CheckpointTeacher(encoder, class_names, templates)
+    return CheckpointTeacher(encoder, class_names, templates, like_weak)
 
 
 def lasting_name(given: str) -> str:

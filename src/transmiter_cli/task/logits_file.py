@@ -53,7 +53,7 @@ class LogitsTeacher:
             raise self.missing(absent, "save the logits of all images")
         return self.rows[places].float()
 
-    def heads(self, width: int) -> None:
+    def head(self) -> None:
         """See FinetunedModel."""
         return None
 
@@ -72,7 +72,8 @@ class LogitsTeacher:
         """The error for images without logits."""
         return MissingLogitsError(
             f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first; "
-            f"the file's own ids look like {next(iter(self.index), '')!r}.",
+            f"the file's own ids look like {next(iter(self.index), '')!r}"
+            + ("." if self.own_data else " and are of fit's --data, which these images are not."),
             fix,
         )
 

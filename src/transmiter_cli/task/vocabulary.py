@@ -77,14 +77,16 @@ def named_classes(
                 f"{source} has no name for the class {absent[0]!r} of the data.{resembling(absent[0], given)}",
                 f'add "{absent[0]}": "NAME" to it',
             )
-        ordered = [label for label in given if label in labels or not labels]
+        own = set(labels)
+        ordered = [label for label in given if label in own or not own]
         return tuple(given[label] for label in ordered), tuple(ordered) if labels else ()
     if not labels:
         return tuple(given), ()
     refuse_repeated(labels)
     by_name = {normal(label): label for label in labels}
     matched = [by_name.get(normal(name)) for name in given]
-    unnamed = [label for label in labels if label not in matched]
+    named = set(matched)
+    unnamed = [label for label in labels if label not in named]
     if not unnamed:
         return tuple(given), tuple(label or name for label, name in zip(matched, given, strict=True))
     numbers = tuple(map(str, range(len(given))))

@@ -18,6 +18,7 @@ from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, op
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.experts import Teacher
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import FITTED, PROBE_FILE, ROWS, Run, Task
@@ -136,6 +137,12 @@ def finetuned_logits(
 ) -> Float[Tensor, "images classes"]:
     """A fine-tuned model on images that the zero-shot weak model saw, on its device."""
     return model.logits(files, weak.images.cpu()).to(weak.images.device)
+
+
+def as_teacher(model: FinetunedModel, files: Sequence[ImageRecord], weak: Embeddings) -> Teacher:
+    """The same, with what else transfer asks of a fine-tuned model."""
+    head = model.head()
+    return Teacher(finetuned_logits(model, files, weak), weak, None if head is None else head.to(weak.images.device))
 
 
 def load_fitted(run: Run, workspace: Workspace) -> Artefact:

@@ -16,7 +16,7 @@ from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
-from transmiter_cli.embedding.sources.opening import lasting
+from transmiter_cli.embedding.sources.opening import lasting, same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, candidates, eft_name
@@ -169,7 +169,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     twin = None if options.strong_finetuned is None else open_twin(options.strong_finetuned, scene, images)
     notes = overlap_notes(images.files, scene, options.allow_overlap)
     weak = encode(scene.weak, images, scene.fitted.vocabulary, task.templates)
-    teacher, untold = optional_logits(scene, weak, lasting(spec).data == task.data)
+    teacher, untold = optional_logits(scene, weak, same_data(lasting(spec).data, task.data))
     notes += untold
     models = make_candidates(options.eft, scene, weak, teacher, twin)
     files = weak.images.files

@@ -13,6 +13,7 @@ from transmiter_cli.description import DamagedArtefactError, read_description
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.sources.opening import same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.method.consensus import NEEDED
@@ -26,9 +27,9 @@ from transmiter_cli.task.finetuned import mean_logits
 from transmiter_cli.workflow.common import (
     EncodedImages,
     alone,
+    as_teacher,
     check_artefact,
     encode,
-    finetuned_logits,
     finetuned_models,
     fit_data,
     load_fitted,
@@ -270,12 +271,8 @@ def teachers_of(
     run: Run, task: Task, encoder: CachedEncoder, weak: EncodedImages, own_data: bool = True
 ) -> list[Teacher]:
     """The fine-tuned models of a run, and their weak twin, on images."""
-    found: list[Teacher] = []
-    for model in finetuned_models(task, run, encoder, own_data):
-        logits = finetuned_logits(model, weak.images.files, weak.embeddings)
-        heads = model.heads(encoder.width)
-        found.append(Teacher(logits, weak.embeddings, None if heads is None else heads.to(logits.device)))
-    return found
+    models = finetuned_models(task, run, encoder, own_data)
+    return [as_teacher(model, weak.images.files, weak.embeddings) for model in models]
 
 
 def other_teachers(run: Run, task: Task, fitted: Artefact, workspace: Workspace, seen: EncodedImages) -> list[Teacher]:
@@ -288,7 +285,7 @@ def other_teachers(run: Run, task: Task, fitted: Artefact, workspace: Workspace,
     encoder = workspace.open(resolve_model(other.weak))
     weak = encode(encoder, seen.images, fitted.vocabulary, other.templates)
     require_unchanged(weak.images.files, seen.images.files)
-    return teachers_of(run, other, encoder, weak, own_data=other.data == task.data)
+    return teachers_of(run, other, encoder, weak, own_data=same_data(other.data, task.data))
 
 
 def file_name(row: str) -> str:

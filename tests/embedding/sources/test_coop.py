@@ -59,6 +59,7 @@ def test_a_wrong_root_is_said_with_the_first_path_tried(images: Path, tmp_path: 
         ({"train": [], "test": []}, "lists no images"),
         ({"train": [["pug_1.jpg", 0, "pug"], ["pug_2.jpg", 0, "cat"]]}, "two names for the class 0: 'pug' and 'cat'"),
         ({"train": [["pug_1.jpg", 0, "pug"], ["pug_2.jpg", 1, "pug"]]}, "two classes with the name 'pug'"),
+        ({"validation": [["pug_1.jpg", 0, "pug"]], "val": [["pug_2.jpg", 0, "pug"]]}, "two lists of the val part"),
         ({"train": [["pug_1.jpg", 0, "pug"], ["pug_1.jpg", 0, "pug"]]}, r"lists the image 'pug_1\.jpg' twice"),
     ],
 )

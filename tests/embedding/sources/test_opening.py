@@ -4,7 +4,7 @@ import pytest
 
 from tests.embedding.conftest import write_image
 from transmiter_cli.embedding.sources import DataSpec, open_images
-from transmiter_cli.embedding.sources.opening import lasting, limited
+from transmiter_cli.embedding.sources.opening import lasting, limited, same_data
 from transmiter_cli.errors import TransmiterError, UsageError
 
 
@@ -42,8 +42,19 @@ def test_lasting_names_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert lasting(DataSpec("data", split="val")) == DataSpec(str(tmp_path / "data"), split="val")
     expected = DataSpec(str(tmp_path / "list.csv"), str(tmp_path / "data"))
     assert lasting(DataSpec("list.csv", "data")) == expected
+    monkeypatch.chdir(tmp_path / "data")
+    assert lasting(DataSpec("../data", split="val")) == DataSpec(str(tmp_path / "data"), split="val")
+    assert lasting(DataSpec("../list.csv", "../data")) == expected
     assert lasting(DataSpec("demo-digits")).data == "demo-digits"
     assert lasting(DataSpec("torchvision:MNIST")).data == "torchvision:MNIST"
+
+
+def test_links_name_the_same_data(tmp_path: Path):
+    for name in ("data", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    assert same_data(str(tmp_path / "link"), str(tmp_path / "data"))
+    assert not same_data(str(tmp_path / "other"), str(tmp_path / "data"))
 
 
 def test_a_root_for_data_that_need_none(tmp_path: Path):

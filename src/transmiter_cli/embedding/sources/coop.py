@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,9 +60,17 @@ class CoopReader:
             raise TransmiterError(f"{self.path} is no valid JSON: {error}.") from error
         if not isinstance(content, dict) or not all(isinstance(rows, list) for rows in content.values()):
             raise TransmiterError(f"{self.path} is no CoOp split file: it must hold {FORM}.")
-        items = {canonical(part): [as_item(row, self.path) for row in rows] for part, rows in content.items() if rows}
+        items: dict[str, list[Item]] = {}
+        for part, rows in content.items():
+            if rows and canonical(part) in items:
+                raise TransmiterError(
+                    f"{self.path} has two lists of the {canonical(part)} part, {part!r} one of them.",
+                    "put their images into one list",
+                )
+            if rows:
+                items[canonical(part)] = [as_item(row, self.path) for row in rows]
         if not items:
-            raise TransmiterError(f"{self.path} lists no images.")
+            raise TransmiterError(f"{self.path} lists no images.", f"a file of the form {FORM}")
         return items
 
     def parts(self) -> tuple[str, ...]:
@@ -80,9 +89,11 @@ class CoopReader:
                 both = f"{names[item.number]!r} and {item.class_name!r}"
                 raise TransmiterError(f"{self.path} has two names for the class {item.number}: {both}.")
         ordered = tuple(names[number] for number in sorted(names))
-        twice = [name for name in ordered if ordered.count(name) > 1]
-        if twice:
-            raise TransmiterError(f"{self.path} has two classes with the name {twice[0]!r}.")
+        name, count = Counter(ordered).most_common(1)[0]
+        if count > 1:
+            raise TransmiterError(
+                f"{self.path} has two classes with the name {name!r}.", "give one of them another name in the file"
+            )
         return ordered
 
     def read(self, part: str | None) -> ImageSet:

@@ -12,6 +12,7 @@ from transmiter_cli import demo
 from transmiter_cli.embedding.sources.parts import SPLITS, canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.files import absolute
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -36,7 +37,7 @@ class FolderReader:
 
     def __init__(self, data: str) -> None:
         self.data = data
-        self.root = demo.FOLDER / BUNDLED[data] if data in BUNDLED else Path(data).expanduser().absolute()
+        self.root = demo.FOLDER / BUNDLED[data] if data in BUNDLED else absolute(data)
 
     @property
     def name(self) -> str:

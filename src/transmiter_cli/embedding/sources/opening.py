@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from transmiter_cli.embedding.sources.reader import Reader
 from transmiter_cli.embedding.sources.record import ImageRecord, ImageSet
 from transmiter_cli.embedding.sources.spec import DataSpec
 from transmiter_cli.errors import TransmiterError, UsageError, listing
+from transmiter_cli.files import absolute
 
 KINDS = "a folder of images, a .csv or .jsonl manifest, a CoOp split .json, WebDataset .tar shards, torchvision:NAME"
 
@@ -43,8 +45,13 @@ def open_images(data: DataSpec | str, split: str | None, labels: bool = True) ->
 
 def lasting(spec: DataSpec) -> DataSpec:
     """The same data, named so that every working directory means the same."""
-    root = None if spec.root is None else str(Path(spec.root).expanduser().absolute())
+    root = None if spec.root is None else str(absolute(spec.root))
     return replace(spec, data=open_reader(spec).name, root=root)
+
+
+def same_data(first: str, second: str) -> bool:
+    """Whether two lasting --data values are the same, by whatever links they are named."""
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def open_reader(spec: DataSpec) -> Reader:
@@ -59,7 +66,7 @@ def open_reader(spec: DataSpec) -> Reader:
     root = None if spec.root is None else existing_root(spec.root)
     if torchvision.accepts(data):
         return torchvision.TorchvisionReader(data, root)
-    path = Path(data).expanduser().absolute()
+    path = absolute(data)
     if manifest.accepts(path):
         return manifest.ManifestReader(existing_file(path), root)
     if coop.accepts(path):
@@ -92,7 +99,7 @@ def existing_root(root: str) -> Path:
     Raises:
         UsageError: if it does not exist.
     """
-    path = Path(root).expanduser().absolute()
+    path = absolute(root)
     if not path.is_dir():
         raise UsageError(f"There is no folder {root!r} for --root.", listing(path))
     return path

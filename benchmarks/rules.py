@@ -244,7 +244,7 @@ def perfectly_bridged(trial: Trial) -> Tensor:
     new = novelty(teacher, trial.base, rows)
     moments = joint_moments(trial.model("strong", trial.unlabelled), teacher, rows)
     weak = trial.weak.unit_images()[trial.test].double() - moments.mean[moments.width :]
-    said = weak @ weak_head(teacher, moments, new) + moments.answers
+    said = weak @ weak_head(teacher, moments, new) + moments.target_mean
     return zero_shot(trial) + new.share * said
 
 

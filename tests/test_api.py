@@ -457,7 +457,7 @@ def test_half_precision_logits_may_have_a_large_constant(world: World, fitted: t
         tm.transfer(fitted, weak, strong, "discriminant", finetuned_logits=(narrow + constant).half())
         for constant in (0.0, 8.0, 30_000.0)
     ]
-    answers = [one.answers(world.part(world.strong, TEST)) for one in found]
+    answers = [one.predictions(world.part(world.strong, TEST)) for one in found]
     assert (answers[0] == answers[1]).double().mean() > 0.97
     assert found[2].details["transfer"]["verdict"]["verdict"] == "useless teacher"
 
@@ -501,7 +501,7 @@ def test_no_images_have_no_logits(world: World, fitted: tm.Artefact):
     for artefact in (fitted, transfer(world, fitted, "ridge")):
         empty = torch.empty(0, artefact.texts.shape[1])
         assert artefact.class_logits(empty).shape == (0, world.classes)
-        assert len(artefact.answers(artefact.embeddings(empty))) == 0
+        assert len(artefact.predictions(artefact.embeddings(empty))) == 0
 
 
 @pytest.mark.parametrize("method", ["adapter", "ridge"])

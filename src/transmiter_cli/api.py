@@ -37,7 +37,7 @@ from transmiter_cli.method.ranges import settings_of
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter
 from transmiter_cli.method.ridge import ridge_transfer
-from transmiter_cli.method.self_training import FEWEST, self_train_classifier
+from transmiter_cli.method.self_training import FEWEST_IMAGES, self_train_classifier
 from transmiter_cli.method.transfer import transfer_adapters
 
 
@@ -256,13 +256,15 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
     embeddings = transferred.embeddings(images)
     if len(kept := distinct(embeddings)) < len(images):
         embeddings = embeddings.only(kept)
-    if len(embeddings) < FEWEST:
-        raise InvalidTensorError(f"self-training needs {FEWEST} different images at least, not {len(embeddings)}.")
+    if len(embeddings) < FEWEST_IMAGES:
+        raise InvalidTensorError(
+            f"self-training needs {FEWEST_IMAGES} different images at least, not {len(embeddings)}."
+        )
     start = linear_start(transferred)
     found = self_train_classifier(embeddings, start)
     module = LinearCorrection.of_classifier(found, embeddings)
     result = replace(transferred, stage="self_trained", correction=module)
-    changed = 1 - agreement(result.answers(embeddings), transferred.answers(embeddings))
+    changed = 1 - agreement(result.predictions(embeddings), transferred.predictions(embeddings))
     counts = class_counts(start.scores(embeddings))
     few = ~have_images(counts, len(embeddings))
     missing = [name for name, lacks in zip(result.class_names, few.tolist(), strict=True) if lacks]

@@ -135,7 +135,7 @@ class Artefact:
 
     @plain_torch()
     @torch.no_grad()
-    def answers(self, embeddings: Embeddings) -> Int[Tensor, " images"]:
+    def predictions(self, embeddings: Embeddings) -> Int[Tensor, " images"]:
         """The likeliest class of each image, without the N x C logits of all images at once.
 
         Raises:

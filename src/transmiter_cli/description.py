@@ -12,7 +12,7 @@ from transmiter_cli.errors import TransmiterError
 
 METADATA_KEY = "transmiter"
 FORMAT = 1
-PARTS = {"stage": str, "method": str, "logit_scale": float, "classes": int, "vocabulary": list, "details": dict}
+FIELDS = {"stage": str, "method": str, "logit_scale": float, "classes": int, "vocabulary": list, "details": dict}
 """What each description has, and of which kind."""
 
 
@@ -57,7 +57,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise DamagedArtefactError(f"{path} is damaged: it does not say which format it has.", "make it again")
     if description["format"] > FORMAT:
         raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
-    if not all(isinstance(description.get(name), kind) for name, kind in PARTS.items()):
+    if not all(isinstance(description.get(name), kind) for name, kind in FIELDS.items()):
         raise DamagedArtefactError(f"{path} is damaged: its description does not say how it was made.", "make it again")
     return description
 

@@ -13,15 +13,15 @@ from transmiter_cli.method.consensus import (
     CONTRADICTED,
     NEEDED,
     Verdict,
-    allies,
     believed,
-    common_answers,
     discriminant_transfer,
     expected_gain,
     images_of_classes,
+    pooling,
+    select_teachers,
 )
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.experts import SUREST, Teacher, pooled_log_posterior, tempering
+from transmiter_cli.method.experts import SUREST, Teacher, mixing_weight, pooled_log_posterior
 from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.reliability import Reliabilities, Reliability
@@ -286,22 +286,22 @@ def test_names_that_are_known_to_say_nothing_do_not_hide_a_good_teacher_nor_excu
 
 def test_a_teacher_goes_whose_absence_helps():
     scores = {(0, 1, 2): 0.90, (0, 1): 0.95, (0, 2): 0.91, (0,): 0.94}
-    assert allies(lambda some: scores[some], [0.8, 0.7, 0.7], images=1000) == (0, 1)
+    assert select_teachers(lambda some: scores[some], [0.8, 0.7, 0.7], images=1000) == (0, 1)
 
 
 def test_the_most_trusted_teacher_stays_whatever_the_others_do_without_it():
     scores = {(0, 1): 0.90, (1,): 0.85}
-    assert allies(lambda some: scores[some], [0.7, 0.8], images=1000) == (0, 1)
+    assert select_teachers(lambda some: scores[some], [0.7, 0.8], images=1000) == (0, 1)
 
 
 def test_no_teacher_goes_by_chance():
     scores = {(0, 1): 0.900, (0,): 0.905}
-    assert allies(lambda some: scores[some], [0.8, 0.7], images=1000) == (0, 1)
-    assert allies(lambda some: scores[some], [0.8, 0.7], images=10_000) == (0,)
+    assert select_teachers(lambda some: scores[some], [0.8, 0.7], images=1000) == (0, 1)
+    assert select_teachers(lambda some: scores[some], [0.8, 0.7], images=10_000) == (0,)
 
 
 def test_one_teacher_is_kept_without_a_look():
-    assert allies(lambda some: pytest.fail(str(some)), [0.0], images=100) == (0,)
+    assert select_teachers(lambda some: pytest.fail(str(some)), [0.0], images=100) == (0,)
 
 
 def test_unseen_classes_are_told_apart_no_worse_than_zero_shot():
@@ -451,16 +451,16 @@ def test_common_answers_are_tempered_where_trust_is_not_too_high(world: World):
     strong, told = class_logits(world.strong, world.classes), world.finetuned_logits
 
     def pooled(trust: float, named: float, some: list[int]) -> torch.Tensor:
-        return common_answers(strong, 0.7, [told], [trust], [named])(some)[:]
+        return pooling(strong, 0.7, [told], [trust], [named])(some)[:]
 
     def plain(*rates: float) -> torch.Tensor:
         return pooled_log_posterior([strong, told][: len(rates)], rates)[:]
 
-    surest = tempering(0.6, told, SUREST)
+    surest = mixing_weight(0.6, told, SUREST)
     assert surest > 0.6
     torch.testing.assert_close(pooled(0.6, CONFIRMED, [0]), plain(0.7, surest))
     torch.testing.assert_close(pooled(0.6, CONFIRMED - 0.01, [0]), plain(0.7, 0.6))
-    torch.testing.assert_close(pooled(0.0, 1.0, []), plain(tempering(0.7, strong, 1.0)))
+    torch.testing.assert_close(pooled(0.0, 1.0, []), plain(mixing_weight(0.7, strong, 1.0)))
 
 
 def test_a_verdict_says_where_a_teacher_agrees_too_little_with_the_strong_model(world: World):

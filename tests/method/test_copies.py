@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import random_embeddings
-from transmiter_cli.method.copies import ALIKE, distinct
+from transmiter_cli.method.copies import COPY_DISTANCE, distinct
 from transmiter_cli.method.embeddings import Embeddings
 
 
@@ -49,8 +49,8 @@ def test_like_images_are_no_copies():
 def test_of_images_that_drift_one_stays_near_each():
     """A video of a slow turn: each frame is a copy of the one before, but not of the first."""
     first, way = torch.linalg.qr(torch.randn(512, 2, generator=torch.Generator().manual_seed(0)))[0].T
-    angles = 0.3 * ALIKE * torch.arange(200)[:, None]
+    angles = 0.3 * COPY_DISTANCE * torch.arange(200)[:, None]
     images = angles.cos() * first + angles.sin() * way
     kept = images[distinct(Embeddings(images, torch.eye(512), 1.0))]
     assert 10 < len(kept) < 200
-    assert (torch.cdist(images.double(), kept.double()).amin(1) < 3 * ALIKE).all()
+    assert (torch.cdist(images.double(), kept.double()).amin(1) < 3 * COPY_DISTANCE).all()

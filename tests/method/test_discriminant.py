@@ -12,13 +12,13 @@ from transmiter_cli.method import discriminant
 from transmiter_cli.method.discriminant import (
     MOST_PRIOR,
     SHRINKAGES,
-    best_factor,
     choose_discriminant,
     class_means,
     discriminants,
-    doubted,
+    fit_inverse_temperature,
     fold_moments,
     held_out,
+    smoothed_labels,
     total,
 )
 from transmiter_cli.method.folds import evenly_spaced, fold_rows, folds_of
@@ -131,7 +131,7 @@ def test_the_temperature_is_the_least_of_a_grid(seed: int):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(50, 4, generator=generator).double()
     posterior = F.softmax(2 * scores + torch.randn(50, 4, generator=generator), -1)
-    factor, loss = best_factor(scores, posterior)
+    factor, loss = fit_inverse_temperature(scores, posterior)
 
     def at(value: float) -> float:
         return -(posterior * F.log_softmax(value * scores, -1)).sum(-1).mean().item()
@@ -142,7 +142,7 @@ def test_the_temperature_is_the_least_of_a_grid(seed: int):
 
 def test_scores_that_contradict_get_no_weight():
     scores = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double()
-    assert best_factor(scores, F.softmax(-scores, -1))[0] == 0
+    assert fit_inverse_temperature(scores, F.softmax(-scores, -1))[0] == 0
 
 
 def test_held_out_scores_do_not_see_their_own_labels():
@@ -175,10 +175,11 @@ def test_the_chosen_classifier_is_the_best_of_the_candidates(world: World):
     texts, folds = model.unit_texts()[: world.classes].double(), folds_of(model)
     moments = fold_moments(model, posterior, folds)
     chosen = choose_discriminant(model, posterior, texts, folds, moments)
-    wanted = doubted(posterior[chosen.rows])
+    wanted = smoothed_labels(posterior[chosen.rows])
     own = -(wanted * F.log_softmax(chosen.held_out, -1)).sum(-1).mean()
     losses = [
-        best_factor(held_out(model, moments, texts, folds, [share])[0][chosen.rows], wanted)[1] for share in SHRINKAGES
+        fit_inverse_temperature(held_out(model, moments, texts, folds, [share])[0][chosen.rows], wanted)[1]
+        for share in SHRINKAGES
     ]
     assert own == pytest.approx(min(losses), abs=1e-6)
     assert max(losses) > min(losses) + 1e-4, "they differ, so that one is chosen"

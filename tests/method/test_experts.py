@@ -9,8 +9,8 @@ from transmiter_cli.method.experts import (
     Teacher,
     class_counts,
     comparable,
+    mixing_weight,
     pooled_log_posterior,
-    tempering,
     widened,
 )
 from transmiter_cli.method.per_image import centred
@@ -76,17 +76,17 @@ def test_beside_a_single_class_with_images_all_classes_tell_the_scale(world: Wor
 @pytest.mark.parametrize("trust", [0.0, 0.3, 0.6])
 def test_a_tempered_model_is_as_sure_as_it_is_trusted(world: World, trust: float):
     logits = world.finetuned_logits
-    found = pooled_log_posterior([logits], [tempering(trust, logits, 1.0)])[:]
+    found = pooled_log_posterior([logits], [mixing_weight(trust, logits, 1.0)])[:]
     sure = F.softmax(found, -1).amax(-1).mean().item()
     assert (world.classes * sure - 1) / (world.classes - 1) == pytest.approx(trust, abs=1e-6)
 
 
 def test_a_model_that_doubts_itself_more_than_others_do_is_not_made_surer_than_it_is(world: World):
     unsure = 0.1 * world.finetuned_logits
-    assert tempering(0.9, unsure, 1.0) == 1.0
-    assert tempering(0.9, unsure, SUREST) == SUREST
-    assert tempering(0.97, unsure, SUREST) == 0.97
-    assert tempering(0.5, torch.zeros_like(unsure), SUREST) == SUREST
+    assert mixing_weight(0.9, unsure, 1.0) == 1.0
+    assert mixing_weight(0.9, unsure, SUREST) == SUREST
+    assert mixing_weight(0.97, unsure, SUREST) == 0.97
+    assert mixing_weight(0.5, torch.zeros_like(unsure), SUREST) == SUREST
 
 
 def test_class_counts_are_all_images_and_empty_an_absent_class():

@@ -17,11 +17,11 @@ from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.merging import (
     ALONE,
     CALMEST,
-    DOUBT,
     ENOUGH,
-    REPEATS,
     SCARCE,
     STRAY,
+    TRIALS_OF_HALVES,
+    UNSEEN_DISCOUNT,
     best_lift,
     blend,
     calming,
@@ -65,7 +65,7 @@ def test_a_class_goes_by_its_own_images_unless_they_are_few_or_stray():
     stray = torch.tensor([1000.0, STRAY * many / 3, 0.0]).double()
     torch.testing.assert_close(
         shares_of_images(stray, many, 1.0),
-        (1 - DOUBT * 2 / 3) * torch.tensor([1.0, 0.5, 0.0]).double(),
+        (1 - UNSEEN_DISCOUNT * 2 / 3) * torch.tensor([1.0, 0.5, 0.0]).double(),
         atol=0.01,
         rtol=0,
     )
@@ -135,7 +135,7 @@ def test_margins_are_those_of_what_is_said_without_images_of_the_classes_left_ou
     added = correction(says, strong, seen, all_rows(strong))
     mean = strong.unit_images(chosen.rows).mean(0, keepdim=True)
     expected: list[float] = []
-    for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
+    for held in left_out(seen.nonzero().flatten(), 2, TRIALS_OF_HALVES):
         kept = torch.tensor([one for one in range(classes) if seen[one] and one not in held])
         out = torch.isin(torch.arange(classes), held)
         away = torch.isin(answers, held)

@@ -7,8 +7,8 @@ from transmiter_cli.method.metrics import (
     accuracy,
     calibration,
     compare,
+    correct,
     harmonic_mean,
-    hits,
     mean_per_class,
     negative_log_likelihood,
     per_class,
@@ -18,8 +18,8 @@ from transmiter_cli.method.metrics import (
 
 def test_top1_counts_the_highest_logit():
     logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 4.0]])
-    assert hits(logits, torch.tensor([1, 0, 0, 0])).tolist() == [True, True, False, True]
-    assert accuracy(hits(logits, torch.tensor([1, 0, 0, 0]))).top1 == 0.75
+    assert correct(logits, torch.tensor([1, 0, 0, 0])).tolist() == [True, True, False, True]
+    assert accuracy(correct(logits, torch.tensor([1, 0, 0, 0]))).top1 == 0.75
 
 
 def test_the_interval_is_that_of_resampled_images():
@@ -54,7 +54,7 @@ def answers() -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_metrics_are_those_of_torchmetrics(answers):
     classification = pytest.importorskip("torchmetrics.functional.classification")
     logits, labels = answers
-    right = hits(logits, labels)
+    right = correct(logits, labels)
     accuracy_of, ece = classification.multiclass_accuracy, classification.multiclass_calibration_error
     assert top_five(logits, labels) == pytest.approx(accuracy_of(logits, labels, 7, top_k=5, average="micro").item())
     assert mean_per_class(right, labels) == pytest.approx(accuracy_of(logits, labels, 7, average="macro").item())

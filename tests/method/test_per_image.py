@@ -9,10 +9,10 @@ from transmiter_cli.method import embeddings as embeddings_module
 from transmiter_cli.method.per_image import (
     Computed,
     PerImage,
-    answers,
     blocks_of,
     class_logits,
     computed_class_logits,
+    predictions,
     probabilities,
     softmax_of,
 )
@@ -46,7 +46,7 @@ def test_answers_look_at_a_block_at_a_time(images: int):
         return whole[rows]
 
     with patch.object(embeddings_module, "BLOCK", 8):
-        assert torch.equal(answers(Computed((images, 2048), rows_of)), whole.argmax(-1))
+        assert torch.equal(predictions(Computed((images, 2048), rows_of)), whole.argmax(-1))
         assert [rows.stop - rows.start for rows in blocks_of(whole)] == seen
     assert sum(seen) == images
     assert max(seen) <= 4

@@ -18,7 +18,7 @@ from transmiter_cli.method.refine_linear import (
     HeldOut,
     Refined,
     above_errors,
-    calibrating_factor,
+    calibrated_inverse_temperature,
     held_out_scores,
     labelled_moments,
     levelled_discriminant,
@@ -143,7 +143,7 @@ def test_of_more_labels_than_are_looked_at_each_class_has_its_share(world: World
     bias = right.bias - 1e3 * F.one_hot(torch.tensor(world.classes - 1), world.classes)
     labelled, parts = world.strong.only(rows), stratified_folds(world.labels[rows], 5, 0)
     held_out = held_out_scores(labelled, world.labels[rows], [Linear(right.weight, bias)] * 5, parts)
-    factor = calibrating_factor(held_out)
+    factor = calibrated_inverse_temperature(held_out)
     assert factor < 0.1
 
 
@@ -237,7 +237,7 @@ def test_labels_that_contradict_scores_of_any_width_leave_a_factor_above_zero():
     weight = torch.linalg.lstsq(model.unit_images().double(), 1e7 * F.one_hot(1 - labels, 2).double()).solution.T
     wrong = Linear(weight, torch.zeros(2).double())
     held_out = held_out_scores(model, labels, [wrong] * 2, [torch.arange(20), torch.arange(20, 40)])
-    assert calibrating_factor(held_out) > 0
+    assert calibrated_inverse_temperature(held_out) > 0
 
 
 def test_a_held_out_answer_that_a_class_without_a_label_takes_is_wrong():

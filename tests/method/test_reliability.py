@@ -16,11 +16,11 @@ from transmiter_cli.method.reliability import (
     SLACK,
     Reliabilities,
     beyond_chance,
-    foretold,
+    estimated_accuracy,
+    held_out_agreement,
     kappa,
     named_alike,
     reliabilities,
-    rightness,
     tells,
 )
 
@@ -82,23 +82,23 @@ def test_mixed_up_classes_are_not_named_alike_and_those_taken_for_one_nearly_are
 def test_three_that_err_apart_tell_how_often_one_is_right(rate: float, strong: float, told: float, seed: int):
     labels = torch.randint(10, (20_000,), generator=torch.Generator().manual_seed(seed))
     rates = (strong, rate, told)
-    found = rightness(*(answers(labels, one, 10, seed + place) for place, one in enumerate(rates, 1)), 10)
+    found = estimated_accuracy(*(answers(labels, one, 10, seed + place) for place, one in enumerate(rates, 1)), 10)
     assert found == pytest.approx(rate, abs=0.07)
 
 
 def test_a_teacher_that_nobody_agrees_with_is_right_as_often_as_it_is_foretold():
     labels = torch.arange(10).repeat(50)
     strong, chance = (answers(labels, 0.0, 10, seed) for seed in (1, 2))
-    assert rightness(strong, labels, answers(labels, 0.5, 10, 3), 10) == pytest.approx(0.5, abs=0.05)
-    assert rightness(strong, chance, labels, 10) < 0.1
+    assert estimated_accuracy(strong, labels, answers(labels, 0.5, 10, 3), 10) == pytest.approx(0.5, abs=0.05)
+    assert estimated_accuracy(strong, chance, labels, 10) < 0.1
 
 
 def test_a_teacher_that_errs_as_the_strong_model_does_is_no_better_than_the_discriminant_allows():
     labels = torch.arange(10).repeat(200)
     teacher, told = answers(labels, 0.4, 10, 1), answers(labels, 0.4, 10, 2)
     agreed = kappa(teacher, told, 10)
-    assert rightness(teacher, teacher, told, 10) == pytest.approx(agreed**0.5)
-    assert rightness(teacher, teacher, (teacher + 1) % 10, 10) == 0
+    assert estimated_accuracy(teacher, teacher, told, 10) == pytest.approx(agreed**0.5)
+    assert estimated_accuracy(teacher, teacher, (teacher + 1) % 10, 10) == 0
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -156,7 +156,7 @@ def test_as_far_as_a_teacher_is_trusted_the_strong_model_is_no_better_than_they_
     teacher = Teacher(world.finetuned_logits, world.weak)
     found = trust(world, [teacher], world.strong)
     folds, logits = folds_of(world.strong), class_logits(world.strong, world.classes)
-    alone = beyond_chance(foretold(world.strong, logits, folds), world.classes)
+    alone = beyond_chance(held_out_agreement(world.strong, logits, folds), world.classes)
     agreed, q = kappa(logits.argmax(-1), teacher.finetuned.argmax(-1), world.classes), found.teachers[0].trust
     assert agreed < q * alone
     assert found.strong == pytest.approx((1 - q) * alone + agreed)
@@ -170,9 +170,9 @@ def test_trust_is_the_product_of_three_signs():
     found, classes = trust(world, [teacher], world.strong), world.classes
     folds, t = folds_of(world.strong), teacher.finetuned.argmax(-1)
     s, w = (class_logits(model, classes).argmax(-1) for model in (world.strong, world.weak))
-    foreseen = foretold(world.strong, teacher.finetuned, folds)
+    predicted = held_out_agreement(world.strong, teacher.finetuned, folds)
     signs = [
-        beyond_chance(foreseen, classes),  # its rightness: zero-shot answers agree with it less
+        beyond_chance(predicted, classes),  # its estimated accuracy: zero-shot answers agree with it less
         (tells(t, w, classes) + SLACK) / (tells(s, w, classes) + SLACK),
         *((kappa(z, t, classes) + SHARED) / (tells(z, t, classes) + SHARED) for z in (s, w)),
     ]

@@ -9,8 +9,8 @@ from transmiter_cli.method.discriminant import Moments
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.self_training import (
-    FEWEST,
-    SHRINKAGE,
+    COVARIANCE_SHRINKAGE,
+    FEWEST_IMAGES,
     expected_means,
     self_train_classifier,
     spread,
@@ -55,7 +55,7 @@ def test_it_improves_on_images_that_it_was_not_trained_on(
 def test_a_few_images_change_little(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
     images, labels, texts = task
     start = zero_shot(texts)
-    found = self_train_classifier(Embeddings(images[:FEWEST], texts, SCALE), start)
+    found = self_train_classifier(Embeddings(images[:FEWEST_IMAGES], texts, SCALE), start)
     before, after = ((one(images[400:]).argmax(-1) == labels[400:]).float().mean() for one in (start, found))
     assert after >= before - 0.02
     old, new = start.centred().weight, found.centred().weight
@@ -82,7 +82,9 @@ def test_fishers_rule_makes_the_weights_of_the_expected_means(seed: int, images:
         )
         / images
     )
-    shrunk = (1 - SHRINKAGE) * within + SHRINKAGE * within.diagonal().mean() * torch.eye(6).double()
+    shrunk = (1 - COVARIANCE_SHRINKAGE) * within + COVARIANCE_SHRINKAGE * within.diagonal().mean() * torch.eye(
+        6
+    ).double()
     means = expected_means(soft_moments(model, start), start)
     weight = start.weight - start.weight.mean(0)
     torch.testing.assert_close(means @ torch.linalg.pinv(shrunk), weight, atol=1e-4, rtol=1e-4)
@@ -91,7 +93,7 @@ def test_fishers_rule_makes_the_weights_of_the_expected_means(seed: int, images:
 def test_a_few_images_of_one_class_leave_the_scale_as_it_was(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
     images, labels, texts = task
     start = zero_shot(texts)
-    found = self_train_classifier(Embeddings(images[labels == 0][:FEWEST], texts, SCALE), start)
+    found = self_train_classifier(Embeddings(images[labels == 0][:FEWEST_IMAGES], texts, SCALE), start)
     assert found.weight.norm() < 3 * start.weight.norm()
 
 

@@ -18,7 +18,7 @@ NAME = "inspect"
 EXAMPLE = "transmiter inspect transmiter-run/weak.safetensors"
 SHOWN_SETTINGS = ("reg", "rho", "images", "basis", "epochs", "epochs_taken", "share", "seed")
 """Settings that the line of an artefact has, of the step that made it."""
-STEPS = {"weak": "fit", "strong": "transfer", "self_trained": "self_train", "refined": "refine"}
+STEP_OF_STAGE = {"weak": "fit", "strong": "transfer", "self_trained": "self_train", "refined": "refine"}
 
 
 def command(
@@ -67,7 +67,7 @@ def content_line(content: Content) -> str:
     if content.damage:
         return content.damage
     about = content.description
-    steps = about["details"].get(STEPS.get(about["stage"]), {})
+    steps = about["details"].get(STEP_OF_STAGE.get(about["stage"]), {})
     settings = [f"{name} {console.said(steps[name])}" for name in SHOWN_SETTINGS if steps.get(name) is not None]
     settings += [steps["verdict"]["verdict"]] if "verdict" in steps else []
     gives = [f"row {content.row}", f"on {content.strong}"] if content.row else ["fitted"]

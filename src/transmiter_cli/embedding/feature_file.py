@@ -20,7 +20,7 @@ from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.embeddings import require_finite
 
 METADATA_KEY = "transmiter"
-PARTS = {"_ft_text_features": "finetuned_texts", "_ft_logits": "finetuned_logits", "_features": "images"}
+KINDS_OF_TENSOR = {"_ft_text_features": "finetuned_texts", "_ft_logits": "finetuned_logits", "_features": "images"}
 """What their keys end in, the longest first, and what our tensors are called after "MODEL/"."""
 
 
@@ -86,9 +86,11 @@ def convert(content: Mapping[str, Any], source: str) -> FeatureFile:
         raise TransmiterError(f"{source} has the label {strange[0]}, but only {len(classes)} class names.")
     tensors: dict[str, Tensor] = {"labels": labels}
     for key, value in content.items():
-        suffix = next((suffix for suffix in PARTS if key.endswith(suffix)), None)
+        suffix = next((suffix for suffix in KINDS_OF_TENSOR if key.endswith(suffix)), None)
         if suffix is not None and isinstance(value, Tensor):
-            tensors |= model_tensors(f"{key.removesuffix(suffix)}/{PARTS[suffix]}", value, len(labels), source)
+            tensors |= model_tensors(
+                f"{key.removesuffix(suffix)}/{KINDS_OF_TENSOR[suffix]}", value, len(labels), source
+            )
     features = FeatureFile(tensors, classes, base, novel)
     if not features.models:
         raise TransmiterError(f"{source} is none of the authors' feature files: no key ends in '_features'.")

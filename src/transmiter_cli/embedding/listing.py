@@ -14,10 +14,18 @@ from safetensors import SafetensorError, safe_open
 
 from transmiter_cli.embedding import catalogue
 from transmiter_cli.embedding.hub import cached_file, hub_cache
-from transmiter_cli.embedding.models import BUNDLED, CONFIG, HUB, OPENAI, OPENAI_TAG, built_in_name, resolve_model
+from transmiter_cli.embedding.models import (
+    BUNDLED_MODELS,
+    CONFIG,
+    HUB,
+    OPENAI,
+    OPENAI_TAG,
+    built_in_name,
+    resolve_model,
+)
 from transmiter_cli.errors import UsageError
 
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+BATCH_NORM_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class ListedModel:
             return None
         try:
             with safe_open(self.weights, framework="numpy") as file:
-                names = [name for name in file.keys() if not name.endswith(BUFFERS)]  # noqa: SIM118
+                names = [name for name in file.keys() if not name.endswith(BATCH_NORM_BUFFERS)]  # noqa: SIM118
                 return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
         except (SafetensorError, OSError):
             return None
@@ -75,7 +83,7 @@ def matches(name: str, pattern: str) -> bool:
 
 def names() -> Iterator[tuple[str, partial[ListedModel]]]:
     """Each name once, with what describes it: the twins of a tag with "-quickgelu" mean the same and are left out."""
-    for name in BUNDLED:
+    for name in BUNDLED_MODELS:
         yield name, partial(folder_model, name)
     for name in OPENAI:
         yield name, partial(published, name, built_in_name(name), OPENAI_TAG)

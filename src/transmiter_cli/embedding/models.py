@@ -14,7 +14,7 @@ from transmiter_cli.errors import UsageError, listing
 from transmiter_cli.files import absolute, canonical_json, digest
 from transmiter_cli.names import resembling
 
-BUNDLED = ("demo-weak", "demo-strong")
+BUNDLED_MODELS = ("demo-weak", "demo-strong")
 OPENAI = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
 OPENAI_TAG = "openai"
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -103,7 +103,7 @@ def resolve_model(name: str) -> ModelSpec:
         UsageError: if there is no such model; the nearest names are suggested.
         TransmiterError: if its weights cannot be had.
     """
-    if name in BUNDLED:
+    if name in BUNDLED_MODELS:
         folder = demo.FOLDER / "models" / name
         return replace(local_model(f"{LOCAL}{folder}"), name=name)
     if name.startswith(LOCAL):
@@ -229,5 +229,5 @@ def with_weights(spec: ModelSpec, weights: Path, name: str) -> ModelSpec:
 
 def nearest(name: str) -> str:
     """A sentence with the known names nearest to a wrong one."""
-    meant = resembling(name, [*BUNDLED, *OPENAI, *catalogue.architectures()], cutoff=0.5)
+    meant = resembling(name, [*BUNDLED_MODELS, *OPENAI, *catalogue.architectures()], cutoff=0.5)
     return meant or " Names look like ViT-B/32 or ViT-B-32:laion2b_s34b_b79k."

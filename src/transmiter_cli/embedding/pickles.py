@@ -26,7 +26,7 @@ LOADED_BY_OPEN_CLIP = ("", "module.")
 """What may stand before the names in files that open_clip loads as they are, under the first of WRAPPERS or none."""
 
 
-BUFFERS = {"input_resolution", "context_length", "vocab_size"}
+OPENAI_BUFFERS = {"input_resolution", "context_length", "vocab_size"}
 """What OpenAI's archives hold beside the weights."""
 
 
@@ -62,7 +62,7 @@ def unwrapped(path: Path, buffers: Collection[str] = ()) -> dict[str, Tensor] | 
     if prefix is None:
         return None
     own = {name.removeprefix(prefix): name for name in weights if name.startswith(prefix)}
-    beside = own.keys() & {*BUFFERS, *buffers}
+    beside = own.keys() & {*OPENAI_BUFFERS, *buffers}
     if prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content) and not beside:
         return None
     if path.suffix == ".safetensors":

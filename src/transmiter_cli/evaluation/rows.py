@@ -19,7 +19,7 @@ from transmiter_cli.method.metrics import (
     calibration,
     check_labels,
     compare,
-    hits,
+    correct,
     mean_per_class,
     negative_log_likelihood,
     top_five,
@@ -124,7 +124,7 @@ def measure(
     if among is not None:
         labels = positions_among(labels, among, classes)
         models = {name: model.among(among) for name, model in models.items()}
-    reference = hits(models[REFERENCE].logits, labels) if REFERENCE in models else None
+    reference = correct(models[REFERENCE].logits, labels) if REFERENCE in models else None
     return {name: measure_one(model, labels, reference, parts, seed) for name, model in models.items()}
 
 
@@ -137,7 +137,7 @@ def measure_one(
 ) -> Row:
     """One row; `reference` is where the zero-shot strong model is right."""
     logits = model.logits
-    right = hits(logits, labels)
+    right = correct(logits, labels)
     found: dict[str, Any] = accuracy(right, seed)._asdict()
     if reference is not None:
         gain = compare(right, reference, seed)

@@ -65,19 +65,19 @@ def describe(models: Mapping[str, Candidate]) -> dict[str, Unlabelled]:
     """Rows of models whose logits are there."""
     if not models:
         raise InvalidTensorError("there is no model to evaluate.")
-    answers = {name: model.logits.argmax(-1) for name, model in models.items()}
+    predictions = {name: model.logits.argmax(-1) for name, model in models.items()}
     sure = {name: model.logits.double().softmax(-1).amax(-1).mean().item() for name, model in models.items()}
     rows: dict[str, Unlabelled] = {}
     for name, model in models.items():
         found: dict[str, Any] = {"confidence": sure[name]}
         if TEACHER in models:
-            found["agrees_finetuned"] = agreement(answers[name], answers[TEACHER])
+            found["agrees_finetuned"] = agreement(predictions[name], predictions[TEACHER])
         if REFERENCE in models:
-            before = answers[REFERENCE]
-            found["agrees_strong"] = agreement(answers[name], before)
-            found["changed"] = int((answers[name] != before).sum())
+            before = predictions[REFERENCE]
+            found["agrees_strong"] = agreement(predictions[name], before)
+            found["changed"] = int((predictions[name] != before).sum())
             found["confidence_shift"] = sure[name] - sure[REFERENCE]
-            found["moves"] = moves(before, answers[name], model.logits.shape[1])
+            found["moves"] = moves(before, predictions[name], model.logits.shape[1])
         rows[name] = Unlabelled(**found, **vars(model.cost))
     return rows
 

@@ -18,7 +18,7 @@ from transmiter_cli.method.polar import polar_factor
 from transmiter_cli.method.ridge import ridge_path
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
-ALIKE = 1e-9
+SAME_RESIDUAL = 1e-9
 """Residuals that differ by this part of what is explained are the same, and more regularisation is taken."""
 RHOS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
@@ -45,12 +45,12 @@ def choose_reg(
         own = part.in_basis(basis)
         rotations = polar_factor(product - own + strengths * (whole.images - part.images) * identity)
         explained += (rotations * own).sum((1, 2))
-    alike = explained >= explained.max() - ALIKE * explained.max().abs()
+    alike = explained >= explained.max() - SAME_RESIDUAL * explained.max().abs()
     return max(one for one, best in zip(candidates, alike.tolist(), strict=True) if best)
 
 
 def choose_rho(strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> float:
-    """The `rho` of ridge transfer whose solution on four fifths of the images foretells the others best.
+    """The `rho` of ridge transfer whose solution on four fifths of the images predicts the others best.
 
     Ridge transfer distils softmax(z + L) into softmax(z + x W): the least cross-entropy between the two wins.
 

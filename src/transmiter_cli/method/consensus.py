@@ -21,12 +21,12 @@ from transmiter_cli.method.embeddings import (
     require_same_device,
     require_tensor,
 )
-from transmiter_cli.method.experts import SUREST, Teacher, class_counts, pooled_log_posterior, tempering, widened
+from transmiter_cli.method.experts import SUREST, Teacher, class_counts, mixing_weight, pooled_log_posterior, widened
 from transmiter_cli.method.folds import Folds, folds_of
 from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
-from transmiter_cli.method.per_image import PerImage, answers, computed_class_logits, softmax_of
-from transmiter_cli.method.reliability import Reliabilities, foretold, reliabilities
+from transmiter_cli.method.per_image import PerImage, computed_class_logits, predictions, softmax_of
+from transmiter_cli.method.reliability import Reliabilities, held_out_agreement, reliabilities
 from transmiter_cli.method.unseen import all_rows, carry, some_rows
 
 USELESS = 0.2
@@ -37,7 +37,7 @@ CONTRADICTED, CONFIRMED = 0.4, RELIABLE
 """Factors that zero-shot models leave of a teacher's trust for the names of its classes: with less than the first it
 must be trusted as much as the strong model; with less than the second its names are warned of."""
 CONSISTENT = 0.6
-"""A teacher whose agreement with the strong model is less than this beside how well both are foretold: what foretells
+"""A teacher whose agreement with the strong model is less than this beside how well both are predicted: what predicts
 them is wrong as often as they are."""
 NEEDED = 20
 """Different images that are needed: of fewer, classes have no means and agreement is chance."""
@@ -58,7 +58,7 @@ class Verdict:
         named: whether zero-shot models confirm the names of the most trusted teacher's classes. If not, the names may
             say little, or be mixed up. True where names are known to say nothing.
         consistent: whether that teacher and the strong model agree about as often as they would if both were right as
-            often as they are foretold. If not, both may be wrong in a way that embeddings foretell, and the gain is
+            often as they are predicted. If not, both may be wrong in a way that embeddings predict, and the gain is
             less than expected.
     """
 
@@ -159,13 +159,13 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
     require_finite("the weights of the fine-tuned head", teacher.head)
 
 
-def common_answers(
+def pooling(
     strong: PerImage, own: float, teachers: Sequence[PerImage], trust: Sequence[float], named: Sequence[float]
 ) -> Callable[[Sequence[int]], PerImage]:
     """What gives the log-posterior of the strong model and some of the teachers, each as sure as it is trusted.
 
-    A model is only mixed with chance, by its trust, in place of `tempering`, where it is trusted too much rather than
-    too little: the strong model beside a teacher, and a teacher whose names zero-shot models do not confirm.
+    A model's weight is its trust alone, in place of `mixing_weight`, where it is trusted too much rather than too
+    little: the strong model beside a teacher, and a teacher whose names zero-shot models do not confirm.
 
     Args:
         strong: its zero-shot logits.
@@ -174,9 +174,9 @@ def common_answers(
         trust: the reliability of each, 0 for those that are left aside.
         named: how far zero-shot models confirm the names of each one's classes.
     """
-    first = own if any(trust) else tempering(own, strong, 1.0)
+    first = own if any(trust) else mixing_weight(own, strong, 1.0)
     others = [
-        tempering(one, logits, SUREST) if name >= CONFIRMED else one
+        mixing_weight(one, logits, SUREST) if name >= CONFIRMED else one
         for one, logits, name in zip(trust, teachers, named, strict=True)
     ]
 
@@ -186,14 +186,14 @@ def common_answers(
     return pooled
 
 
-def allies(score: Callable[[tuple[int, ...]], float], trust: Sequence[float], images: int) -> tuple[int, ...]:
+def select_teachers(score: Callable[[tuple[int, ...]], float], trust: Sequence[float], images: int) -> tuple[int, ...]:
     """Which teachers to combine: from all of them, one after the other goes whose absence raises the score.
 
     It must rise by more than its standard error, and the most trusted teacher stays: common answers that are near to
-    the strong model's own are foretold well, too, so that the best teacher may lower the score.
+    the strong model's own are predicted well, too, so that the best teacher may lower the score.
 
     Args:
-        score: how often the common answers of some teachers are foretold, 0 to 1.
+        score: how often the common answers of some teachers are predicted, 0 to 1.
         trust: the reliability of each, 0 to 1.
         images: on how many images the score was found.
     """
@@ -245,8 +245,8 @@ def consensus(
     trust = believed(found)
     named, consistent = borne_out(found, trust)
     named_well = [one.named for one in found.teachers]
-    pooled = common_answers(zero_shot, found.strong, [expert.finetuned for expert in experts], trust, named_well)
-    heard = allies(lambda some: foretold(strong, pooled(some), folds), trust, len(strong))
+    pooled = pooling(zero_shot, found.strong, [expert.finetuned for expert in experts], trust, named_well)
+    heard = select_teachers(lambda some: held_out_agreement(strong, pooled(some), folds), trust, len(strong))
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
     return Consensus(found.strong, trust, named, consistent, zero_shot, pooled(heard))
 
@@ -257,8 +257,8 @@ def discriminant_transfer(
     """One linear classifier of the strong model's embeddings from what all models say of unlabelled images.
 
     1. Each model's answers get a reliability without labels (`reliabilities`).
-    2. Strong and fine-tuned answers, tempered by it, are multiplied into a posterior (`common_answers`); of several
-       teachers, those that are better together (`allies`).
+    2. Strong and fine-tuned answers, tempered by it, are multiplied into a posterior (`pooling`); of several
+       teachers, those that are better together (`select_teachers`).
     3. The posterior is the soft label of a linear discriminant analysis of the strong embeddings; its covariance
        shrinkage and calibration are chosen by held-out cross-entropy (`choose_discriminant`).
     4. Classes that hardly any image belongs to, neither by the posterior nor, as far as a teacher is trusted, by the
@@ -299,7 +299,7 @@ def discriminant_transfer(
     texts = strong.unit_texts()[:classes].double()
     moments = fold_moments(strong, posterior, folds)
     chosen = choose_discriminant(strong, posterior, texts, folds, moments)
-    after = answers(held_out(strong, moments, texts, folds, [chosen.shrinkage])[0])
+    after = predictions(held_out(strong, moments, texts, folds, [chosen.shrinkage])[0])
     counts = images_of_classes(log_posterior, after, max(trust) or own)
     seen = have_images(counts, len(strong))
     # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.

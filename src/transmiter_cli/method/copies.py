@@ -11,7 +11,7 @@ from transmiter_cli.method.embeddings import BLOCK, Embeddings
 
 DIRECTIONS, RESOLUTION = 6, 1e-3
 """Images are compared whose places in so many random directions lie in the same cells of this width."""
-ALIKE = 3e-3
+COPY_DISTANCE = 3e-3
 """Unit-norm embeddings nearer than this are the same image: half precision moves them by 0.002 at most."""
 
 
@@ -19,7 +19,7 @@ def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:
     """The rows of images that repeat no earlier one up to rounding and length.
 
     There are three grids, a third of a cell apart: what differs by rounding hardly crosses a border of each. An image
-    that goes is nearer than ALIKE to one that stays on its grid, three times that to one that stays in the end.
+    that goes is nearer than COPY_DISTANCE to one that stays on its grid, three times that to one that stays in the end.
     """
     device = model.images.device
     generator = torch.Generator().manual_seed(0)
@@ -42,7 +42,7 @@ def without_copies(
 ) -> Int[Tensor, " kept"]:
     """The rows that are no copies: of each run of copies within a cell, ordered by place, the first row of the images.
 
-    A copy is nearer than ALIKE to the row before it in the run, and to the one that stays.
+    A copy is nearer than COPY_DISTANCE to the row before it in the run, and to the one that stays.
     """
     order = places.argsort(stable=True)
     order = order[cells[order].argsort(stable=True)]
@@ -58,9 +58,9 @@ def without_copies(
 def alike(
     model: Embeddings, rows: Int[Tensor, " rows"], others: Int[Tensor, " rows"], asked: Bool[Tensor, " rows"]
 ) -> Bool[Tensor, " rows"]:
-    """Which of the rows asked for are nearer than ALIKE to their others."""
+    """Which of the rows asked for are nearer than COPY_DISTANCE to their others."""
     found = torch.zeros_like(asked)
     for block in asked.nonzero()[:, 0].split(BLOCK):
         gap = model.unit_images(rows[block]) - model.unit_images(others[block])
-        found[block] = torch.linalg.vector_norm(gap, dim=-1) < ALIKE
+        found[block] = torch.linalg.vector_norm(gap, dim=-1) < COPY_DISTANCE
     return found

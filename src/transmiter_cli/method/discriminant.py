@@ -139,7 +139,9 @@ def held_out(
     return [Computed(shape, functools.partial(scores, each)) for each in zip(*classifiers, strict=True)]
 
 
-def best_factor(scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"]) -> tuple[float, float]:
+def fit_inverse_temperature(
+    scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"]
+) -> tuple[float, float]:
     """The factor b >= 0 with the least cross-entropy of softmax(b scores) with the posterior, and that entropy.
 
     The loss is convex in b: Newton's method, its step halved while the loss rises.
@@ -168,7 +170,7 @@ def best_factor(scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, 
     return factor / scores.std().clamp_min(TINY).item(), lowest
 
 
-def doubted(posterior: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
+def smoothed_labels(posterior: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
     """Soft labels, mixed with chance as if one image more were told wrong: so many tell of no rarer error.
 
     Where all are told apart, scores would otherwise be the better the wider they are, without end.
@@ -204,13 +206,13 @@ def choose_discriminant(
     moments: Sequence[Moments],
     shrinkages: Sequence[float] = SHRINKAGES,
 ) -> Chosen:
-    """The shrinkage and the factor whose held-out scores have the least cross-entropy with the `doubted` labels."""
+    """The shrinkage and inverse temperature with the least cross-entropy of held-out scores and `smoothed_labels`."""
     most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
     each = -(-most // len(folds.rows))
     rows = torch.cat([evenly_spaced(part, each) for part in folds.rows]).to(model.images.device)
     scores = [one[rows] for one in held_out(model, moments, texts, folds, shrinkages)]
-    labels = doubted(posterior[rows])
-    found = [best_factor(one, labels) for one in scores]
+    labels = smoothed_labels(posterior[rows])
+    found = [fit_inverse_temperature(one, labels) for one in scores]
     best = min(range(len(shrinkages)), key=lambda place: found[place][1])
     factor = found[best][0]
     classifier = discriminants(total(moments), texts, [shrinkages[best]])[0].scaled(factor)

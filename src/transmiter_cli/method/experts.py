@@ -129,27 +129,27 @@ def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor
     return Expert(calm, teacher.weak, None if teacher.head is None else factor * teacher.head.double())
 
 
-def pooled_log_posterior(answers: Sequence[PerImage], reliabilities: Sequence[float]) -> Computed:
+def pooled_log_posterior(logits: Sequence[PerImage], reliabilities: Sequence[float]) -> Computed:
     """Sum over the models of log(r p + (1 - r) / C): a model that cannot be trusted has no say.
 
     Args:
-        answers: logits of each model.
+        logits: of each model.
         reliabilities: r of each, from 0 to 1.
     """
-    images, classes = answers[0].shape
+    images, classes = logits[0].shape
 
     def of_rows(rows: Rows) -> Float[Tensor, "rows classes"]:
         return torch.stack(
             [
-                torch.log(trust * probabilities(logits[rows]) + max(1 - trust, 1e-9) / classes)
-                for logits, trust in zip(answers, reliabilities, strict=True)
+                torch.log(trust * probabilities(own[rows]) + max(1 - trust, 1e-9) / classes)
+                for own, trust in zip(logits, reliabilities, strict=True)
             ]
         ).sum(0)
 
     return Computed((images, classes), of_rows)
 
 
-def tempering(trust: float, logits: PerImage, most: float) -> float:
+def mixing_weight(trust: float, logits: PerImage, most: float) -> float:
     """The r of `pooled_log_posterior` with which a model is as sure, on average, as it is trusted.
 
     A model whose softmax says itself how often it is wrong would be doubted twice by the trust alone.

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import Chosen, best_factor
+from transmiter_cli.method.discriminant import Chosen, fit_inverse_temperature
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import PerImage, centred
@@ -32,13 +32,13 @@ SCARCE, ALONE = 1.5, 10.0
 """A class with so many images goes by them and by what is said of it on others alike: with the first if a teacher is
 trusted as much as the strong model. The less it is, the less its images say that the strong model's scores did not; the
 second is for none."""
-DOUBT = 0.4
+UNSEEN_DISCOUNT = 0.4
 """How much less a class goes by its own images, times the share of classes without any: it was not told from these."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
 ENOUGH = 5
 """Classes with images that are needed to leave half of them out."""
-REPEATS = 6
+TRIALS_OF_HALVES = 6
 """How often half of the classes is left out."""
 
 
@@ -51,8 +51,8 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: floa
     """How far each class goes by its own images, 0 to 1, given how many it has of them all.
 
     Half of the most where it has hardly more images than one without, and where they are few: then its mean is noise.
-    The most is 1, less DOUBT times the share of classes without images, times the `evenness` of the others: of the
-    images that soft labels give to a small class beside large ones, many are mistakes about these.
+    The most is 1, less UNSEEN_DISCOUNT times the share of classes without images, times the `evenness` of the others:
+    of the images that soft labels give to a small class beside large ones, many are mistakes about these.
 
     Args:
         counts: of the images of each class.
@@ -61,7 +61,7 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: floa
     """
     half = max(STRAY * images / len(counts), min(SCARCE / max(trust, TINY), ALONE))
     seen = have_images(counts, images)
-    most = (1 - DOUBT * (~seen).double().mean()) * evenness(counts[seen])
+    most = (1 - UNSEEN_DISCOUNT * (~seen).double().mean()) * evenness(counts[seen])
     return most * counts.square() / (counts.square() + half**2)
 
 
@@ -131,7 +131,7 @@ def calming(
         return 1.0
     labels = posterior[:, seen] / posterior[:, seen].sum(-1, keepdim=True).clamp_min(TINY)
     least = CALMEST / scores.std().clamp_min(CALMEST).item()
-    return min(max(best_factor(scores[:, seen], labels)[0], least), 1.0)
+    return min(max(fit_inverse_temperature(scores[:, seen], labels)[0], least), 1.0)
 
 
 def widening(
@@ -182,11 +182,11 @@ def margins_left_out(
         return found[0]
     picked = some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))
     rows, held_out = chosen.rows[picked], chosen.held_out[picked]
-    images, answers = strong.unit_images(rows), posterior[rows].argmax(-1)
+    images, predicted = strong.unit_images(rows), posterior[rows].argmax(-1)
     own, mean = Linear.zero_shot(strong, len(seen)), images.mean(0, keepdim=True)
     usual = added(mean)[:, ~seen].mean()
-    for held in left_out(seen.nonzero().flatten(), 2, REPEATS):
-        away = torch.isin(answers, held)
+    for held in left_out(seen.nonzero().flatten(), 2, TRIALS_OF_HALVES):
+        away = torch.isin(predicted, held)
         if bool(away.all()) or not bool(away.any()):
             continue
         out = torch.zeros_like(seen)

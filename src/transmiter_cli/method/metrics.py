@@ -28,7 +28,7 @@ class Accuracy(NamedTuple):
     high: float
 
 
-def hits(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Bool[Tensor, " images"]:
+def correct(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Bool[Tensor, " images"]:
     """Whether the highest logit of each row is its label's.
 
     Raises:

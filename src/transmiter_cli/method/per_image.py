@@ -84,7 +84,7 @@ def blocks_of(numbers: PerImage) -> Iterator[slice]:
     return blocks(images, width)
 
 
-def answers(scores: PerImage) -> Int[Tensor, " images"]:
+def predictions(scores: PerImage) -> Int[Tensor, " images"]:
     """The class with the highest score, of each image."""
     return torch.cat([scores[rows].argmax(-1) for rows in blocks_of(scores)])
 

@@ -10,11 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.folds import stratified_folds
+from transmiter_cli.method.folds import FOLDS, stratified_folds
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001)
 """Candidate penalties on the distance from the zero-shot classifier."""
-FOLDS = 5
 
 
 def linear_probe(

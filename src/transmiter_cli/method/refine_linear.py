@@ -19,10 +19,10 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import (
     SHRINKAGE,
     Moments,
-    best_factor,
     discriminants,
-    doubted,
+    fit_inverse_temperature,
     fold_moments,
+    smoothed_labels,
     total,
 )
 from transmiter_cli.method.embeddings import TINY, Embeddings
@@ -35,7 +35,7 @@ WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
 """The classifier that is there counts like so many images of each class; the first leaves its answers as they are."""
 CHANCE = 2.0
 """Held-out answers are likelier than before where their log-likelihood is more by so many standard errors."""
-DOUBT = 2.0
+LIKELIHOOD_MARGIN = 2.0
 """Factors are within two standard errors of the likeliest one if their log-likelihood is less by this at most."""
 HALVINGS = 15
 
@@ -72,8 +72,8 @@ class HeldOut(NamedTuple):
     def losses(self) -> Float[Tensor, " rows"]:
         """Of each image the cross-entropy, in nats, once all scores are calibrated by one factor."""
         told, known = onehot(self.labels, self.scores.shape[1]), self.labels.unique()
-        told[:, known] = doubted(told[:, known])
-        factor, _ = best_factor(self.scores, told)
+        told[:, known] = smoothed_labels(told[:, known])
+        factor, _ = fit_inverse_temperature(self.scores, told)
         return F.cross_entropy(factor * self.scores, self.labels, reduction="none")
 
 
@@ -86,7 +86,7 @@ def refine_linear(
     labels likeliest, each candidate's scores calibrated: else the surest one would be. (Of very many labels, JUDGED are
     looked at.) Infinity, which changes no answer, is among the candidates, and is taken, too, unless the labels are
     likelier than before by more than CHANCE standard errors, and more answers are right. Last, all scores are
-    multiplied by what calibrates them on held-out images (`calibrating_factor`).
+    multiplied by what calibrates them on held-out images (`calibrated_inverse_temperature`).
 
     Classes without a label stay as they are: what changes of the weights sums to zero over the others, so that these
     gain few images of those, and an answer with one of those is wrong. Nothing is calibrated then: labels say nothing
@@ -118,7 +118,7 @@ def refine_linear(
     worth = most_likely(held_out)
     share = share_of(len(labels), worth, len(known))
     after = before.towards(levelled_discriminant(before, whole), share)
-    factor = calibrating_factor(held_out(worth)) if len(known) == len(start.bias) else 1.0
+    factor = calibrated_inverse_temperature(held_out(worth)) if len(known) == len(start.bias) else 1.0
     return Refined(start.replaced(known, after).scaled(factor), share, factor)
 
 
@@ -172,17 +172,17 @@ def held_out_scores(
     return HeldOut(torch.cat(scores), labels[torch.cat(few)])
 
 
-def calibrating_factor(held_out: HeldOut) -> float:
+def calibrated_inverse_temperature(held_out: HeldOut) -> float:
     """What scores are multiplied with, so that their softmax is the probability to be right on images held out.
 
     Of all factors whose likelihood is within two standard errors of the greatest, the one nearest to 1: of few labels,
-    all foretold rightly, the greatest is that of an infinite factor.
+    all predicted rightly, the greatest is that of an infinite factor.
     """
     scores, told = held_out
-    best, lowest = best_factor(scores, onehot(told, scores.shape[1]))
+    best, lowest = fit_inverse_temperature(scores, onehot(told, scores.shape[1]))
 
     def borne_out(factor: float) -> bool:
-        return F.cross_entropy(factor * scores, told, reduction="sum").item() <= len(told) * lowest + DOUBT
+        return F.cross_entropy(factor * scores, told, reduction="sum").item() <= len(told) * lowest + LIKELIHOOD_MARGIN
 
     near, far = (1.0 if borne_out(1.0) else best), 1.0
     for _ in range(HALVINGS if near != far else 0):

@@ -4,7 +4,7 @@ Where a fine-tuned model and two zero-shot ones differ, no label says who is rig
 zero-shot models share the names of the classes, and what they get wrong by them. Beside names that say little, a right
 teacher looks much as one does whose classes are mixed up. Three signs tell them apart:
 
-- *foretold*: a discriminant of strong embeddings, trained on other images, foretells its answers, or zero-shot answers
+- *predictable*: a discriminant of strong embeddings, trained on other images, predicts its answers, or zero-shot ones
   agree with it as well as with that discriminant. Not with a teacher that was trained on random labels.
 - *as fine*: its answers tell the weak model's ones, whatever they are called, as well as the strong model's do. Not
   those of a teacher that takes several classes for one. Where names say little, zero-shot models do that.
@@ -27,7 +27,7 @@ from transmiter_cli.method.discriminant import SHRINKAGE, fold_moments, held_out
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.experts import Expert
 from transmiter_cli.method.folds import Folds
-from transmiter_cli.method.per_image import PerImage, agreement, answers, softmax_of
+from transmiter_cli.method.per_image import PerImage, agreement, predictions, softmax_of
 
 SLACK = 0.1
 """Added to both of two rates that are compared, at least: small ones differ by chance."""
@@ -43,7 +43,7 @@ class Reliability(NamedTuple):
         trust: how often it is right, beyond chance: 0 to 1.
         named: how far zero-shot models do not contradict the names of its classes, n_s n_w.
         consistent: a_ts beside f_t f_s, 1 at most: how often it and the strong model agree, beside how often they would
-            if what foretells their answers were right. Low where embeddings foretell wrong answers well.
+            if what predicts their answers were right. Low where embeddings predict wrong answers well.
     """
 
     trust: float
@@ -71,10 +71,10 @@ def reliabilities(
 
         q_t = r_t min(1, (tells(t, w) + e) / (tells(s, w) + e)) n_s n_w,  n_z = min(1, (a_tz + h) / (tells(z, t) + h)),
 
-    r_t being its `rightness`, a the `kappa` of two models, e = max(SLACK, N^-1/2) and h = SHARED. n is how much of
-    what zero-shot answers tell of t's they tell by the same name. If t and s err independently of each other, they
-    agree on q_t q_s of the images beyond chance. As far as t can be trusted, its agreement a_ts with s thus limits how
-    often s is right, whose own answers are foretold f_s beyond chance:
+    r_t being its `estimated_accuracy`, a the `kappa` of two models, e = max(SLACK, N^-1/2) and h = SHARED. n is how
+    much of what zero-shot answers tell of t's they tell by the same name. If t and s err independently of each other,
+    they agree on q_t q_s of the images beyond chance. As far as t can be trusted, its agreement a_ts with s thus limits
+    how often s is right, whose own answers are predicted f_s beyond chance:
 
         q_s = (1 - q_t) f_s + min(q_t f_s, a_ts)
 
@@ -85,17 +85,17 @@ def reliabilities(
         strong: the strong model on the unlabelled images.
         zero_shot: its logits of the classes.
         teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
-        folds: parts of the images, of which each is foretold by the others.
+        folds: parts of the images, of which each is predicted by the others.
         opaque_names: whether the names of the classes say nothing to zero-shot models.
     """
-    before, classes = answers(zero_shot), zero_shot.shape[1]
-    own = beyond_chance(foretold(strong, zero_shot, folds), classes)
+    before, classes = predictions(zero_shot), zero_shot.shape[1]
+    own = beyond_chance(held_out_agreement(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
     found: list[tuple[Reliability, float]] = []
     for teacher in teachers:
-        after, weak = answers(teacher.finetuned), answers(teacher.weak_logits)
-        said = foretold_answers(strong, teacher.finetuned, folds)
-        trust, alike = rightness(before, after, said, classes), kappa(before, after, classes)
+        after, weak = predictions(teacher.finetuned), predictions(teacher.weak_logits)
+        said = held_out_predictions(strong, teacher.finetuned, folds)
+        trust, alike = estimated_accuracy(before, after, said, classes), kappa(before, after, classes)
         named = consistent = 1.0
         if not opaque_names:
             fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
@@ -108,7 +108,7 @@ def reliabilities(
     return Reliabilities(own, tuple(teacher for teacher, _ in found))
 
 
-def rightness(
+def estimated_accuracy(
     strong: Int[Tensor, " images"],
     teacher: Int[Tensor, " images"],
     discriminant: Int[Tensor, " images"],
@@ -116,9 +116,9 @@ def rightness(
 ) -> float:
     """How often a teacher's answers are right, beyond chance, as far as two others show: 0 to 1.
 
-    If the teacher t, the zero-shot model s and the discriminant d that foretells t err independently of each other, any
+    If the teacher t, the zero-shot model s and the discriminant d that predicts t err independently of each other, any
     two of them agree, beyond chance, as often as both are right, a_td = q_t q_d and so on: q_t^2 = a_td a_ts / a_sd. So
-    q_t is more than a_td, how often t is foretold, where embeddings tell little of the classes and d itself is often
+    q_t is more than a_td, how often t is predicted, where embeddings tell little of the classes and d itself is often
     wrong. The larger of both is taken, a_ts less what chance may add to it. But d has learned t's systematic errors,
     and s may share them; since d, an average, is right at least as often as t, q_t is sqrt(a_td) at most.
     """
@@ -128,16 +128,16 @@ def rightness(
     return max(told, (told * min(with_teacher / max(with_discriminant, TINY), 1.0)) ** 0.5)
 
 
-def foretold(strong: Embeddings, logits: PerImage, folds: Folds) -> float:
+def held_out_agreement(strong: Embeddings, logits: PerImage, folds: Folds) -> float:
     """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
-    return agreement(foretold_answers(strong, logits, folds), answers(logits))
+    return agreement(held_out_predictions(strong, logits, folds), predictions(logits))
 
 
-def foretold_answers(strong: Embeddings, logits: PerImage, folds: Folds) -> Int[Tensor, " images"]:
+def held_out_predictions(strong: Embeddings, logits: PerImage, folds: Folds) -> Int[Tensor, " images"]:
     """The answers of a discriminant of strong embeddings to each image, trained on what the logits say of others."""
     texts = strong.unit_texts()[: logits.shape[1]].double()
     moments = fold_moments(strong, softmax_of(logits), folds)
-    return answers(held_out(strong, moments, texts, folds, [SHRINKAGE])[0])
+    return predictions(held_out(strong, moments, texts, folds, [SHRINKAGE])[0])
 
 
 def beyond_chance(rate: float, classes: int) -> float:

@@ -20,11 +20,11 @@ from transmiter_cli.method.folds import Folds, folds_of
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import Computed, PerImage, Rows, softmax_of
 
-SHRINKAGE = 0.5
+COVARIANCE_SHRINKAGE = 0.5
 """The identity's share in the covariance that tells the expected class means."""
 WORTH = 10.0
 """The classifier that is there counts like so many images of each class."""
-FEWEST = 10
+FEWEST_IMAGES = 10
 """Different images that are needed; of fewer there is no covariance to speak of."""
 
 
@@ -89,4 +89,6 @@ def expected_means(moments: Moments, start: Linear) -> Float[Tensor, "classes wi
     means = moments.sums / moments.mass[:, None].clamp_min(TINY)
     covariance = (moments.gram - moments.sums.T @ means) / moments.mass.sum()
     directions = start.centred().weight
-    return (1 - SHRINKAGE) * directions @ covariance + SHRINKAGE * covariance.diagonal().mean() * directions
+    return (
+        1 - COVARIANCE_SHRINKAGE
+    ) * directions @ covariance + COVARIANCE_SHRINKAGE * covariance.diagonal().mean() * directions

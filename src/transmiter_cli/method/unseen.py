@@ -37,9 +37,9 @@ from transmiter_cli.method.ridge import solve_ridge
 
 LOOKED_AT = 4096
 """Most images of which classes are left out."""
-FEWEST = 4
+FEWEST_CLASSES = 4
 """Classes with images that are needed to leave some of them out."""
-REPEATS = 12
+TRIALS_OF_THIRDS = 12
 """How often a third of the classes is left out."""
 RHO = 0.1
 """Relative ridge strength from strong embeddings, as in ridge transfer."""
@@ -59,7 +59,7 @@ class JointMoments:
         images: how many.
         width: of the strong model's embeddings, the first part of x.
         gram, cross: x'x and x'L, centred.
-        mean, answers: the means of x and of L.
+        mean, target_mean: the means of x and of L.
     """
 
     images: int
@@ -67,7 +67,7 @@ class JointMoments:
     gram: Float[Tensor, "joint joint"]
     cross: Float[Tensor, "joint classes"]
     mean: Float[Tensor, " joint"]
-    answers: Float[Tensor, " classes"]
+    target_mean: Float[Tensor, " classes"]
 
 
 def joint_moments(strong: Embeddings, teacher: Expert, rows: Int[Tensor, " rows"]) -> JointMoments:
@@ -82,18 +82,18 @@ def joint_moments(strong: Embeddings, teacher: Expert, rows: Int[Tensor, " rows"
     first, count = embeddings(rows[:1])[0], len(rows)
     gram = torch.zeros(len(first), len(first), dtype=torch.float64, device=first.device)
     cross = gram.new_zeros(len(first), teacher.classes)
-    mean, answers = gram.new_zeros(len(first)), gram.new_zeros(teacher.classes)
+    mean, target_mean = gram.new_zeros(len(first)), gram.new_zeros(teacher.classes)
     for block in rows.split(block_rows(max(len(first), teacher.classes))):
         both = embeddings(block) - first
         said = centred(teacher.finetuned[block].double()).float()
         gram += both.T @ both
         cross += both.T @ said
         mean += both.double().sum(0)
-        answers += said.double().sum(0)
-    mean, answers = mean / count, answers / count
+        target_mean += said.double().sum(0)
+    mean, target_mean = mean / count, target_mean / count
     gram -= count * torch.outer(mean, mean)
-    cross -= count * torch.outer(mean, answers)
-    return JointMoments(count, strong.images.shape[1], gram, cross, mean + first, answers)
+    cross -= count * torch.outer(mean, target_mean)
+    return JointMoments(count, strong.images.shape[1], gram, cross, mean + first, target_mean)
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,9 @@ def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: N
     own = centred(teacher.weak_classifier().double().T)
     each = TEXTS_WEIGH * moments.images / anchors.texts
     bridge = solve_ridge(gram + each * anchors.gram, between + each * anchors.cross, RHO)
-    whole = about(moments, bridge @ weak_head(teacher, moments, new), moments.answers).scaled(new.share)
+    whole = about(moments, bridge @ weak_head(teacher, moments, new), moments.target_mean).scaled(new.share)
     left = solve_ridge(gram, moments.cross[:d] - new.slope * (between @ own), RHO)
-    return Corrections(whole, about(moments, left, moments.answers - new.slope * (moments.mean[d:] @ own)))
+    return Corrections(whole, about(moments, left, moments.target_mean - new.slope * (moments.mean[d:] @ own)))
 
 
 def about(moments: JointMoments, weight: Float[Tensor, "width classes"], mean: Float[Tensor, " classes"]) -> Linear:
@@ -238,15 +238,15 @@ def weight_of_whole(
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
     """
-    if int(seen.sum()) < FEWEST:
+    if int(seen.sum()) < FEWEST_CLASSES:
         return 1.0
     rows = some_rows(all_rows(strong), len(seen))
     posterior = log_posterior[rows]
-    answers = posterior.argmax(-1)
+    predicted = posterior.argmax(-1)
     base = Linear.zero_shot(strong, len(seen))
     ahead, asked = 0, 0
-    for held in left_out(seen.nonzero().flatten(), 3, REPEATS):
-        away = torch.isin(answers, held)
+    for held in left_out(seen.nonzero().flatten(), 3, TRIALS_OF_THIRDS):
+        away = torch.isin(predicted, held)
         if bool(away.all()) or not bool(away.any()):
             continue
         rest = torch.ones_like(seen)

@@ -95,7 +95,7 @@ INTERVAL = Column("95 %", lambda row: f"{percent(row.low)}-{percent(row.high)}")
 GAIN = Column("vs strong [95 %]", gain)
 ADDS = Column("adds", adds)
 LABELS = Column("labels", lambda row: yes(row.labels))
-PARTS = (
+BASE_TO_NOVEL_COLUMNS = (
     Column("base", lambda row: percent(row.base)),
     Column("novel", lambda row: percent(row.novel)),
     Column("HM", lambda row: percent(row.hm)),
@@ -123,14 +123,14 @@ UNLABELLED = (
     ADDS,
 )
 MEANS = (TOP1, Column("vs strong", lambda row: points(row.gain)))
-MEAN_PARTS = (*PARTS, Column("HM of means", lambda row: percent(row.hm_of_means)))
+MEAN_BASE_TO_NOVEL_COLUMNS = (*BASE_TO_NOVEL_COLUMNS, Column("HM of means", lambda row: percent(row.hm_of_means)))
 
 
 def columns(labelled: bool, base_to_novel: bool, wide: bool) -> tuple[Column, ...]:
     """The columns of an evaluation: at 80 characters, or all."""
     if not labelled:
         return UNLABELLED
-    parts = PARTS if base_to_novel else ()
+    parts = BASE_TO_NOVEL_COLUMNS if base_to_novel else ()
     if wide:
         return (TOP1, INTERVAL, *parts, GAIN, *REST)
     return (TOP1, *(parts or (INTERVAL,)), GAIN, *(() if parts else (ADDS,)), LABELS)

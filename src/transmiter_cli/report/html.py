@@ -15,13 +15,13 @@ from transmiter_cli import __version__
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.files import write_atomically
-from transmiter_cli.method.metrics import calibration, hits
+from transmiter_cli.method.metrics import calibration, correct
 from transmiter_cli.report import figures
 from transmiter_cli.report.columns import gain, is_ours, number, percent, points, titles
 from transmiter_cli.report.gallery import Shot, shots
 from transmiter_cli.report.table import best_row, heading, shown_columns
 from transmiter_cli.workflow.evaluate import EvalResult, Evidence
-from transmiter_cli.workflow.predict import PREFERENCE
+from transmiter_cli.workflow.predict import PREDICTED_BY
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
 def subject(result: EvalResult) -> str | None:
     """The row that the report is about: what `transmiter predict` takes, so that no test label chooses it."""
     ours = [name for name in result.rows if is_ours(name) and name != "direct"]
-    return next((name for name in (*PREFERENCE, *ours) if name in ours), None)
+    return next((name for name in (*PREDICTED_BY, *ours) if name in ours), None)
 
 
 def labelled_sections(result: EvalResult, evidence: Evidence, name: str, names: Mapping[str, str]) -> list[Section]:
     """The figures of an evaluation with labels."""
     labels, before, after = on_cpu(evidence, name)
     assert labels is not None
-    right = (hits(before, labels), hits(after, labels))
+    right = (correct(before, labels), correct(after, labels))
     text = "Top-1 in %; the thin line is the 95 % interval."
     found = [Section("Accuracy", figures.accuracy_figure(result.rows, names), text)]
     if result.has_parts:
@@ -134,7 +134,7 @@ def galleries(evidence: Evidence, name: str) -> list[Gallery]:
     if labels is None:
         changed = before.argmax(-1) != after.argmax(-1)
         return [Gallery("Answered otherwise", "moved", int(changed.sum()), shots(*about, changed))]
-    earlier, later = hits(before, labels), hits(after, labels)
+    earlier, later = correct(before, labels), correct(after, labels)
     fixed, broken = later & ~earlier, earlier & ~later
     return [
         Gallery("Fixed", "fixed", int(fixed.sum()), shots(*about, fixed)),

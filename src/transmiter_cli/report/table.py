@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transmiter_cli.evaluation.rows import REFERENCE, MeanRow
-from transmiter_cli.report.columns import MEAN_PARTS, MEANS, Column, columns, is_ours, titles
+from transmiter_cli.report.columns import MEAN_BASE_TO_NOVEL_COLUMNS, MEANS, Column, columns, is_ours, titles
 from transmiter_cli.workflow.evaluate import EvalResult
 
 WIDTH = 80
@@ -119,7 +119,7 @@ def means_table(means: Mapping[str, MeanRow], reg: float | None = None) -> Table
 
 def about_means(means: Mapping[str, MeanRow]) -> tuple[str, tuple[Column, ...], str | None]:
     """The heading of the means over several data sets, their columns, and what to say below."""
-    parts = MEAN_PARTS if any(row.hm is not None for row in means.values()) else ()
+    parts = MEAN_BASE_TO_NOVEL_COLUMNS if any(row.hm is not None for row in means.values()) else ()
     sets = next(iter(means.values())).sets
     note = "HM: the mean of the data sets' HMs; HM of means: that of mean base and mean novel" if parts else None
     return f"mean over {sets} data sets", (*MEANS, *parts), note

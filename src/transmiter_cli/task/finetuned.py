@@ -20,7 +20,7 @@ from transmiter_cli import demo
 from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import (
-    BUNDLED,
+    BUNDLED_MODELS,
     CONFIG,
     HUB,
     LOCAL,
@@ -43,7 +43,7 @@ PROBE = "probe"
 BUNDLED_CHECKPOINTS = {"demo-finetuned": "models/demo-finetuned.safetensors"}
 """Checkpoints that come with the package, by name: files of transmiter_cli/demo."""
 UNIT_NORM_TOLERANCE = 1e-2
-FEWEST = 3
+FEWEST_TENSORS = 3
 """Tensors below which a file is not taken for a checkpoint."""
 
 
@@ -158,7 +158,7 @@ def open_teacher(given: str, weak: CachedEncoder, class_names: Sequence[str], te
         UsageError: if the file does not exist.
         TransmiterError: if it cannot be read, or is of another model or task.
     """
-    if given.startswith((LOCAL, HUB)) or given in BUNDLED:
+    if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
         return checkpoint_teacher(resolve_model(given), weak, class_names, templates)
     reporter = weak.workspace.reporter
     path = bundled_path(given) if given in BUNDLED_CHECKPOINTS else Path(lasting_name(given))
@@ -172,7 +172,7 @@ def open_teacher(given: str, weak: CachedEncoder, class_names: Sequence[str], te
         return as_logits(found, weak)
     if is_head(names):
         return head_teacher(path, by_last_part(tensors), weak, len(class_names))
-    if len(names) < FEWEST and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if len(names) < FEWEST_TENSORS and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise TransmiterError(
             f"{path} is no checkpoint, for it holds {' and '.join(map(repr, sorted(names))) or 'nothing'} alone; "
             "a head has 'weight' (C x d) and perhaps 'bias' (C), logits of images 'logits' (N x C).",
@@ -217,7 +217,7 @@ def lasting_name(given: str) -> str:
     """
     if not given:
         raise UsageError("The fine-tuned model has no name: the value is empty.", "--finetuned FILE")
-    if given == PROBE or given in BUNDLED_CHECKPOINTS or given in BUNDLED or given.startswith(HUB):
+    if given == PROBE or given in BUNDLED_CHECKPOINTS or given in BUNDLED_MODELS or given.startswith(HUB):
         return given
     if given.startswith(LOCAL):
         return resolve_model(given).name
@@ -241,7 +241,7 @@ def teacher_digest(given: str, workspace: Workspace) -> str:
         UsageError: if the file does not exist.
         TransmiterError: if weights are neither on this disk nor can be downloaded.
     """
-    if given.startswith((LOCAL, HUB)) or given in BUNDLED:
+    if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
         return workspace.open(resolve_model(given)).fingerprint
     path = bundled_path(given) if given in BUNDLED_CHECKPOINTS else Path(lasting_name(given))
     digests = [workspace.weights_digest(file) for file in files_of(path)]

@@ -24,7 +24,7 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.mix_up import mixed_up
-from transmiter_cli.method.per_image import agreement, answers, computed_class_logits
+from transmiter_cli.method.per_image import agreement, computed_class_logits, predictions
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.names import some
 from transmiter_cli.run import FITTED, PROBE_FILE, Run, Task, without
@@ -167,7 +167,10 @@ def fit_task(
     teacher = teachers.mean_logits(each)
     require_answers(teacher, task)
     note_constant_columns(teacher, task, workspace)
-    wanted, zero_shot = answers(teacher[plain]), answers(computed_class_logits(seen.embeddings, len(task.classes)))
+    wanted, zero_shot = (
+        predictions(teacher[plain]),
+        predictions(computed_class_logits(seen.embeddings, len(task.classes))),
+    )
     if columns and probe is None:
         warn_of_mix_up(zero_shot, wanted, task, command, workspace)
         warn_of_cosines(teacher, task, workspace)
@@ -175,7 +178,7 @@ def fit_task(
     with workspace.reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
-    before, after = agreement(zero_shot, wanted), agreement(artefact.answers(seen.embeddings), wanted)
+    before, after = agreement(zero_shot, wanted), agreement(artefact.predictions(seen.embeddings), wanted)
     warn_of_no_gain(before, after, workspace)
     used = fingerprints(seen.images.files, workspace)
     gone = run.begin(task)  # the run that was there goes only now that nothing else can fail

@@ -16,7 +16,7 @@ from transmiter_cli.workflow.common import check_artefact
 
 CHUNK = 4096
 """Images between two outputs; what is held in memory does not grow beyond."""
-PREFERENCE = ("refined", "self_trained", "discriminant", "transferred", "ridge")
+PREDICTED_BY = ("refined", "self_trained", "discriminant", "transferred", "ridge")
 """Which correction is taken where none is named: what saw labels, what saw more images, the default method's."""
 
 
@@ -90,7 +90,7 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
             f"Nothing of what was transferred to {name} is left in {run.path}.",
             f"transmiter transfer --strong {shlex.quote(name)}{run.flag}",
         )
-    chosen = row or next((best for best in PREFERENCE if best in there), "transferred")
+    chosen = row or next((best for best in PREDICTED_BY if best in there), "transferred")
     if chosen == "self-trained":  # as tables call it
         chosen = "self_trained"
     if chosen not in there:

@@ -20,7 +20,7 @@ from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import remembering
 
-PREFERENCE = ("self_trained", *(ROWS[method] for method in ("discriminant", "adapter", "ridge")))
+REFINED_FROM = ("self_trained", *(ROWS[method] for method in ("discriminant", "adapter", "ridge")))
 """Which correction is refined where none is named, by its row."""
 
 
@@ -31,7 +31,7 @@ class RefineOptions:
     Attributes:
         data: labelled images; those that fit saw if none are given.
         shots: labelled images per class; all of them if None.
-        method: which transferred correction to refine; the first of PREFERENCE that there is if None.
+        method: which transferred correction to refine; the first of REFINED_FROM that there is if None.
         strong: of which strong model, where the run has several; the last one transferred to if None.
         tuned: whether a setting was given that only the training of an adapter heeds.
     """
@@ -65,7 +65,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     task = run.task()
     workspace = workspace.like_fit(task.decoding, task.precision)
     strong = run.strong(options.strong)
-    start, source = starting_point(run, strong, (ROWS[options.method],) if options.method else PREFERENCE)
+    start, source = starting_point(run, strong, (ROWS[options.method],) if options.method else REFINED_FROM)
     transferred = load(source, workspace.method_device)
     if options.tuned and transferred.method != "adapter":
         raise UsageError(

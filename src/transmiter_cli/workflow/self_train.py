@@ -23,7 +23,7 @@ from transmiter_cli.workflow.overlap import forget_unused, remembering
 from transmiter_cli.workflow.removal import telling_removed
 
 LinearMethod = Literal["discriminant", "ridge"]
-PREFERENCE = ("discriminant", "ridge")
+SELF_TRAINED_FROM = ("discriminant", "ridge")
 """Which classifier is trained where none is named."""
 
 
@@ -33,7 +33,7 @@ class SelfTrainOptions:
 
     Attributes:
         data: unlabelled images; labels, if there are any, are not looked at.
-        method: which transferred classifier to start from; the first of PREFERENCE that there is if None.
+        method: which transferred classifier to start from; the first of SELF_TRAINED_FROM that there is if None.
         strong: of which strong model, where the run has several; the last one transferred to if None.
     """
 
@@ -66,7 +66,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     task = run.task()
     workspace = workspace.like_fit(task.decoding, task.precision)
     strong = run.strong(options.strong)
-    _, source = starting_point(run, strong, (options.method,) if options.method else PREFERENCE)
+    _, source = starting_point(run, strong, (options.method,) if options.method else SELF_TRAINED_FROM)
     transferred = load(source, workspace.method_device)
     encoder = workspace.open(resolve_model(strong))
     check_artefact(transferred, task, encoder)

@@ -19,7 +19,7 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.method.consensus import NEEDED
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.per_image import agreement, answers, computed_class_logits
+from transmiter_cli.method.per_image import agreement, computed_class_logits, predictions
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
@@ -224,9 +224,9 @@ def results_of(
     artefacts: Mapping[str, Artefact], encoder: CachedEncoder, seen: Embeddings, classes: int, home: Path
 ) -> Iterator[TransferResult]:
     """What was made for one strong model, with how many of its answers on the images it saw changed."""
-    before = answers(computed_class_logits(seen, classes))
+    before = predictions(computed_class_logits(seen, classes))
     for row, artefact in artefacts.items():
-        changed = 1 - agreement(artefact.answers(seen), before)
+        changed = 1 - agreement(artefact.predictions(seen), before)
         yield TransferResult(encoder.name, row, signed(artefact, encoder), home / file_name(row), changed)
 
 

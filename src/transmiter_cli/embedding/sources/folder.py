@@ -19,13 +19,13 @@ IMAGE_SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".jp2", ".avif", ".heic", ".heif"),
 )
 """Files with these are images, also where Pillow cannot decode them: what is left out is then said."""
-BUNDLED = {"demo-digits": "digits"}
+BUNDLED_DATA = {"demo-digits": "digits"}
 """Data that come with the package, by name: folders of transmiter_cli/demo."""
 
 
 def accepts(data: str) -> bool:
     """Whether a --data value is a folder or the name of bundled data."""
-    return data in BUNDLED or Path(data).expanduser().is_dir()
+    return data in BUNDLED_DATA or Path(data).expanduser().is_dir()
 
 
 class FolderReader:
@@ -37,12 +37,12 @@ class FolderReader:
 
     def __init__(self, data: str) -> None:
         self.data = data
-        self.root = demo.FOLDER / BUNDLED[data] if data in BUNDLED else absolute(data)
+        self.root = demo.FOLDER / BUNDLED_DATA[data] if data in BUNDLED_DATA else absolute(data)
 
     @property
     def name(self) -> str:
         """See Reader."""
-        return self.data if self.data in BUNDLED else str(self.root)
+        return self.data if self.data in BUNDLED_DATA else str(self.root)
 
     def parts(self) -> tuple[str, ...]:
         """See Reader."""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -391,6 +392,31 @@ def test_a_callers_inference_mode_and_defaults_change_nothing(world: World, basi
         torch.set_float32_matmul_precision("highest")
     for found in (inside, elsewhere, coarse):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_threads_get_the_same_answers_and_leave_the_process_as_it_was(world: World, tmp_path: Path):
+    """Initial weights come from no generator that threads share, and settings are restored by the last to end."""
+    weak, logits = world.part(world.weak, TRAIN), world.finetuned_logits[TRAIN]
+    expected = tm.fit(weak, logits, epochs=1)
+    expected.save(tmp_path / "weak.safetensors")
+    torch.manual_seed(3)
+    drawn = torch.rand(5)
+    torch.manual_seed(3)
+    torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            fits = [pool.submit(tm.fit, weak, logits, epochs=1) for _ in range(8)]
+            loads = [pool.submit(tm.load, tmp_path / "weak.safetensors") for _ in range(8)]
+            found = [one.result().class_logits(weak.images) for one in fits + loads]
+        assert torch.get_default_dtype() == torch.float64
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(torch.rand(5), drawn)
+    for one in found:
+        torch.testing.assert_close(one, expected.class_logits(weak.images), atol=0, rtol=0)
 
 
 def test_all_names_can_be_imported_at_once():

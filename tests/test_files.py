@@ -1,4 +1,6 @@
+import errno
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -19,6 +21,18 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: py
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == ["file"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int):
+    def fails(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))) as caught:
+        write_atomically(tmp_path / "file", b"content")
+    assert caught.value.errno == code
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_have_the_usual_permissions(tmp_path: Path):

@@ -115,7 +115,7 @@ def transfer(
     """
     if method not in get_args(Method):
         raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {method!r}.")
-    if type(opaque_names) is not bool:
+    if opaque_names not in (True, False):
         raise ValueError(f"opaque_names is true or false, not {opaque_names!r}.")
     fitted = fitted.to(strong.images.device)
     adapter = check_transfer(fitted, [weak, strong])

@@ -220,7 +220,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     """
     description = read_description(path)
     try:
-        with safe_open(Path(path), framework="pt", device=str(device)) as file:
+        place = torch.device(device)
+        with safe_open(Path(path), framework="pt", device="cpu" if place.type == "cpu" else str(place)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except torch.cuda.OutOfMemoryError:
         raise
@@ -238,16 +239,15 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
             details=description["details"],
         )
     except (KeyError, TypeError, RuntimeError) as error:
-        raise TransmiterError(f"{path} is damaged: {error}.") from error
+        raise TransmiterError(f"{path} is damaged: {error}.", "make it again") from error
 
 
 def read_correction(description: Mapping[str, Any], state: dict[str, Tensor]) -> Correction:
-    """The module of an artefact's tensors; the random generator that draws initial weights is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        correction = (
-            Adapter(state["basis"], description["classes"])
-            if description["method"] == "adapter"
-            else LinearCorrection(state["weight"], state["bias"])
-        )
+    """The module of an artefact's tensors."""
+    correction = (
+        Adapter(state["basis"], description["classes"])
+        if description["method"] == "adapter"
+        else LinearCorrection(state["weight"], state["bias"])
+    )
     correction.load_state_dict(state)
     return correction

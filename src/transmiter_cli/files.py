@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+RECORD, LOCK = "run.json", ".lock"
+"""Files of a run directory, of which it has one from its beginning."""
 TEMPORARY = ".*.tmp"
 """Names of files that are being written."""
 
@@ -58,6 +60,9 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes]) -> None:
     Args:
         path: the file.
         *parts: its content, one after the other; an iterable is asked for its bytes only when it is written.
+
+    Raises:
+        OSError: if it cannot be written; the error names `path`.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
@@ -72,8 +77,13 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:  # a full disk names no file, and others the temporary one
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)  # where something failed, or the user interrupted it
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # where something failed, or the user interrupted it
 
 
 def write_parts(file: BinaryIO, parts: Iterable[bytes | Iterable[bytes]]) -> None:

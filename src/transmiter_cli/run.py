@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.files import digest, write_atomically
+from transmiter_cli.files import LOCK, RECORD, digest, write_atomically
 from transmiter_cli.names import some
 
 if TYPE_CHECKING:
@@ -50,8 +50,6 @@ SWEPT_ROW = "reg="
 STRONG_MODELS = "strong"
 """The folder of those strong models that have a folder of their own."""
 FITTED = "weak.safetensors"
-RECORD = "run.json"
-LOCK = ".lock"
 PROBE_FILE = "probe.safetensors"
 
 

@@ -251,6 +251,20 @@ def test_what_goes_to_a_file_is_utf8_whatever_the_locale(transmiter: Transmiter,
         assert "λ.png" in done.stdout.decode()
 
 
+@pytest.mark.parametrize(
+    ("closing", "code", "said"),
+    [("eval --json >&-", 0, ""), ("predict --data demo-digits >&-", 0, ""), ("predict - <&-", 2, "no paths")],
+)
+def test_streams_that_the_caller_closed_lead_nowhere(
+    demo: Demo, environment: dict[str, str], closing: str, code: int, said: str
+):
+    line = f"TRANSMITER_RUN=transmiter-demo {shlex.quote(str(COMMAND))} {closing}"
+    done = subprocess.run(line, shell=True, cwd=demo[0], env=environment, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_predictions_of_files_with_any_name_are_manifests(transmiter: Transmiter, environment: dict, tmp_path: Path):
     transmiter("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--data", "demo-digits", "--epochs", 1)
     transmiter("transfer", "--strong", "demo-strong", "--method", "ridge")

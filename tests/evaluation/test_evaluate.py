@@ -69,6 +69,19 @@ def test_base_and_novel_are_answered_among_their_own(world: World, parts):
     assert row.top1 <= max(row.base, row.novel)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_classes_may_be_a_tensor_but_no_mask(world: World, dtype: torch.dtype):
+    few = world.labels < 3
+    given, classes = {"finetuned_logits": world.finetuned_logits}, torch.tensor([0, 1, 2]).to(dtype)
+    found, expected = (tm.evaluate(world.labels, **given, base=one) for one in (classes, [0, 1, 2]))
+    assert found["weak_finetuned"].hm == expected["weak_finetuned"].hm
+    logits = world.finetuned_logits[few]
+    row = tm.evaluate(world.labels[few], finetuned_logits=logits, among=classes)["weak_finetuned"]
+    assert row.top1 == pytest.approx(accuracy_among(logits, world.labels[few], [0, 1, 2]))
+    with pytest.raises(InvalidTensorError, match="whole numbers"):
+        tm.evaluate(world.labels, **given, base=torch.arange(6) < 3)
+
+
 @pytest.mark.parametrize("base", [[], [0, 1, 2, 3, 4, 5], [7], [-1]])
 def test_a_base_that_is_no_part_of_the_classes_is_refused(world: World, base):
     with pytest.raises(InvalidTensorError, match="base classes"):

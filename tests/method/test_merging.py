@@ -13,7 +13,7 @@ from transmiter_cli.method.discriminant import Chosen, choose_discriminant, fold
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import folds_of
-from transmiter_cli.method.linear import Linear
+from transmiter_cli.method.linear import Linear, blend
 from transmiter_cli.method.merging import (
     ALONE,
     CALMEST,
@@ -23,7 +23,6 @@ from transmiter_cli.method.merging import (
     TRIALS_OF_HALVES,
     UNSEEN_DISCOUNT,
     best_lift,
-    blend,
     calming,
     deviation,
     evenness,

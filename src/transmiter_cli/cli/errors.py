@@ -74,8 +74,16 @@ class Interruption:
             os._exit(INTERRUPTED)
 
 
+def open_closed_streams() -> None:
+    """Let a stream that the caller closed, as `>&-` does, lead nowhere: Python has None in its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
 def run(app: Callable[[], None]) -> None:
     """Run the app; show an error as a sentence, and exit with its code."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             encoding = None if stream.isatty() else "utf-8"  # a file is read elsewhere, where nobody knows this locale

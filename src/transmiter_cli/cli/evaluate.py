@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,8 +31,7 @@ from transmiter_cli.cli.options import (
 from transmiter_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from transmiter_cli.evaluation.require import GateResult
-    from transmiter_cli.workflow.evaluate import EvalResult
+    from transmiter_cli.workflow.eval_sets import EvalSets
 
 NAME = "eval"
 EXAMPLE = "transmiter eval"
@@ -103,13 +101,12 @@ def command(
     quiet: QuietOption = False,
 ) -> None:
     """Measure every model of the run on test images, and refuse those that it learned from."""
-    from transmiter_cli.embedding.sources import open_images
     from transmiter_cli.evaluation.candidates import EFT_STRENGTHS
-    from transmiter_cli.evaluation.require import judge, parse_gate, require_names
-    from transmiter_cli.evaluation.rows import MeanRow, mean_rows
+    from transmiter_cli.evaluation.require import parse_gate
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.common import DataFlags
-    from transmiter_cli.workflow.evaluate import EvalOptions, column_names, eval_run, row_names
+    from transmiter_cli.workflow.eval_sets import EvalSets, eval_sets
+    from transmiter_cli.workflow.evaluate import EvalOptions
 
     require_one_format(json, csv, markdown)
     if report is not None and data is not None and len(data) > 1:
@@ -132,33 +129,19 @@ def command(
         eft=strengths,
         seed=seed,
     )
-    each = [replace(options, data=replace(options.data, data=one)) for one in data or [None]]
-    if len(each) > 1:
-        task = Run(run).task()
-        sets = [open_images(one.data.spec(task), "test") for one in each]
-        if no_labels or not all(images.labelled for images in sets):
-            raise UsageError("Several data sets must all have labels.", "give one --data at a time")
-        labels = frozenset(label for images in sets for label in images.label_names)
-        each = [replace(one, elsewhere=labels) for one in each]
-        require_names(gates, row_names(options, Run(run)), column_names(MeanRow, options.base_to_novel))
-    results: list[EvalResult] = []
-    means: dict[str, Any] = {}
-    gated: list[GateResult] = []
+    found = EvalSets()
     try:
-        for one in each:
-            results.append(eval_run(one, Run(run), workspace, gates if len(each) == 1 else ()))
-        means = mean_rows([result.rows for result in results]) if len(results) > 1 else {}  # type: ignore[misc]
-        gated += [judge(gate, means or results[0].rows) for gate in gates]
+        eval_sets(options, data or [None], Run(run), workspace, gates, found)
     finally:
-        if results:  # what was measured is shown, also where a later data set, or a gate, fails
+        if found.results:  # what was measured is shown, also where a later data set, or a gate, fails
             form = "json" if json else "csv" if csv else "markdown" if markdown else ""
-            show(results, means, gated, form, wide, several=len(each) > 1)
+            show(found, form, wide, several=len(data or ()) > 1)
     if report is not None:
         from transmiter_cli.report.html import write_report
 
-        write_report(results[0], report, Run(run).commands())
+        write_report(found.results[0], report, Run(run).commands())
         workspace.reporter.note(f"The report is in {console.shown(report)}.")
-    if not all(one.met for one in gated):
+    if not all(one.met for one in found.gated):
         raise typer.Exit(UNMET)
 
 
@@ -178,21 +161,15 @@ def eft_strengths(given: list[str]) -> tuple[float, ...]:
     return strengths
 
 
-def show(
-    results: list[EvalResult],
-    means: dict[str, Any],
-    gated: list[GateResult],
-    form: str,
-    wide: bool,
-    several: bool,
-) -> None:
+def show(found: EvalSets, form: str, wide: bool, several: bool) -> None:
     """Print an evaluation; unmet gates also on stderr."""
     from transmiter_cli.report import table
 
+    results, means = found.results, found.means
     if form == "json":
         sets = [table.evaluation_json(result) for result in results]
         whole = sets[0] if not several else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
-        console.print_json({**whole, "requirements": [vars(one) for one in gated]})
+        console.print_json({**whole, "requirements": [vars(one) for one in found.gated]})
     elif form == "csv":
         console.print_text(table.evaluation_csv(results, means))
     elif form == "markdown":
@@ -203,7 +180,7 @@ def show(
             (console.wide_results if wide else console.results).print(table.evaluation_table(result, wide))
         if means:
             console.results.print(table.means_table(means, results[0].reg))
-    for one in gated:
+    for one in found.gated:
         said = f"{one.gate}: {one.left:.4f} against {one.right:.4f}"
         if one.met and not form:
             console.results.print(f"Met: {said}", markup=False)

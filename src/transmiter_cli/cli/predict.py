@@ -58,7 +58,8 @@ class Format(StrEnum):
 def command(
     run: RunOption,
     images: Annotated[
-        list[str] | None, typer.Argument(help="Image files; `-` reads their paths from stdin, one a line or NUL.")
+        list[str] | None,
+        typer.Argument(help="Image files; `-` reads their paths from stdin to its end, one a line or NUL."),
     ] = None,
     data: Annotated[
         str | None,
@@ -90,7 +91,7 @@ def command(
     precision: PrecisionOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Classify images with the strong model and what was transferred to it; any number of them, in a stream.
+    """Classify images with the strong model and what was transferred to it; any number of them.
 
     Exits 1 if an image that was named here has no prediction; those of --data are skipped with a warning.
     """

@@ -20,7 +20,7 @@ from transmiter_cli.errors import TransmiterError
 def require_unchanged(files: Sequence[ImageRecord], before: Sequence[ImageRecord]) -> None:
     """Raise TransmiterError unless a model could read the very images that another one could."""
     if len(files) != len(before) or any(map(ne, files, before)):
-        raise TransmiterError("Images changed while they were read; run the command again.")
+        raise TransmiterError("Images changed while they were read.", "run the command again")
 
 
 class NoImagesError(TransmiterError):

@@ -170,7 +170,10 @@ def configured_activation(folder: Path) -> bool:
     """
     model = read_config(folder / CONFIG).get("model_cfg")
     if not isinstance(model, dict) or "text_cfg" not in model:
-        raise UsageError(f"{folder / CONFIG} has no model_cfg with a text_cfg: open_clip did not write it.")
+        raise UsageError(
+            f"{folder / CONFIG} has no model_cfg with a text_cfg: open_clip did not write it.",
+            "save the model with open_clip, or name an architecture and its weights, ARCH:FILE",
+        )
     return bool(model.get("quick_gelu"))
 
 
@@ -179,14 +182,14 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(f"{path} is damaged: {error}.") from error
+        raise UsageError(f"{path} is damaged: {error}.", "save, or download, the model again") from error
 
 
 def file_model(spelling: str, architecture: str, source: str) -> ModelSpec:
     """An architecture with weights in a file; a file does not say what activation it was trained with."""
     path = absolute(source)
     if not path.is_file():
-        raise UsageError(f"The weights of '{spelling}:{source}' are missing: there is no file {path}.")
+        raise UsageError(f"The weights of '{spelling}:{source}' are missing: there is no file {path}.", listing(path))
     quick = f"{architecture}{catalogue.QUICK}"
     if spelling != architecture and quick in catalogue.architectures():
         raise UsageError(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_type_hints
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from transmiter_cli.evaluation.candidates import Candidate, Cost, candidates
@@ -25,6 +25,7 @@ from transmiter_cli.method.metrics import (
     top_five,
 )
 
+ClassNumbers = Sequence[int] | Shaped[Tensor, " some"]
 REFERENCE = "strong"
 """The row that the others are compared with."""
 
@@ -68,8 +69,8 @@ class Row(Cost):
 def evaluate(
     labels: Int[Tensor, " images"],
     *,
-    base: Sequence[int] | None = None,
-    among: Sequence[int] | None = None,
+    base: ClassNumbers | None = None,
+    among: ClassNumbers | None = None,
     seed: int = 0,
     **parts: Any,
 ) -> dict[str, Row]:
@@ -105,8 +106,8 @@ def measure(
     models: Mapping[str, Candidate],
     labels: Int[Tensor, " images"],
     *,
-    base: Sequence[int] | None = None,
-    among: Sequence[int] | None = None,
+    base: ClassNumbers | None = None,
+    among: ClassNumbers | None = None,
     seed: int = 0,
 ) -> dict[str, Row]:
     """Rows of models whose logits are there; arguments and errors as in `evaluate`."""
@@ -118,6 +119,7 @@ def measure(
         raise InvalidTensorError(f"{len(labels)} labels for a model on {images} images.")
     check_labels(labels, images, classes)
     labels = labels.to(logits.device)
+    base, among = class_numbers(base), class_numbers(among)
     if base is not None and among is not None:
         raise InvalidTensorError("base and novel classes are answered among their own, not among others: drop one.")
     parts = None if base is None else base_to_novel(labels, base, classes)
@@ -153,6 +155,20 @@ def measure_one(
         nll=negative_log_likelihood(logits, labels),
         **vars(model.cost),
     )
+
+
+def class_numbers(given: ClassNumbers | None) -> list[int] | None:
+    """Classes as a list of numbers, whatever held them.
+
+    Raises:
+        InvalidTensorError: if they are no whole numbers, as a mask is not.
+    """
+    if given is None:
+        return None
+    numbers = torch.as_tensor(given)
+    if numbers.numel() and (numbers.is_floating_point() or numbers.dtype == torch.bool):
+        raise InvalidTensorError(f"classes are whole numbers, not {numbers.dtype}.", "mask.nonzero()[:, 0]")
+    return numbers.tolist()
 
 
 def positions_among(labels: Int[Tensor, " images"], among: Sequence[int], classes: int) -> Int[Tensor, " images"]:
@@ -210,3 +226,15 @@ def mean_row(rows: Sequence[Row]) -> MeanRow:
     both = mean_rates(parts)._asdict() if len(parts) == len(rows) else dict.fromkeys(MeanRates._fields)
     top1 = sum(row.top1 for row in rows) / len(rows)
     return MeanRow(top1=top1, gain=mean("gain"), sets=len(rows), **both)
+
+
+def column_names(kind: type, parts: bool) -> list[str]:
+    """The numbers of a kind of row; those of base and novel classes only where they are measured.
+
+    Args:
+        kind: `Row`, `MeanRow` or `Unlabelled`.
+        parts: whether base and novel classes are measured.
+    """
+    kinds = {name: {*get_args(hint)} or {hint} for name, hint in get_type_hints(kind).items()}
+    numbers = [one.name for one in fields(kind) if kinds[one.name] & {int, float, bool}]
+    return [name for name in numbers if parts or name not in MeanRates._fields]

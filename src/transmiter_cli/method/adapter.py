@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from transmiter_cli.method.logits import standardize
 
@@ -20,17 +22,24 @@ class Adapter(nn.Module):
     Args:
         basis: B, orthonormal rows.
         classes: C, the number of task classes; they come first in the vocabulary.
+        seed: decides the weights of the first layer, whatever the device.
     """
 
-    def __init__(self, basis: Float[Tensor, "basis vocabulary"], classes: int) -> None:
+    def __init__(self, basis: Float[Tensor, "basis vocabulary"], classes: int, seed: int = 0) -> None:
         super().__init__()
         size = len(basis)
         self.classes = classes
         self.basis = nn.Parameter(basis.clone(), requires_grad=False)
-        last = nn.Linear(4 * size, size)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.correction = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, 4 * size), nn.GELU(), last)
+        # torch would draw from the generator of the whole process, in which other threads may be drawing.
+        first = skip_init(nn.Linear, size, 4 * size, device=basis.device)
+        last = skip_init(nn.Linear, 4 * size, size, device=basis.device)
+        bound, generator = size**-0.5, torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in first.parameters():
+                parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+            for parameter in last.parameters():
+                parameter.zero_()
+        self.correction = nn.Sequential(nn.LayerNorm(size, device=basis.device), first, nn.GELU(), last)
 
     def forward(self, logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows classes"]:
         """Adapted logits of the task classes."""

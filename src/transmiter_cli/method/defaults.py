@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from threading import Lock
 
 import torch
 
@@ -14,18 +15,40 @@ def plain_torch() -> Generator[None]:
 
     Tensors are float32 and on the CPU where nothing else is said: random numbers are drawn there, so that they are the
     same everywhere, and moved to the inputs' device. Products of float32 are neither cast by `torch.autocast` nor
-    computed in TF32 or bfloat16, with which solves lose what little the smallest directions are known by.
+    computed in TF32 or bfloat16, with which solves lose what little the smallest directions are known by. Other threads
+    of the process see the default dtype and the precision of products as they are here, while it lasts.
     """
     with ExitStack() as stack:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-        torch.set_default_dtype(torch.float32)
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(exact_products())
+        stack.enter_context(PLAIN)
         yield
+
+
+class Plain:
+    """Settings that all threads of the process share: the first call changes them, and the last one to end restores."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.calls = 0
+        self.before = ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.calls:
+                self.before.enter_context(exact_products())
+                self.before.callback(torch.set_default_dtype, torch.get_default_dtype())
+                torch.set_default_dtype(torch.float32)
+            self.calls += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.calls -= 1
+            if not self.calls:
+                self.before.close()
 
 
 @contextmanager
@@ -51,3 +74,6 @@ def exact_products() -> Generator[None]:
             backend.fp32_precision = "none"  # follows torch.backends.fp32_precision, as it may have done before
             if backend.fp32_precision != value:
                 backend.fp32_precision = value
+
+
+PLAIN = Plain()

@@ -66,11 +66,10 @@ def distillation_loss(
 
 
 def new_adapter(texts: Float[Tensor, "vocabulary width"], classes: int, settings: FitSettings) -> Adapter:
-    """An adapter that changes nothing yet, its weights drawn from the seed and independent of the device."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)  # the CPU's alone: a user's CUDA generator is not ours
-        basis = torch.eye(len(texts)) if settings.basis == "paper" else compact_basis(texts).cpu()
-        return Adapter(basis, classes).to(texts.device)
+    """An adapter that changes nothing yet."""
+    paper = settings.basis == "paper"
+    basis = torch.eye(len(texts), device=texts.device) if paper else compact_basis(texts)
+    return Adapter(basis, classes, settings.seed)
 
 
 @torch.inference_mode(False)

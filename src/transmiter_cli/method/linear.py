@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.per_image import Computed
 
 
@@ -47,17 +47,8 @@ class Linear:
         return self + (found + self.centred().scaled(-1.0)).scaled(share)
 
     def blended(self, found: Linear, share: Float[Tensor, " classes"]) -> Linear:
-        """Another classifier's weights where the share of a class is 1, its own where it is 0, means between.
-
-        Both are centred over the classes by these shares, so that their scores compare.
-        """
-        own, other = (one.less(share) for one in (self, found))
-        return self + (other + own.scaled(-1.0)).scaled(share)
-
-    def less(self, share: Float[Tensor, " classes"]) -> Linear:
-        """Less the mean over the classes, each weighing its share."""
-        part = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)
-        return Linear(self.weight - part @ self.weight, self.bias - part @ self.bias)
+        """The classifier whose scores are the `blend` of its own and another's."""
+        return Linear(blend(self.weight.T, found.weight.T, share).T, blend(self.bias, found.bias, share))
 
     def replaced(self, classes: Int[Tensor, " some"], found: Linear) -> Linear:
         """The same classifier with the weights and biases of some of its classes replaced."""
@@ -70,6 +61,20 @@ class Linear:
     def scores(self, model: Embeddings) -> Computed:
         """The scores of a model's images."""
         return Computed((len(model), len(self.bias)), lambda rows: self(model.unit_images(rows)))
+
+
+def blend(
+    first: Float[Tensor, "*rows classes"], second: Float[Tensor, "*rows classes"], share: Float[Tensor, " classes"]
+) -> Float[Tensor, "*rows classes"]:
+    """Among classes with a share of 1, the scores of the second; among those with 0, those of the first.
+
+    Each is centred over the classes by these shares, so that the two scales meet at the mean score.
+    """
+
+    def less_their_mean(scores: Tensor) -> Tensor:
+        return scores - (share * scores).sum(-1, keepdim=True) / share.sum().clamp_min(TINY)
+
+    return first + share * (less_their_mean(second) - less_their_mean(first))
 
 
 class LinearCorrection(nn.Module):

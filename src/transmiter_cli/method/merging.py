@@ -22,7 +22,7 @@ from torch import Tensor
 
 from transmiter_cli.method.discriminant import Chosen, fit_inverse_temperature
 from transmiter_cli.method.embeddings import TINY, Embeddings
-from transmiter_cli.method.linear import Linear
+from transmiter_cli.method.linear import Linear, blend
 from transmiter_cli.method.per_image import PerImage, centred
 from transmiter_cli.method.unseen import Carrier, all_rows, correction, left_out, some_rows
 
@@ -145,20 +145,6 @@ def widening(
 def deviation(scores: Float[Tensor, "rows classes"]) -> float:
     """The root of the mean squared difference of an image's scores from their mean."""
     return centred(scores).double().square().mean().sqrt().item()
-
-
-def blend(
-    first: Float[Tensor, "rows classes"], second: Float[Tensor, "rows classes"], share: Float[Tensor, " classes"]
-) -> Float[Tensor, "rows classes"]:
-    """Among classes with a share of 1, the scores of the second; among those with 0, those of the first.
-
-    Each is centred over the classes by these shares, so that the two scales meet at the mean score.
-    """
-
-    def less_their_mean(scores: Tensor) -> Tensor:
-        return scores - (share * scores).sum(-1, keepdim=True) / share.sum().clamp_min(TINY)
-
-    return first + share * (less_their_mean(second) - less_their_mean(first))
 
 
 def margins_left_out(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +20,9 @@ from transmiter_cli.embedding.sources.opening import lasting, same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, candidates, eft_name
-from transmiter_cli.evaluation.protocols import MeanRates, base_to_novel
+from transmiter_cli.evaluation.protocols import base_to_novel
 from transmiter_cli.evaluation.require import Gate, require_names
-from transmiter_cli.evaluation.rows import MeanRow, Row, measure, positions_among
+from transmiter_cli.evaluation.rows import Row, column_names, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.names import resembling, some
 from transmiter_cli.reporter import Reporter
@@ -218,12 +218,6 @@ def row_names(options: EvalOptions, run: Run) -> list[str]:
     made = run.artefacts(run.strong(options.strong))
     last = ["strong_finetuned"] if options.strong_finetuned is not None else []
     return ["weak", "weak_finetuned", "strong", *map(eft_name, options.eft), "direct", *made, *last]
-
-
-def column_names(kind: type[Row] | type[Unlabelled] | type[MeanRow], parts: bool) -> list[str]:
-    """The numbers of a row; those of base and novel classes only where they are measured."""
-    numbers = [one.name for one in fields(kind) if str(one.type).split(" | ")[0] in ("int", "float", "bool")]
-    return [name for name in numbers if parts or name not in MeanRates._fields]
 
 
 def first_reg(transferred: Mapping[str, Artefact]) -> float | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from transmiter_cli.description import read_description
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.run import FITTED, RECORD, Run, Task
+from transmiter_cli.files import RECORD
+from transmiter_cli.run import FITTED, Run, Task
 
 
 @dataclass(frozen=True)

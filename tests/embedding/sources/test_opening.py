@@ -49,6 +49,15 @@ def test_lasting_names_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert lasting(DataSpec("torchvision:MNIST")).data == "torchvision:MNIST"
 
 
+def test_a_run_beside_the_classes_is_no_class(tmp_path: Path):
+    write_image(tmp_path / "a/1.png")
+    write_image(tmp_path / "b/2.png")
+    for run, name in (("transmiter-run", "run.json"), ("begun", ".lock")):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / name).touch()
+    assert open_images(str(tmp_path), None).label_names == ("a", "b")
+
+
 def test_links_name_the_same_data(tmp_path: Path):
     for name in ("data", "other"):
         (tmp_path / name).mkdir()

@@ -12,7 +12,7 @@ from transmiter_cli import demo
 from transmiter_cli.embedding.sources.parts import SPLITS, canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.files import absolute
+from transmiter_cli.files import LOCK, RECORD, absolute
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -153,12 +153,17 @@ def refuse_repeated(folder: Path, subfolders: Sequence[str]) -> None:
 
 
 def folder_names(folder: Path) -> list[str]:
-    """The names of the folders in a folder, links to folders among them, sorted.
+    """The names of the folders in a folder, links to folders among them, sorted; run directories are none of the data.
 
     A folder's entries know what they are; to ask the file system for each of a million files takes seconds.
     """
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_folder(entry))
+        return sorted(entry.name for entry in entries if is_folder(entry) and not is_run(Path(entry.path)))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is the directory of a run, which `fit --data .` puts beside the classes."""
+    return any((folder / name).is_file() for name in (RECORD, LOCK))
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -76,6 +76,8 @@ def test_absolute_paths_follow_links_only_where_dots_lead_out_of_one(tmp_path: P
     assert absolute("link/file") == tmp_path / "link" / "file"
     assert absolute("real/../file") == tmp_path / "file"
     assert absolute("link/../file") == tmp_path / "real" / "file"
+    assert absolute("real/../link/file") == tmp_path / "link" / "file"
+    assert absolute("real/../link") == tmp_path / "link"
 
 
 def test_the_same_value_is_the_same_text():

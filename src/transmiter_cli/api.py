@@ -33,7 +33,7 @@ from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.moments import cross_moment, cross_moments
 from transmiter_cli.method.per_image import agreement
-from transmiter_cli.method.ranges import settings_of
+from transmiter_cli.method.ranges import plain, settings_of
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter
 from transmiter_cli.method.ridge import ridge_transfer
@@ -115,7 +115,8 @@ def transfer(
     """
     if method not in get_args(Method):
         raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {method!r}.")
-    if opaque_names not in (True, False):
+    opaque_names = plain(opaque_names)
+    if type(opaque_names) is not bool:
         raise ValueError(f"opaque_names is true or false, not {opaque_names!r}.")
     fitted = fitted.to(strong.images.device)
     adapter = check_transfer(fitted, [weak, strong])
@@ -184,6 +185,7 @@ def positive(name: str, value: object) -> float:
     Raises:
         ValueError: if it is no number, not positive, or not finite.
     """
+    value = plain(value)
     if not isinstance(value, bool) and isinstance(value, Real):
         with suppress(OverflowError):
             if 0 < float(value) < math.inf:

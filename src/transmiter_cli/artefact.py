@@ -225,7 +225,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except torch.cuda.OutOfMemoryError:
         raise
-    except (SafetensorError, RuntimeError, AssertionError) as error:  # the file itself could be read just now
+    except (SafetensorError, RuntimeError, AssertionError, TypeError) as error:  # the file could be read just now
         raise TransmiterError(f"{path} cannot be loaded to {str(device)!r}: {error}", 'load(path, "cpu")') from error
     state = {name.removeprefix("correction."): value for name, value in tensors.items() if name != "texts"}
     try:

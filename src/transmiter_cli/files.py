@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +20,9 @@ TEMPORARY = ".*.tmp"
 def absolute(path: str | Path) -> Path:
     """A path that means the same from any working directory; links are followed only where `..` leads out of one."""
     whole = Path(path).expanduser().absolute()
-    return whole.resolve() if ".." in whole.parts else whole
+    after = whole.parts[::-1].index("..") if ".." in whole.parts else len(whole.parts)
+    start = len(whole.parts) - after
+    return Path(*whole.parts[:start]).resolve().joinpath(*whole.parts[start:]) if start else whole
 
 
 def canonical_json(value: Any) -> str:
@@ -62,28 +64,36 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes]) -> None:
         *parts: its content, one after the other; an iterable is asked for its bytes only when it is written.
 
     Raises:
-        OSError: if it cannot be written; the error names `path`.
+        OSError: if it cannot be written; the error names `path`, or the folder that cannot be made.
     """
     if path.exists() and not path.is_file():
-        with path.open("wb") as file:
+        with naming(path, path), path.open("wb") as file:
             write_parts(file, parts)
         return
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            write_parts(file, parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:  # a full disk names no file, and others the temporary one
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        with naming(path, temporary):
+            with temporary.open("xb") as file:
+                write_parts(file, parts)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # where something failed, or the user interrupted it
+
+
+@contextmanager
+def naming(path: Path, written: Path) -> Generator[None]:
+    """Let an error of the file that is written name what was asked for; that of a full disk names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(written)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_parts(file: BinaryIO, parts: Iterable[bytes | Iterable[bytes]]) -> None:

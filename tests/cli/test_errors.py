@@ -151,7 +151,7 @@ def test_what_the_system_refuses_says_what_mends_it(
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr("transmiter_cli.artefact.Artefact.save", refuse)
-    fix = "Try: free some space; --run FOLDER" if number == errno.ENOSPC else "Try: ls -ld transmiter-run"
+    fix = "Try: free some space; --run, --out" if number == errno.ENOSPC else "Try: ls -ld transmiter-run"
     failed(cli(*FIT, "--data", pictures), 1, os.strerror(number), fix)
 
 

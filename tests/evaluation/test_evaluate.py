@@ -73,13 +73,14 @@ def test_base_and_novel_are_answered_among_their_own(world: World, parts):
 def test_classes_may_be_a_tensor_but_no_mask(world: World, dtype: torch.dtype):
     few = world.labels < 3
     given, classes = {"finetuned_logits": world.finetuned_logits}, torch.tensor([0, 1, 2]).to(dtype)
-    found, expected = (tm.evaluate(world.labels, **given, base=one) for one in (classes, [0, 1, 2]))
+    found, expected = (tm.evaluate(world.labels, **given, base=one) for one in (classes, {0, 1, 2}))
     assert found["weak_finetuned"].hm == expected["weak_finetuned"].hm
     logits = world.finetuned_logits[few]
-    row = tm.evaluate(world.labels[few], finetuned_logits=logits, among=classes)["weak_finetuned"]
+    row = tm.evaluate(world.labels[few], finetuned_logits=logits, among=classes.flip(0).numpy()[::-1])["weak_finetuned"]
     assert row.top1 == pytest.approx(accuracy_among(logits, world.labels[few], [0, 1, 2]))
-    with pytest.raises(InvalidTensorError, match="whole numbers"):
-        tm.evaluate(world.labels, **given, base=torch.arange(6) < 3)
+    for wrong in (torch.arange(6) < 3, torch.tensor(2), torch.zeros(2, 2, dtype=dtype), torch.zeros(2)):
+        with pytest.raises(InvalidTensorError, match="whole numbers"):
+            tm.evaluate(world.labels, **given, base=wrong)
 
 
 @pytest.mark.parametrize("base", [[], [0, 1, 2, 3, 4, 5], [7], [-1]])

@@ -48,7 +48,7 @@ def os_fix(error: OSError) -> str | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         if not error.filename:
             return "free some space where the output goes"
-        return "free some space; --run FOLDER and TRANSMITER_CACHE put results and embeddings on another disk"
+        return "free some space; --run, --out and TRANSMITER_CACHE put results and embeddings on another disk"
     if error.errno in (errno.EACCES, errno.EROFS) and error.filename:
         path = Path(os.fsdecode(error.filename))
         return f"ls -ld {shlex.quote(str(path if path.exists() else path.parent))}"

@@ -61,7 +61,8 @@ def base_to_novel(labels: Int[Tensor, " images"], base: Sequence[int], classes: 
 def coop_base(classes: int) -> list[int]:
     """CoOp's rule: the base classes are the first ceil(n/2) labels, sorted by number (Zhou et al., CVPR 2022).
 
-    A task's classes are in that order: the numbers of a CoOp split file, or the sorted names of class folders.
+    A task's classes are in that order: the numbers of a CoOp split file, or the sorted names of class folders; but in
+    that of a --classes file where fit was given one.
     """
     return list(range(math.ceil(classes / 2)))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, get_args, get_type_hints
+from numbers import Integral
+from typing import Any, SupportsIndex, get_args, get_type_hints
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -25,7 +26,7 @@ from transmiter_cli.method.metrics import (
     top_five,
 )
 
-ClassNumbers = Sequence[int] | Shaped[Tensor, " some"]
+ClassNumbers = Iterable[SupportsIndex] | Shaped[Tensor, "..."]
 REFERENCE = "strong"
 """The row that the others are compared with."""
 
@@ -161,14 +162,15 @@ def class_numbers(given: ClassNumbers | None) -> list[int] | None:
     """Classes as a list of numbers, whatever held them.
 
     Raises:
-        InvalidTensorError: if they are no whole numbers, as a mask is not.
+        InvalidTensorError: if they are no whole numbers one after the other, as a mask is not.
     """
     if given is None:
         return None
-    numbers = torch.as_tensor(given)
-    if numbers.numel() and (numbers.is_floating_point() or numbers.dtype == torch.bool):
-        raise InvalidTensorError(f"classes are whole numbers, not {numbers.dtype}.", "mask.nonzero()[:, 0]")
-    return numbers.tolist()
+    as_list = getattr(given, "tolist", None)
+    listed = as_list() if as_list else [*given]
+    if not isinstance(listed, list) or not all(type(one) is not bool and isinstance(one, Integral) for one in listed):
+        raise InvalidTensorError("classes are whole numbers, one after the other.", "mask.nonzero()[:, 0] of a mask")
+    return [int(one) for one in listed]
 
 
 def positions_among(labels: Int[Tensor, " images"], among: Sequence[int], classes: int) -> Int[Tensor, " images"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,15 +32,16 @@ class Adapter(nn.Module):
         self.classes = classes
         self.basis = nn.Parameter(basis.clone(), requires_grad=False)
         # torch would draw from the generator of the whole process, in which other threads may be drawing.
-        first = skip_init(nn.Linear, size, 4 * size, device=basis.device)
-        last = skip_init(nn.Linear, 4 * size, size, device=basis.device)
+        place: dict[str, Any] = {"dtype": basis.dtype, "device": basis.device}
+        first, last = skip_init(nn.Linear, size, 4 * size, **place), skip_init(nn.Linear, 4 * size, size, **place)
         bound, generator = size**-0.5, torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in first.parameters():
-                parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+                drawn = torch.empty(parameter.shape, dtype=basis.dtype).uniform_(-bound, bound, generator=generator)
+                parameter.copy_(drawn)
             for parameter in last.parameters():
                 parameter.zero_()
-        self.correction = nn.Sequential(nn.LayerNorm(size, device=basis.device), first, nn.GELU(), last)
+        self.correction = nn.Sequential(nn.LayerNorm(size, **place), first, nn.GELU(), last)
 
     def forward(self, logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows classes"]:
         """Adapted logits of the task classes."""

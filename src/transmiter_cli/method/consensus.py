@@ -322,7 +322,7 @@ def images_of_classes(
     """
     counts, answered = class_counts(log_posterior), torch.bincount(after, minlength=log_posterior.shape[1])
     several = int(have_images(counts, len(after)).sum()) > 1
-    return torch.maximum(counts, trust * answered) if several else counts
+    return torch.maximum(counts, trust * answered.double()) if several else counts
 
 
 def expected_gain(

@@ -23,7 +23,7 @@ def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:
     """
     device = model.images.device
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(model.images.shape[1], DIRECTIONS + 1, generator=generator)
+    drawn = torch.randn(model.images.shape[1], DIRECTIONS + 1, generator=generator, dtype=torch.float32)
     directions = F.normalize(drawn, dim=0).to(device)
     names = torch.randint(2**62, (DIRECTIONS,), generator=generator).to(device)
     places = torch.cat([model.unit_images(rows) @ directions for rows in model.blocks()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from threading import Lock
@@ -11,12 +12,13 @@ import torch
 
 @contextmanager
 def plain_torch() -> Generator[None]:
-    """No default device or dtype of a caller's, no autocast, and exact products; also a decorator, `@plain_torch()`.
+    """No default device, no autocast and exact products, whatever a caller has set; also a decorator, `@plain_torch()`.
 
-    Tensors are float32 and on the CPU where nothing else is said: random numbers are drawn there, so that they are the
-    same everywhere, and moved to the inputs' device. Products of float32 are neither cast by `torch.autocast` nor
-    computed in TF32 or bfloat16, with which solves lose what little the smallest directions are known by. Other threads
-    of the process see the default dtype and the precision of products as they are here, while it lasts.
+    Tensors are on the CPU where no device is named: random numbers are drawn there, so that they are the same
+    everywhere, and moved to the inputs' device. Products of float32 are neither cast by `torch.autocast` nor computed
+    in TF32 or bfloat16, with which solves lose what little the smallest directions are known by. The precision of
+    products, unlike the others, is one for all threads. A default dtype is, too, and left alone: all tensors here name
+    their own.
     """
     with ExitStack() as stack:
         if torch.get_default_device().type != "cpu":
@@ -24,12 +26,12 @@ def plain_torch() -> Generator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(PLAIN)
+        stack.enter_context(EXACT)
         yield
 
 
-class Plain:
-    """Settings that all threads of the process share: the first call changes them, and the last one to end restores."""
+class Exact:
+    """Exact products in all threads, from the first call's beginning to the end of the last one."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -40,8 +42,6 @@ class Plain:
         with self.lock:
             if not self.calls:
                 self.before.enter_context(exact_products())
-                self.before.callback(torch.set_default_dtype, torch.get_default_dtype())
-                torch.set_default_dtype(torch.float32)
             self.calls += 1
 
     def __exit__(self, *_: object) -> None:
@@ -76,4 +76,6 @@ def exact_products() -> Generator[None]:
                 backend.fp32_precision = value
 
 
-PLAIN = Plain()
+EXACT = Exact()
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock; Windows forks nothing
+    os.register_at_fork(after_in_child=lambda: EXACT.__init__())

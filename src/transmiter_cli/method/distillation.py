@@ -68,7 +68,7 @@ def distillation_loss(
 def new_adapter(texts: Float[Tensor, "vocabulary width"], classes: int, settings: FitSettings) -> Adapter:
     """An adapter that changes nothing yet."""
     paper = settings.basis == "paper"
-    basis = torch.eye(len(texts), device=texts.device) if paper else compact_basis(texts)
+    basis = torch.eye(len(texts), dtype=torch.float32, device=texts.device) if paper else compact_basis(texts)
     return Adapter(basis, classes, settings.seed)
 
 
@@ -183,7 +183,7 @@ def schedule_batches(images: int, settings: FitSettings) -> list[Batch]:
         for _ in range(settings.epochs)
         for part in torch.randperm(images, generator=generator).split(settings.batch_size)
     ]
-    noisy = torch.rand(len(rows), generator=generator) < settings.noise_rate
+    noisy = torch.rand(len(rows), generator=generator, dtype=torch.float32) < settings.noise_rate
     return [Batch(part, wanted and settings.noise > 0) for part, wanted in zip(rows, noisy.tolist(), strict=True)]
 
 

@@ -125,7 +125,7 @@ class Embeddings:
         return F.normalize(self.texts.float(), dim=-1)
 
     def classifier(self, classes: int | None = None) -> Float[Tensor, "classes width"]:
-        """S T[:C], whose products with unit-norm images are zero-shot logits; of the whole vocabulary by default."""
+        """The weight s T[:C], whose products with unit-norm images are zero-shot logits; by default of all words."""
         return self.logit_scale * self.unit_texts()[:classes]
 
     def blocks(self, width: int = WIDEST) -> Iterator[slice]:

@@ -115,7 +115,7 @@ def merge(
     held_out = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, carriers, posterior, chosen, seen, share, width, added)
     known = seen[labels.argmax(-1)]
-    lift = ~seen * lift_of(won, held_out[known], own(images[known]), seen, trust > 0)
+    lift = (~seen).to(held_out.dtype) * lift_of(won, held_out[known], own(images[known]), seen, trust > 0)
     merged = first.scaled(width).blended(chosen.classifier, share)
     return Merged(Linear(merged.weight, merged.bias + lift), held_out + lift)
 

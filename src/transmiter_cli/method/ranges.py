@@ -69,7 +69,12 @@ def settings_of(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     for name in given:
         if name not in known:
             raise TypeError(f"there is no setting {name!r}, only {', '.join(known)}.")
-    return kind(**{name: value.item() if hasattr(value, "item") else value for name, value in given.items()})
+    return kind(**{name: plain(value) for name, value in given.items()})
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy's, or a tensor of a single one, as Python's; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def require_within(settings: object, ranges: Mapping[str, Range]) -> None:

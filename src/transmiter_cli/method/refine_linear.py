@@ -193,7 +193,7 @@ def calibrated_inverse_temperature(held_out: HeldOut) -> float:
 
 def onehot(labels: Int[Tensor, " images"], classes: int) -> Float[Tensor, "images classes"]:
     """1 for each image's label, 0 for all other classes."""
-    told = torch.zeros(len(labels), classes, device=labels.device)
+    told = torch.zeros(len(labels), classes, dtype=torch.float32, device=labels.device)
     return told.scatter_(1, labels[:, None], 1.0)
 
 

@@ -79,7 +79,7 @@ def refine_adapter(
     if len(labels.unique()) < 2:
         return adapter, 0
     parts = stratified_folds(labels, settings.folds, settings.seed)
-    losses = torch.zeros(settings.epochs + 1, device=labels.device)
+    losses = torch.zeros(settings.epochs + 1, dtype=torch.float32, device=labels.device)
     everything = torch.arange(len(labels), device=labels.device)
     done, total = 0, len(parts) * (settings.epochs + 1)
     for held_out in parts:

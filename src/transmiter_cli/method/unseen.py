@@ -258,7 +258,7 @@ def weight_of_whole(
             ((base + one)(images)[:, held].argmax(-1) == wanted).sum().item() for one in (found.whole, found.new)
         )
         ahead, asked = ahead + whole - new, asked + len(wanted)
-    return torch.tensor(ahead / asked * len(rows)).sigmoid().item() if asked else 1.0
+    return torch.tensor(ahead / asked * len(rows), dtype=torch.float64).sigmoid().item() if asked else 1.0
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,21 @@ def test_a_run_beside_the_classes_is_no_class(tmp_path: Path):
         (tmp_path / run).mkdir()
         (tmp_path / run / name).touch()
     assert open_images(str(tmp_path), None).label_names == ("a", "b")
+    (tmp_path / "a" / ".lock").touch()
+    write_image(tmp_path / "transmiter-run/3.png")
+    assert open_images(str(tmp_path), None).label_names == ("a", "b", "transmiter-run")
 
 
-def test_links_name_the_same_data(tmp_path: Path):
+def test_links_name_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("data", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "data")
     assert same_data(str(tmp_path / "link"), str(tmp_path / "data"))
     assert not same_data(str(tmp_path / "other"), str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo-digits").mkdir()
+    assert same_data("demo-digits", "demo-digits")
+    assert not same_data(str(tmp_path / "demo-digits"), "demo-digits")
 
 
 def test_a_root_for_data_that_need_none(tmp_path: Path):

@@ -162,8 +162,8 @@ def folder_names(folder: Path) -> list[str]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is the directory of a run, which `fit --data .` puts beside the classes."""
-    return any((folder / name).is_file() for name in (RECORD, LOCK))
+    """Whether a folder is the directory of a run, which `fit --data .` puts beside the classes, and of nothing else."""
+    return any((folder / name).is_file() for name in (RECORD, LOCK)) and not any(image_names(folder))
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -51,7 +51,8 @@ def lasting(spec: DataSpec) -> DataSpec:
 
 def same_data(first: str, second: str) -> bool:
     """Whether two lasting --data values are the same, by whatever links they are named."""
-    return os.path.realpath(first) == os.path.realpath(second)
+    paths = Path(first).is_absolute() and Path(second).is_absolute()  # bundled data and torchvision's have names
+    return os.path.realpath(first) == os.path.realpath(second) if paths else first == second
 
 
 def open_reader(spec: DataSpec) -> Reader:

@@ -8,9 +8,17 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from transmiter_cli.method.logits import standardize
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that begins with zeros: torch draws from a generator that all threads of the process share."""
+
+    def reset_parameters(self) -> None:
+        """Set weight and bias to zero."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
 
 class Adapter(nn.Module):
@@ -31,16 +39,13 @@ class Adapter(nn.Module):
         size = len(basis)
         self.classes = classes
         self.basis = nn.Parameter(basis.clone(), requires_grad=False)
-        # torch would draw from the generator of the whole process, in which other threads may be drawing.
         place: dict[str, Any] = {"dtype": basis.dtype, "device": basis.device}
-        first, last = skip_init(nn.Linear, size, 4 * size, **place), skip_init(nn.Linear, 4 * size, size, **place)
+        first, last = ZeroLinear(size, 4 * size, **place), ZeroLinear(4 * size, size, **place)
         bound, generator = size**-0.5, torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in first.parameters():
                 drawn = torch.empty(parameter.shape, dtype=basis.dtype).uniform_(-bound, bound, generator=generator)
                 parameter.copy_(drawn)
-            for parameter in last.parameters():
-                parameter.zero_()
         self.correction = nn.Sequential(nn.LayerNorm(size, **place), first, nn.GELU(), last)
 
     def forward(self, logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows classes"]:

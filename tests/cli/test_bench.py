@@ -9,6 +9,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,6 @@ from transmiter_cli.bench.grid import Cell
 from transmiter_cli.bench.material import Source, feature_path, open_source
 from transmiter_cli.bench.spec import read_spec
 from transmiter_cli.bench.summary import summarize
-from transmiter_cli.embedding.encoder import Precision
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
@@ -225,13 +225,13 @@ def test_a_change_of_labels_prompts_or_words_computes_anew(cli: Cli, listed: Pat
     assert likelihoods[0] != likelihoods[1]
 
 
-def sources(path: Path, cache: Path, precision: Precision | None = None) -> list[Source]:
+def sources(path: Path, cache: Path, **options: Any) -> list[Source]:
     """The source of each scene, as the files are now."""
-    spec, workspace = read_spec(path), Workspace(cache=cache, precision=precision)
+    spec, workspace = read_spec(path), Workspace(cache=cache, **options)
     return [open_source(spec, key, workspace) for key in spec.scenes()]
 
 
-def test_what_is_fitted_is_known_by_labels_prompts_and_precision_and_what_is_measured_is_not(
+def test_what_is_fitted_is_known_by_all_that_it_depends_on_and_what_is_measured_is_not(
     cli: Cli, listed: Path, shared_cache: Path, tmp_path: Path
 ):
     (before,) = sources(listed, shared_cache)
@@ -243,8 +243,9 @@ def test_what_is_fitted_is_known_by_labels_prompts_and_precision_and_what_is_mea
     (train,) = sources(listed, shared_cache)
     (tmp_path / "prompts.txt").write_text("{}!\n")
     (prompts,) = sources(listed, shared_cache)
-    (half,) = sources(listed, shared_cache, "half")
-    assert len({before.origin, train.origin, prompts.origin, half.origin}) == 4
+    (half,) = sources(listed, shared_cache, precision="half")
+    (scaled,) = sources(listed, shared_cache, decoding="scaled")
+    assert len({before.origin, train.origin, prompts.origin, half.origin, scaled.origin}) == 5
 
 
 def test_ids_beside_logits_are_part_of_the_teacher(cli: Cli, shared_cache: Path, tmp_path: Path):

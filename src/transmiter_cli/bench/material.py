@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
+from transmiter_cli.embedding.decoding import Decoding
 from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.image_keys import image_key
@@ -66,7 +67,8 @@ class Source:
     """Where a scene's material comes from.
 
     Attributes:
-        identity: changes whenever an input does: images, labels, prompts, words, files, weights and their precision.
+        identity: changes whenever an input does: images and how they are decoded, labels, prompts, words, files,
+            weights and their precision.
         origin: the same for what is fitted on.
     """
 
@@ -96,7 +98,8 @@ def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
     if key.teacher.features is not None:  # files before models, which may have to be downloaded
         train, test = ([existing_identity(feature_path(key, part))] for part in ("train", "test"))
     else:
-        train, test = (labelled_identity(images_of(key, part)) for part in ("train", "test"))
+        decoding = workspace.decoding or "full"
+        train, test = (labelled_identity(images_of(key, part), decoding) for part in ("train", "test"))
         finetuned = lasting_name(key.fill(key.teacher.finetuned or ""))
         train.append(finetuned if finetuned == PROBE else teacher_digest(finetuned, workspace))
         test += [existing_identity(Path(key.measured.map).expanduser())] if key.measured.map else []
@@ -107,9 +110,9 @@ def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
     return Source(spec, key, workspace, weak, strong, digest(origin, *test), origin)
 
 
-def labelled_identity(images: ImageSet) -> list[str]:
+def labelled_identity(images: ImageSet, decoding: Decoding) -> list[str]:
     """What images and their labels are known by: labels may change in a list while the image files do not."""
-    each = [part for file in images.files for part in (str(image_key(file)), canonical_json(file.label))]
+    each = [part for file in images.files for part in (str(image_key(file, decoding)), canonical_json(file.label))]
     return [canonical_json(images.label_names), *each]
 
 

@@ -11,10 +11,14 @@ from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
     BatchOption,
     CsvOption,
+    DecodeOption,
     DeviceOption,
     JsonOption,
     MarkdownOption,
+    PrecisionOption,
     QuietOption,
+    StrictOption,
+    WorkersOption,
     require_one_format,
 )
 
@@ -32,6 +36,10 @@ def command(
     ] = None,
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
+    strict: StrictOption = False,
+    decode: DecodeOption = None,
+    workers: WorkersOption = None,
+    precision: PrecisionOption = None,
     json: JsonOption = False,
     csv: CsvOption = False,
     markdown: MarkdownOption = False,
@@ -45,7 +53,7 @@ def command(
 
     require_one_format(json, csv, markdown)
     spec = read_spec(file)
-    workspace = console.workspace(device, strict=False, batch_size=encode_batch, quiet=quiet)
+    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
     found = run_bench(spec, results or Path(f"{file.stem}-results"), workspace)
     lines = summarize(found.cells)
     if json:

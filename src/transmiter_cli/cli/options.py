@@ -36,7 +36,7 @@ DecodeOption = Annotated[
     typer.Option(
         "--decode",
         help="`scaled`: decode JPEG files at a part of their size, which is faster; `full`: as they are. "
-        "If left out, fit and embed do `full`, later commands what fit did.",
+        "If left out, fit, embed and bench do `full`, later commands what fit did.",
     ),
 ]
 WorkersOption = Annotated[
@@ -47,7 +47,7 @@ PrecisionOption = Annotated[
     typer.Option(
         "--precision",
         help="What image towers compute in: `full` is float32; `half` is float16 on a GPU, bfloat16 on a CPU. "
-        "If left out, fit and embed do `half` on CUDA alone, later commands what fit did.",
+        "If left out, fit, embed and bench do `half` on CUDA alone, later commands what fit did.",
     ),
 ]
 SplitOption = Annotated[

@@ -1,6 +1,7 @@
 import pickle
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,14 @@ def test_a_checkpoint_has_the_weak_models_architecture(tmp_path: Path):
     assert isinstance(teacher, CheckpointTeacher)
     assert teacher.encoder.encoder.spec.architecture == resolve_model("demo-weak").architecture
     assert teacher.encoder.name == "demo-finetuned"
+    assert torch.equal(teacher.head(), teacher.weight)
+
+
+def test_embeddings_of_another_architecture_are_no_head_of_the_weak_models(tmp_path: Path):
+    other = opened("demo-strong", tmp_path)
+    assert isinstance(other, CheckpointTeacher)
+    assert not other.like_weak
+    assert replace(other, encoder=weak_model(tmp_path)).head() is None, "though as wide"
 
 
 def test_several_teachers_are_averaged_whatever_constant_each_adds_to_a_row(tmp_path: Path):

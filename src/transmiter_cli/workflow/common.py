@@ -140,7 +140,7 @@ def finetuned_logits(
 
 
 def as_teacher(model: FinetunedModel, files: Sequence[ImageRecord], weak: Embeddings) -> Teacher:
-    """A fine-tuned model on the same images, with its head where it has one, as transfer takes it."""
+    """A fine-tuned model on images that the zero-shot weak model saw, with its head where it has one."""
     head = model.head()
     return Teacher(finetuned_logits(model, files, weak), weak, None if head is None else head.to(weak.images.device))
 

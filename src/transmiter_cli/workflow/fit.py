@@ -167,10 +167,8 @@ def fit_task(
     teacher = teachers.mean_logits(each)
     require_answers(teacher, task)
     note_constant_columns(teacher, task, workspace)
-    wanted, zero_shot = (
-        predictions(teacher[plain]),
-        predictions(computed_class_logits(seen.embeddings, len(task.classes))),
-    )
+    wanted = predictions(teacher[plain])
+    zero_shot = predictions(computed_class_logits(seen.embeddings, len(task.classes)))
     if columns and probe is None:
         warn_of_mix_up(zero_shot, wanted, task, command, workspace)
         warn_of_cosines(teacher, task, workspace)

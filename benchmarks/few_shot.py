@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.folds import stratified_folds
-from transmiter_cli.method.linear import Linear, LinearCorrection
 from transmiter_cli.method.metrics import calibration, negative_log_likelihood
 from transmiter_cli.method.probe import linear_probe
-from transmiter_cli.method.refine_linear import Refined, refine_linear
+from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.ridge import ridge_transfer
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -73,12 +72,6 @@ def clip_adapter(strong: Embeddings, labels: Tensor, test: Tensor, classes: int,
         return scores(test)
 
 
-def refined(correction: LinearCorrection, strong: Embeddings, labels: Tensor) -> Refined:
-    weight, bias = correction.fold(strong.unit_texts(), strong.logit_scale)
-    start = Linear(weight.detach().double(), bias.detach().double())
-    return refine_linear(strong, labels, start, seed=0)
-
-
 def labelled(trial: Trial, shots: int) -> tuple[Embeddings, Tensor]:
     """The strong model on the first images of each class among the unlabelled ones, and their labels."""
     own = trial.labels[trial.unlabelled]
@@ -97,17 +90,14 @@ def few_shot_scores(trial: Trial) -> dict[str, list[float]]:
         strong, labels = labelled(trial, shots)
         classifier = strong.logit_scale * strong.unit_texts()[:classes]
         probe = linear_probe(strong, labels, classes, seed=0)
-        with torch.no_grad():
-            plain = test @ classifier.T
-            moved = discriminant(plain, test)
         logits = {
-            "strong zero-shot": plain,
+            "strong zero-shot": test @ classifier.T,
             "linear probe": test @ probe.T,
             "Tip-Adapter": tip_adapter(strong, labels, test, classes),
             "CLIP-Adapter": clip_adapter(strong, labels, test, classes),
-            "ridge, refined": refined(ridge, strong, labels).classifier(test),
-            "discriminant, no labels": moved,
-            "discriminant, refined": refined(discriminant, strong, labels).classifier(test),
+            "ridge, refined": refine_linear(strong, labels, ridge, seed=0).classifier(test),
+            "discriminant, no labels": discriminant(test),
+            "discriminant, refined": refine_linear(strong, labels, discriminant, seed=0).classifier(test),
         }
         for name, found in logits.items():
             rows.setdefault(name, []).append(trial.score(found)["all"])
@@ -120,7 +110,7 @@ def calibration_scores(trial: Trial) -> dict[str, list[float]]:
     test, labels = trial.strong.unit_images()[trial.test], trial.labels[trial.test]
     rows: dict[str, list[float]] = {}
     for shots in SHOTS:
-        found = refined(discriminant, *labelled(trial, shots))
+        found = refine_linear(*labelled(trial, shots), discriminant, seed=0)
         scores = found.classifier(test)
         for name, logits in (("as sure as before", scores / found.factor), ("calibrated", scores)):
             rows.setdefault(f"NLL in nats, {name}", []).append(negative_log_likelihood(logits, labels))

@@ -22,7 +22,6 @@ from transmiter_cli.method.consensus import Verdict, discriminant_transfer
 from transmiter_cli.method.discriminant import choose_discriminant, discriminants, fold_moments, total
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
 from transmiter_cli.method.folds import folds_of
-from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import (
@@ -206,17 +205,13 @@ def discriminant(trial: Trial, head: bool = True, opaque_names: bool = False) ->
 
 def adapted(trial: Trial, teachers: Sequence[Teacher], opaque_names: bool = False) -> tuple[Tensor, Verdict]:
     """Logits of the test images by what `transfer --method discriminant` makes of teachers, and its verdict."""
-    moved, verdict = discriminant_transfer(trial.model("strong", trial.unlabelled), teachers, opaque_names)
-    with torch.no_grad():
-        return moved(zero_shot(trial).float(), trial.strong.images[trial.test]), verdict
+    found, verdict = discriminant_transfer(trial.model("strong", trial.unlabelled), teachers, opaque_names)
+    return found(trial.strong.unit_images(trial.test)), verdict
 
 
 def self_trained(trial: Trial, others: bool = False) -> Tensor:
     """`transfer`, then `self-train` on the test images, or on all other images: the strong model alone sees these."""
-    correction, _ = discriminant_transfer(trial.model("strong", trial.unlabelled), [teacher_of(trial)])
-    start = Linear(
-        *(part.detach().double() for part in correction.fold(trial.strong.unit_texts(), trial.strong.logit_scale))
-    )
+    start, _ = discriminant_transfer(trial.model("strong", trial.unlabelled), [teacher_of(trial)])
     rows = torch.ones(len(trial.labels), dtype=torch.bool)
     rows[trial.test] = False
     new = rows.nonzero().flatten() if others else trial.test

@@ -11,6 +11,8 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -220,7 +222,7 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
     with pytest.raises(ValueError, match="6 columns for a vocabulary of 66"):
         fitted(logits[:, :6])
     ridge = transfer(world, fitted, "ridge")
-    with pytest.raises(ValueError, match="from image embeddings"):
+    with pytest.raises(ValueError, match="classifies image embeddings"):
         ridge(logits)
     with pytest.raises(ValueError, match="finetuned_logits"):
         tm.transfer(fitted, world.weak, world.strong, "ridge")
@@ -564,9 +566,6 @@ def test_settings_that_cannot_be_are_named(world: World, setting: dict[str, Any]
 
 
 def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
     with pytest.raises(TransmiterError, match="no artefact"):
         tm.load(tmp_path / "absent.safetensors")
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
@@ -630,6 +629,29 @@ def test_ridge_is_a_linear_classifier_and_the_adapter_is_none(world: World, fitt
     assert ridge.parameters_added == 0
     with pytest.raises(ValueError, match="an adapter is no linear classifier"):
         fitted.classifier()
+
+
+def test_the_file_of_a_linear_method_holds_its_weight_and_bias(world: World, fitted: tm.Artefact, tmp_path: Path):
+    moved = transfer(world, fitted, "discriminant")
+    moved.save(tmp_path / "a.safetensors")
+    tensors = load_file(tmp_path / "a.safetensors")
+    assert set(tensors) == {"classifier.weight", "classifier.bias", "texts"}
+    logits = world.strong.unit_images() @ tensors["classifier.weight"].T + tensors["classifier.bias"]
+    torch.testing.assert_close(logits, tm.load(tmp_path / "a.safetensors").adapt(world.strong))
+
+
+@pytest.mark.parametrize("method", ["adapter", "ridge"])
+def test_artefacts_of_the_first_format_are_read(world: World, fitted: tm.Artefact, method, tmp_path: Path):
+    """Their tensors had one prefix, and linear classifiers were d x C differences from the text classifier."""
+    moved, path = transfer(world, fitted, method), tmp_path / "a.safetensors"
+    moved.save(path)
+    with safe_open(path, "pt") as file:
+        description = {**json.loads(file.metadata()["transmiter"]), "format": 1}
+    tensors = {f"correction.{name}": value.detach() for name, value in moved.correction.state_dict().items()}
+    if method == "ridge":
+        tensors["correction.weight"] = (moved.classifier()[0] - world.strong.classifier(world.classes)).T.contiguous()
+    save_file({**tensors, "texts": moved.texts}, path, {"transmiter": json.dumps(description)})
+    torch.testing.assert_close(tm.load(path).adapt(world.strong), moved.adapt(world.strong), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["adapter", "ridge"])

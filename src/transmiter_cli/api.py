@@ -28,7 +28,7 @@ from transmiter_cli.method.embeddings import (
 )
 from transmiter_cli.method.experts import Teacher, class_counts
 from transmiter_cli.method.folds import fold_rows
-from transmiter_cli.method.linear import Linear, LinearCorrection
+from transmiter_cli.method.linear import LinearClassifier
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.moments import cross_moment, cross_moments
@@ -140,10 +140,11 @@ def transfer(
             raise ValueError(f"method 'ridge' takes one fine-tuned model, not {len(every)}.")
         logits = every[0].finetuned
         strength = choose_rho(strong, logits) if rho == "auto" else rho
-        return on_strong(fitted, strong, method, ridge_transfer(strong, logits, strength), {"rho": strength})
-    moved, verdict = discriminant_transfer(strong, every, opaque_names)
+        found = LinearClassifier(ridge_transfer(strong, logits, strength))
+        return on_strong(fitted, strong, method, found, {"rho": strength})
+    found, verdict = discriminant_transfer(strong, every, opaque_names)
     told = {"opaque_names": True} if opaque_names else {}
-    return on_strong(fitted, strong, method, moved, {**told, "verdict": verdict.as_json()})
+    return on_strong(fitted, strong, method, LinearClassifier(found), {**told, "verdict": verdict.as_json()})
 
 
 @plain_torch()
@@ -249,12 +250,12 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
         InvalidTensorError: if widths do not match, values are not finite, or there are too few different images.
         ValueError: if it is no transferred linear classifier.
     """
+    images = images_of(images)
+    transferred = transferred.to(images.device)
     correction = transferred.correction
     if transferred.stage != "strong" or isinstance(correction, Adapter):
         what = f"stage {transferred.stage!r}, method {transferred.method!r}"
         raise ValueError(f"self_train needs what transfer made with 'discriminant' or 'ridge', not {what}.")
-    images = images_of(images)
-    transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)
     if len(kept := distinct(embeddings)) < len(images):
         embeddings = embeddings.only(kept)
@@ -262,10 +263,9 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
         raise InvalidTensorError(
             f"self-training needs {FEWEST_IMAGES} different images at least, not {len(embeddings)}."
         )
-    start = linear_start(transferred)
+    start = correction.scores
     found = self_train_classifier(embeddings, start)
-    module = LinearCorrection.of_classifier(found, embeddings)
-    result = replace(transferred, stage="self_trained", correction=module)
+    result = replace(transferred, stage="self_trained", correction=LinearClassifier(found).eval())
     changed = 1 - agreement(result.predictions(embeddings), transferred.predictions(embeddings))
     counts = class_counts(start.scores(embeddings))
     few = ~have_images(counts, len(embeddings))
@@ -277,12 +277,6 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
 def images_of(given: Float[Tensor, "images width"] | Embeddings) -> Float[Tensor, "images width"]:
     """Image embeddings, which may come with their model."""
     return given.images if isinstance(given, Embeddings) else given
-
-
-def linear_start(transferred: Artefact) -> Linear:
-    """The linear classifier that an artefact is, float64."""
-    weight, bias = transferred.classifier()
-    return Linear(weight.double(), bias.double())
 
 
 @plain_torch()
@@ -323,12 +317,12 @@ def refine(
     embeddings, labels = embeddings.only(kept), labels.to(images.device).long()[kept]
     correction = transferred.correction
     settings: dict[str, Any]
-    if isinstance(correction, LinearCorrection):
-        start = linear_start(transferred)
+    if isinstance(correction, LinearClassifier):
+        start = correction.scores
         found, share, factor = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
         module: Correction = correction
         if found is not start:
-            module = LinearCorrection.of_classifier(found, embeddings)
+            module = LinearClassifier(found).eval()
         unchanged = not share
         settings = {"share": share, "factor": factor, "folds": recipe.folds, "seed": recipe.seed}
     else:

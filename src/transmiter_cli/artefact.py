@@ -1,4 +1,4 @@
-"""The artefact: a correction, fitted, transferred or made of that, with all it needs, in one safetensors file."""
+"""The artefact: an adapter or a linear classifier, with all it needs, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
-from transmiter_cli.method.linear import LinearCorrection
+from transmiter_cli.method.linear import Linear, LinearClassifier
 
 Stage = Literal["weak", "strong", "self_trained", "refined"]
 Method = Literal["adapter", "ridge", "discriminant"]
-Correction = Adapter | LinearCorrection
+Correction = Adapter | LinearClassifier
 
+DIFFERENCES = 1
+"""The format in which linear classifiers were kept as d x C differences from the text classifier."""
 SAME_MODEL = 0.5
 """Least mean cosine of a model's text embeddings with those that an artefact keeps: other templates leave more, other
 models none."""
@@ -39,7 +41,7 @@ class Artefact:
     Attributes:
         stage: "weak" after fit, "strong" after transfer, "self_trained" or "refined" after those commands.
         method: "adapter" (works on logits), "ridge" or "discriminant" (linear in the image embeddings).
-        correction: the module that does it.
+        correction: the module that does it: an adapter of logits, or a classifier in place of the text embeddings.
         texts: the model's unit-norm text embeddings T.
         logit_scale: the model's s.
         vocabulary: the name of each of T's rows, the task classes first.
@@ -63,9 +65,9 @@ class Artefact:
     def parameters_added(self) -> int:
         """Numbers that inference needs beside the model: the adapter, its basis, the auxiliary words.
 
-        0 for "ridge" and "discriminant", which fold into the text classifier.
+        0 for "ridge" and "discriminant", which take the text classifier's place.
         """
-        if isinstance(self.correction, LinearCorrection):
+        if isinstance(self.correction, LinearClassifier):
             return 0
         words = self.texts[self.correction.classes :].numel()
         return words + sum(parameter.numel() for parameter in self.correction.parameters())
@@ -75,9 +77,9 @@ class Artefact:
         """Operations per image that inference adds: the auxiliary words' logits, and the adapter's matrix products.
 
         A multiplication and an addition are two; what is linear in M, as the standardisation, is left out. 0 for
-        "ridge" and "discriminant", which fold into the text classifier.
+        "ridge" and "discriminant", which take the text classifier's place.
         """
-        if isinstance(self.correction, LinearCorrection):
+        if isinstance(self.correction, LinearClassifier):
             return 0
         size, vocabulary = self.correction.basis.shape
         words = (vocabulary - self.correction.classes) * self.texts.shape[1]
@@ -105,13 +107,11 @@ class Artefact:
         if isinstance(correction, Adapter):
             return correction(logits.float())
         if images is None:
-            raise ValueError(
-                f"method {self.method!r} corrects logits from image embeddings: call it with (logits, images)."
-            )
+            raise ValueError(f"method {self.method!r} classifies image embeddings: call it with (logits, images).")
         if images.shape != (len(logits), self.texts.shape[1]):
             wanted = f"{len(logits)} logits of a model {self.texts.shape[1]} wide"
             raise InvalidTensorError(f"the image embeddings have shape {tuple(images.shape)} beside {wanted}.")
-        return correction(logits.float(), images)
+        return correction(images)
 
     def to(self, device: torch.device) -> Artefact:
         """The same artefact on a device; itself if it is there."""
@@ -156,10 +156,9 @@ class Artefact:
         """
         self.require_shape(embeddings)
         correction = self.to(embeddings.images.device).correction
-        if isinstance(correction, LinearCorrection):
-            weight, bias = correction.fold(embeddings.unit_texts(), embeddings.logit_scale)
-            for rows in embeddings.blocks(len(weight)):
-                yield embeddings.unit_images(rows) @ weight.T + bias
+        if isinstance(correction, LinearClassifier):
+            for rows in embeddings.blocks(correction.classes):
+                yield correction(embeddings.images[rows])
         else:
             classifier = embeddings.classifier().T
             for rows in embeddings.blocks(len(embeddings.texts)):
@@ -180,8 +179,7 @@ class Artefact:
         """
         if isinstance(self.correction, Adapter):
             raise ValueError("an adapter is no linear classifier; what 'ridge' and 'discriminant' make is one.")
-        weight, bias = self.correction.fold(self.texts, self.logit_scale)
-        return weight.detach(), bias.detach()
+        return self.correction.weight.detach(), self.correction.bias.detach()
 
     @plain_torch()
     @torch.no_grad()
@@ -196,7 +194,8 @@ class Artefact:
 
     def save(self, path: str | Path) -> None:
         """Write the artefact; the same artefact always gives the same bytes."""
-        tensors = {f"correction.{name}": value for name, value in self.correction.state_dict().items()}
+        kind = "adapter" if isinstance(self.correction, Adapter) else "classifier"
+        tensors = {f"{kind}.{name}": value for name, value in self.correction.state_dict().items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in {**tensors, "texts": self.texts}.items()}
         description = {
             "format": FORMAT,
@@ -227,12 +226,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
         raise
     except (SafetensorError, RuntimeError, AssertionError, TypeError) as error:  # the file could be read just now
         raise TransmiterError(f"{path} cannot be loaded to {str(device)!r}: {error}", 'load(path, "cpu")') from error
-    state = {name.removeprefix("correction."): value for name, value in tensors.items() if name != "texts"}
     try:
         return Artefact(
             stage=description["stage"],
             method=description["method"],
-            correction=read_correction(description, state).to(device).eval(),
+            correction=read_correction(description, tensors).to(device).eval(),
             texts=tensors["texts"],
             logit_scale=description["logit_scale"],
             vocabulary=tuple(description["vocabulary"]),
@@ -242,12 +240,14 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
         raise TransmiterError(f"{path} is damaged: {error}.", "make it again") from error
 
 
-def read_correction(description: Mapping[str, Any], state: dict[str, Tensor]) -> Correction:
+def read_correction(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Correction:
     """The module of an artefact's tensors."""
-    correction = (
-        Adapter(state["basis"], description["classes"])
-        if description["method"] == "adapter"
-        else LinearCorrection(state["weight"], state["bias"])
-    )
-    correction.load_state_dict(state)
-    return correction
+    state = {name.partition(".")[2]: value for name, value in tensors.items() if name != "texts"}
+    if description["method"] == "adapter":
+        adapter = Adapter(state["basis"], description["classes"])
+        adapter.load_state_dict(state)
+        return adapter
+    if description["format"] == DIFFERENCES:
+        texts = tensors["texts"][: description["classes"]]
+        state["weight"] = description["logit_scale"] * texts + state["weight"].T
+    return LinearClassifier(Linear(state["weight"], state["bias"]))

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transmiter_cli.errors import TransmiterError
 
 METADATA_KEY = "transmiter"
-FORMAT = 1
+FORMAT = 2
 FIELDS = {"stage": str, "method": str, "logit_scale": float, "classes": int, "vocabulary": list, "details": dict}
 """What each description has, and of which kind."""
 

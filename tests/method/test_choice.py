@@ -31,8 +31,7 @@ def test_the_chosen_rho_has_the_least_cross_entropy_on_held_out_images(seed: int
             moved = ridge_transfer(replace(world.strong, images=world.strong.images[rest]), finetuned[rest], rho)
             logits = zero_shot_logits(world.strong, part)
             wanted = (logits[:, : world.classes] + finetuned[part].log_softmax(-1)).softmax(-1)
-            with torch.no_grad():
-                result -= (wanted * moved(logits, world.strong.images[part]).log_softmax(-1)).sum().item()
+            result -= (wanted * moved(world.strong.unit_images(part)).log_softmax(-1)).sum().item()
         return result
 
     assert choose_rho(world.strong, finetuned) == min(RHOS, key=entropy)

@@ -35,10 +35,10 @@ def teacher(world: World, logits: torch.Tensor, rows: slice = TRAIN) -> Teacher:
 
 def rates(world: World, teachers: list[Teacher], **options: bool) -> tuple[float, float, Verdict]:
     """Top-1 on test images before and after, and the verdict."""
-    correction, verdict = discriminant_transfer(world.part(world.strong, TRAIN), teachers, **options)
+    classifier, verdict = discriminant_transfer(world.part(world.strong, TRAIN), teachers, **options)
     test = world.part(world.strong, TEST)
     logits = zero_shot_logits(test)
-    before, after = logits[:, : world.classes], correction(logits, test.images)
+    before, after = logits[:, : world.classes], classifier(test.unit_images())
     return *((one.argmax(-1) == world.labels[TEST]).float().mean().item() for one in (before, after)), verdict
 
 
@@ -93,10 +93,10 @@ def test_a_useless_teacher_does_no_harm_where_each_class_has_a_few_images():
     for seed in range(5):
         world = World(seed, images=1000, classes=12)
         useless = teacher(world, world.finetuned_logits.roll(1, -1), few)
-        correction, verdict = discriminant_transfer(world.part(world.strong, few), [useless])
+        classifier, verdict = discriminant_transfer(world.part(world.strong, few), [useless])
         test = world.part(world.strong, rest)
         logits = zero_shot_logits(test)
-        before, after = logits[:, :12], correction(logits, test.images)
+        before, after = logits[:, :12], classifier(test.unit_images())
         right = [(one.argmax(-1) == world.labels[rest]).float().mean().item() for one in (before, after)]
         gains.append(right[1] - right[0])
         assert verdict.word == "useless teacher"
@@ -115,11 +115,11 @@ def test_classes_that_zero_shot_answers_underrate_gain_beside_a_useless_teacher(
         world.strong = replace(world.strong, texts=texts)
         seen, rest = slice(0, 800), slice(800, None)
         useless = teacher(world, world.finetuned_logits.roll(1, -1), seen)
-        correction, verdict = discriminant_transfer(world.part(world.strong, seen), [useless])
+        classifier, verdict = discriminant_transfer(world.part(world.strong, seen), [useless])
         assert verdict.word == "useless teacher"
         test, labels = world.part(world.strong, rest), world.labels[rest]
         logits = zero_shot_logits(test)
-        before, after = (one.argmax(-1) == labels for one in (logits[:, :12], correction(logits, test.images)))
+        before, after = (one.argmax(-1) == labels for one in (logits[:, :12], classifier(test.unit_images())))
         won = after.float() - before.float()
         gains.append((won.mean().item(), won[labels < 3].mean().item()))
     every, underrated = zip(*gains, strict=True)
@@ -247,13 +247,12 @@ def test_merging_knows_whether_a_teacher_is_trusted(world: World, trusted: bool)
 
 
 def test_where_nobody_can_be_trusted_nothing_changes(world: World):
+    strong = world.part(world.strong, TRAIN)
     with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (Reliability(0.0, 0.0, 1.0),))):
-        correction, verdict = discriminant_transfer(
-            world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)]
-        )
+        classifier, verdict = discriminant_transfer(strong, [teacher(world, world.finetuned_logits)])
     assert verdict.word == "useless teacher"
-    assert not correction.weight.any()
-    assert not correction.bias.any()
+    assert torch.equal(classifier.weight, strong.classifier(world.classes).double())
+    assert not classifier.bias.any()
 
 
 @pytest.mark.parametrize("misnamed", [3, 6])
@@ -310,10 +309,10 @@ def test_unseen_classes_are_told_apart_no_worse_than_zero_shot():
         seen = (world.labels < 3).nonzero()[:, 0]
         part = Embeddings(world.strong.images[seen], world.strong.texts, world.strong.logit_scale)
         weak = Embeddings(world.weak.images[seen], world.weak.texts, world.weak.logit_scale)
-        correction, _ = discriminant_transfer(part, [Teacher(world.finetuned_logits[seen], weak)])
+        classifier, _ = discriminant_transfer(part, [Teacher(world.finetuned_logits[seen], weak)])
         rows = (world.labels >= 3).nonzero()[:, 0]
         logits = zero_shot_logits(world.strong)[rows]
-        answers = correction(logits, world.strong.images[rows])
+        answers = classifier(world.strong.unit_images(rows))
         right = [(one[:, 3:6].argmax(-1) + 3 == world.labels[rows]).float().mean().item() for one in (answers, logits)]
         change.append(right[0] - right[1])
     assert sum(change) / len(change) > -0.05
@@ -323,12 +322,12 @@ def few_classes(world: World, logits: torch.Tensor, seen: int = 6) -> tuple[floa
     """Top-1 on test images of the other classes, before and after images of the first ones were shown."""
     rows = (world.labels[:800] < seen).nonzero()[:, 0]
     strong, weak = (replace(model, images=model.images[rows]) for model in (world.strong, world.weak))
-    correction, _ = discriminant_transfer(strong, [Teacher(logits[rows], weak)])
+    classifier, _ = discriminant_transfer(strong, [Teacher(logits[rows], weak)])
     test = world.part(world.strong, slice(800, None))
     others, before = world.labels[800:] >= seen, zero_shot_logits(test)
     right = [
         one[others].argmax(-1) == world.labels[800:][others]
-        for one in (before[:, : world.classes], correction(before, test.images))
+        for one in (before[:, : world.classes], classifier(test.unit_images()))
     ]
     return right[0].float().mean().item(), right[1].float().mean().item()
 
@@ -373,9 +372,8 @@ def test_images_of_unseen_classes_are_not_lost_to_seen_ones():
     answers[:, 6:] = -15
     weak = F.normalize(images + torch.randn(600, 64, generator=generator) / 16, dim=-1)
     strong, twin = (Embeddings(model[seen], texts, 50.0) for model in (images, weak))
-    correction, _ = discriminant_transfer(strong, [Teacher(answers[seen], twin)])
-    logits = zero_shot_logits(Embeddings(images, texts, 50.0))
-    right = correction(logits, images).argmax(-1) == labels
+    classifier, _ = discriminant_transfer(strong, [Teacher(answers[seen], twin)])
+    right = classifier(images).argmax(-1) == labels
     assert right[seen].float().mean() > 0.98
     assert right[~seen].float().mean() > 0.85
 
@@ -391,12 +389,12 @@ def test_among_all_classes_no_teacher_costs_what_the_strong_model_knows(kind: st
     strong, weak = (
         Embeddings(model.images[rows], model.texts, model.logit_scale) for model in (world.strong, world.weak)
     )
-    correction, _ = discriminant_transfer(strong, [Teacher(answers[rows], weak)])
+    classifier, _ = discriminant_transfer(strong, [Teacher(answers[rows], weak)])
     test = world.part(world.strong, slice(500, None))
     logits = zero_shot_logits(test)
     before, after = (
         (one.argmax(-1) == world.labels[500:]).float().mean()
-        for one in (logits[:, :10], correction(logits, test.images))
+        for one in (logits[:, :10], classifier(test.unit_images()))
     )
     assert after > before - loss
 
@@ -405,9 +403,10 @@ def test_among_all_classes_no_teacher_costs_what_the_strong_model_knows(kind: st
 def test_of_too_few_images_nothing_is_learned(world: World, images: int):
     rows = slice(0, images)
     one = Teacher(world.finetuned_logits[rows], world.part(world.weak, rows))
-    correction, verdict = discriminant_transfer(world.part(world.strong, rows), [one])
-    assert not correction.weight.any()
-    assert not correction.bias.any()
+    strong = world.part(world.strong, rows)
+    classifier, verdict = discriminant_transfer(strong, [one])
+    assert torch.equal(classifier.weight, strong.classifier(world.classes).double())
+    assert not classifier.bias.any()
     assert verdict == Verdict(0.0, (0.0,), 0.0, images)
     assert verdict.word == "unsure"
 
@@ -415,9 +414,9 @@ def test_of_too_few_images_nothing_is_learned(world: World, images: int):
 def test_extreme_answers_give_finite_classifiers():
     strong, weak = (random_embeddings(NEEDED, 12, width, width) for width in (8, 6))
     logits = 1e4 * F.one_hot(torch.zeros(NEEDED, dtype=torch.long), 5).float()
-    correction, _ = discriminant_transfer(strong, [Teacher(logits, weak)])
-    assert torch.isfinite(correction.weight).all()
-    assert torch.isfinite(correction.bias).all()
+    classifier, _ = discriminant_transfer(strong, [Teacher(logits, weak)])
+    assert torch.isfinite(classifier.weight).all()
+    assert torch.isfinite(classifier.bias).all()
 
 
 def test_the_same_inputs_give_the_same_classifier(world: World):
@@ -500,6 +499,5 @@ def test_what_all_models_say_is_kept_where_a_discriminant_tells_all_images_apart
     texts = torch.cat([0.5 * centres, torch.zeros(40, width)]) + random(43, width) / width**0.5
     strong, images = Embeddings(pictures(labels), texts, 100.0), pictures(tested)
     sure = Teacher(50 * F.one_hot(labels, 3).float(), strong)
-    correction, _ = discriminant_transfer(strong, [sure])
-    after = correction(Embeddings(images, texts, 100.0).unit_images() @ strong.classifier().T, images)
-    assert (after.argmax(-1) == tested).double().mean() > 0.95
+    classifier, _ = discriminant_transfer(strong, [sure])
+    assert (classifier(images).argmax(-1) == tested).double().mean() > 0.95

@@ -3,15 +3,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import random_embeddings
-from transmiter_cli.method.linear import Linear, LinearCorrection
+from transmiter_cli.method.linear import Linear, LinearClassifier
 
 
-@given(st.integers(0, 1000))
-def test_the_correction_of_a_classifier_folds_into_it(seed: int):
-    model = random_embeddings(5, 8, 6, seed, scale=30.0)
-    weight, bias = random_embeddings(4, 4, 6, seed + 1).images, random_embeddings(1, 2, 4, seed + 2).images[0]
-    correction = LinearCorrection.of_classifier(Linear(weight.double(), bias.double()), model)
-    torch.testing.assert_close(correction.fold(model.unit_texts(), 30.0), (weight, bias))
+@given(st.integers(0, 1000), st.floats(0.1, 10))
+def test_a_classifier_gives_the_scores_of_unit_norm_images(seed: int, length: float):
+    model = random_embeddings(5, 4, 6, seed, scale=30.0)
+    found = Linear(model.unit_texts().double(), random_embeddings(1, 2, 4, seed + 1).images[0].double())
+    with torch.no_grad():
+        logits = LinearClassifier(found)(length * model.images)
+    torch.testing.assert_close(logits.double(), found(model.unit_images().double()), atol=1e-5, rtol=1e-5)
+
+
+def test_a_zero_shot_classifier_is_the_text_classifier_to_the_last_digit():
+    model = random_embeddings(5, 8, 6, 0, scale=1e4)
+    classifier = LinearClassifier(Linear.zero_shot(model, 4))
+    assert torch.equal(classifier.weight, model.classifier(4))
+    assert not classifier.bias.any()
+
+
+def test_a_classifier_shares_no_memory_with_the_scores_it_is_made_of():
+    found = Linear(torch.ones(3, 2), torch.zeros(3))
+    torch.nn.init.zeros_(LinearClassifier(found).weight)
+    assert found.weight.all()
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 1))

@@ -40,9 +40,7 @@ def rate(world: World, classifier: Linear, rows: torch.Tensor) -> float:
 
 
 def start(world: World, rho: float, factor: float = 1.0) -> Linear:
-    correction = ridge_transfer(world.strong, world.finetuned_logits, rho)
-    weight, bias = correction.fold(world.strong.unit_texts(), world.strong.logit_scale)
-    return Linear(factor * weight.detach().double(), factor * bias.detach().double())
+    return ridge_transfer(world.strong, world.finetuned_logits, rho).scaled(factor)
 
 
 def refined(world: World, rows: torch.Tensor, before: Linear, labels: torch.Tensor | None = None) -> Refined:

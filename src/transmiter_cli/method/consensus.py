@@ -23,7 +23,7 @@ from transmiter_cli.method.embeddings import (
 )
 from transmiter_cli.method.experts import SUREST, Teacher, class_counts, mixing_weight, pooled_log_posterior, widened
 from transmiter_cli.method.folds import Folds, folds_of
-from transmiter_cli.method.linear import Linear, LinearCorrection
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, computed_class_logits, predictions, softmax_of
 from transmiter_cli.method.reliability import Reliabilities, held_out_agreement, reliabilities
@@ -253,7 +253,7 @@ def consensus(
 
 def discriminant_transfer(
     strong: Embeddings, teachers: Sequence[Teacher], opaque_names: bool = False
-) -> tuple[LinearCorrection, Verdict]:
+) -> tuple[Linear, Verdict]:
     """One linear classifier of the strong model's embeddings from what all models say of unlabelled images.
 
     1. Each model's answers get a reliability without labels (`reliabilities`).
@@ -288,13 +288,13 @@ def discriminant_transfer(
     unchanged = Linear.zero_shot(strong, classes)
     if len(strong) < NEEDED:
         verdict = Verdict(0.0, (0.0,) * len(teachers), 0.0, len(strong))
-        return LinearCorrection.of_classifier(unchanged, strong), verdict
+        return unchanged, verdict
     folds = folds_of(strong)
     found = consensus(strong, teachers, classes, folds, opaque_names)
     own, trust, log_posterior = found.strong, found.teachers, found.log_posterior
     verdict = Verdict(own, trust, 0.0, len(strong), named=found.named, consistent=found.consistent)
     if not max(own, *trust):
-        return LinearCorrection.of_classifier(unchanged, strong), verdict
+        return unchanged, verdict
     posterior = softmax_of(log_posterior)
     texts = strong.unit_texts()[:classes].double()
     moments = fold_moments(strong, posterior, folds)
@@ -309,7 +309,7 @@ def discriminant_transfer(
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen, tested = tuple((~seen).nonzero().flatten().tolist()), int(seen.sum()) >= ENOUGH
     verdict = replace(verdict, gain=gain if found.trusted else 0.0, unseen=unseen, tested=tested)
-    return LinearCorrection.of_classifier(merged.classifier, strong), verdict
+    return merged.classifier, verdict
 
 
 def images_of_classes(

@@ -1,4 +1,4 @@
-"""Linear classifiers of image embeddings, and the corrections of class logits that they are."""
+"""Linear classifiers of image embeddings."""
 
 from __future__ import annotations
 
@@ -77,43 +77,30 @@ def blend(
     return first + share * (less_their_mean(second) - less_their_mean(first))
 
 
-class LinearCorrection(nn.Module):
-    """z_hat = z[:C] + x W + b: a linear correction of the class logits from the image embedding.
+class LinearClassifier(nn.Module):
+    """z_hat = x w_c + b_c: class logits straight from the image embedding, in float32.
 
-    It folds into the strong model's own text classifier, and then costs nothing.
+    It takes the place of the strong model's text classifier, and costs nothing beside that.
 
     Args:
-        weight: W.
-        bias: b; zero if left out.
+        scores: weight and bias.
     """
 
-    def __init__(self, weight: Float[Tensor, "width classes"], bias: Float[Tensor, " classes"] | None = None) -> None:
+    def __init__(self, scores: Linear) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
-        self.bias = nn.Parameter(weight.new_zeros(weight.shape[1]) if bias is None else bias.clone())
-
-    @classmethod
-    def of_classifier(cls, classifier: Linear, model: Embeddings) -> LinearCorrection:
-        """The correction of a model's class logits that folds into a given classifier."""
-        change = classifier.weight - model.classifier(len(classifier.bias)).double()
-        return cls(change.T.float(), classifier.bias.float()).eval()
+        self.weight = nn.Parameter(scores.weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format))
+        self.bias = nn.Parameter(scores.bias.to(torch.float32, copy=True))
 
     @property
     def classes(self) -> int:
         """C, the number of task classes."""
-        return self.weight.shape[1]
+        return len(self.bias)
 
-    def forward(
-        self, logits: Float[Tensor, "rows vocabulary"], images: Float[Tensor, "rows width"]
-    ) -> Float[Tensor, "rows classes"]:
-        """Corrected logits of the task classes."""
-        return logits[:, : self.classes] + F.normalize(images.float(), dim=-1) @ self.weight + self.bias
+    @property
+    def scores(self) -> Linear:
+        """Weight and bias in float64, without gradients."""
+        return Linear(self.weight.detach().double(), self.bias.detach().double())
 
-    def fold(
-        self, texts: Float[Tensor, "vocabulary width"], logit_scale: float
-    ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
-        """The classifier (weight, bias) with x weight' + bias = z_hat for unit-norm x: s T[:C] + W' and b.
-
-        `texts` are the strong model's, unit-norm.
-        """
-        return logit_scale * texts[: self.classes] + self.weight.T, self.bias
+    def forward(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:
+        """Logits of the task classes; images need not be unit-norm."""
+        return F.linear(F.normalize(images.float(), dim=-1), self.weight, self.bias)

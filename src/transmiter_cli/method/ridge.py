@@ -9,14 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError, check_teacher
-from transmiter_cli.method.linear import LinearCorrection
+from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import centred
 
 
-def ridge_transfer(
-    strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], rho: float
-) -> LinearCorrection:
-    """W = (X'X + rho mean(diag X'X) I)^-1 X'L on unlabelled images, by one Cholesky factorisation.
+def ridge_transfer(strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], rho: float) -> Linear:
+    """The classifier s T[:C] + W' with W = (X'X + rho mean(diag X'X) I)^-1 X'L, by one Cholesky factorisation.
 
     L are the fine-tuned weak model's log-probabilities, centred in each row. The result is the geometric
     ensemble of the strong and the fine-tuned weak model, distilled into the strong one.
@@ -29,7 +27,8 @@ def ridge_transfer(
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
-    return LinearCorrection(solve_ridge(*ridge_moments(strong, finetuned_logits), rho).float())
+    change = solve_ridge(*ridge_moments(strong, finetuned_logits), rho).T
+    return Linear.zero_shot(strong, len(change)) + Linear(change, change.new_zeros(len(change)))
 
 
 def solve_ridge(

@@ -7,6 +7,7 @@ from benchmarks.measure import PRODUCT, Row, in_new_process, peak, product, rand
 from benchmarks.published import published_solve
 
 import transmiter_cli as tm
+from transmiter_cli.api import ridge_classifier
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.choice import choose_reg
@@ -15,7 +16,7 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import fold_rows
 from transmiter_cli.method.moments import STRIPS, cross_moment, cross_moments
 from transmiter_cli.method.per_image import class_logits
-from transmiter_cli.method.ridge import ridge_moments, ridge_path, ridge_transfer
+from transmiter_cli.method.ridge import ridge_moments, ridge_path
 from transmiter_cli.method.transfer import transfer_adapters
 
 VOCABULARY, WEAK, STRONG, SCALE, CLASSES = 1024, 512, 768, 100.0, 100
@@ -42,9 +43,10 @@ def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter
     elif way == "discriminant":
         discriminant_transfer(strong, [Teacher(class_logits(strong, CLASSES), weak)])
     elif way.endswith("rho"):
-        list(ridge_path(*ridge_moments(strong, strong.images[:, :CLASSES]), REGS))
+        (moments,) = ridge_moments(strong, strong.images[:, :CLASSES])
+        list(ridge_path(moments.gram, moments.cross, REGS))
     elif way == "ridge":
-        ridge_transfer(strong, strong.images[:, :CLASSES], 0.1)
+        ridge_classifier(strong, strong.images[:, :CLASSES], 0.1)
     else:
         transfer_adapters(adapter, [cross_moment(strong, weak)], [1.0])
 

@@ -12,13 +12,13 @@ from benchmarks.beds import Trial
 from benchmarks.rules import teacher_of
 from torch import Tensor, nn
 
+from transmiter_cli.api import ridge_classifier
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.metrics import calibration, negative_log_likelihood
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.method.refine_linear import refine_linear
-from transmiter_cli.method.ridge import ridge_transfer
 
 SHOTS = (1, 2, 4, 8, 16)
 SHARPNESS = 5.5
@@ -84,7 +84,7 @@ def few_shot_scores(trial: Trial) -> dict[str, list[float]]:
     unlabelled, classes = trial.model("strong", trial.unlabelled), trial.classes
     finetuned, test = trial.teacher.logits(trial.unlabelled), trial.strong.unit_images()[trial.test]
     discriminant, _ = discriminant_transfer(unlabelled, [teacher_of(trial)])
-    ridge = ridge_transfer(unlabelled, finetuned, 0.1)
+    ridge = ridge_classifier(unlabelled, finetuned, 0.1)[0]
     rows: dict[str, list[float]] = {}
     for shots in SHOTS:
         strong, labels = labelled(trial, shots)

@@ -15,9 +15,9 @@ from benchmarks.beds import Trial
 from torch import Tensor
 
 import transmiter_cli as tm
+from transmiter_cli.api import ridge_classifier
 from transmiter_cli.method import unseen
 from transmiter_cli.method.baselines import eft_logits
-from transmiter_cli.method.choice import choose_rho
 from transmiter_cli.method.consensus import Verdict, discriminant_transfer
 from transmiter_cli.method.discriminant import choose_discriminant, discriminants, fold_moments, total
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
@@ -61,7 +61,7 @@ def solve(x: Tensor, y: Tensor, rho: float, weights: Tensor | None = None) -> Te
 def ridge_auto(trial: Trial) -> Tensor:
     """Ridge transfer with `--rho auto`."""
     logits = trial.teacher.logits(trial.unlabelled)
-    return ridge(trial, choose_rho(trial.model("strong", trial.unlabelled), logits))
+    return ridge(trial, ridge_classifier(trial.model("strong", trial.unlabelled), logits, "auto")[1])
 
 
 def finetuned(trial: Trial) -> Tensor:

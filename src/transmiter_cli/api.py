@@ -28,7 +28,7 @@ from transmiter_cli.method.embeddings import (
 )
 from transmiter_cli.method.experts import Teacher, class_counts
 from transmiter_cli.method.folds import fold_rows
-from transmiter_cli.method.linear import LinearClassifier
+from transmiter_cli.method.linear import Linear, LinearClassifier
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.moments import cross_moment, cross_moments
@@ -36,7 +36,7 @@ from transmiter_cli.method.per_image import agreement
 from transmiter_cli.method.ranges import plain, settings_of
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter
-from transmiter_cli.method.ridge import ridge_transfer
+from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
 from transmiter_cli.method.self_training import FEWEST_IMAGES, self_train_classifier
 from transmiter_cli.method.transfer import transfer_adapters
 
@@ -138,13 +138,27 @@ def transfer(
     if method == "ridge":
         if len(every) > 1:
             raise ValueError(f"method 'ridge' takes one fine-tuned model, not {len(every)}.")
-        logits = every[0].finetuned
-        strength = choose_rho(strong, logits) if rho == "auto" else rho
-        found = LinearClassifier(ridge_transfer(strong, logits, strength))
-        return on_strong(fitted, strong, method, found, {"rho": strength})
+        found, strength = ridge_classifier(strong, every[0].finetuned, rho)
+        return on_strong(fitted, strong, method, LinearClassifier(found), {"rho": strength})
     found, verdict = discriminant_transfer(strong, every, opaque_names)
     told = {"opaque_names": True} if opaque_names else {}
     return on_strong(fitted, strong, method, LinearClassifier(found), {**told, "verdict": verdict.as_json()})
+
+
+def ridge_classifier(
+    strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], rho: float | Auto
+) -> tuple[Linear, float]:
+    """What ridge transfer makes of a strong model, and the strength it took.
+
+    Raises:
+        InvalidTensorError: if rows do not match, values are not finite, or rho is too small for these embeddings.
+    """
+    if rho != "auto":
+        return ridge_transfer(strong, ridge_moments(strong, finetuned_logits)[0], rho), rho
+    folds = fold_rows(len(strong))
+    parts = ridge_moments(strong, finetuned_logits, folds)
+    rho = choose_rho(strong, finetuned_logits, folds, parts)
+    return ridge_transfer(strong, sum(parts[1:], parts[0]), rho), rho
 
 
 @plain_torch()

@@ -5,15 +5,20 @@ import pytest
 import torch
 
 from tests.conftest import World
+from transmiter_cli.api import ridge_classifier
 from transmiter_cli.method import choice
 from transmiter_cli.method.basis import compact_basis
-from transmiter_cli.method.choice import REGS, RHOS, choose_reg, choose_rho
-from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.choice import REGS, RHOS, choose_reg
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.folds import fold_rows
 from transmiter_cli.method.logits import standardize, zero_shot_logits
 from transmiter_cli.method.moments import CrossMoment, cross_moments
-from transmiter_cli.method.ridge import ridge_transfer
+from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
 from transmiter_cli.method.transfer import polar_factor
+
+
+def chosen_rho(strong: Embeddings, finetuned_logits: torch.Tensor) -> float:
+    return ridge_classifier(strong, finetuned_logits, "auto")[1]
 
 
 @pytest.mark.parametrize(("seed", "noise"), [(0, 0), (1, 0), (1, 2), (2, 0), (3, 2), (5, 2)])
@@ -28,13 +33,14 @@ def test_the_chosen_rho_has_the_least_cross_entropy_on_held_out_images(seed: int
         for part in fold_rows(len(finetuned)):
             rest = torch.ones(len(finetuned), dtype=torch.bool)
             rest[part] = False
-            moved = ridge_transfer(replace(world.strong, images=world.strong.images[rest]), finetuned[rest], rho)
+            (moments,) = ridge_moments(world.strong.only(rest), finetuned[rest])
+            moved = ridge_transfer(world.strong, moments, rho)
             logits = zero_shot_logits(world.strong, part)
             wanted = (logits[:, : world.classes] + finetuned[part].log_softmax(-1)).softmax(-1)
             result -= (wanted * moved(world.strong.unit_images(part)).log_softmax(-1)).sum().item()
         return result
 
-    assert choose_rho(world.strong, finetuned) == min(RHOS, key=entropy)
+    assert chosen_rho(world.strong, finetuned) == min(RHOS, key=entropy)
 
 
 @patch.object(choice, "JUDGED", 60)
@@ -45,9 +51,7 @@ def test_rho_hardly_depends_on_the_order_of_images(seed: int):
     noise = 2 * torch.randn(world.finetuned_logits.shape, generator=torch.Generator().manual_seed(seed))
     order = world.labels.argsort()
     found = [
-        RHOS.index(
-            choose_rho(replace(world.strong, images=world.strong.images[rows]), (world.finetuned_logits + noise)[rows])
-        )
+        RHOS.index(chosen_rho(world.strong.only(rows), (world.finetuned_logits + noise)[rows]))
         for rows in (order, order.flip(0), torch.arange(len(order)))
     ]
     assert max(found) - min(found) <= 1
@@ -60,7 +64,7 @@ def parts_of(world: World) -> list[CrossMoment]:
 
 def test_noise_asks_for_more_regularisation(world: World):
     noise = 5 * torch.randn(world.finetuned_logits.shape, generator=torch.Generator().manual_seed(0))
-    assert choose_rho(world.strong, noise) > choose_rho(world.strong, world.finetuned_logits)
+    assert chosen_rho(world.strong, noise) > chosen_rho(world.strong, world.finetuned_logits)
 
 
 def test_the_chosen_reg_has_the_least_residual_on_held_out_images(world: World):
@@ -104,4 +108,4 @@ def test_images_that_say_nothing_ask_for_the_most_regularisation(world: World):
 def test_a_strength_needs_two_images(world: World, images: int):
     strong = world.part(world.strong, slice(0, images))
     with pytest.raises(InvalidTensorError, match="two images"):
-        choose_rho(strong, world.finetuned_logits[:images])
+        chosen_rho(strong, world.finetuned_logits[:images])

@@ -26,7 +26,7 @@ from transmiter_cli.method.refine_linear import (
     refine_linear,
     share_of,
 )
-from transmiter_cli.method.ridge import ridge_transfer
+from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
 from transmiter_cli.method.self_training import spread
 
 
@@ -40,7 +40,7 @@ def rate(world: World, classifier: Linear, rows: torch.Tensor) -> float:
 
 
 def start(world: World, rho: float, factor: float = 1.0) -> Linear:
-    return ridge_transfer(world.strong, world.finetuned_logits, rho).scaled(factor)
+    return ridge_transfer(world.strong, ridge_moments(world.strong, world.finetuned_logits)[0], rho).scaled(factor)
 
 
 def refined(world: World, rows: torch.Tensor, before: Linear, labels: torch.Tensor | None = None) -> Refined:

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import fold_moments, total
-from transmiter_cli.method.embeddings import Embeddings, check_teacher
-from transmiter_cli.method.folds import JUDGED, evenly_spaced, folds_of
+from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.folds import JUDGED, evenly_spaced
 from transmiter_cli.method.moments import CrossMoment
-from transmiter_cli.method.per_image import Computed, centred
 from transmiter_cli.method.polar import polar_factor
-from transmiter_cli.method.ridge import ridge_path
+from transmiter_cli.method.ridge import RidgeMoments, ridge_path
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
 SAME_RESIDUAL = 1e-9
@@ -49,28 +47,30 @@ def choose_reg(
     return max(one for one, best in zip(candidates, alike.tolist(), strict=True) if best)
 
 
-def choose_rho(strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> float:
-    """The `rho` of ridge transfer whose solution on four fifths of the images predicts the others best.
+def choose_rho(
+    strong: Embeddings,
+    finetuned_logits: Float[Tensor, "images classes"],
+    folds: Sequence[Int[Tensor, " _"]],
+    parts: Sequence[RidgeMoments],
+) -> float:
+    """The `rho` of ridge transfer whose solution without a part of the images predicts that part best.
 
     Ridge transfer distils softmax(z + L) into softmax(z + x W): the least cross-entropy between the two wins.
 
-    Raises:
-        InvalidTensorError: if rows do not match or values are not finite.
+    Args:
+        strong: the strong model on the unlabelled images.
+        finetuned_logits: the fine-tuned weak model on the same images.
+        folds: the rows of two or more disjoint parts of the images.
+        parts: their moments.
     """
-    check_teacher(strong, finetuned_logits)
-    images, classes = finetuned_logits.shape
-    folds = folds_of(strong)
-    moments = fold_moments(
-        strong, Computed((images, classes), lambda rows: centred(finetuned_logits[rows].float())), folds
-    )
-    whole, texts = total(moments), strong.classifier(classes).double()
+    whole, texts = sum(parts[1:], parts[0]), strong.classifier(finetuned_logits.shape[1]).double()
     entropy = dict.fromkeys(RHOS, 0.0)
-    for part, own in zip(folds.rows, moments, strict=True):
+    for part, own in zip(folds, parts, strict=True):
         rest = whole - own
-        rows = evenly_spaced(part, -(-JUDGED // len(folds.rows))).to(finetuned_logits.device)
+        rows = evenly_spaced(part, -(-JUDGED // len(folds))).to(finetuned_logits.device)
         held = strong.unit_images(rows).double()
         zero_shot = held @ texts.T
         wanted = F.softmax(zero_shot + finetuned_logits[rows].float(), -1)
-        for rho, weight in zip(RHOS, ridge_path(rest.gram, rest.sums.T, RHOS), strict=True):
+        for rho, weight in zip(RHOS, ridge_path(rest.gram, rest.cross, RHOS), strict=True):
             entropy[rho] -= (wanted * F.log_softmax(zero_shot + held @ weight, -1)).sum().item()
     return min(RHOS, key=lambda rho: entropy[rho])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -35,6 +37,16 @@ class UsageError(TransmiterError):
     """The command line itself asks for something that does not exist or does not fit."""
 
     exit_code = 2
+
+
+@contextmanager
+def mended_by(fix: str) -> Generator[None]:
+    """Give what mends them to errors that do not say it themselves; also a decorator."""
+    try:
+        yield
+    except TransmiterError as error:
+        error.fix = error.fix or fix
+        raise
 
 
 def listing(path: Path) -> str:

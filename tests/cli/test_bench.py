@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from tests.cli.conftest import Cli, Outcome
 from tests.cli.test_evaluate import DIGITS, copies
-from transmiter_cli import api
+from transmiter_cli import api, demo
 from transmiter_cli.bench.grid import Cell
 from transmiter_cli.bench.material import Source, feature_path, open_source
 from transmiter_cli.bench.spec import read_spec
@@ -287,8 +287,8 @@ def test_the_papers_file_runs_on_the_demos_features(cli: Cli, tmp_path: Path, sh
     for part in ("train", "test"):
         authors_file(part, tmp_path / f"features/PromptSRC/eurosat/1/16/{part}_features.pt", workspace)
     text = (REPRODUCE / "paper.toml").read_text()
-    for ours, demo in (("ViT-B/16", "demo-weak"), ("ViT-L/14", "demo-strong")):
-        text = text.replace(ours, demo).replace(ours.replace("/", "-"), demo)
+    for ours, theirs in (("ViT-B/16", "demo-weak"), ("ViT-L/14", "demo-strong")):
+        text = text.replace(ours, theirs).replace(ours.replace("/", "-"), theirs)
     before, after = text.split("[[data]]", 1)[0], text[text.index("[[teacher]]") :]
     after = after.replace('fit = { basis = "paper" }', 'fit = { basis = "paper", epochs = 1 }')
     before = before.replace("seeds = [1, 2, 3]", "seeds = [1]").replace('"nouns"', '"characters"')
@@ -364,8 +364,9 @@ def test_what_a_file_must_not_say(tmp_path: Path, change: tuple[str, str], said:
     text = path.read_text()
     assert change[0] in text
     path.write_text(text.replace(*change))
-    with pytest.raises(TransmiterError, match=said):
+    with pytest.raises(TransmiterError, match=said) as found:
         read_spec(path)
+    assert str(demo.FOLDER / "bench.toml") in (found.value.fix or ""), "an example that works"
 
 
 def test_a_missing_file_and_an_unknown_placeholder(tmp_path: Path):

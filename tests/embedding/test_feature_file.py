@@ -73,8 +73,9 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path):
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object], said: str):
-    with pytest.raises((TransmiterError, ValueError), match=said):
+    with pytest.raises(TransmiterError, match=said) as found:
         read_feature_file(saved(tmp_path, content() | change))
+    assert "transmiter embed --help" in (found.value.fix or "")
 
 
 class Evil:

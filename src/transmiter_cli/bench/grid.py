@@ -236,4 +236,4 @@ def checked(step: Callable[[], Artefact], method: MethodEntry) -> Artefact:
     try:
         return step()
     except (TransmiterError, TypeError, ValueError) as error:
-        raise TransmiterError(f"The method {method.name!r}: {error}") from error
+        raise TransmiterError(f"The method {method.name!r}: {error}", getattr(error, "fix", None)) from error

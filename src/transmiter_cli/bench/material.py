@@ -167,7 +167,10 @@ def from_features(source: Source) -> Material:
     files = {part: read_feature_file(feature_path(source.key, part)) for part in ("train", "test")}
     names = list(files["train"].classes)
     if list(files["test"].classes) != names:
-        raise TransmiterError(f"The feature files of {source.key} have different classes, or another order of them.")
+        raise TransmiterError(
+            f"The feature files of {source.key} have different classes, or another order of them.",
+            "extract the features of both parts from one list of classes",
+        )
     device = source.workspace.method_device
     vocabulary = vocabulary_of(source, names)
     templates = templates_of(source.key, names, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -12,7 +13,7 @@ from typing import Any, get_args
 from transmiter_cli import demo
 from transmiter_cli.artefact import Method
 from transmiter_cli.bench.numbers import check_numbers
-from transmiter_cli.errors import TransmiterError, UsageError, listing
+from transmiter_cli.errors import TransmiterError, UsageError, listing, mended_by
 from transmiter_cli.method.ranges import COUNT, SEED, Range
 
 REFERENCES = ("weak", "weak_finetuned", "strong", "direct")
@@ -181,9 +182,15 @@ def read_spec(path: Path) -> BenchSpec:
         UsageError: if there is no such file.
         TransmiterError: if it is no TOML, or lacks or has an entry that it must not.
     """
-    path = bundled(path)
+    path, example = bundled(path), bundled(Path("demo"))
     if not path.is_file():
         raise UsageError(f"There is no bench file {str(path)!r}.", listing(path))
+    with mended_by(f"cat {shlex.quote(str(example))}  # one that works; docs/evaluation.md has all keys"):
+        return parse_spec(path)
+
+
+def parse_spec(path: Path) -> BenchSpec:
+    """What a bench file holds, as `read_spec` reads it."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

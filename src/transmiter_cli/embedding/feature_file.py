@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from transmiter_cli.embedding.pickles import load_tensors
-from transmiter_cli.errors import TransmiterError, UsageError, listing
+from transmiter_cli.errors import TransmiterError, UsageError, listing, mended_by
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.embeddings import require_finite
 
@@ -56,6 +56,7 @@ class FeatureFile:
         write_atomically(path, save(dict(self.tensors), {METADATA_KEY: canonical_json(about)}))
 
 
+@mended_by("transmiter embed --help  # encodes the images anew; docs/import.md tells what a feature file holds")
 def read_feature_file(path: Path) -> FeatureFile:
     """Read one of the authors' files; no code in it is run.
 

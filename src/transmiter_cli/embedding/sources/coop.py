@@ -10,10 +10,12 @@ from pathlib import Path
 
 from transmiter_cli.embedding.sources.parts import canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_root
-from transmiter_cli.embedding.sources.text import read_utf8
+from transmiter_cli.embedding.sources.text import json_check, read_utf8
 from transmiter_cli.errors import TransmiterError
 
 FORM = '{"train": [["IMAGE PATH", LABEL NUMBER, "CLASS NAME"], ...], "val": [...], "test": [...]}'
+A_MANIFEST = "a .csv manifest: the line path,label, then one for each image"
+"""What names images where a file is of no kind that is read."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ class CoopReader:
         try:
             content = json.loads(read_utf8(self.path))
         except ValueError as error:
-            raise TransmiterError(f"{self.path} is no valid JSON: {error}.") from error
+            raise TransmiterError(f"{self.path} is no valid JSON: {error}.", json_check(self.path)) from error
         if not isinstance(content, dict) or not all(isinstance(rows, list) for rows in content.values()):
-            raise TransmiterError(f"{self.path} is no CoOp split file: it must hold {FORM}.")
+            raise TransmiterError(f"{self.path} is no CoOp split file: it must hold {FORM}.", A_MANIFEST)
         items: dict[str, list[Item]] = {}
         for part, rows in content.items():
             if rows and canonical(part) in items:
@@ -87,7 +89,9 @@ class CoopReader:
         for item in (item for items in self.items.values() for item in items):
             if names.setdefault(item.number, item.class_name) != item.class_name:
                 both = f"{names[item.number]!r} and {item.class_name!r}"
-                raise TransmiterError(f"{self.path} has two names for the class {item.number}: {both}.")
+                raise TransmiterError(
+                    f"{self.path} has two names for the class {item.number}: {both}.", "give it one name in the file"
+                )
         ordered = tuple(names[number] for number in sorted(names))
         name, count = Counter(ordered).most_common(1)[0]
         if count > 1:
@@ -114,4 +118,6 @@ def as_item(row: object, source: Path) -> Item:
         case [str(path), int(number), str(name)]:
             return Item(path.lstrip("/"), number, name)
         case _:
-            raise TransmiterError(f"{source} is no CoOp split file: it has {row!r} in place of [path, number, name].")
+            raise TransmiterError(
+                f"{source} is no CoOp split file: it has {row!r} in place of [path, number, name].", A_MANIFEST
+            )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transmiter_cli.embedding.sources.parts import canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_all_or_none, require_root
-from transmiter_cli.embedding.sources.text import escaped_byte, not_utf8, read_utf8
+from transmiter_cli.embedding.sources.text import escaped_byte, not_utf8, read_utf8, show_line
 from transmiter_cli.errors import TransmiterError
 
 COLUMNS = ("path", "label", "split")
@@ -126,7 +126,8 @@ def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]
             require_utf8(values, reader.line_num, path, root)
             yield reader.line_num, values
     except csv.Error as error:
-        raise TransmiterError(f"Line {reader.line_num} of {path} is no valid CSV: {error}.") from error
+        first = reader.line_num + 1  # the number is that of the last row's end
+        raise TransmiterError(f"Line {first} of {path} is no valid CSV: {error}.", show_line(path, first)) from error
 
 
 def require_utf8(values: Mapping[str, str | None], line: int, source: Path, root: Path) -> None:
@@ -152,7 +153,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
         try:
             values = json.loads(text)
         except ValueError as error:
-            raise TransmiterError(f"Line {line} of {path} is no valid JSON: {error}.") from error
+            raise TransmiterError(f"Line {line} of {path} is no valid JSON: {error}.", show_line(path, line)) from error
         if not isinstance(values, dict) or "path" not in values:
             raise TransmiterError(
                 f'Line {line} of {path} is no object with the key "path".', '{"path": "cat.jpg", "label": "cat"}'

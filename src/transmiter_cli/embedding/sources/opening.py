@@ -79,7 +79,7 @@ def open_reader(spec: DataSpec) -> Reader:
     if folder.accepts(data):
         return folder.FolderReader(data)
     if path.exists():
-        raise UsageError(f"{data!r} is a file; --data takes {KINDS}.")
+        raise UsageError(f"{data!r} is a file; --data takes {KINDS}.", coop.A_MANIFEST)
     raise UsageError(f"There is no folder {data!r}.", listing(path))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,8 @@ class ShardReader:
         images = [image for shard in shards for image in shard.images(names)]
         if not images:
             raise TransmiterError(
-                f"{self.path} holds no images: no file in its {len(paths)} shards is named like 000.jpg."
+                f"{self.path} holds no images: no file in its {len(paths)} shards is named like 000.jpg.",
+                f"tar -tf {shlex.quote(str(paths[0]))}",
             )
         without = [image.name for image in images if image.label is None]
         require_all_or_none(without, len(images), str(self.path))
@@ -162,7 +164,9 @@ class Shard:
                 continue
             sample = found.setdefault(key, {})
             if extension in sample:
-                raise TransmiterError(f"The shard {self.path} holds {member.name!r} twice.")
+                raise TransmiterError(
+                    f"The shard {self.path} holds {member.name!r} twice.", f"tar -tf {shlex.quote(str(self.path))}"
+                )
             sample[extension] = member
         return list(found.values())
 
@@ -179,7 +183,9 @@ class Shard:
                 try:
                     labels.append(read_member(file, member).decode().strip() or None if member else None)
                 except UnicodeDecodeError as error:
-                    raise TransmiterError(f"A label in the shard {self.path} is not UTF-8: {error}.") from error
+                    raise TransmiterError(
+                        f"A label in the shard {self.path} is not UTF-8: {error}.", "write the .cls files in UTF-8"
+                    ) from error
         return labels
 
     def images(self, names: Mapping[str, str]) -> Iterator[ShardImage]:
@@ -240,7 +246,10 @@ def number_names(shards: Sequence[Shard], folders: Sequence[Path]) -> dict[str, 
     names = [line.strip() for line in read_utf8(file).splitlines() if line.strip()]
     highest = max(map(int, labels))
     if highest >= len(names):
-        raise TransmiterError(f"{file} has {len(names)} names, but an image has the label {highest}, counted from 0.")
+        raise TransmiterError(
+            f"{file} has {len(names)} names, but an image has the label {highest}, counted from 0.",
+            "give each label a line there, or remove the file: labels are names then",
+        )
     return {str(number): name for number, name in enumerate(names)}
 
 

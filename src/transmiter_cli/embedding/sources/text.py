@@ -36,7 +36,7 @@ def read_json(path: Path) -> object:
     try:
         return json.loads(read_text(path))
     except ValueError as error:
-        raise UsageError(f"{path} is no valid JSON: {error}.") from error
+        raise UsageError(f"{path} is no valid JSON: {error}.", json_check(path)) from error
 
 
 def read_list(path: Path) -> object:
@@ -64,7 +64,9 @@ def read_utf8(path: Path, errors: Literal["strict", "surrogateescape"] = "strict
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise TransmiterError(f"{path} cannot be read: {error.strerror}.") from error
+        raise TransmiterError(
+            f"{path} cannot be read: {error.strerror}.", f"ls -ld {shlex.quote(str(path))}"
+        ) from error
     if content.startswith(UTF_16):
         raise TransmiterError(f"{path} is in UTF-16, not in UTF-8.", converting(path, "UTF-16"))
     try:
@@ -83,6 +85,16 @@ def converting(path: Path, encoding: str) -> str:
     """The command line that writes a text file anew, in UTF-8 and beside the old one, where its paths mean the same."""
     new = path.with_name(f"{path.stem}-utf8{path.suffix}")
     return f"iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(new))}"
+
+
+def show_line(path: Path, line: int) -> str:
+    """The command line that shows a line of a text file."""
+    return f"sed -n {line}p {shlex.quote(str(path))}"
+
+
+def json_check(path: Path) -> str:
+    """The command line that tells where a file stops being JSON."""
+    return f"python -m json.tool {shlex.quote(str(path))}"
 
 
 def escaped_byte(text: str) -> int | None:

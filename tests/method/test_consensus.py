@@ -13,12 +13,12 @@ from transmiter_cli.method.consensus import (
     CONTRADICTED,
     NEEDED,
     Verdict,
-    believed,
     discriminant_transfer,
     expected_gain,
     images_of_classes,
     pooling,
     select_teachers,
+    usable_trust,
 )
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import SUREST, Teacher, mixing_weight, pooled_log_posterior
@@ -62,7 +62,7 @@ def test_what_classes_without_images_take_from_the_others_lowers_the_expected_ga
     strong, weak = (replace(model, images=model.images[seen]) for model in (world.strong, world.weak))
     own = Teacher(world.finetuned_logits[seen], weak)
     _, sound = discriminant_transfer(strong, [own])
-    with patch.object(merging, "lift_of", lambda *_: 100.0):
+    with patch.object(merging, "unseen_lift", lambda *_: 100.0):
         _, harmful = discriminant_transfer(strong, [own])
     assert harmful.gain < -0.5 < sound.gain
 
@@ -177,7 +177,7 @@ def test_no_teacher_is_said_to_help_that_agrees_too_little_with_the_strong_model
 def test_useless_teachers_have_no_say():
     trusts, named = (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1)
     found = Reliabilities(0.6, tuple(map(Reliability, trusts, named, (1.0,) * 4)))
-    assert believed(found) == (0.0, 0.13, 0.0, 0.61)
+    assert usable_trust(found) == (0.0, 0.13, 0.0, 0.61)
 
 
 def test_no_gain_is_larger_than_the_share_of_answers_that_changed():

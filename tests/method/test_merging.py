@@ -27,11 +27,11 @@ from transmiter_cli.method.merging import (
     deviation,
     evenness,
     have_images,
-    lift_of,
     margins,
     margins_left_out,
     merge,
     shares_of_images,
+    unseen_lift,
     widening,
 )
 from transmiter_cli.method.unseen import all_rows, carry, correction, left_out
@@ -170,7 +170,7 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     assert (len(won) > 0) == (seen >= ENOUGH)
     rows = labels.argmax(-1) < seen
     before = Linear.zero_shot(strong, len(has))(images[rows])
-    lift = lift_of(won, merged[rows], before, has, trust > 0)
+    lift = unseen_lift(won, merged[rows], before, has, trust > 0)
     after = merge(strong, says, posterior, chosen, counts, trust).held_out
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
@@ -304,7 +304,7 @@ BEFORE[:, 1] = 0
 
 
 def test_where_nothing_can_be_left_out_half_as_many_images_are_lost_as_by_zero_shot_answers():
-    lift = lift_of(NONE, SCORES, BEFORE, SEEN, trusted=True)
+    lift = unseen_lift(NONE, SCORES, BEFORE, SEEN, trusted=True)
     assert (lift > KEPT).double().mean() == pytest.approx(0.1, abs=0.01)
 
 
@@ -314,7 +314,7 @@ def test_what_leaving_out_tells_is_kept_between_none_and_the_zero_shot_loss(won:
     margins_won = torch.full((1000,), won)
     best = best_lift(margins_won, KEPT, 0.9)
     for trusted in (True, False):
-        found = lift_of(margins_won, SCORES, BEFORE, SEEN, trusted)
+        found = unseen_lift(margins_won, SCORES, BEFORE, SEEN, trusted)
         assert found == pytest.approx(best if most is None else most, abs=0.05)
 
 
@@ -325,14 +325,14 @@ def test_nothing_is_lowered(won: float | None):
     nothing_lost[:, 0] = 1
     margins_won = NONE if won is None else torch.full((1000,), won)
     for trusted in (True, False):
-        assert lift_of(margins_won, SCORES - 3 * SEEN, nothing_lost, SEEN, trusted) == 0
+        assert unseen_lift(margins_won, SCORES - 3 * SEEN, nothing_lost, SEEN, trusted) == 0
 
 
 def test_nothing_is_lifted_without_images_on_either_side():
     for trusted in (True, False):
-        assert lift_of(KEPT, SCORES[:0], BEFORE[:0], SEEN, trusted) == 0
-        assert lift_of(KEPT, SCORES, BEFORE, torch.ones(10, dtype=torch.bool), trusted) == 0
+        assert unseen_lift(KEPT, SCORES[:0], BEFORE[:0], SEEN, trusted) == 0
+        assert unseen_lift(KEPT, SCORES, BEFORE, torch.ones(10, dtype=torch.bool), trusted) == 0
 
 
 def test_nothing_is_lifted_without_classes_left_out_and_without_a_trusted_teacher():
-    assert lift_of(NONE, SCORES, BEFORE, SEEN, trusted=False) == 0
+    assert unseen_lift(NONE, SCORES, BEFORE, SEEN, trusted=False) == 0

@@ -20,8 +20,8 @@ from transmiter_cli.method.reliability import (
     held_out_agreement,
     kappa,
     named_alike,
+    predictability,
     reliabilities,
-    tells,
 )
 
 ANSWERS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
@@ -60,13 +60,13 @@ def test_an_answer_tells_another_where_most_other_images_say_so(pairs: list[tupl
     for place, (one, two) in enumerate(pairs):
         others = [b for index, (a, b) in enumerate(pairs) if a == one and index != place]
         right += others.count(two) > max((others.count(other) for other in range(4) if other != two), default=0)
-    assert tells(first, second, 4) == pytest.approx(beyond_chance(right / len(pairs), 4))
+    assert predictability(first, second, 4) == pytest.approx(beyond_chance(right / len(pairs), 4))
 
 
 @given(ANSWERS, st.permutations(range(4)))
 def test_what_an_answer_tells_does_not_depend_on_names(pairs: list[tuple[int, int]], names: list[int]):
     first, second = torch.tensor(pairs).T
-    assert tells(torch.tensor(names)[first], second, 4) == tells(first, second, 4)
+    assert predictability(torch.tensor(names)[first], second, 4) == predictability(first, second, 4)
 
 
 def test_mixed_up_classes_are_not_named_alike_and_those_taken_for_one_nearly_are():
@@ -173,8 +173,8 @@ def test_trust_is_the_product_of_three_signs():
     predicted = held_out_agreement(world.strong, teacher.finetuned, folds)
     signs = [
         beyond_chance(predicted, classes),  # its estimated accuracy: zero-shot answers agree with it less
-        (tells(t, w, classes) + SLACK) / (tells(s, w, classes) + SLACK),
-        *((kappa(z, t, classes) + SHARED) / (tells(z, t, classes) + SHARED) for z in (s, w)),
+        (predictability(t, w, classes) + SLACK) / (predictability(s, w, classes) + SLACK),
+        *((kappa(z, t, classes) + SHARED) / (predictability(z, t, classes) + SHARED) for z in (s, w)),
     ]
     assert all(sign < 0.95 for sign in signs[1:])
     assert found.teachers[0].trust == pytest.approx(signs[0] * signs[1] * signs[2] * signs[3])

@@ -104,7 +104,7 @@ class Verdict:
         return {"verdict": self.word, "doubt": self.doubt, **trust, "gain": self.gain, **seen, **doubts}
 
 
-def believed(found: Reliabilities) -> tuple[float, ...]:
+def usable_trust(found: Reliabilities) -> tuple[float, ...]:
     """The trust in each teacher, 0 in one that is useless: its answers are left aside.
 
     That is one with less than USELESS of the strong model's trust; with less than all of it, if zero-shot models
@@ -115,7 +115,7 @@ def believed(found: Reliabilities) -> tuple[float, ...]:
     return tuple(one.trust if one.trust >= least * found.strong else 0.0 for one, least in pairs)
 
 
-def borne_out(found: Reliabilities, trust: Sequence[float]) -> tuple[bool, bool]:
+def named_and_consistent(found: Reliabilities, trust: Sequence[float]) -> tuple[bool, bool]:
     """Whether the teacher that is heard most, or else was trusted most, is `Verdict.named` and `Verdict.consistent`."""
     heard = trust if any(trust) else [one.trust for one in found.teachers]
     best = found.teachers[heard.index(max(heard))]
@@ -242,8 +242,8 @@ def consensus(
     zero_shot, rows = computed_class_logits(strong, classes), some_rows(all_rows(strong), classes)
     experts = [widened(teacher, rows) for teacher in teachers]
     found = reliabilities(strong, zero_shot, experts, folds, opaque_names)
-    trust = believed(found)
-    named, consistent = borne_out(found, trust)
+    trust = usable_trust(found)
+    named, consistent = named_and_consistent(found, trust)
     named_well = [one.named for one in found.teachers]
     pooled = pooling(zero_shot, found.strong, [expert.finetuned for expert in experts], trust, named_well)
     heard = select_teachers(lambda some: held_out_agreement(strong, pooled(some), folds), trust, len(strong))

@@ -115,7 +115,7 @@ def merge(
     held_out = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, carriers, posterior, chosen, seen, share, width, added)
     known = seen[labels.argmax(-1)]
-    lift = (~seen).to(held_out.dtype) * lift_of(won, held_out[known], own(images[known]), seen, trust > 0)
+    lift = (~seen).to(held_out.dtype) * unseen_lift(won, held_out[known], own(images[known]), seen, trust > 0)
     merged = first.scaled(width).blended(chosen.classifier, share)
     return Merged(Linear(merged.weight, merged.bias + lift), held_out + lift)
 
@@ -193,7 +193,7 @@ def margins(
     return scores[:, first].amax(-1) - scores[:, second].amax(-1)
 
 
-def lift_of(
+def unseen_lift(
     won: Float[Tensor, " left_out"],
     scores: Float[Tensor, "rows classes"],
     before: Float[Tensor, "rows classes"],
@@ -231,7 +231,7 @@ def best_lift(won: Float[Tensor, " left_out"], kept: Float[Tensor, " rows"], uns
     The middle one of several. The two margins compare best where about as many classes have images as have none.
 
     Args:
-        won: as for `lift_of`.
+        won: as for `unseen_lift`.
         kept: by how much images of the other classes prefer these; of those above the lift, none is lost.
         unseen: the share of classes without images.
     """

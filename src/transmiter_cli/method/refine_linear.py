@@ -181,13 +181,13 @@ def calibrated_inverse_temperature(held_out: HeldOut) -> float:
     scores, told = held_out
     best, lowest = fit_inverse_temperature(scores, onehot(told, scores.shape[1]))
 
-    def borne_out(factor: float) -> bool:
+    def likely_enough(factor: float) -> bool:
         return F.cross_entropy(factor * scores, told, reduction="sum").item() <= len(told) * lowest + LIKELIHOOD_MARGIN
 
-    near, far = (1.0 if borne_out(1.0) else best), 1.0
+    near, far = (1.0 if likely_enough(1.0) else best), 1.0
     for _ in range(HALVINGS if near != far else 0):
         middle = (near + far) / 2
-        near, far = (middle, far) if borne_out(middle) else (near, middle)
+        near, far = (middle, far) if likely_enough(middle) else (near, middle)
     return near or far  # labels that contradict wide scores ask for 0, which would leave no answer
 
 

@@ -69,12 +69,13 @@ def reliabilities(
 
     A teacher t beside the strong model s and its own weak twin w is right as often as
 
-        q_t = r_t min(1, (tells(t, w) + e) / (tells(s, w) + e)) n_s n_w,  n_z = min(1, (a_tz + h) / (tells(z, t) + h)),
+        q_t = r_t min(1, (p_tw + e) / (p_sw + e)) n_s n_w,  n_z = min(1, (a_zt + h) / (p_zt + h)),
 
-    r_t being its `estimated_accuracy`, a the `kappa` of two models, e = max(SLACK, N^-1/2) and h = SHARED. n is how
-    much of what zero-shot answers tell of t's they tell by the same name. If t and s err independently of each other,
-    they agree on q_t q_s of the images beyond chance. As far as t can be trusted, its agreement a_ts with s thus limits
-    how often s is right, whose own answers are predicted f_s beyond chance:
+    r_t being its `estimated_accuracy`, a_xy the `kappa` of two models, p_xy the `predictability` of y's answers by x's,
+    e = max(SLACK, N^-1/2) and h = SHARED. n is how much of what zero-shot answers tell of t's they tell by the same
+    name. If t and s err independently of each other, they agree on q_t q_s of the images beyond chance. As far as t can
+    be trusted, its agreement a_ts with s thus limits how often s is right, whose own answers are predicted f_s beyond
+    chance:
 
         q_s = (1 - q_t) f_s + min(q_t f_s, a_ts)
 
@@ -98,7 +99,8 @@ def reliabilities(
         trust, alike = estimated_accuracy(before, after, said, classes), kappa(before, after, classes)
         named = consistent = 1.0
         if not opaque_names:
-            fine = min(1.0, (tells(after, weak, classes) + slack) / (tells(before, weak, classes) + slack))
+            by_teacher, by_strong = (predictability(one, weak, classes) + slack for one in (after, before))
+            fine = min(1.0, by_teacher / by_strong)
             named = named_alike(before, after, classes) * named_alike(weak, after, classes)
             trust *= fine * named
             consistent = min(alike / max(kappa(after, said, classes) * own, TINY), 1.0)
@@ -150,10 +152,10 @@ def kappa(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes
     return beyond_chance(agreement(first, second), classes)
 
 
-def tells(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
-    """How often a first model's answer tells the second's, beyond chance, whatever the two call it.
+def predictability(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
+    """How often a second model's answer is told by the first's, beyond chance, whatever the two call it.
 
-    It does where more of the other images with the same first answer have the same second one than any other. Where
+    It is where more of the other images with the same first answer have the same second one than any other. Where
     few second answers occur at all, a first one tells some of them by chance.
     """
     pairs, counts = torch.unique(first * classes + second, return_counts=True)
@@ -168,4 +170,5 @@ def tells(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes
 
 def named_alike(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
     """How much of what a first model's answers tell of the second's they tell by the same name: 0 to 1."""
-    return min(1.0, (kappa(first, second, classes) + SHARED) / (tells(first, second, classes) + SHARED))
+    told = predictability(first, second, classes)
+    return min(1.0, (kappa(first, second, classes) + SHARED) / (told + SHARED))

@@ -627,8 +627,29 @@ def test_ridge_is_a_linear_classifier_and_the_adapter_is_none(world: World, fitt
         images @ weight.T + bias, ridge(zero_shot_logits(world.strong), images), atol=1e-4, rtol=0
     )
     assert ridge.parameters_added == 0
+    weight.zero_(), bias.fill_(1)
+    assert ridge.classifier()[0].any(), "what is returned may be changed"
+    assert not ridge.classifier()[1].any()
     with pytest.raises(ValueError, match="an adapter is no linear classifier"):
         fitted.classifier()
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_classifier_of_another_shape_is_damaged(world: World, fitted: tm.Artefact, name: str, tmp_path: Path):
+    transfer(world, fitted, "ridge").save(tmp_path / "a.safetensors")
+    tensors = load_file(tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        metadata = file.metadata()
+    tensors[f"classifier.{name}"] = tensors[f"classifier.{name}"][:-1].contiguous()
+    save_file(tensors, tmp_path / "a.safetensors", metadata)
+    with pytest.raises(TransmiterError, match="is damaged: weight and bias of its classifier have shapes"):
+        tm.load(tmp_path / "a.safetensors")
+
+
+def test_a_classifier_looks_at_images_alone(world: World, fitted: tm.Artefact):
+    ridge = transfer(world, fitted, "ridge")
+    other = replace(world.strong, logit_scale=2 * world.strong.logit_scale)
+    assert torch.equal(ridge.adapt(other), ridge.adapt(world.strong))
 
 
 def test_the_file_of_a_linear_method_holds_its_weight_and_bias(world: World, fitted: tm.Artefact, tmp_path: Path):

@@ -93,7 +93,7 @@ class Artefact:
         """Adapted logits of the task classes, on the device of the logits.
 
         Args:
-            logits: the model's zero-shot logits of the whole vocabulary, s X T'.
+            logits: the model's zero-shot logits of the whole vocabulary, s X T'; only "adapter" looks at them.
             images: the model's image embeddings X; all methods but "adapter" need them.
 
         Raises:
@@ -123,6 +123,8 @@ class Artefact:
     @torch.no_grad()
     def adapt(self, embeddings: Embeddings) -> Float[Tensor, "images classes"]:
         """Adapted logits of all images, on their device; no N x M matrix is formed.
+
+        An adapter takes the texts and the logit scale from the embeddings, a linear classifier none but its own.
 
         Raises:
             InvalidTensorError: if the embeddings have another width, or another vocabulary's size, or their texts are
@@ -179,7 +181,7 @@ class Artefact:
         """
         if isinstance(self.correction, Adapter):
             raise ValueError("an adapter is no linear classifier; what 'ridge' and 'discriminant' make is one.")
-        return self.correction.weight.detach(), self.correction.bias.detach()
+        return self.correction.weight.detach().clone(), self.correction.bias.detach().clone()
 
     @plain_torch()
     @torch.no_grad()
@@ -242,12 +244,17 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
 
 def read_correction(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Correction:
     """The module of an artefact's tensors."""
-    state = {name.partition(".")[2]: value for name, value in tensors.items() if name != "texts"}
-    if description["method"] == "adapter":
+    kind = "adapter" if description["method"] == "adapter" else "classifier"
+    prefix = "correction." if description["format"] == DIFFERENCES else f"{kind}."
+    state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if kind == "adapter":
         adapter = Adapter(state["basis"], description["classes"])
         adapter.load_state_dict(state)
         return adapter
+    weight, bias, texts = state["weight"], state["bias"], tensors["texts"][: description["classes"]]
     if description["format"] == DIFFERENCES:
-        texts = tensors["texts"][: description["classes"]]
-        state["weight"] = description["logit_scale"] * texts + state["weight"].T
-    return LinearClassifier(Linear(state["weight"], state["bias"]))
+        weight = description["logit_scale"] * texts + weight.T
+    if weight.shape != texts.shape or bias.shape != texts.shape[:1]:
+        shapes = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
+        raise TypeError(f"weight and bias of its classifier have shapes {shapes}, its class texts {tuple(texts.shape)}")
+    return LinearClassifier(Linear(weight, bias))

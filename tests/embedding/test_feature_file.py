@@ -66,6 +66,7 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path):
         ({"labels": torch.tensor([0, 0, 1, 1, 2, 5])}, "label 5, but only 3 class names"),
         ({"labels": torch.tensor([[0, 1]] * 6)}, "different labels"),
         ({"labels": [0, 1]}, "no tensor 'labels'"),
+        ({"labels": torch.zeros(6, 0)}, "none of the authors' feature files"),
         ({"label_names": {0: "a", 2: "b"}}, "not numbered 0 to 1"),
         ({"label_names": None}, "no class names"),
         ({"ViT-B-16_features": torch.randn(5, 8)}, r"shape \(5, 8\), but there are 6 images"),

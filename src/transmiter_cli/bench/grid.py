@@ -126,7 +126,7 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
     try:
         source = open_source(spec, key, quiet)
     except FAILURES as error:
-        return SceneResult([], [f"{key}: {error}"], 0, trained)
+        return SceneResult([], [failure(key, error)], 0, trained)
     trained = trained.of((replace(key, target=None), source.origin))
     files = {method.name: cell_file(spec, method, source, results) for method in spec.method}
     cells = {name: cell for name, file in files.items() if (cell := read_cell(file.path)) is not None}
@@ -140,10 +140,16 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
             cells[method.name] = measure_cell(key, method, material, trained)
             files[method.name].write(cells[method.name])
         except FAILURES as error:
-            failures.append(f"{key}: {error}")
+            failures.append(failure(key, error))
         if material is None:  # without it there is none for the other methods either
             break
     return SceneResult([cells[name] for name in files if name in cells], failures, kept, trained)
+
+
+def failure(key: SceneKey, error: BaseException) -> str:
+    """What is said of a scene's error, and what mends it."""
+    fix = getattr(error, "fix", None)
+    return f"{key}: {error}" + (f" Try: {fix}" if fix else "")
 
 
 class CellFile(NamedTuple):

@@ -54,7 +54,7 @@ def command(
     method: Annotated[
         list[MethodName] | None,
         typer.Option(
-            help="`adapter` (the paper's), `ridge` or `discriminant` (these fold into the classifier); "
+            help="`adapter` (the paper's), `ridge` or `discriminant` (these take the text embeddings' place); "
             "may be repeated. By default adapter and discriminant."
         ),
     ] = None,

@@ -56,7 +56,7 @@ class FeatureFile:
         write_atomically(path, save(dict(self.tensors), {METADATA_KEY: canonical_json(about)}))
 
 
-@mended_by("transmiter embed --help  # encodes the images anew; docs/import.md tells what a feature file holds")
+@mended_by("write the file as docs/import.md says, or encode the images: transmiter embed --help")
 def read_feature_file(path: Path) -> FeatureFile:
     """Read one of the authors' files; no code in it is run.
 
@@ -73,7 +73,7 @@ def read_feature_file(path: Path) -> FeatureFile:
         return convert(content, str(path))
     except TransmiterError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise TransmiterError(f"{path} is none of the authors' feature files: {error}.") from error
 
 

@@ -64,14 +64,16 @@ def test_a_wrong_root_is_said_with_the_first_path_tried(images: Path, tmp_path: 
     ],
 )
 def test_files_that_are_no_split_files_are_refused(images: Path, content: Any, said: str):
-    with pytest.raises(TransmiterError, match=said):
+    with pytest.raises(TransmiterError, match=said) as caught:
         open_images(split_file(images, content), "train")
+    assert caught.value.fix
 
 
 def test_text_that_is_no_json_is_refused(images: Path):
-    (images / "split.json").write_text("{'train': []}")
-    with pytest.raises(TransmiterError, match="no valid JSON"):
+    (images / "split.json").write_text("{\n'train': []}")
+    with pytest.raises(TransmiterError, match=r"Line 2 of .* no valid JSON: .* at column 1") as caught:
         open_images(str(images / "split.json"), "train")
+    assert str(caught.value.fix).startswith("sed -n 2p")
     (images / "split.json").write_bytes(b'{"train": [["\xe9.jpg", 0, "x"]]}')
     with pytest.raises(TransmiterError, match="not UTF-8: byte 0xe9 in line 1"):
         open_images(str(images / "split.json"), "train")

@@ -95,6 +95,8 @@ def test_numbers_are_labels(pictures: Path):
         ("l.csv", "path,label\na.png,cat,dog\n", "Line 2 of .* has more fields than the header"),
         ("l.csv", "path,label\n,cat\n", "Line 2 of .* has no path"),
         ("l.csv", 'path,label\n"a.png,cat\n', "Line 2 of .* no valid CSV"),
+        ("l.csv", 'path,label\r\na.png,cat\r\n\r\n\r\n\r\n"b.png,cat\r\n', "Line 6 of .* no valid CSV"),
+        ("l.jsonl", "\n" + "[" * 100_000, "Line 2 of .* no valid JSON"),
         ("l.csv", "path,split\na.png,train\nb.png,\n", "Line 3 of .* names no split"),
         ("l.csv", "path,label\nx.png,cat\ny.png,dog\n", r"None of the 2 images that l\.csv lists is in"),
         ("l.jsonl", '{"path": "a.png"}\n{"path": \n', "Line 2 of .* no valid JSON"),

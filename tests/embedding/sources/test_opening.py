@@ -82,6 +82,10 @@ def test_a_root_for_data_that_need_none(tmp_path: Path):
 def test_a_file_of_no_known_kind_is_told_the_kinds(tmp_path: Path):
     with pytest.raises(UsageError, match=r"is a file; --data takes .*\.csv or \.jsonl.*\.tar shards.*torchvision"):
         open_images(str(write_image(tmp_path / "1.png")), None)
+    (tmp_path / "1.tar.gz").touch()
+    with pytest.raises(UsageError, match="is a file") as caught:
+        open_images(str(tmp_path / "1.tar.gz"), None)
+    assert caught.value.fix == "unpack it"
 
 
 def test_an_empty_split_folder_holds_no_images(tmp_path: Path):

@@ -125,7 +125,7 @@ def test_a_tar_beside_photographs_does_not_hide_them(tmp_path: Path):
         ({"a.txt": b"x"}, "holds no images"),
         ({}, "holds no images"),
         ({"a.png": b"x", "a.cls": b"0", "b.png": b"y"}, r"1 of the 2 images .* have no label, the first in .*b\.png"),
-        ({"a.png": b"x", "a.cls": b"\xff"}, r"label in the shard .*0\.tar is not UTF-8"),
+        ({"a.png": b"x", "a.cls": b"\xff"}, r"label a\.cls in the shard .*0\.tar is not UTF-8"),
     ],
 )
 def test_shards_that_cannot_be_used_say_why(tmp_path: Path, members: dict[str, bytes], said: str):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from transmiter_cli.embedding.sources import manifest
 from transmiter_cli.embedding.sources.parts import canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_root
-from transmiter_cli.embedding.sources.text import json_check, read_utf8
+from transmiter_cli.embedding.sources.text import parse_json, read_utf8
 from transmiter_cli.errors import TransmiterError
 
 FORM = '{"train": [["IMAGE PATH", LABEL NUMBER, "CLASS NAME"], ...], "val": [...], "test": [...]}'
-A_MANIFEST = "a .csv manifest: the line path,label, then one for each image"
-"""What names images where a file is of no kind that is read."""
+A_ROW = '["cats/1.jpg", 0, "cat"], a number without quotes'
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,9 @@ class CoopReader:
         Raises:
             TransmiterError: if the file is no split file.
         """
-        try:
-            content = json.loads(read_utf8(self.path))
-        except ValueError as error:
-            raise TransmiterError(f"{self.path} is no valid JSON: {error}.", json_check(self.path)) from error
+        content = parse_json(read_utf8(self.path), self.path)
         if not isinstance(content, dict) or not all(isinstance(rows, list) for rows in content.values()):
-            raise TransmiterError(f"{self.path} is no CoOp split file: it must hold {FORM}.", A_MANIFEST)
+            raise TransmiterError(f"{self.path} is no CoOp split file: it must hold {FORM}.", manifest.FORM)
         items: dict[str, list[Item]] = {}
         for part, rows in content.items():
             if rows and canonical(part) in items:
@@ -119,5 +115,5 @@ def as_item(row: object, source: Path) -> Item:
             return Item(path.lstrip("/"), number, name)
         case _:
             raise TransmiterError(
-                f"{source} is no CoOp split file: it has {row!r} in place of [path, number, name].", A_MANIFEST
+                f"{source} is no CoOp split file: it has {row!r} in place of [path, number, name].", A_ROW
             )

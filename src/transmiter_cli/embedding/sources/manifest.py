@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,10 +13,11 @@ from pathlib import Path
 
 from transmiter_cli.embedding.sources.parts import canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_all_or_none, require_root
-from transmiter_cli.embedding.sources.text import escaped_byte, not_utf8, read_utf8, show_line
+from transmiter_cli.embedding.sources.text import escaped_byte, not_utf8, parse_json, read_utf8, show_line
 from transmiter_cli.errors import TransmiterError
 
 COLUMNS = ("path", "label", "split")
+FORM = "a .csv manifest: the line path,label, then one for each image"
 NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 """NUL, and halves of surrogate pairs, but for those that stand for bytes of file names."""
 
@@ -126,7 +126,9 @@ def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]
             require_utf8(values, reader.line_num, path, root)
             yield reader.line_num, values
     except csv.Error as error:
-        first = reader.line_num + 1  # the number is that of the last row's end
+        text.seek(0)
+        after = (number for number, line in enumerate(text, 1) if number > reader.line_num and line.strip())
+        first = next(after)  # the reader's number is that of the row before, or of a blank line
         raise TransmiterError(f"Line {first} of {path} is no valid CSV: {error}.", show_line(path, first)) from error
 
 
@@ -150,10 +152,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     for line, text in enumerate(read_utf8(path).split("\n"), 1):
         if not text.strip():
             continue
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise TransmiterError(f"Line {line} of {path} is no valid JSON: {error}.", show_line(path, line)) from error
+        values = parse_json(text, path, line=line)
         if not isinstance(values, dict) or "path" not in values:
             raise TransmiterError(
                 f'Line {line} of {path} is no object with the key "path".', '{"path": "cat.jpg", "label": "cat"}'

@@ -16,6 +16,7 @@ from transmiter_cli.embedding.sources.spec import DataSpec
 from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.files import absolute
 
+ARCHIVES = {".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 KINDS = "a folder of images, a .csv or .jsonl manifest, a CoOp split .json, WebDataset .tar shards, torchvision:NAME"
 
 
@@ -79,7 +80,10 @@ def open_reader(spec: DataSpec) -> Reader:
     if folder.accepts(data):
         return folder.FolderReader(data)
     if path.exists():
-        raise UsageError(f"{data!r} is a file; --data takes {KINDS}.", coop.A_MANIFEST)
+        raise UsageError(
+            f"{data!r} is a file; --data takes {KINDS}.",
+            "unpack it" if path.suffix.lower() in ARCHIVES else manifest.FORM,
+        )
     raise UsageError(f"There is no folder {data!r}.", listing(path))
 
 

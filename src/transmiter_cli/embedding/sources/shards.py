@@ -180,13 +180,21 @@ class Shard:
         labels: list[str | None] = []
         with self.path.open("rb") as file:
             for member in (sample.get(LABEL_EXTENSION) for sample in self.samples):
-                try:
-                    labels.append(read_member(file, member).decode().strip() or None if member else None)
-                except UnicodeDecodeError as error:
-                    raise TransmiterError(
-                        f"A label in the shard {self.path} is not UTF-8: {error}.", "write the .cls files in UTF-8"
-                    ) from error
+                labels.append(self.label(file, member) if member else None)
         return labels
+
+    def label(self, shard: BinaryIO, member: Member) -> str | None:
+        """The content of a .cls file in the open shard; None if it is empty.
+
+        Raises:
+            TransmiterError: if it is not UTF-8.
+        """
+        try:
+            return read_member(shard, member).decode().strip() or None
+        except UnicodeDecodeError as error:
+            raise TransmiterError(
+                f"The label {member.name} in the shard {self.path} is not UTF-8: {error}.", "write it in UTF-8"
+            ) from error
 
     def images(self, names: Mapping[str, str]) -> Iterator[ShardImage]:
         """The images, in the order of the shard; labels are numbers of `names` where there are any."""

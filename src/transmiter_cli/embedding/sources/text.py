@@ -33,10 +33,7 @@ def read_json(path: Path) -> object:
         UsageError: if there is no such file, or it is no JSON.
         TransmiterError: if it cannot be read, or is not UTF-8.
     """
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise UsageError(f"{path} is no valid JSON: {error}.", json_check(path)) from error
+    return parse_json(read_text(path), path, UsageError)
 
 
 def read_list(path: Path) -> object:
@@ -92,9 +89,24 @@ def show_line(path: Path, line: int) -> str:
     return f"sed -n {line}p {shlex.quote(str(path))}"
 
 
-def json_check(path: Path) -> str:
-    """The command line that tells where a file stops being JSON."""
-    return f"python -m json.tool {shlex.quote(str(path))}"
+def parse_json(text: str, source: Path, kind: type[TransmiterError] = TransmiterError, line: int = 1) -> object:
+    """The JSON of a text.
+
+    Args:
+        text: the text.
+        source: the file it comes from.
+        kind: the error to raise.
+        line: the number of its first line in the file.
+
+    Raises:
+        TransmiterError: if it is no JSON; of the kind that is asked for.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits are no JSONDecodeError
+        why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        line += error.lineno - 1 if isinstance(error, json.JSONDecodeError) else 0
+        raise kind(f"Line {line} of {source} is no valid JSON: {why}.", show_line(source, line)) from error
 
 
 def escaped_byte(text: str) -> int | None:

@@ -25,6 +25,7 @@ from transmiter_cli.method.embeddings import (
     InvalidTensorError,
     check_teacher,
     require_same_device,
+    require_tensor,
 )
 from transmiter_cli.method.experts import Teacher, class_counts
 from transmiter_cli.method.folds import fold_rows
@@ -277,7 +278,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
         raise InvalidTensorError(
             f"self-training needs {FEWEST_IMAGES} different images at least, not {len(embeddings)}."
         )
-    start = correction.scores
+    start = correction.linear
     found = self_train_classifier(embeddings, start)
     result = replace(transferred, stage="self_trained", correction=LinearClassifier(found).eval())
     changed = 1 - agreement(result.predictions(embeddings), transferred.predictions(embeddings))
@@ -289,8 +290,14 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
 
 
 def images_of(given: Float[Tensor, "images width"] | Embeddings) -> Float[Tensor, "images width"]:
-    """Image embeddings, which may come with their model."""
-    return given.images if isinstance(given, Embeddings) else given
+    """Image embeddings, which may come with their model.
+
+    Raises:
+        InvalidTensorError: if they are no tensor.
+    """
+    images = given.images if isinstance(given, Embeddings) else given
+    require_tensor("image embeddings", images)
+    return images
 
 
 @plain_torch()
@@ -332,7 +339,7 @@ def refine(
     correction = transferred.correction
     settings: dict[str, Any]
     if isinstance(correction, LinearClassifier):
-        start = correction.scores
+        start = correction.linear
         found, share, factor = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
         module: Correction = correction
         if found is not start:

@@ -20,7 +20,7 @@ from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.defaults import plain_torch
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite, require_tensor
 from transmiter_cli.method.linear import Linear, LinearClassifier
 
 Stage = Literal["weak", "strong", "self_trained", "refined"]
@@ -36,7 +36,7 @@ models none."""
 
 @dataclass(frozen=True, eq=False)
 class Artefact:
-    """A correction of one model's class logits, and the vocabulary it was made for.
+    """An adapter of one model's logits or a linear classifier of its images, and the vocabulary it was made for.
 
     Attributes:
         stage: "weak" after fit, "strong" after transfer, "self_trained" or "refined" after those commands.
@@ -187,6 +187,7 @@ class Artefact:
     @torch.no_grad()
     def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
         """Adapted logits of the task classes, straight from the model's image embeddings, on their device."""
+        require_tensor("image embeddings", images)
         moved = self.to(images.device)
         return torch.cat(list(moved.adapt_blocks(moved.embeddings(images))))
 

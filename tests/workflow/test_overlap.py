@@ -41,6 +41,12 @@ def test_fingerprints_are_of_the_content(files: list[ImageFile], tmp_path: Path)
     assert expected[0] == expected[4]
 
 
+def test_empty_files_are_no_copies_of_each_other(files: list[ImageFile], tmp_path: Path):
+    for file in files[1:3]:
+        file.path.write_bytes(b"")
+    assert len(fingerprints(files, Workspace(cache=tmp_path / "cache"))) == 3
+
+
 def test_only_files_that_changed_are_read_again(files: list[ImageFile], tmp_path: Path, read: list[str]):
     before = fingerprints(files, Workspace(cache=tmp_path / "cache"))
     assert len(read) == 5

@@ -67,6 +67,7 @@ def command(
             console.results.print(table)
     if found.failures:
         count = len(found.failures)
-        said = f"{count} failure{'s' * (count > 1)}: what could be measured is above, and kept."
+        rest = "what could be measured is above, and kept" if found.cells else "nothing could be measured"
+        said = f"{count} failure{'s' * (count > 1)}: {rest}."
         console.errors.print(said, style="bold")
         raise typer.Exit(1)

@@ -83,13 +83,13 @@ class LinearClassifier(nn.Module):
     It takes the place of the strong model's text classifier, and costs nothing beside that.
 
     Args:
-        scores: weight and bias.
+        linear: weight and bias.
     """
 
-    def __init__(self, scores: Linear) -> None:
+    def __init__(self, linear: Linear) -> None:
         super().__init__()
-        self.weight = nn.Parameter(scores.weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format))
-        self.bias = nn.Parameter(scores.bias.to(torch.float32, copy=True))
+        self.weight = nn.Parameter(linear.weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format))
+        self.bias = nn.Parameter(linear.bias.to(torch.float32, copy=True))
 
     @property
     def classes(self) -> int:
@@ -97,7 +97,7 @@ class LinearClassifier(nn.Module):
         return len(self.bias)
 
     @property
-    def scores(self) -> Linear:
+    def linear(self) -> Linear:
         """Weight and bias in float64, without gradients."""
         return Linear(self.weight.detach().double(), self.bias.detach().double())
 

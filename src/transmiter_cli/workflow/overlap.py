@@ -144,14 +144,17 @@ def read_contents(
 
 
 def read_words(record: ImageRecord) -> list[int] | None:
-    """The fingerprint of one image as numbers; None if it cannot be read."""
+    """The fingerprint of one image as numbers; None if it cannot be read, or its file is empty."""
     try:
         with record.open() as opened:
             if isinstance(opened, Image.Image):
                 found = hashlib.sha256(f"{opened.mode} {opened.size}".encode() + opened.tobytes())
             else:
-                found = hashlib.sha256(opened.read())
+                content = opened.read()
+                if not content:  # files that broke off are no copies of each other
+                    return None
+                found = hashlib.sha256(content)
     except OSError:
         return None
-    content = found.digest()
-    return [int.from_bytes(content[4 * i : 4 * i + 4], "big") for i in range(WORDS)]
+    digest = found.digest()
+    return [int.from_bytes(digest[4 * i : 4 * i + 4], "big") for i in range(WORDS)]

@@ -270,6 +270,7 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
     [
         ("tm.Embeddings(array, tensor, 1.0)", "image embeddings"),
         ("tm.fit(tm.Embeddings(tensor, tensor, 1.0), array)", "the fine-tuned logits"),
+        ("tm.self_train(None, array)", "image embeddings"),
         ("tm.evaluate(array[:, 0], strong=tm.Embeddings(tensor, tensor, 1.0))", "labels"),
     ],
 )

@@ -178,8 +178,11 @@ def test_a_lambda_that_is_no_number_is_the_methods_fault(cli: Cli, tmp_path: Pat
 
 def test_auto_and_the_usual_numbers_pass(tmp_path: Path):
     path = small(tmp_path, "shots = [1, 16]")
-    more = 'transfer = "ridge"\noptions = { rho = "auto" }\nrefine = { learning_rate = 0, folds = 2, warmup = 1 }'
-    path.write_text(path.read_text().replace('transfer = "ridge"', more))
+    more = 'transfer = "ridge"\noptions = { rho = "auto" }\nrefine = { folds = 2, seed = 3 }'
+    text = path.read_text().replace(
+        "fit = { epochs = 1 }", "fit = { epochs = 1 }\nrefine = { learning_rate = 0, warmup = 1 }"
+    )
+    path.write_text(text.replace('transfer = "ridge"', more))
     assert read_spec(path).method[1].options == {"rho": "auto"}
 
 
@@ -341,6 +344,7 @@ def test_the_shipped_files_are_of_the_grammar():
         ),
         ((RIDGE, f"{RIDGE}\noptions = {{ rho = 0 }}"), "'ridge': options.rho must be a finite number above 0.* not 0"),
         ((RIDGE, 'options = { paper_lambda = "x" }'), "options.paper_lambda must be a finite number above 0, not 'x'"),
+        ((RIDGE, f"{RIDGE}\nrefine = {{ epochs = 3 }}"), "'ridge': refine.epochs is none of folds, seed"),
         ((RIDGE, "refine = { folds = 1 }"), "refine.folds must be a whole number of at least 2, not 1"),
         (("limit = 200", 'limit = "x"'), "limit must be a whole number, not 'x'"),
         (("seeds = [0, 1]", "shots = 4"), "shots must be a list of whole numbers, not 4"),

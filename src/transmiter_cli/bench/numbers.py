@@ -24,6 +24,8 @@ NAMES: Mapping[str, Sequence[str]] = {
     "refine": [one.name for one in fields(RefineSettings)],
 }
 """What each table may have, and `options` by method; texts are left to the function that they are for."""
+CLOSED_FORM = ("folds", "seed")
+"""What `refine` may have for a linear classifier, which is refined without a step of training."""
 
 
 def check_numbers(where: str, transfer: str, tables: Mapping[str, Mapping[str, object] | None]) -> None:
@@ -40,6 +42,8 @@ def check_numbers(where: str, transfer: str, tables: Mapping[str, Mapping[str, o
     for table, values in tables.items():
         for name, value in (values or {}).items():
             known = NAMES[transfer if table == "options" else table]
+            if table == "refine" and transfer != "adapter":
+                known = CLOSED_FORM
             if name not in known:
                 raise TransmiterError(f"{where}: {table}.{name} is none of {', '.join(known)}.")
             allowed = RANGES[table].get(name)

@@ -128,7 +128,7 @@ def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]
     except csv.Error as error:
         text.seek(0)
         after = (number for number, line in enumerate(text, 1) if number > reader.line_num and line.strip())
-        first = next(after)  # the reader's number is that of the row before, or of a blank line
+        first = next(after, reader.line_num + 1)  # the reader's number is that of the row before, or of a blank line
         raise TransmiterError(f"Line {first} of {path} is no valid CSV: {error}.", show_line(path, first)) from error
 
 

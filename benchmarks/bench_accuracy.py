@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from benchmarks.beds import Bed, Data, Trial, has_data, seen_by_bundled_models
-from benchmarks.measure import Row
+from benchmarks.measure import Row, device
 from benchmarks.published import REG, published_fit, published_solve
 from torch import Tensor
 
@@ -29,6 +30,18 @@ def bundled_trial(seed: int) -> Trial:
     both = Data(train.tensors | images, train.scales, torch.cat([train.labels, test.labels]))
     rows = (torch.arange(len(train.labels)), torch.arange(len(train.labels), len(both.labels)))
     return Bed("demo").split(both, rows, torch.Generator().manual_seed(seed), seed, "all")
+
+
+def on_device(trial: Trial) -> Trial:
+    """The same trial, all of its tensors where the benchmarks compute."""
+    there = device()
+    models = {
+        name: tm.Embeddings(model.images.to(there), model.texts.to(there), model.logit_scale)
+        for name, model in (("weak", trial.weak), ("strong", trial.strong))
+    }
+    tensors = {name: getattr(trial, name).to(there) for name in ("unlabelled", "test", "labels", "base")}
+    teacher = replace(trial.teacher, images=trial.teacher.images.to(there), head=trial.teacher.head.to(there))
+    return replace(trial, **models, **tensors, teacher=teacher)
 
 
 @torch.no_grad()
@@ -81,6 +94,6 @@ def bench(quick: bool) -> list[Row]:
         tasks["real, base-to-novel (HM)"] = lambda seed: Bed("real").trial(seed, "novel")
     rows: list[Row] = []
     for task, trial in tasks.items():
-        found = [scores(trial(seed), seed) for seed in range(1 if quick else SEEDS)]
+        found = [scores(on_device(trial(seed)), seed) for seed in range(1 if quick else SEEDS)]
         rows += [summary(task, way, [one[way] for one in found]) for way in found[0]]
     return rows

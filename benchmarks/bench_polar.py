@@ -1,9 +1,9 @@
-"""The polar factor at D = 512: LAPACK's two ways and the products that CUDA uses, all on the CPU, one and sixteen."""
+"""The polar factor at D = 512: LAPACK's two ways and the products that CUDA uses, on one device, one and sixteen."""
 
 from __future__ import annotations
 
 import torch
-from benchmarks.measure import Row, side_by_side
+from benchmarks.measure import Row, device, side_by_side
 
 from transmiter_cli.method.polar import polar_by_lapack, polar_by_products, polar_by_svd
 
@@ -16,7 +16,7 @@ def matrices(digits: int, batch: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     values = torch.logspace(0, -digits, SIZE, dtype=torch.float64)
     sides = torch.linalg.qr(torch.randn(2, batch, SIZE, SIZE, generator=generator, dtype=torch.float64))[0]
-    return sides[0] * values @ sides[1].mT
+    return (sides[0] * values @ sides[1].mT).to(device())
 
 
 def bench(quick: bool) -> list[Row]:
@@ -26,7 +26,7 @@ def bench(quick: bool) -> list[Row]:
     jobs = {(name, len(on)): (lambda way=way, on=on: way(on)) for name, way in WAYS.items() for on in (one, many)}
     seconds = side_by_side(jobs, 3)  # type: ignore[arg-type]
     rows: list[Row] = []
-    identity = torch.eye(SIZE, dtype=torch.float64)
+    identity = torch.eye(SIZE, dtype=torch.float64, device=device())
     for name, way in WAYS.items():
         row: Row = {"way": name, "1: s": seconds[name, 1], f"{batch}: s": seconds[name, batch]}  # type: ignore[index]
         for digits in (1, 6):

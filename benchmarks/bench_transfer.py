@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from benchmarks.measure import PRODUCT, Row, in_new_process, peak, product, random_rows, side_by_side
+from benchmarks.measure import Row, in_new_process, peak, product, product_operations, random_rows, side_by_side
 from benchmarks.published import published_solve
 
 import transmiter_cli as tm
@@ -34,7 +34,8 @@ def models(images: int) -> tuple[tm.Embeddings, tm.Embeddings]:
 def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter) -> None:
     """One way to transfer."""
     if way == "published":
-        published_solve((weak.images, weak.texts), (strong.images, strong.texts), SCALE, torch.eye(VOCABULARY))
+        rotation = torch.eye(VOCABULARY, device=weak.images.device)
+        published_solve((weak.images, weak.texts), (strong.images, strong.texts), SCALE, rotation)
     elif way.endswith("lambdas"):
         transfer_adapters(adapter, [cross_moment(strong, weak)], REGS)
     elif way == "ridge, rho auto":
@@ -76,7 +77,7 @@ def bench(quick: bool) -> list[Row]:
     ways = ("published", *ours)
     jobs = {way: lambda way=way: solve(way, weak, strong, adapter) for way in ways}
     seconds = side_by_side({**jobs, "product": product}, 3 if quick else 5)
-    share = operations(images) / seconds["ours"] / (PRODUCT / seconds["product"])
+    share = operations(images) / seconds["ours"] / (product_operations() / seconds["product"])
     rows: list[Row] = []
     for way in ways:
         alone = way.partition(",")[0] if "," in way else None

@@ -16,6 +16,19 @@ import torch
 
 Row = dict[str, Any]
 """One line of a table, by column."""
+DEVICE = "TRANSMITER_BENCH_DEVICE"
+"""The variable that names the device; processes that a benchmark starts find it, too."""
+
+
+def device() -> torch.device:
+    """Where the subjects that can be run on a GPU compute."""
+    return torch.device(os.environ.get(DEVICE, "cpu"))
+
+
+def wait() -> None:
+    """Return when the device has done what it was told to."""
+    if device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 def side_by_side(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -25,12 +38,18 @@ def side_by_side(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str
         for name, job in jobs.items():
             start = time.perf_counter()
             job()
+            wait()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
 def in_new_process(job: Callable[..., Any], *arguments: Any) -> Any:
-    """What a job returns that starts in a new process, which holds nothing of what was measured before."""
+    """What a job returns that starts in a new process, which holds nothing of what was measured before.
+
+    In this one on a GPU, where torch counts the tensors themselves.
+    """
+    if device().type == "cuda":
+        return job(*arguments)
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(job, arguments)
@@ -38,8 +57,17 @@ def in_new_process(job: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextmanager
 def peak() -> Iterator[list[float]]:
-    """A list that holds, after the block, by how many MiB the block raised the process's memory at most."""
+    """A list that holds, after the block, by how many MiB the block raised the memory at most.
+
+    That of the process, or on a GPU that of tensors.
+    """
     found: list[float] = []
+    if device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        yield found
+        found.append((torch.cuda.max_memory_allocated() - held) / 2**20)
+        return
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = status("VmRSS")
     yield found
@@ -53,32 +81,42 @@ def status(field: str) -> float:
 
 
 def random_rows(count: int, width: int, seed: int) -> torch.Tensor:
-    """Random unit-norm rows with a common part, as CLIP's embeddings have."""
+    """Random unit-norm rows with a common part, as CLIP's embeddings have, on the device."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(width, generator=generator) + torch.randn(count, width, generator=generator)
-    return torch.nn.functional.normalize(rows, dim=-1)
+    return torch.nn.functional.normalize(rows, dim=-1).to(device())
 
 
-def matmul_rate(dtype: torch.dtype, size: int = 1024) -> float:
-    """Giga-operations per second of this machine's matrix product."""
-    matrix = torch.randn(size, size).to(dtype)
-    seconds = []
+def side() -> int:
+    """Rows of square matrices whose product keeps the device busy."""
+    return 8192 if device().type == "cuda" else 1024
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Giga-operations per second of the device's matrix product."""
+    matrix = torch.randn(side(), side(), device=device()).to(dtype)
+    seconds: list[float] = []
     for _ in range(20):
         start = time.perf_counter()
         matrix @ matrix
+        wait()
         seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds) / 1e9
+    return 2 * side() ** 3 / min(seconds) / 1e9
 
 
-PRODUCT = 8 * 2 * 1024**3
-"""Operations of `product`."""
+PRODUCTS = 8
 
 
 def product() -> None:
-    """Eight float32 products: the machine's own rate, where it takes turns with what is compared with it."""
-    matrix = torch.ones(1024, 1024)
-    for _ in range(8):
+    """Some float32 products: the device's own rate, where it takes turns with what is compared with it."""
+    matrix = torch.ones(side(), side(), device=device())
+    for _ in range(PRODUCTS):
         matrix @ matrix
+
+
+def product_operations() -> int:
+    """Operations of `product`."""
+    return PRODUCTS * 2 * side() ** 3
 
 
 def machine() -> Row:
@@ -91,6 +129,7 @@ def machine() -> Row:
         "torch": torch.__version__,
         "float32 GF/s": round(matmul_rate(torch.float32)),
         "float64 GF/s": round(matmul_rate(torch.float64)),
+        "bfloat16 GF/s": round(matmul_rate(torch.bfloat16)),
         "load": round(os.getloadavg()[0], 1),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
     }

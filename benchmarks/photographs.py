@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from transmiter_cli.embedding.decoding import usable_processors
+
 SIZE = (4000, 3000)
 QUALITY = 90
 LEAVES = 6000
@@ -75,7 +77,7 @@ def write_photographs(folder: Path, count: int, distinct: int, size: tuple[int, 
         photograph(seed, size).save(path, quality=QUALITY)
         return path.read_bytes()
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(usable_processors()) as pool:
         pictures = list(pool.map(encode, range(distinct)))
     for number in range(distinct, count):
         (target / f"{number:06d}.jpg").write_bytes(pictures[number % distinct])

@@ -45,10 +45,10 @@ class PublishedAdapter(nn.Module):
 def published_fit(
     images: Tensor, texts: Tensor, scale: float, teacher: Tensor, epochs: int = 10, seed: int = 0
 ) -> PublishedAdapter:
-    """Distil the teacher's logits (N x C) into an adapter of the zero-shot logits."""
+    """Distil the teacher's logits (N x C) into an adapter of the zero-shot logits, on the texts' device."""
     torch.manual_seed(seed)
-    adapter = PublishedAdapter(len(texts))
-    loader = DataLoader(TensorDataset(images, teacher), BATCH, shuffle=True)
+    adapter = PublishedAdapter(len(texts)).to(texts.device)
+    loader = DataLoader(TensorDataset(images.cpu(), teacher.cpu()), BATCH, shuffle=True)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-3, weight_decay=1e-3)
     steps = epochs * len(loader)
     rise = max(1, round(0.05 * steps))
@@ -59,7 +59,8 @@ def published_fit(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     for _ in range(epochs):
-        for batch, target in loader:
+        for loaded in loader:
+            batch, target = (part.to(texts.device) for part in loaded)
             logits = scale * F.normalize(batch, dim=-1) @ F.normalize(texts, dim=-1).T
             if torch.rand(()) < 0.5:
                 logits = logits + 0.5 * logits.std(-1, keepdim=True) * torch.randn_like(logits)
@@ -79,7 +80,7 @@ def published_solve(
 ) -> Tensor:
     """W of the strong model, from images and texts of both: the logits of all images, in blocks of 1024 rows."""
     size = len(rotation)
-    moment = torch.zeros(size, size)
+    moment = torch.zeros_like(rotation)
     for start in range(0, len(weak[0]), BLOCK):
         hidden = []
         for images, texts in (strong, weak):
@@ -88,5 +89,5 @@ def published_solve(
             standard = (logits - logits.mean(-1, keepdim=True)) / (logits.std(-1, keepdim=True) + 1e-6)
             hidden.append(standard @ rotation.T)
         moment += hidden[0].T @ hidden[1]
-    left, _, right = torch.svd(moment + reg * torch.eye(size))
+    left, _, right = torch.svd(moment + reg * torch.eye(size, device=rotation.device))
     return (left @ right.T).T @ rotation

@@ -110,7 +110,7 @@ def test_half_precision_on_a_cpu_moves_embeddings_little(full_size: FullSize):
 
 
 def test_preprocessing_is_that_of_the_weights(full_size: FullSize):
-    steps = Encoder(resolve_model(f"ViT-B-32:{full_size.plain}"), CPU).preprocess.transforms  # type: ignore[attr-defined]
+    steps = Encoder(resolve_model(f"ViT-B-32:{full_size.plain}"), CPU).transform.transforms
     resize, normalise = steps[0], steps[-1]
     assert isinstance(resize, Resize)
     assert (resize.size, resize.interpolation) == (224, InterpolationMode.BICUBIC)

@@ -228,8 +228,9 @@ def test_encodings_are_open_clips_own():
     pictures = [Image.open(file.path) for file in open_images("demo-digits", "test").files[:4]]
     with torch.no_grad():
         expected = model.encode_image(torch.stack([preprocess(picture) for picture in pictures]), normalize=True)
-    found = encoder.encode_images(torch.stack([encoder.preprocess(picture) for picture in pictures]))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    pixels = torch.stack([encoder.preprocess(picture) for picture in pictures])
+    assert torch.equal(encoder.input(pixels), torch.stack([preprocess(picture) for picture in pictures]))
+    torch.testing.assert_close(encoder.encode_images(pixels), expected, atol=1e-5, rtol=1e-5)
     assert encoder.facts().logit_scale == pytest.approx(model.logit_scale.exp().item())
 
 

@@ -40,7 +40,8 @@ DecodeOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Threads that decode images; one per processor by default.")
+    int | None,
+    typer.Option("--workers", min=1, help="Threads or processes that decode images; one per processor by default."),
 ]
 PrecisionOption = Annotated[
     Literal["full", "half"] | None,

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Literal, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
@@ -47,17 +47,17 @@ class Skipped:
 class Batch:
     """Decoded images, their positions among the records, and those that could not be decoded."""
 
-    images: Float[Tensor, "images 3 pixel_rows pixel_columns"] | None
+    images: Shaped[Tensor, "images ..."] | None
     positions: list[int]
     skipped: list[Skipped]
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """From image records to one model's input.
+    """From image records to the pixels that one model sees.
 
     Attributes:
-        preprocess: what the model was trained with.
+        preprocess: what the model was trained with, up to pixels.
         side: height of its input in pixels.
         decoding: "full" computes every pixel of the file; "scaled" lets JPEG files be decoded at the smallest of 1/2,
             1/4 and 1/8 of their size that is still SPARE times finer than the input.
@@ -204,7 +204,7 @@ def decode_batches(
     Args:
         records: images; the views of one picture that follow each other are decoded at once.
         batches: positions of records.
-        decoder: makes a model's input of them.
+        decoder: makes what a model sees of them.
         workers: threads.
     """
     with decoding_threads(workers) as pool:
@@ -242,7 +242,14 @@ def map_batches(
 
 def decode_batch(records: Sequence[ImageRecord], positions: Sequence[int], decoder: Decoder) -> Batch:
     """Decode the records at some positions, in this thread."""
-    return collect(positions, [decoder(views) for views in pictures(records, positions)])
+    return collect(positions, [decode_pictures(records, positions, decoder)])
+
+
+def decode_pictures(
+    records: Sequence[ImageRecord], positions: Sequence[int], decoder: Decoder
+) -> list[Tensor | Skipped]:
+    """What a model sees of the records at some positions, or why that cannot be had."""
+    return [result for views in pictures(records, positions) for result in decoder(views)]
 
 
 def pictures(records: Sequence[ImageRecord], positions: Sequence[int]) -> list[list[ImageRecord]]:
@@ -261,13 +268,20 @@ def collect(positions: Sequence[int], decoded: Sequence[Sequence[Tensor | Skippe
 
 @contextmanager
 def decoding_threads(workers: int, initializer: Callable[[], None] | None = None) -> Generator[ThreadPoolExecutor]:
-    """Threads in which Pillow warns of nothing, be it large or damaged, and keeps memory for the next picture."""
-    with warnings.catch_warnings(), cached_blocks(workers), ThreadPoolExecutor(workers, "decode", initializer) as pool:
-        warnings.filterwarnings("ignore", module="PIL")
+    """Threads that decode."""
+    with quiet_pillow(workers), ThreadPoolExecutor(workers, "decode", initializer) as pool:
         try:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)  # after Ctrl-C, what waits in the queue is not begun
+
+
+@contextmanager
+def quiet_pillow(threads: int) -> Generator[None]:
+    """Let Pillow warn of nothing, be it large or damaged, and keep memory for the next picture of each thread."""
+    with warnings.catch_warnings(), cached_blocks(threads):
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 def usable_processors() -> int:

@@ -24,6 +24,7 @@ from transmiter_cli.embedding.decoding import (
 from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.image_keys import image_key
 from transmiter_cli.embedding.index import Digests, key_digests
+from transmiter_cli.embedding.processes import CAN_FORK, deaths_explained, decode_in_processes
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.store import EmbeddingStore
 from transmiter_cli.method.embeddings import require_finite
@@ -33,6 +34,8 @@ SHARD_SECONDS = 60.0
 """Images and seconds between two writes: what a killed run can lose."""
 CPU_BATCH_PIXELS = 8 * 224 * 224
 """Pixels that a processor encodes at a time; the activations of larger batches fall out of its cache."""
+FEWEST_FOR_PROCESSES = 1000
+"""Images from which on the start of processes that decode is worth its half a second."""
 CHANGED = "changed while it was read"
 
 
@@ -50,7 +53,7 @@ class ImageFiller:
 
     Attributes:
         batch_size: most images that are encoded at a time.
-        workers: threads that decode; as many as there are processors if None.
+        workers: threads or processes that decode; as many as there are processors if None.
     """
 
     encoder: Encoder
@@ -79,7 +82,7 @@ class ImageFiller:
         """
         done = len(keys) - int(missing.sum())
         skipped: list[Skipped] = []
-        with self.store.gathering(SHARD_ROWS, SHARD_SECONDS) as add:
+        with deaths_explained(), self.store.gathering(SHARD_ROWS, SHARD_SECONDS) as add:
             for batch, rows in self.encoded_batches(files, missing.tolist()):
                 if rows is not None:
                     require_finite(f"the image embeddings of {self.encoder.spec.name}", rows)
@@ -108,7 +111,9 @@ class ImageFiller:
             yield from map_batches(lambda positions: encoded(decode_batch(files, positions, decoder)), batches, workers)
         else:
             batches = plan_batches(missing, self.batch_size)
-            yield from map(encoded, decode_batches(files, batches, decoder, workers))
+            worth_processes = CAN_FORK and workers > 1 and sum(missing) >= FEWEST_FOR_PROCESSES
+            decode = decode_in_processes if worth_processes else decode_batches
+            yield from map(encoded, decode(files, batches, decoder, workers))
 
     def unchanged(self, file: ImageRecord, key: np.bytes_) -> str | None:
         """What the store knows an image by; None if it is no longer the one that had this key."""

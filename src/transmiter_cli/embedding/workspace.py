@@ -44,7 +44,7 @@ class Workspace:
     Attributes:
         strict: fail on an image that cannot be decoded instead of skipping it.
         decoding: how files are decoded; None for what fit did, or "full".
-        workers: threads that decode; as many as there are processors if None.
+        workers: threads or processes that decode; as many as there are processors if None.
         precision: what image towers compute in; None for what fit did, or what is usual on the device.
     """
 

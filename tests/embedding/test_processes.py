@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transmiter_cli.embedding.decoding import Decoder, decode_batches
+from transmiter_cli.embedding.processes import (
+    CAN_FORK,
+    PART,
+    cut_between_pictures,
+    deaths_explained,
+    decode_in_processes,
+)
+from transmiter_cli.embedding.sources.record import ImageFile
+from transmiter_cli.embedding.views import picture_of, with_views
+from transmiter_cli.errors import TransmiterError
+
+pytestmark = pytest.mark.skipif(not CAN_FORK, reason="processes decode on Linux alone")
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image.resize((16, 16))))
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[ImageFile]:
+    """Pictures of which one is damaged and one is no picture."""
+    for number in range(50):
+        Image.new("RGB", (20, 20), (5 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "4.png").write_bytes(b"")
+    (tmp_path / "21.png").write_bytes(b"text")
+    return [ImageFile(tmp_path, f"{number}.png") for number in range(50)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_processes_give_the_batches_of_threads(records: list[ImageFile], workers: int):
+    batches = [list(range(20)), [20], [21], list(range(22, 50))]
+    decoder = Decoder(pixels, 16)
+    expected = list(decode_batches(records, batches, decoder, workers))
+    found = list(decode_in_processes(records, batches, decoder, workers))
+    assert [(batch.positions, batch.skipped) for batch in found] == [(one.positions, one.skipped) for one in expected]
+    assert found[2].images is None
+    for batch, other in zip(found, expected, strict=True):
+        assert batch.images is other.images or torch.equal(batch.images, other.images)
+
+
+def test_the_views_of_a_picture_are_decoded_by_one_process(records: list[ImageFile]):
+    files = with_views(records, 2, 0)
+    parts = list(cut_between_pictures(files, range(len(files))))
+    assert [position for part in parts for position in part] == list(range(len(files)))
+    assert all(len(part) == PART + 1 for part in parts[:-1])  # three pictures of three
+    pictures = [{picture_of(files[position]).id for position in part} for part in parts]
+    assert sum(map(len, pictures)) == len(records)
+
+
+def test_no_process_is_left_when_nobody_wants_more(records: list[ImageFile]):
+    batches = decode_in_processes(records, [[number] for number in range(50)], Decoder(pixels, 16), 2)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_was_killed_is_told(records: list[ImageFile]):
+    def dies(image: Image.Image) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return pixels(image)
+
+    with pytest.raises(TransmiterError, match="was killed, perhaps for lack of memory") as raised, deaths_explained():
+        list(decode_in_processes(records, [list(range(50))], Decoder(dies, 16), 2))
+    assert raised.value.fix == "the same command with --workers 1"
+
+
+def test_other_errors_are_left_alone():
+    with pytest.raises(RuntimeError, match="another"), deaths_explained():
+        raise RuntimeError("another")
+
+
+def test_random_numbers_of_the_caller_are_left_alone(records: list[ImageFile]):
+    torch.manual_seed(0)
+    list(decode_in_processes(records, [[0, 1]], Decoder(pixels, 16), 1))
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(3))

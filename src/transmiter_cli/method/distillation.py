@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
+from transmiter_cli.method.cuda_graph import recorded
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
 from transmiter_cli.method.ranges import POSITIVE, SHARE, TRAINING, Range, require_within
 from transmiter_cli.method.rotation import LearnedBasis
@@ -116,13 +117,13 @@ def train(
     device = weak.texts.device
     learned = LearnedBasis(adapter.basis) if settings.basis == "paper" else None
     optimizer = new_optimizer(adapter, learned, settings)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_with_warmup(len(batches), settings.warmup))
+    factor = cosine_with_warmup(len(batches), settings.warmup)
     noise = torch.Generator(device).manual_seed(settings.seed)
     classifier = weak.classifier().T
-    for number, batch in enumerate(batches, 1):
-        rows = batch.rows.to(device, non_blocking=True)
+
+    def step(rows: Int[Tensor, " rows"], noisy: bool) -> None:
         logits = weak.unit_images(rows) @ classifier
-        if batch.noisy:
+        if noisy:
             logits = add_noise(logits, settings.noise, noise)
         with mixed_precision(device):
             student = adapter(logits)
@@ -133,9 +134,13 @@ def train(
         if learned:
             learned.turn()
         optimizer.zero_grad(set_to_none=True)
-        rate.step()
-        if progress:
-            progress(number, len(batches))
+
+    with recorded(step, device, noise) as take:
+        for number, batch in enumerate(batches):
+            set_learning_rate(optimizer, settings.learning_rate * factor(number))
+            take(batch.rows.to(device, non_blocking=True), batch.noisy)
+            if progress:
+                progress(number + 1, len(batches))
     if learned:
         learned.freeze()
 
@@ -145,8 +150,27 @@ def new_optimizer(adapter: Adapter, learned: LearnedBasis | None, settings: FitS
     weight decay pulls it.
     """
     parameters = [*adapter.correction.parameters(), *([learned.step] if learned else [])]
-    fused = adapter.basis.device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+    device = adapter.basis.device
+    on_cuda = device.type == "cuda"
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+        capturable=on_cuda,
+    )
+    if on_cuda:  # a number would be recorded with the step
+        optimizer.param_groups[0]["lr"] = torch.zeros((), dtype=torch.float32, device=device)
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Change the learning rate, in place where it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:

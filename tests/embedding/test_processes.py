@@ -3,6 +3,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +92,43 @@ def test_random_numbers_of_the_caller_are_left_alone(records: list[ImageFile]):
     after = torch.rand(3)
     torch.manual_seed(0)
     assert torch.equal(after, torch.rand(3))
+
+
+READS_ON = """
+import sys, time
+import numpy as np, torch
+from pathlib import Path
+from transmiter_cli.embedding.decoding import Decoder
+from transmiter_cli.embedding.processes import decode_in_processes
+from transmiter_cli.embedding.sources.record import ImageFile
+
+records = [ImageFile(Path(sys.argv[1]), f"{number % 4}.png") for number in range(20_000)]
+decoder = Decoder(lambda image: torch.from_numpy(np.array(image.resize((224, 224)))), 224)
+for batch in decode_in_processes(records, [range(start, start + 16) for start in range(0, 20_000, 16)], decoder, 2):
+    print("batch", flush=True)
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_processes_end_with_the_one_that_started_them(records: list[ImageFile], number: signal.Signals):
+    command = [sys.executable, "-c", READS_ON, str(records[0].root)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # xdist's workers ignore it
+    ) as parent:
+        assert parent.stdout
+        for _ in range(10):  # the pipes are full by now
+            parent.stdout.readline()
+        (os.killpg if number == signal.SIGINT else os.kill)(parent.pid, number)
+        try:
+            _, said = parent.communicate(timeout=20)  # once no process has its outputs open any more
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(parent.pid, signal.SIGKILL)
+    assert parent.returncode == -number
+    assert said.count("Traceback") == (number == signal.SIGINT)

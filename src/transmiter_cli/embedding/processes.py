@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import sys
 import warnings
@@ -25,6 +26,9 @@ CAN_FORK = sys.platform == "linux"
 """Whether processes start with all that this one holds; elsewhere each would import torch first."""
 PART = 8
 """Images that a process decodes at a time, at least; the views of a picture stay together."""
+
+PR_SET_PDEATHSIG = 1
+"""Linux: which signal a process gets when its parent dies (prctl(2))."""
 
 
 class Pictures(Dataset[list["np.ndarray | Skipped"]]):
@@ -64,7 +68,7 @@ def decode_in_processes(
             sampler=parts(),
             num_workers=workers,
             collate_fn=list,
-            worker_init_fn=ignore_interruption,
+            worker_init_fn=obey_parent,
             multiprocessing_context="fork",
             generator=torch.Generator(),
         )
@@ -110,6 +114,10 @@ def as_tensor(result: np.ndarray | Skipped) -> Tensor | Skipped:
     return result if isinstance(result, Skipped) else torch.from_numpy(result)
 
 
-def ignore_interruption(_: int) -> None:
-    """Leave Ctrl-C, which every process of a terminal gets, to the process that started this one."""
+def obey_parent(_: int) -> None:
+    """Leave Ctrl-C, which every process of a terminal gets, to the process that started this one, and die with it.
+
+    A killed parent says nothing to processes that wait until somebody reads their full pipe.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

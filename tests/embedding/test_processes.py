@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -124,11 +123,7 @@ def test_processes_end_with_the_one_that_started_them(records: list[ImageFile], 
         assert parent.stdout
         for _ in range(10):  # the pipes are full by now
             parent.stdout.readline()
-        (os.killpg if number == signal.SIGINT else os.kill)(parent.pid, number)
-        try:
-            _, said = parent.communicate(timeout=20)  # once no process has its outputs open any more
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(parent.pid, signal.SIGKILL)
+        os.killpg(parent.pid, number)
+        _, said = parent.communicate(timeout=20)  # once no process has its outputs open any more
     assert parent.returncode == -number
     assert said.count("Traceback") == (number == signal.SIGINT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 import warnings
@@ -68,7 +69,7 @@ def decode_in_processes(
             sampler=parts(),
             num_workers=workers,
             collate_fn=list,
-            worker_init_fn=obey_parent,
+            worker_init_fn=obey_parent_alone,
             multiprocessing_context="fork",
             generator=torch.Generator(),
         )
@@ -114,10 +115,10 @@ def as_tensor(result: np.ndarray | Skipped) -> Tensor | Skipped:
     return result if isinstance(result, Skipped) else torch.from_numpy(result)
 
 
-def obey_parent(_: int) -> None:
-    """Leave Ctrl-C, which every process of a terminal gets, to the process that started this one, and die with it.
+def obey_parent_alone(_: int) -> None:
+    """Leave signals to a process group, as Ctrl-C and `timeout` send them, to the parent, and die with it.
 
-    A killed parent says nothing to processes that wait until somebody reads their full pipe.
+    A parent that was killed says nothing to processes that wait until somebody reads their full pipe.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

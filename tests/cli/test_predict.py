@@ -56,7 +56,7 @@ def test_named_images_in_every_format(run: Cli, tmp_path: Path):
     assert all(file in table.out for file in files)
     rows = list(csv.DictReader(io.StringIO(run("predict", *files, "--format", "csv", "--top", 2).out)))
     assert [row["rank"] for row in rows] == ["1", "2"] * 3
-    records = [json.loads(line) for line in run("predict", *files, "--top", 2).out.splitlines()]
+    records = [json.loads(line) for line in run("predict", *files, "--top", 2, "--json").out.splitlines()]
     assert [record["label"] for record in records] == [row["label"] for row in rows[::2]]
     assert all(len(record["top"]) == 2 for record in records)
     assert all(0 < record["probability"] <= 1 for record in records)
@@ -164,6 +164,7 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
         refused = run("predict", file, *flags)
         assert (refused.code, refused.out) == (2, "")
         assert f"{flags[0]} says which images of --data" in refused.err
+    failed(run("predict", file, "--json", "--format", "csv"), 2, "--json writes jsonl, and --format says csv")
     absent = run("predict", "absent.jpg")
     assert absent.code == 1
     assert "absent.jpg: No such file" in absent.err

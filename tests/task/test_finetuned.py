@@ -184,7 +184,7 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
         (tmp_path / name).write_text("hello")
         with pytest.raises(TransmiterError, match=f"{name} is no file of torch") as found:
             opened(tmp_path / name, tmp_path)
-        assert "logits may lie in a .npy, their ids in a .txt" in str(found.value.fix)
+        assert "logits may be in a .npy, their ids in a .txt" in str(found.value.fix)
     torch.save(torch.randn(2, 3), tmp_path / "bare.pt")
     with pytest.raises(TransmiterError, match="holds a tensor without a name") as found:
         opened(tmp_path / "bare.pt", tmp_path)

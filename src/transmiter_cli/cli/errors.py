@@ -21,6 +21,8 @@ DEBUG_VARIABLE = "TRANSMITER_DEBUG"
 TERMINATED = 128 + signal.SIGTERM
 """The exit code after SIGTERM, which job schedulers send."""
 INTERRUPTED = 128 + signal.SIGINT
+NOBODY_READS = 128 + 13
+"""The exit code where the reader of a pipe has gone, as `head` does: that of programs which SIGPIPE ends."""
 PATIENCE = 1.0
 ENDINGS = {INTERRUPTED: "Interrupted", TERMINATED: "Terminated"}
 """What to say of exit codes after Ctrl-C and SIGTERM."""
@@ -96,6 +98,8 @@ def run(app: Callable[[], None]) -> None:
     except SystemExit as ending:
         if ending.code in ENDINGS:
             errors.print(f"{ENDINGS[ending.code]}. What was encoded is kept: the same command goes on from there.")
+        if isinstance(ending.__context__, BrokenPipeError):  # typer's code for it, 1, would be that of a failure
+            sys.exit(NOBODY_READS)
         raise
     except EXPLAINED as error:
         explained = explain(error)

@@ -83,6 +83,7 @@ def command(
         Format | None,
         typer.Option("--format", help="table (the default on a terminal), jsonl (the default in a pipe), csv."),
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
     device: DeviceOption = "auto",
     encode_batch: BatchOption = 64,
     strict: StrictOption = False,
@@ -98,6 +99,8 @@ def command(
     from transmiter_cli.run import Run
 
     again = f"transmiter predict{Run(run).flag}"
+    if json and form not in (None, Format.jsonl):
+        raise UsageError(f"--json writes jsonl, and --format says {form}.", "one of them")
     if not images and data is None:
         raise UsageError("There is nothing to predict: name image files, or --data.", f"{again} --data FOLDER")
     if images and data is not None:
@@ -132,7 +135,7 @@ def command(
         console.errors.print(f"Predicting with {predictor.row} on {predictor.encoder.name}.", style="dim", markup=False)
     done: set[str] = set()
     predictions = noted(predictor.predict(files, top), done) if images else predictor.predict(files, top)
-    WRITERS[form or (Format.table if on_terminal else Format.jsonl)](predictions)
+    WRITERS[form or (Format.table if on_terminal and not json else Format.jsonl)](predictions)
     absent = [path for path in images or () if path not in done]
     if absent:
         raise TransmiterError(

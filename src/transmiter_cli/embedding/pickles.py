@@ -94,10 +94,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"python -c {shlex.quote(code)}",
         )
     if not is_torch_file(path):
-        raise TransmiterError(
-            f"{path} is no file of torch, whatever its name says.",
-            "pass what torch.save or safetensors wrote; logits may lie in a .npy, their ids in a .txt beside it",
-        )
+        raise TransmiterError(f"{path} is no file of torch, whatever its name says.")
     try:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -9,6 +9,8 @@ from tests.embedding.conftest import write_image
 from transmiter_cli.embedding.sources import DataSpec, open_images
 from transmiter_cli.errors import TransmiterError, UsageError
 
+LISTED = [("b.png", "dog"), ("a.png", "cat"), ("deep/c d.png", "dog")]
+
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
@@ -36,6 +38,9 @@ def found(data: DataSpec | str, split: str | None = None) -> list[tuple[str, str
             '{"path": "b.png", "label": "dog"}\n\n{"label": "cat", "path": "a.png"}\n'
             '{"path": "deep/c d.png", "label": "dog", "taken": 2020}\n',
         ),
+        ("list.csv", "Class,file_name\ndog,b.png\ncat,a.png\ndog,deep/c d.png\n"),
+        ("list.csv", "path,image,class,label\nb.png,1,?,dog\na.png,2,?,cat\ndeep/c d.png,3,?,dog\n"),
+        ("list.jsonl", "\n".join(json.dumps({"image": name, "category": label}) for name, label in LISTED)),
     ],
 )
 def test_images_keep_the_manifests_order_and_labels(pictures: Path, name: str, text: str):
@@ -87,7 +92,7 @@ def test_numbers_are_labels(pictures: Path):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("l.csv", "file,label\na.png,cat\n", r"no column named path; its first line is 'file,label'"),
+        ("l.csv", "photo,label\na.png,cat\n", r"no column named path; its first line is 'photo,label'"),
         ("l.csv", "", "no column named path"),
         ("l.csv", "path,label\n", "lists no images"),
         ("l.csv", "path,label\na.png,cat\nb.png,\n", r"1 of the 2 images of .* have no label, the first in line 3"),
@@ -100,7 +105,7 @@ def test_numbers_are_labels(pictures: Path):
         ("l.csv", "path,split\na.png,train\nb.png,\n", "Line 3 of .* names no split"),
         ("l.csv", "path,label\nx.png,cat\ny.png,dog\n", r"None of the 2 images that l\.csv lists is in"),
         ("l.jsonl", '{"path": "a.png"}\n{"path": \n', "Line 2 of .* no valid JSON"),
-        ("l.jsonl", '{"image": "a.png"}\n', 'no object with the key "path"'),
+        ("l.jsonl", '{"photo": "a.png"}\n', 'no object with the key "path"'),
         ("l.jsonl", '["a.png"]\n', 'no object with the key "path"'),
         ("l.jsonl", '{"path": "a.png", "label": ["cat"]}\n', "label in line 1 .* is no text"),
         ("l.jsonl", "\n", "lists no images"),

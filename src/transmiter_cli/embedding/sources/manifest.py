@@ -1,4 +1,4 @@
-"""A manifest: CSV with the header path[,label][,split], or JSON lines with the same keys."""
+"""A manifest: CSV with the header path[,label][,split], or JSON lines with the same keys; SPELLINGS has other names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,12 @@ from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require
 from transmiter_cli.embedding.sources.text import escaped_byte, not_utf8, parse_json, read_utf8, show_line
 from transmiter_cli.errors import TransmiterError
 
-COLUMNS = ("path", "label", "split")
+SPELLINGS = {
+    "path": ("path", "image_path", "filepath", "file_name", "filename", "file", "image"),
+    "label": ("label", "class", "class_name", "category"),
+    "split": ("split",),
+}
+"""What a manifest tells, and how others call the same; of several names the first counts."""
 FORM = "a .csv manifest: the line path,label, then one for each image"
 NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 """NUL, and halves of surrogate pairs, but for those that stand for bytes of file names."""
@@ -110,9 +115,9 @@ def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]
     reader = csv.DictReader(text, skipinitialspace=True, strict=True)
     try:
         header = [name.strip().lower() for name in reader.fieldnames or ()]
-        reader.fieldnames = header
+        reader.fieldnames = in_our_spelling(header)
         require_utf8(dict.fromkeys(header, "".join(header)), 1, path, root)
-        if "path" not in header:
+        if "path" not in reader.fieldnames:
             raise TransmiterError(
                 f"{path} has no column named path; its first line is {','.join(header)[:80]!r}.",
                 "let its first line be path,label",
@@ -153,11 +158,18 @@ def json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
         if not text.strip():
             continue
         values = parse_json(text, path, line=line)
-        if not isinstance(values, dict) or "path" not in values:
+        named = dict(zip(in_our_spelling(list(values)), values.values(), strict=True)) if type(values) is dict else {}
+        if "path" not in named:
             raise TransmiterError(
                 f'Line {line} of {path} is no object with the key "path".', '{"path": "cat.jpg", "label": "cat"}'
             )
-        yield line, values
+        yield line, named
+
+
+def in_our_spelling(names: Sequence[str]) -> list[str]:
+    """Names of columns or keys, what a manifest tells called as in SPELLINGS."""
+    found = {next((name for name in known if name in names), ""): column for column, known in SPELLINGS.items()}
+    return [found.get(name, name) for name in names]
 
 
 def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
@@ -167,7 +179,7 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
         TransmiterError: if the path is empty, a value is neither a text nor a number, or holds what no text can.
     """
     texts: dict[str, str | None] = {}
-    for column in COLUMNS:
+    for column in SPELLINGS:
         value = values.get(column)
         if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
             raise TransmiterError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import torch
 from benchmarks.measure import Row, in_new_process, peak, product, product_operations, random_rows, side_by_side
 from benchmarks.published import published_solve
@@ -42,7 +45,7 @@ def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter
         ridge_classifier(strong, strong.images[:, :CLASSES], "auto")
     elif way == "ours, reg auto":
         parts = cross_moments(strong, weak, fold_rows(len(strong)))
-        transfer_adapters(adapter, [sum(parts[1:], parts[0])], [choose_reg(parts, adapter.basis)])
+        transfer_adapters(adapter, [reduce(add, parts)], [choose_reg(parts, adapter.basis)])
     elif way == "discriminant":
         discriminant_transfer(strong, [Teacher(class_logits(strong, CLASSES), weak)])
     elif way.endswith("rho"):

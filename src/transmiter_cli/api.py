@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import reduce
 from numbers import Real
+from operator import add
 from typing import Any, Literal, get_args
 
 import torch
@@ -126,7 +128,7 @@ def transfer(
     if method == "adapter":
         parts = cross_moments(strong, weak, fold_rows(len(strong)) if reg == "auto" else [None])
         strength = choose_reg(parts, adapter.basis) if reg == "auto" else reg
-        moved = transfer_adapters(adapter, [sum(parts[1:], parts[0])], [strength])[0][0]
+        moved = transfer_adapters(adapter, [reduce(add, parts)], [strength])[0][0]
         return on_strong(fitted, strong, method, moved, {"reg": strength})
     own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
     every = [*own, *teachers]
@@ -159,7 +161,7 @@ def ridge_classifier(
     folds = fold_rows(len(strong))
     parts = ridge_moments(strong, finetuned_logits, folds)
     rho = choose_rho(strong, finetuned_logits, folds, parts)
-    return ridge_transfer(strong, sum(parts[1:], parts[0]), rho), rho
+    return ridge_transfer(strong, reduce(add, parts), rho), rho
 
 
 @plain_torch()

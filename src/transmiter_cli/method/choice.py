@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +36,7 @@ def choose_reg(
         basis: B.
         candidates: what is chosen from.
     """
-    whole = sum(parts[1:], parts[0])
+    whole = reduce(add, parts)
     product = whole.in_basis(basis)
     identity = torch.eye(len(product), dtype=product.dtype, device=product.device)
     strengths = product.new_tensor(candidates)[:, None, None]
@@ -63,7 +65,7 @@ def choose_rho(
         folds: the rows of two or more disjoint parts of the images.
         parts: their moments.
     """
-    whole, texts = sum(parts[1:], parts[0]), strong.classifier(finetuned_logits.shape[1]).double()
+    whole, texts = reduce(add, parts), strong.classifier(finetuned_logits.shape[1]).double()
     entropy = dict.fromkeys(RHOS, 0.0)
     for part, own in zip(folds, parts, strict=True):
         rest = whole - own

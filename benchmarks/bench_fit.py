@@ -48,7 +48,7 @@ def operations(way: str) -> float:
 def bench(quick: bool) -> list[Row]:
     """Seconds per epoch and per step, ratios, memory, and the share of the machine's matmul rate."""
     images = (4 if quick else 10) * BATCH
-    if device().type == "cuda":  # until whose steps are recorded, some have passed
+    if device().type == "cuda":  # where steps are recorded only after some have passed
         images *= 20
     weak, teacher = inputs(images)
     ways = ("published", "paper", "compact")

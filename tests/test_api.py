@@ -662,6 +662,11 @@ def test_the_file_of_a_linear_method_holds_its_weight_and_bias(world: World, fit
     torch.testing.assert_close(logits, tm.load(tmp_path / "a.safetensors").adapt(world.strong))
 
 
+def test_an_artefact_shows_what_it_is_and_no_numbers(world: World, fitted: tm.Artefact):
+    assert repr(fitted) == "<weak adapter: 6 classes among 66 texts 32 wide>"
+    assert repr(transfer(world, fitted, "ridge")) == "<strong ridge: 6 classes among 66 texts 48 wide>"
+
+
 @pytest.mark.parametrize("method", ["adapter", "ridge", "discriminant"])
 def test_artefacts_of_the_first_format_are_read(world: World, fitted: tm.Artefact, method, tmp_path: Path):
     """Their tensors had one prefix, and linear classifiers were d x C differences from the text classifier."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
+from warnings import catch_warnings, simplefilter
 
 import pytest
 import torch
@@ -66,7 +67,9 @@ def test_recorded_steps_train_as_plain_ones_do(world: World, basis, monkeypatch:
     fit: Callable[[], torch.Tensor] = lambda: state(  # noqa: E731
         fit_adapter(on(CUDA, world.weak), world.finetuned_logits.to(CUDA), settings)
     )
-    with patch.object(cuda_graph.Recorder, "record", autospec=True, side_effect=cuda_graph.Recorder.record) as record:
+    real = cuda_graph.Recorder.record
+    with patch.object(cuda_graph.Recorder, "record", autospec=True, side_effect=real) as record, catch_warnings():
+        simplefilter("error")
         replayed = fit()
     assert record.call_count == 2  # full batches, with noise and without
     monkeypatch.setattr(cuda_graph, "PLAIN_STEPS", 10**6)
@@ -132,6 +135,7 @@ def test_embeddings_are_those_of_the_cpu(precision, closest: float):
     drawn = torch.randint(256, (5, side // 4, side // 4, 3), generator=torch.Generator().manual_seed(0))
     images = drawn.byte().repeat_interleave(4, 1).repeat_interleave(4, 2)
     here, there = (Encoder(spec, device, chosen) for device, chosen in ((torch.device("cpu"), None), (CUDA, precision)))
+    assert torch.equal(here.input(images), there.input(images).cpu())
     assert there.dtype == (torch.float32 if precision == "full" else torch.float16)
     for one, other in (
         (here.encode_images(images), there.encode_images(images)),

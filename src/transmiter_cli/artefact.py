@@ -34,7 +34,7 @@ SAME_MODEL = 0.5
 models none."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Artefact:
     """An adapter of one model's logits or a linear classifier of its images, and the vocabulary it was made for.
 
@@ -55,6 +55,11 @@ class Artefact:
     logit_scale: float
     vocabulary: tuple[str, ...]
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """What it is, without its thousands of numbers and names."""
+        words, width = self.texts.shape
+        return f"<{self.stage} {self.method}: {self.correction.classes} classes among {words} texts {width} wide>"
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -320,6 +320,14 @@ def test_strengths_that_are_not_positive(cli: Cli):
     assert "must be auto alone" in outcome.err
 
 
+def test_too_little_memory_is_a_sentence(cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("transmiter_cli.embedding.decoding.as_rgb", exhausted)
+    failed(cli(*FIT, "--data", pictures), 1, "Error: There is too little memory.", "Try: add --workers 1")
+
+
 def test_an_unexpected_error_is_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("transmiter_cli.workflow.inspect.read_description", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):

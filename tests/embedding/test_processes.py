@@ -75,9 +75,10 @@ def test_a_process_that_was_killed_is_told(records: list[ImageFile]):
         os.kill(os.getpid(), signal.SIGKILL)
         return pixels(image)
 
-    with pytest.raises(TransmiterError, match="was killed, perhaps for lack of memory") as raised, deaths_explained():
+    said = r"decodes images died: DataLoader worker \(pid.*\. What was encoded is kept\."
+    with pytest.raises(TransmiterError, match=said) as raised, deaths_explained():
         list(decode_in_processes(records, [list(range(50))], Decoder(dies, 16), 2))
-    assert raised.value.fix == "the same command with --workers 1"
+    assert "--workers 1" in str(raised.value.fix)
 
 
 def test_other_errors_are_left_alone():

@@ -26,7 +26,7 @@ NOBODY_READS = 128 + 13
 PATIENCE = 1.0
 ENDINGS = {INTERRUPTED: "Interrupted", TERMINATED: "Terminated"}
 """What to say of exit codes after Ctrl-C and SIGTERM."""
-EXPLAINED = (TransmiterError, OSError, RuntimeError)
+EXPLAINED = (TransmiterError, OSError, RuntimeError, MemoryError)
 """What may have a reason outside this program; torch's OutOfMemoryError is a RuntimeError."""
 
 
@@ -40,6 +40,8 @@ def explain(error: Exception) -> tuple[str, str | None, int] | None:
     if isinstance(error, OSError):
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
         return f"{what}.", os_fix(error), 1
+    if isinstance(error, MemoryError):
+        return "There is too little memory.", "add --workers 1, and --decode scaled for large JPEG files", 1
     if type(error).__name__ == "OutOfMemoryError":
         return "The device has too little memory.", "add --encode-batch 8 or --device cpu", 1
     return None

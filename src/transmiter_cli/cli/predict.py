@@ -139,7 +139,8 @@ def command(
     absent = [path for path in images or () if path not in done]
     if absent:
         raise TransmiterError(
-            f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {first(absent)}."
+            f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {first(absent)}.",
+            "the same command without them; why is said above",
         )
 
 

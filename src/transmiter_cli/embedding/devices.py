@@ -6,6 +6,8 @@ import torch
 
 from transmiter_cli.errors import UsageError
 
+KINDS = ("cpu", "cuda", "mps")
+
 
 def choose_device(name: str) -> torch.device:
     """The device of a --device value; "auto" takes CUDA, then MPS, then the CPU.
@@ -16,10 +18,10 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    if name.partition(":")[0] not in KINDS:
+        raise UsageError(f"{name!r} is no device to compute on: {', '.join(KINDS)} are, and cuda:N.", "--device auto")
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise UsageError(f"{name!r} is no device to compute on.", "--device cpu")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"There is no device {name!r} here: {first_sentence(error)}", "--device cpu") from error

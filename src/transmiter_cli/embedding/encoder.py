@@ -187,19 +187,23 @@ class Encoder:
     ) -> Float[Tensor, "images 3 pixel_rows pixel_columns"]:
         """A batch where, and as, the image tower takes it: the bits that `transform` has for each picture alone."""
         channels = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
-        mean, deviation = self.mean_and_deviation
-        normalised = channels.float().div_(255).sub_(mean).div_(deviation)
+        white, mean, deviation = self.normalisation
+        normalised = channels.float().div_(white).sub_(mean).div_(deviation)
         return normalised.to(self.dtype) if self.dtype == torch.bfloat16 else normalised
 
     @cached_property
     @torch.inference_mode(False)
-    def mean_and_deviation(self) -> tuple[Tensor, Tensor]:
-        """What `transform` subtracts from the channels and divides them by."""
+    def normalisation(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `transform` divides pixels by, subtracts from the channels, and divides these by.
+
+        Tensors, since CUDA multiplies by the reciprocal of a number, which is another bit now and then.
+        """
         last = self.transform.transforms[-1]
-        mean, deviation = (
-            torch.tensor(one, dtype=torch.float32, device=self.device)[:, None, None] for one in (last.mean, last.std)
+        white, mean, deviation = (
+            torch.tensor(one, dtype=torch.float32, device=self.device)[:, None, None]
+            for one in ([255.0], last.mean, last.std)
         )
-        return mean, deviation
+        return white, mean, deviation
 
     def autocast(self) -> torch.autocast:
         """Half precision by autocast; nothing on the CPU."""

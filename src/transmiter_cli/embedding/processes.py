@@ -32,7 +32,7 @@ PR_SET_PDEATHSIG = 1
 """Linux: which signal a process gets when its parent dies (prctl(2))."""
 
 
-class Pictures(Dataset[list["np.ndarray | Skipped"]]):
+class Pictures(Dataset[list[np.ndarray | Skipped]]):
     """What a model sees of records, by lists of their positions.
 
     As arrays, which go through a pipe: tensors would through shared memory, of which a container has 64 MB.
@@ -51,7 +51,10 @@ class Pictures(Dataset[list["np.ndarray | Skipped"]]):
 def decode_in_processes(
     records: Sequence[ImageRecord], batches: Iterable[Sequence[int]], decoder: Decoder, workers: int
 ) -> Iterator[Batch]:
-    """`decode_batches` with processes in place of threads, where CAN_FORK."""
+    """`decode_batches` with processes in place of threads, where CAN_FORK; no batch may be empty.
+
+    The thread that begins to iterate must live until the end: with it die the processes.
+    """
     expected: deque[tuple[Sequence[int], int]] = deque()
 
     def parts() -> Iterator[list[int]]:
@@ -85,7 +88,7 @@ def deaths_explained() -> Generator[None]:
     """Say what happened when a process that decodes dies, which PyTorch tells whatever is done at that time.
 
     Raises:
-        TransmiterError: if a process was killed.
+        TransmiterError: if a process died.
     """
     try:
         yield
@@ -93,8 +96,9 @@ def deaths_explained() -> Generator[None]:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise TransmiterError(
-            "A process that decodes images was killed, perhaps for lack of memory; what was encoded is kept.",
-            "the same command with --workers 1",
+            f"A process that decodes images died: {str(error).strip().splitlines()[0].rstrip('.')}. "
+            "What was encoded is kept.",
+            "the same command with --workers 1, if the memory was too small",
         ) from error
 
 

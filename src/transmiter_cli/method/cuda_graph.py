@@ -33,11 +33,11 @@ def recorded(step: Step, device: torch.device, noise: torch.Generator) -> Genera
     if device.type != "cuda":
         yield step
         return
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
+    before, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    stream.wait_stream(before)
     with torch.cuda.stream(stream):
         yield Recorder(step, noise)
-    torch.cuda.current_stream(device).wait_stream(stream)
+    before.wait_stream(stream)  # not after an error: what it trained is lost
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Recorder:
     def record(self, rows: Int[Tensor, " rows"], noisy: bool) -> Recording:
         """Record a step, without taking it."""
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.noise)
+        if torch.__version__ < "2.14":  # compared as versions; later ones see by themselves which generators are used
+            graph.register_generator_state(self.noise)
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
             self.step(rows, noisy)
         return Recording(graph, rows)

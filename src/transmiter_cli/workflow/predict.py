@@ -16,6 +16,8 @@ from transmiter_cli.workflow.common import check_artefact
 
 CHUNK = 4096
 """Images between two outputs; what is held in memory does not grow beyond."""
+GPU_CHUNK = 32_768
+"""Images that a GPU encodes between outputs: processes that decode start anew each time."""
 PREDICTED_BY = ("refined", "self_trained", "discriminant", "transferred", "ridge")
 """Which correction is taken where none is named: what saw labels, what saw more images, the default method's."""
 
@@ -57,15 +59,18 @@ class Predictor:
         Raises:
             TransmiterError: if no image can be decoded.
         """
-        device, classes = self.encoder.workspace.method_device, self.artefact.class_names
-        for start, found in self.encoder.image_chunks(files, CHUNK):
-            if not found.kept:
-                continue
-            probabilities = self.artefact.class_logits(found.rows.to(device)).softmax(-1)
-            best = probabilities.topk(min(top, len(classes)))
-            for position, values, indices in zip(found.kept, best.values.tolist(), best.indices.tolist(), strict=True):
-                names = tuple(classes[index] for index in indices)
-                yield Prediction(files[start + position].id, names, tuple(values))
+        workspace, classes = self.encoder.workspace, self.artefact.class_names
+        chunk = CHUNK if workspace.device.type == "cpu" else GPU_CHUNK
+        for start, found in self.encoder.image_chunks(files, chunk):
+            for first in range(0, len(found.kept), CHUNK):
+                part = slice(first, first + CHUNK)
+                logits = self.artefact.class_logits(found.rows[part].to(workspace.method_device))
+                best = logits.softmax(-1).topk(min(top, len(classes)))
+                for position, values, indices in zip(
+                    found.kept[part], best.values.tolist(), best.indices.tolist(), strict=True
+                ):
+                    names = tuple(classes[index] for index in indices)
+                    yield Prediction(files[start + position].id, names, tuple(values))
 
 
 def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str | None = None) -> Predictor:

@@ -7,6 +7,7 @@ import torch
 from transmiter_cli.errors import UsageError
 
 KINDS = ("cpu", "cuda", "mps")
+"""Devices of torch that encoders were written for."""
 
 
 def choose_device(name: str) -> torch.device:

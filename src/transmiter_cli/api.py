@@ -26,6 +26,7 @@ from transmiter_cli.method.embeddings import (
     Embeddings,
     InvalidTensorError,
     check_teacher,
+    require_images,
     require_same_device,
     require_tensor,
 )
@@ -225,8 +226,7 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
         if len(model.texts) != len(fitted.vocabulary):
             sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"
             raise InvalidTensorError(f"there are {sizes}.")
-        if len(model) < 2:
-            raise InvalidTensorError(f"at least two images are needed, got {len(model)}.")
+        require_images(model)
         require_same_device(models[0], model)
     widths = [model.texts.shape[1] for model in (models[0], fitted)]
     if widths[0] != widths[1]:

@@ -180,7 +180,7 @@ def test_a_single_image(cli: Cli, tmp_path: Path):
     (tmp_path / "data").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "data" / "1.png")
     (tmp_path / "names.txt").write_text("zero\none\n")
-    failed(cli(*FIT, "--data", "data", "--classes", "names.txt"), 1, "At least two images")
+    failed(cli(*FIT, "--data", "data", "--classes", "names.txt"), 1, "At least two images", "more images")
 
 
 def test_a_duplicated_class_name(cli: Cli, pictures: Path):

@@ -145,6 +145,14 @@ def are_probabilities(rows: Float[Tensor, "rows classes"]) -> bool:
     return len(rows) > 0 and bool((rows >= 0).all()) and bool(((rows.float().sum(-1) - 1).abs() <= ROUNDING).all())
 
 
+def require_images(model: Embeddings) -> None:
+    """Raise InvalidTensorError unless there are two images of a model: one tells nothing of how they differ."""
+    if len(model) < 2:
+        raise InvalidTensorError(
+            f"at least two images are needed, got {len(model)}.", "more images; labels need not be"
+        )
+
+
 def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:
     """Raise InvalidTensorError unless fine-tuned logits are of the images of a model, and lie on their device."""
     require_tensor("the fine-tuned logits", finetuned_logits)
@@ -156,8 +164,7 @@ def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images cla
     if len(finetuned_logits) != len(model):
         shape = tuple(finetuned_logits.shape)
         raise InvalidTensorError(f"the fine-tuned logits have shape {shape}, but there are {len(model)} images.")
-    if len(model) < 2:
-        raise InvalidTensorError(f"at least two images are needed, got {len(model)}.")
+    require_images(model)
     classes = finetuned_logits.shape[1]
     if classes < 2:
         raise InvalidTensorError(f"at least two classes are needed, got {classes}.")

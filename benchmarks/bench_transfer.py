@@ -17,7 +17,7 @@ from transmiter_cli.method.choice import choose_reg
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import fold_rows
-from transmiter_cli.method.moments import STRIPS, cross_moment, cross_moments
+from transmiter_cli.method.moments import Standardizer, cross_moment, cross_moments
 from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.ridge import ridge_moments, ridge_path
 from transmiter_cli.method.transfer import transfer_adapters
@@ -66,9 +66,10 @@ def memory(way: str, images: int) -> float:
     return found[0]
 
 
-def operations(images: int) -> float:
+def operations(weak: tm.Embeddings, strong: tm.Embeddings) -> float:
     """Floating-point operations of our moments: two deviations and the product."""
-    return 2 * images * ((WEAK**2 + STRONG**2) * (STRIPS + 1) / (2 * STRIPS) + WEAK * STRONG)
+    strips = sum(strip.numel() for model in (weak, strong) for _, strip in Standardizer(model).strips)
+    return 2 * len(strong) * (strips + WEAK * STRONG)
 
 
 def bench(quick: bool) -> list[Row]:
@@ -80,7 +81,7 @@ def bench(quick: bool) -> list[Row]:
     ways = ("published", *ours)
     jobs = {way: lambda way=way: solve(way, weak, strong, adapter) for way in ways}
     seconds = side_by_side({**jobs, "product": product}, 3 if quick else 5)
-    share = operations(images) / seconds["ours"] / (product_operations() / seconds["product"])
+    share = operations(weak, strong) / seconds["ours"] / (product_operations() / seconds["product"])
     rows: list[Row] = []
     for way in ways:
         alone = way.partition(",")[0] if "," in way else None

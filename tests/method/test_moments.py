@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import random_embeddings
 from transmiter_cli.method import embeddings as embeddings_module
@@ -99,6 +100,31 @@ def test_a_memory_mapped_tensor_larger_than_a_block_is_taken(tmp_path: Path):
     texts = random_embeddings(2, 30, 8, 0).texts
     whole, other = Embeddings(rows, texts, 30.0), Embeddings(mapped, texts, 30.0)
     assert torch.equal(cross_moment(whole, whole).sum, cross_moment(other, other).sum)
+
+
+class Products(TorchDispatchMode):
+    """Keeps the largest number of rows or columns of each matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ == "mm":
+            self.sizes.append(max(args[0].shape))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("device", "blocks", "strips"), [("cpu", 5, 8), ("meta", 3, 1)])
+def test_few_and_large_products_are_started_on_a_gpu(device, blocks: int, strips: int, monkeypatch: pytest.MonkeyPatch):
+    """The meta device stands for any that is no CPU; it holds no values to check."""
+    monkeypatch.setattr(embeddings_module, "require_finite", lambda *_: None)
+    models = (random_embeddings(20_000, 30, width, 0) for width in (16, 8))
+    there = [replace(model, images=model.images.to(device), texts=model.texts.to(device)) for model in models]
+    with Products() as products:
+        cross_moment(*there)
+    assert len(products.sizes) == blocks * (2 * strips + 1)
+    assert max(products.sizes) == (4096 if device == "cpu" else 8192)
 
 
 def test_an_image_without_length_has_no_part():

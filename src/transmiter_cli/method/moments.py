@@ -15,13 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.basis import centred_texts
-from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError, block_rows
+from transmiter_cli.method.embeddings import TINY, WIDEST, Embeddings, InvalidTensorError, block_rows
 from transmiter_cli.method.logits import EPSILON
 
 STRIPS = 8
-"""Parts of a triangular matrix that are multiplied one by one: 9/16 of the operations of the whole."""
+"""Parts of a triangular matrix that a CPU multiplies one by one: 9/16 of the operations of the whole."""
 CACHED = 2048
 """A width for which blocks are small enough to stay in a processor's cache between two operations."""
+
+
+def is_bound_by_products(device: torch.device) -> bool:
+    """Whether products cost more than starting them: on a GPU fewer and larger ones are faster, if of more numbers."""
+    return device.type == "cpu"
 
 
 class Standardizer:
@@ -29,7 +34,7 @@ class Standardizer:
 
     With Tc the texts minus their mean row and x a unit-norm image, a row of centred logits is s Tc x, so that
     std(z)^2 = s^2 |Tc x|^2 / (M - 1) = s^2 |R x|^2 / (M - 1) with Tc = Q R: no logit is needed. A sum of squares, it
-    loses no digits to cancellation, as x'(Tc'Tc)x would. R is triangular, and its zeros are mostly skipped.
+    loses no digits to cancellation, as x'(Tc'Tc)x would. R is triangular, and its zeros are mostly skipped on a CPU.
 
     Args:
         model: its texts and logit scale are used; its images are not looked at.
@@ -39,7 +44,8 @@ class Standardizer:
         self.centred = centred_texts(model.texts).float()
         self.scale = model.logit_scale
         root = torch.linalg.qr(self.centred / (len(self.centred) - 1) ** 0.5, mode="r").R
-        starts = range(0, len(root), max(1, math.ceil(len(root) / STRIPS)))
+        strips = STRIPS if is_bound_by_products(root.device) else 1
+        starts = range(0, len(root), max(1, math.ceil(len(root) / strips)))
         self.strips = [(start, root[start : start + starts.step, start:].T.contiguous()) for start in starts]
 
     def weights(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, " rows"]:
@@ -113,10 +119,11 @@ def cross_moments(
     if len(target) != len(source):
         raise InvalidTensorError(f"the two models have {len(target)} and {len(source)} images; they must be the same.")
     of_target, of_source = Standardizer(target), Standardizer(source)
+    width = CACHED if is_bound_by_products(target.images.device) else WIDEST
     moments: list[CrossMoment] = []
     for part in parts:
         moment = CrossMoment(of_target, of_source)
-        for rows in target.blocks(CACHED) if part is None else part.to(target.images.device).split(block_rows(CACHED)):
+        for rows in target.blocks(width) if part is None else part.to(target.images.device).split(block_rows(width)):
             moment.add(target.images[rows], source.images[rows])
         moments.append(moment)
     return moments

@@ -26,7 +26,7 @@ from transmiter_cli.method.folds import Folds, folds_of
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import PerImage, computed_class_logits, predictions, softmax_of
-from transmiter_cli.method.reliability import Reliabilities, held_out_agreement, reliabilities
+from transmiter_cli.method.reliability import Reliabilities, held_out_agreement, independent_shares, reliabilities
 from transmiter_cli.method.unseen import all_rows, carry, some_rows
 
 USELESS = 0.2
@@ -164,7 +164,8 @@ def pooling(
 ) -> Callable[[Sequence[int]], PerImage]:
     """What gives the log-posterior of the strong model and some of the teachers, each as sure as it is trusted.
 
-    A model's weight is its trust alone, in place of `mixing_weight`, where it is trusted too much rather than too
+    Of teachers that repeat each other, as checkpoints of one training do, each has a share (`independent_shares`). A
+    model's weight is its trust alone, in place of `mixing_weight`, where it is trusted too much rather than too
     little: the strong model beside a teacher, and a teacher whose names zero-shot models do not confirm.
 
     Args:
@@ -180,8 +181,12 @@ def pooling(
         for one, logits, name in zip(trust, teachers, named, strict=True)
     ]
 
+    answers = [predictions(logits) for logits in teachers]
+
     def pooled(some: Sequence[int]) -> PerImage:
-        return pooled_log_posterior([strong, *(teachers[one] for one in some)], [first, *(others[one] for one in some)])
+        heard, weights = [teachers[one] for one in some], [others[one] for one in some]
+        shares = independent_shares([answers[one] for one in some], [trust[one] for one in some], strong.shape[1])
+        return pooled_log_posterior([strong, *heard], [first, *weights], [1.0, *shares])
 
     return pooled
 

@@ -129,20 +129,24 @@ def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor
     return Expert(calm, teacher.weak, None if teacher.head is None else factor * teacher.head.double())
 
 
-def pooled_log_posterior(logits: Sequence[PerImage], reliabilities: Sequence[float]) -> Computed:
-    """Sum over the models of log(r p + (1 - r) / C): a model that cannot be trusted has no say.
+def pooled_log_posterior(
+    logits: Sequence[PerImage], reliabilities: Sequence[float], shares: Sequence[float] | None = None
+) -> Computed:
+    """Sum over the models of v log(r p + (1 - r) / C): a model that cannot be trusted has no say.
 
     Args:
         logits: of each model.
         reliabilities: r of each, from 0 to 1.
+        shares: v of each, from 0 to 1: how much of what it says no other one says, too; all of it by default.
     """
     images, classes = logits[0].shape
+    models = list(zip(logits, reliabilities, shares or [1.0] * len(logits), strict=True))
 
     def of_rows(rows: Rows) -> Float[Tensor, "rows classes"]:
         return torch.stack(
             [
-                torch.log(trust * probabilities(own[rows]) + max(1 - trust, 1e-9) / classes)
-                for own, trust in zip(logits, reliabilities, strict=True)
+                share * torch.log(trust * probabilities(own[rows]) + max(1 - trust, 1e-9) / classes)
+                for own, trust, share in models
             ]
         ).sum(0)
 

@@ -152,6 +152,27 @@ def kappa(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes
     return beyond_chance(agreement(first, second), classes)
 
 
+def independent_shares(answers: Sequence[Int[Tensor, " images"]], trust: Sequence[float], classes: int) -> list[float]:
+    """How much of what each of several models says is its own, 0 to 1: copies of one model count as one together.
+
+    Two models that err independently of each other agree, beyond chance, on q_i q_j of the images. By how much they
+    agree more often, of what is left, is how much of one the other repeats: 0 at least, and 1 for a copy. A model's
+    share is 1 / (1 + what all others repeat of it).
+
+    Args:
+        answers: of each model.
+        trust: q of each, 0 to 1.
+        classes: how many there are to answer among.
+    """
+
+    def repeated(one: int, other: int) -> float:
+        by_chance = trust[one] * trust[other]
+        return max(kappa(answers[one], answers[other], classes) - by_chance, 0.0) / max(1 - by_chance, TINY)
+
+    every = range(len(answers))
+    return [1 / (1 + sum(repeated(one, other) for other in every if other != one)) for one in every]
+
+
 def predictability(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
     """How often a second model's answer is told by the first's, beyond chance, whatever the two call it.
 

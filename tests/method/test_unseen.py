@@ -1,4 +1,5 @@
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from tests.method.worlds import every, mask, teacher_of
+from transmiter_cli.method import unseen as module
 from transmiter_cli.method.basis import centred_texts
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
@@ -82,6 +84,24 @@ def test_what_is_new_is_learned_by_a_centred_ridge_regression_on_strong_embeddin
 def ridge(x: torch.Tensor, y: torch.Tensor, rho: float) -> torch.Tensor:
     gram = x.T @ x
     return torch.linalg.solve(gram + rho * gram.diagonal().mean() * torch.eye(len(gram)).double(), x.T @ y)
+
+
+def test_the_whole_is_as_strong_as_it_is_new(world: World):
+    """The strength is sqrt(1 - correlation^2), of each group of classes its own."""
+    strong, teacher = teacher_of(world)
+    seen, rows = ~mask(world, 4, 5), every(strong)
+    strength = torch.zeros(world.classes).double()
+    for group in (seen, ~seen):
+        both = [centred(one[rows].double()[:, group]) for one in (teacher.finetuned, teacher.weak_logits)]
+        correlation = torch.corrcoef(torch.stack([(one - one.mean(0)).flatten() for one in both]))[0, 1]
+        strength[group] = (1 - correlation.square()).sqrt()
+    assert strength[0] != strength[5]
+    new, anchors = novelty(teacher, seen, rows), text_anchors(strong, teacher.weak)
+    moments = joint_moments(strong, teacher, rows)
+    one = Novelty(new.slope, torch.ones(world.classes).double())
+    found, unscaled = (corrections(anchors, teacher, moments, some).whole for some in (new, one))
+    torch.testing.assert_close(found.weight, strength[:, None] * unscaled.weight)
+    torch.testing.assert_close(found.bias, strength * unscaled.bias)
 
 
 def test_the_bridge_is_exact_between_rotations_of_the_same_embeddings():
@@ -201,6 +221,22 @@ def test_leaving_classes_out_tells_which_part_of_the_answers_is_to_be_added(new:
     teacher, seen = Teacher(answers, weak), torch.ones(6, dtype=torch.bool)
     found = weight_of_whole(strong, teacher, text_anchors(weak, weak), answers.log_softmax(-1), seen)
     assert found < 0.1 if new else found > 0.9
+
+
+@pytest.mark.parametrize("of_left_out", [True, False])
+def test_what_is_said_on_images_that_are_left_out_is_no_part_of_their_trial(of_left_out: bool):
+    strong, weak = random_embeddings(60, 12, 8, 0, scale=1.0), random_embeddings(60, 12, 6, 1, scale=1.0)
+    generator = torch.Generator().manual_seed(2)
+    log_posterior, answers, noise = (torch.randn(60, 6, generator=generator) for _ in range(3))
+    held, seen = torch.tensor([0, 1]), torch.ones(6, dtype=torch.bool)
+    away = torch.isin(log_posterior.argmax(-1), held)
+    changed = answers + 10 * noise * (away if of_left_out else ~away)[:, None]
+    with patch.object(module, "left_out", lambda *_: [held]):
+        before, after = (
+            weight_of_whole(strong, Teacher(one, weak), text_anchors(strong, weak), log_posterior, seen)
+            for one in (answers, changed)
+        )
+    assert (before == after) is of_left_out
 
 
 def test_too_few_classes_to_leave_some_out(world: World):

@@ -1,3 +1,5 @@
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,13 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import random_embeddings
-from transmiter_cli.method.discriminant import Moments
+from transmiter_cli.method import self_training
+from transmiter_cli.method.discriminant import Moments, discriminants, total
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.self_training import (
     COVARIANCE_SHRINKAGE,
     FEWEST_IMAGES,
     expected_means,
+    fit_discriminant,
     self_train_classifier,
     spread,
 )
@@ -50,6 +54,22 @@ def test_it_improves_on_images_that_it_was_not_trained_on(
     found = self_train_classifier(Embeddings(images[:count], texts, SCALE), start)
     before, after = ((one(images[400:]).argmax(-1) == labels[400:]).float().mean() for one in (start, found))
     assert after > before + gain
+
+
+def test_the_second_round_hears_of_each_image_what_a_classifier_of_the_others_says(
+    task: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+):
+    images, _, texts = task
+    model, start = Embeddings(images[:100], texts, SCALE), zero_shot(texts)
+    with patch.object(self_training, "fit_discriminant", wraps=fit_discriminant) as fit:
+        self_train_classifier(model, start)
+    (*given, folds), (_, _, posterior, _) = (call.args for call in fit.call_args_list)
+    first, moments, means = fit_discriminant(*given, folds)
+    for part, own in zip(folds.rows, moments, strict=True):
+        rows = model.unit_images(part)
+        others = discriminants(total(moments) - own, means, [first.shrinkage])[0].scaled(first.factor)
+        expected = F.softmax(start(rows) + F.log_softmax(others(rows), -1), -1)
+        torch.testing.assert_close(posterior[part], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_few_images_change_little(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
+from transmiter_cli.method import refine_linear as module
 from transmiter_cli.method.discriminant import total
 from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.linear import Linear
@@ -27,7 +29,7 @@ from transmiter_cli.method.refine_linear import (
     share_of,
 )
 from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
-from transmiter_cli.method.self_training import spread
+from transmiter_cli.method.self_training import isotropic, spread
 
 
 def shots(world: World, count: int) -> torch.Tensor:
@@ -99,6 +101,37 @@ def test_classes_without_a_label_keep_their_weights_and_the_others_their_mean(wo
         assert torch.equal(old[4:], new[4:])
         assert not torch.allclose(old[:4], new[:4])
         torch.testing.assert_close(old[:4].mean(0), new[:4].mean(0))
+
+
+def test_where_a_class_has_no_label_modest_scores_stay_modest(world: World):
+    rows, before = shots(world, 16), start(world, 0.1, 0.1)
+    some = rows[world.labels[rows] < world.classes - 1]
+    assert refined(world, rows, before).factor > 2
+    assert refined(world, some, before).factor == 1
+
+
+def test_labelled_images_have_beside_them_an_isotropic_one_of_each_class():
+    labelled, labels = random_embeddings(23, 9, 7, 0), torch.arange(23) % 4
+    parts = stratified_folds(labels, 5, 0)
+    images, found = labelled.unit_images().double(), total(labelled_moments(labelled, labels, 4, parts))
+    torch.testing.assert_close(found.gram - images.T @ images, 4 * isotropic(labelled), atol=1e-5, rtol=1e-5)
+    assert found.mass.tolist() == labels.bincount().tolist()
+
+
+def test_held_out_labels_are_told_by_a_discriminant_whose_share_is_that_of_the_images_it_saw(world: World):
+    rows, before = shots(world, 3)[:17], start(world, 300.0)
+    labelled, labels = world.strong.only(rows), world.labels[rows]
+    with patch.object(module, "held_out_scores", wraps=held_out_scores) as scores:
+        refined(world, rows, before)
+    parts = stratified_folds(labels, 5, 0)
+    moments = labelled_moments(labelled, labels, world.classes, parts)
+    for worth, call in zip(WORTHS, scores.call_args_list, strict=False):
+        for part, own, classifier in zip(parts, moments, call.args[2], strict=True):
+            count = len(labels) - len(part)
+            found = levelled_discriminant(before, total(moments) - own)
+            expected = before.towards(found, count / (count + worth * world.classes))
+            torch.testing.assert_close(classifier.weight, expected.weight)
+            torch.testing.assert_close(classifier.bias, expected.bias)
 
 
 def nll_of(held_out: HeldOut) -> float:

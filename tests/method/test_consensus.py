@@ -213,6 +213,18 @@ def test_images_of_a_class_are_counted_by_soft_labels_and_by_trusted_answers():
     torch.testing.assert_close(counts, torch.tensor([3.0, 1.0, 1.5]).double(), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("told", "trust"), [(0.6, 0.6), (0.1, 0.7)])
+def test_held_out_answers_count_as_far_as_the_most_trusted_model(world: World, told: float, trust: float):
+    """The strong model, of 0.7, where the teacher is useless."""
+    found = Reliabilities(0.7, (Reliability(told, 1.0, 1.0),))
+    with (
+        patch.object(consensus, "reliabilities", lambda *_: found),
+        patch.object(consensus, "images_of_classes", wraps=images_of_classes) as counted,
+    ):
+        discriminant_transfer(world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)])
+    assert counted.call_args.args[2] == trust
+
+
 def test_beside_a_single_class_with_images_held_out_answers_say_nothing_of_the_others():
     log_posterior = F.one_hot(torch.zeros(4, dtype=torch.long), 3).double().mul(50)
     counts = images_of_classes(log_posterior, torch.tensor([0, 1, 2, 2]), 1.0)

@@ -18,6 +18,7 @@ from transmiter_cli.method.reliability import (
     beyond_chance,
     estimated_accuracy,
     held_out_agreement,
+    held_out_predictions,
     kappa,
     named_alike,
     predictability,
@@ -194,3 +195,29 @@ def test_a_teacher_is_consistent_whose_agreement_with_the_strong_model_bears_out
     consistent, mixed = trust(world, both, world.strong).teachers
     assert consistent.consistent > CONSISTENT
     assert mixed.consistent < 0.2
+
+
+def test_how_consistent_a_teacher_is_goes_by_how_well_both_models_are_foretold(world: World):
+    """A teacher that takes two classes for each other."""
+    logits, classes, folds = class_logits(world.strong, world.classes), world.classes, folds_of(world.strong)
+    mixed = world.finetuned_logits[:, [1, 0, 2, 3, 4, 5]]
+    (found,) = trust(world, [Teacher(mixed, world.weak)], world.strong).teachers
+    agreed = kappa(logits.argmax(-1), mixed.argmax(-1), classes)
+    told, own = (
+        kappa(one.argmax(-1), held_out_predictions(world.strong, one, folds), classes) for one in (mixed, logits)
+    )
+    assert agreed < told * own < 0.95 * told
+    assert found.consistent == pytest.approx(agreed / (told * own))
+
+
+def test_of_fewer_than_a_hundred_images_rates_differ_more_by_chance():
+    """A teacher that takes two classes for one tells less of the weak model than the strong one does."""
+    world = World(2, images=49)
+    coarse = torch.tensor([0, 0, 2, 3, 4, 5])[world.labels]
+    (found,) = trust(world, [Teacher(8.0 * torch.eye(6)[coarse], world.weak)], world.strong).teachers
+    s, w = (class_logits(model, 6).argmax(-1) for model in (world.strong, world.weak))
+    said = held_out_predictions(world.strong, 8.0 * torch.eye(6)[coarse], folds_of(world.strong))
+    by_teacher, by_strong = (predictability(one, w, 6) for one in (coarse, s))
+    assert by_teacher < by_strong
+    expected = estimated_accuracy(s, coarse, said, 6) * found.named * (by_teacher + 1 / 7) / (by_strong + 1 / 7)
+    assert found.trust == pytest.approx(expected)

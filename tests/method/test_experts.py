@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from tests.conftest import World
 from tests.method.worlds import every, mask, teacher_of
 from transmiter_cli.method.experts import (
+    ROUNDS,
     SUREST,
     Teacher,
     class_counts,
@@ -96,6 +97,15 @@ def test_class_counts_are_all_images_and_empty_an_absent_class():
     assert counts.sum() == pytest.approx(300)
     assert counts[3] < 0.5 < posterior.sum(0)[3]
     assert (counts[:3] - torch.bincount(labels)).abs().max() < 5
+
+
+def test_class_counts_are_those_of_a_prior_with_an_image_more_of_each_class():
+    posterior = F.softmax(2 * torch.randn(20, 4, generator=torch.Generator().manual_seed(0)).double(), -1)
+    counts = torch.full((4,), 5.0).double()
+    for _ in range(ROUNDS):
+        joint = posterior * (counts + 1) / (20 + 4)
+        counts = (joint / joint.sum(-1, keepdim=True)).sum(0)
+    torch.testing.assert_close(class_counts(posterior.log()), counts)
 
 
 @pytest.mark.parametrize("trust", [0.1, 0.5, 0.9])

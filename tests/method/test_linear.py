@@ -1,9 +1,10 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import random_embeddings
-from transmiter_cli.method.linear import Linear, LinearClassifier
+from transmiter_cli.method.linear import Linear, LinearClassifier, blend
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 10))
@@ -47,3 +48,11 @@ def test_classes_without_a_share_keep_their_weights_in_a_blend():
     found = one.blended(other, torch.tensor([1.0, 1.0, 0.0, 0.5]).double())
     assert torch.equal(found.weight[2], one.weight[2])
     torch.testing.assert_close(found.weight[0] - found.weight[1], other.weight[0] - other.weight[1])
+
+
+@pytest.mark.parametrize("unseen", [-100.0, 0.0, 100.0])
+def test_two_scales_meet_at_the_mean_score_by_shares(unseen: float):
+    """The means are 2 and 8: a class without a share has no part in them."""
+    first, second = torch.tensor([[1.0, 4.0, 7.0], [10.0, 4.0, unseen]]).double()
+    found = blend(first, second, torch.tensor([1.0, 0.5, 0.0]).double())
+    assert found.tolist() == [1 + ((10 - 8) - (1 - 2)), 4 + 0.5 * ((4 - 8) - (4 - 2)), 7]

@@ -84,6 +84,17 @@ def test_the_chosen_reg_has_the_least_residual_on_held_out_images(world: World):
     assert choose_reg(parts_of(world), basis, candidates) == min(candidates, key=held_out)
 
 
+def test_a_strength_is_that_of_the_images_it_is_solved_on(world: World):
+    parts, basis = parts_of(world), compact_basis(world.weak.texts)
+    with patch.object(choice, "polar_factor", wraps=polar_factor) as solved:
+        choose_reg(parts, basis, (3.0,))
+    whole = sum(part.in_basis(basis) for part in parts)
+    for part, call in zip(parts, solved.call_args_list, strict=True):
+        rest = len(world.labels) - part.images
+        expected = whole - part.in_basis(basis) + 3.0 * rest * torch.eye(len(basis)).double()
+        torch.testing.assert_close(call.args[0][0], expected, atol=1e-6, rtol=1e-6)
+
+
 def test_all_fifths_of_few_images_are_held_out(world: World):
     held: list[int] = []
 

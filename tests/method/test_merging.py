@@ -287,6 +287,11 @@ def test_a_gap_is_cut_in_the_middle():
     assert best_lift(torch.tensor([-2.0, 0.0]), torch.tensor([4.0, 6.0]), 0.5) == 2
 
 
+def test_of_lifts_with_as_few_errors_the_middle_one_is_taken():
+    """0.5, 2.5 and 4.5 have as many."""
+    assert best_lift(torch.tensor([-9.0, 0.0, 2.0, 4.0]), torch.tensor([1.0, 3.0, 5.0, 9.0]), 0.5) == 2.5
+
+
 def test_images_that_are_met_more_often_count_for_more():
     won, kept = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0])
     assert best_lift(won, kept, 1 / 3) < 1 < 2 < best_lift(won, kept, 3 / 4)

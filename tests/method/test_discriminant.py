@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method import discriminant
 from transmiter_cli.method.discriminant import (
+    LEAST_WITHIN,
     MOST_PRIOR,
     SHRINKAGES,
+    Moments,
     choose_discriminant,
     class_means,
     discriminants,
@@ -185,6 +187,17 @@ def test_the_chosen_classifier_is_the_best_of_the_candidates(world: World):
     assert max(losses) > min(losses) + 1e-4, "they differ, so that one is chosen"
 
 
+def test_the_chosen_classifier_is_that_of_all_images():
+    model, posterior, texts = problem(2)
+    folds = folds_of(model)
+    moments = fold_moments(model, posterior, folds)
+    chosen = choose_discriminant(model, posterior, texts, folds, moments)
+    expected = discriminants(total(moments), texts, [chosen.shrinkage])[0].scaled(chosen.factor)
+    assert chosen.factor > 0
+    torch.testing.assert_close(chosen.classifier.weight, expected.weight)
+    torch.testing.assert_close(chosen.classifier.bias, expected.bias)
+
+
 def test_fewer_images_choose_where_there_are_many_classes(world: World):
     folds = folds_of(world.strong)
     posterior = F.softmax(world.finetuned_logits, -1)
@@ -208,3 +221,10 @@ def test_texts_weigh_no_more_than_so_many_images_where_class_means_differ_by_cha
     means, _ = class_means(moments, torch.zeros(4, 8).double())  # all are expected at the mean of the images
     raw, mean = moments.sums / moments.mass[:, None], moments.sums.sum(0) / 400
     torch.testing.assert_close(means - mean, (raw - mean) * 100 / (100 + MOST_PRIOR))
+
+
+def test_of_images_all_alike_the_variance_is_a_small_part_of_their_mean_square():
+    image, mass = 2 * F.one_hot(torch.tensor(1), 8).double(), torch.tensor([5.0, 3.0]).double()
+    moments = Moments(mass.sum() * torch.outer(image, image), torch.outer(mass, image), mass)
+    (found,) = discriminants(moments, torch.zeros(2, 8).double(), [0.5])
+    torch.testing.assert_close(0.5 * LEAST_WITHIN * 4 * found.weight, image.expand(2, -1))

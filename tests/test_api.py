@@ -500,6 +500,45 @@ def test_half_precision_logits_may_have_a_large_constant(world: World, fitted: t
     assert found[2].details["transfer"]["verdict"]["verdict"] == "useless teacher"
 
 
+@pytest.mark.parametrize("method", ["ridge", "discriminant"])
+def test_a_constant_of_each_row_changes_nothing(world: World, fitted: tm.Artefact, method):
+    weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
+    logits = world.finetuned_logits[TRAIN].double()
+    constants = 1e8 * torch.randn(len(logits), 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = [
+        tm.transfer(fitted, weak, strong, method, finetuned_logits=narrow * logits + constant).class_logits(
+            strong.images
+        )
+        for narrow in (1.0, 0.01)
+        for constant in (0.0, constants)
+    ]
+    for plain, shifted in (found[:2], found[2:]):
+        torch.testing.assert_close(shifted, plain, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["strong", "weak", "direct", "eft", "strong_finetuned"])
+def test_a_transferred_artefact_takes_the_row_of_nothing_else(world: World, fitted: tm.Artefact, name: str):
+    parts = {"weak": world.weak, "strong": world.strong, "fitted": fitted, "finetuned_logits": world.finetuned_logits}
+    moved = tm.transfer(fitted, world.weak, world.strong, reg=1.0)
+    with pytest.raises(ValueError, match=f"'{name}' in transferred is the name of another row"):
+        tm.evaluate(world.labels, **parts, transferred={name: moved})
+
+
+def test_embeddings_of_another_model_are_refused_everywhere(world: World, fitted: tm.Artefact):
+    moved = transfer(world, fitted, "ridge")
+    other = tm.Embeddings(world.strong.images, world.strong.texts.roll(1, 1), world.strong.logit_scale)
+    for call in (
+        lambda: moved.predictions(other),
+        lambda: tm.self_train(moved, other),
+        lambda: tm.refine(moved, other, world.labels),
+    ):
+        with pytest.raises(InvalidTensorError, match="not those of the model"):
+            call()
+    strange = tm.Embeddings(world.weak.images, world.weak.texts.roll(1, 1), world.weak.logit_scale)
+    with pytest.raises(InvalidTensorError, match="not those of the model"):
+        tm.transfer(fitted, strange, world.strong, reg=1.0)
+
+
 def test_evaluation_and_artefacts_do_not_heed_a_default_device(world: World, fitted: tm.Artefact, tmp_path: Path):
     fitted.save(tmp_path / "a.safetensors")
     parts = {"weak": world.weak, "strong": world.strong, "fitted": fitted}

@@ -217,7 +217,7 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
 
     Raises:
         InvalidTensorError: if a model has another vocabulary or fewer than two images, they are on different devices,
-            or the first is not as wide as the one that was fitted.
+            or the first is not the one that was fitted.
         ValueError: if `fitted` is no fitted adapter.
     """
     if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
@@ -232,6 +232,7 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
     if widths[0] != widths[1]:
         said = f"the weak model's embeddings have {widths[0]} numbers, those that fit saw {widths[1]}"
         raise InvalidTensorError(f"{said}: weak comes before strong.")
+    fitted.require_model(models[0])
     return fitted.correction
 
 
@@ -267,7 +268,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
         InvalidTensorError: if widths do not match, values are not finite, or there are too few different images.
         ValueError: if it is no transferred linear classifier.
     """
-    images = images_of(images)
+    images = images_of(images, transferred)
     transferred = transferred.to(images.device)
     correction = transferred.correction
     if transferred.stage != "strong" or isinstance(correction, Adapter):
@@ -291,15 +292,17 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
     return replace(result, details={**transferred.details, "self_train": about})
 
 
-def images_of(given: Float[Tensor, "images width"] | Embeddings) -> Float[Tensor, "images width"]:
+def images_of(given: Float[Tensor, "images width"] | Embeddings, artefact: Artefact) -> Float[Tensor, "images width"]:
     """Image embeddings, which may come with their model.
 
     Raises:
-        InvalidTensorError: if they are no tensor.
+        InvalidTensorError: if they are no tensor, or their model is not the artefact's.
     """
-    images = given.images if isinstance(given, Embeddings) else given
-    require_tensor("image embeddings", images)
-    return images
+    if isinstance(given, Embeddings):
+        artefact.require_model(given)
+        return given.images
+    require_tensor("image embeddings", given)
+    return given
 
 
 @plain_torch()
@@ -330,7 +333,7 @@ def refine(
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
         ValueError: if a setting cannot be, or nothing was transferred yet.
     """
-    recipe, images = settings_of(RefineSettings, options), images_of(images)
+    recipe, images = settings_of(RefineSettings, options), images_of(images, transferred)
     if transferred.stage == "weak":
         raise ValueError("refine needs what transfer or self_train returned, not what fit did.")
     check_labels(labels, len(images), transferred.correction.classes)

@@ -135,9 +135,7 @@ class Artefact:
             InvalidTensorError: if the embeddings have another width, or another vocabulary's size, or their texts are
                 another model's.
         """
-        self.require_shape(embeddings)
-        if F.cosine_similarity(self.texts.to(embeddings.texts.device), embeddings.texts).mean() < SAME_MODEL:
-            raise InvalidTensorError("the text embeddings are not those of the model that this was made for.")
+        self.require_model(embeddings)
         return torch.cat(list(self.adapt_blocks(embeddings)))
 
     @plain_torch()
@@ -146,9 +144,9 @@ class Artefact:
         """The likeliest class of each image, without the N x C logits of all images at once.
 
         Raises:
-            InvalidTensorError: if a logit is not finite, for the highest of such a row means nothing; or as
-                `adapt_blocks`.
+            InvalidTensorError: if a logit is not finite, for the highest of such a row means nothing; or as `adapt`.
         """
+        self.require_model(embeddings)
         found: list[Tensor] = []
         for logits in self.adapt_blocks(embeddings):
             require_finite("adapted logits", logits)
@@ -170,6 +168,12 @@ class Artefact:
             classifier = embeddings.classifier().T
             for rows in embeddings.blocks(len(embeddings.texts)):
                 yield correction(embeddings.unit_images(rows) @ classifier)
+
+    def require_model(self, embeddings: Embeddings) -> None:
+        """Raise InvalidTensorError unless embeddings are of the artefact's model, as their texts tell."""
+        self.require_shape(embeddings)
+        if F.cosine_similarity(self.texts.to(embeddings.texts.device), embeddings.texts).mean() < SAME_MODEL:
+            raise InvalidTensorError("the text embeddings are not those of the model that this was made for.")
 
     def require_shape(self, embeddings: Embeddings) -> None:
         """Raise InvalidTensorError if embeddings have another width than the model's, or other vocabulary's size."""

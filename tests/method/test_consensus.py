@@ -48,6 +48,14 @@ def test_it_helps_on_images_it_has_not_seen(world: World):
     assert verdict.word != "useless teacher"
 
 
+def test_copies_of_a_teacher_count_as_one(world: World):
+    strong, own = world.part(world.strong, TRAIN), teacher(world, world.finetuned_logits)
+    (alone, expected), (together, verdict) = (discriminant_transfer(strong, [own] * count) for count in (1, 3))
+    assert verdict.gain == pytest.approx(expected.gain)
+    test = world.part(world.strong, TEST).unit_images()
+    torch.testing.assert_close(together(test), alone(test), atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize(("fixed", "broken"), [(0, 50), (20, 15), (15, 25), (20, 0)])
 def test_the_expected_gain_is_exact_where_common_answers_and_the_discriminants_are_right(fixed: int, broken: int):
     """Answer 0 is right. Zero-shot misses the first images; the result mends some of them and breaks the last ones."""

@@ -167,7 +167,7 @@ def test_each_image_is_scored_by_a_classifier_that_has_not_seen_it():
     moments = fold_moments(model, posterior, folds)
     (found,) = held_out(model, moments, texts, folds, [0.3])
     for part, own in zip(folds.rows, moments, strict=True):
-        classifier = discriminants(total(moments) - own, texts, [0.3])[0]
+        classifier = discriminants(total(moments) - own, texts, [0.3])[0].centred()
         torch.testing.assert_close(found[part], classifier(model.unit_images(part)))
     torch.testing.assert_close(found[10:20], found[:][10:20])
 
@@ -228,3 +228,18 @@ def test_of_images_all_alike_the_variance_is_a_small_part_of_their_mean_square()
     moments = Moments(mass.sum() * torch.outer(image, image), torch.outer(mass, image), mass)
     (found,) = discriminants(moments, torch.zeros(2, 8).double(), [0.5])
     torch.testing.assert_close(0.5 * LEAST_WITHIN * 4 * found.weight, image.expand(2, -1))
+
+
+def test_scores_of_images_in_a_narrow_cone_keep_their_digits():
+    """What all classes have in common is thousands of times their differences there, and float32 would lose these."""
+    model, posterior, texts = problem(0, images=200)
+    cone = replace(model, images=F.normalize(model.images, dim=-1) + 3.0)
+    folds = folds_of(cone)
+    moments = fold_moments(cone, posterior, folds)
+    (found,) = held_out(cone, moments, texts, folds, [0.02])
+    exact = torch.empty(200, 4).double()
+    for part, own in zip(folds.rows, moments, strict=True):
+        exact[part] = discriminants(total(moments) - own, texts, [0.02])[0](cone.unit_images(part).double())
+    exact -= exact.mean(-1, keepdim=True)
+    error = (found[:] - found[:].mean(-1, keepdim=True) - exact).abs().max()
+    assert error < 1e-3 * exact.std()

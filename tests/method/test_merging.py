@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World
+from transmiter_cli.method import merging
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.discriminant import Chosen, choose_discriminant, fold_moments
 from transmiter_cli.method.embeddings import Embeddings
@@ -63,7 +64,7 @@ def test_a_class_goes_by_its_own_images_unless_they_are_few_or_stray():
     many, few = 600, 6
     stray = torch.tensor([1000.0, STRAY * many / 3, 0.0]).double()
     torch.testing.assert_close(
-        shares_of_images(stray, many, 1.0),
+        shares_of_images(stray, stray, many, 1.0),
         (1 - UNSEEN_DISCOUNT * 2 / 3) * torch.tensor([1.0, 0.5, 0.0]).double(),
         atol=0.01,
         rtol=0,
@@ -73,14 +74,21 @@ def test_a_class_goes_by_its_own_images_unless_they_are_few_or_stray():
     some = torch.tensor([3.0, SCARCE, 1.0]).double()
     assert have_images(some, few).all()
     expected = evenness(some) * torch.tensor([0.8, 0.5, 4 / 13]).double()
-    torch.testing.assert_close(shares_of_images(some, few, 1.0), expected)
+    torch.testing.assert_close(shares_of_images(some, some, few, 1.0), expected)
 
 
 @pytest.mark.parametrize(("trust", "half"), [(1.0, SCARCE), (0.5, 2 * SCARCE), (0.01, ALONE), (0.0, ALONE)])
 def test_a_class_needs_more_images_where_teachers_are_trusted_less(trust: float, half: float):
     counts = torch.tensor([half, 3 * half]).double()
     expected = 0.8 * torch.tensor([0.5, 0.9]).double()  # (1 + 3)^2 / (2 (1 + 9)) is their evenness
-    torch.testing.assert_close(shares_of_images(counts, 0, trust), expected)
+    torch.testing.assert_close(shares_of_images(counts, counts, 0, trust), expected)
+
+
+def test_how_even_classes_are_is_told_by_soft_labels_and_not_by_how_many_images_are_found_of_each():
+    """Expectation maximisation gives nearly all images to one class where models are poor."""
+    found, labelled = torch.tensor([5000.0, 500.0, 500.0]).double(), torch.full((3,), 2000.0).double()
+    torch.testing.assert_close(shares_of_images(found, found, 0, 1.0), evenness(found).expand(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(shares_of_images(found, labelled, 0, 1.0), torch.ones(3).double(), atol=1e-4, rtol=0)
 
 
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=30))
@@ -93,8 +101,9 @@ def test_evenness_is_the_share_of_classes_that_count(counts: list[float]):
 
 @pytest.mark.parametrize("seen", [2, ENOUGH - 1, None])
 def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
-    part: tuple[Embeddings, torch.Tensor, Chosen], seen: int | None
+    part: tuple[Embeddings, torch.Tensor, Chosen], seen: int | None, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(merging, "evenness", lambda _: 1.0)
     strong, posterior, chosen = part
     counts = counts_of(posterior.shape[1], seen or posterior.shape[1])
     nothing = Linear.zero_shot(strong, len(counts)).scaled(0.0)
@@ -124,7 +133,7 @@ def test_margins_are_those_of_what_is_said_without_images_of_the_classes_left_ou
     strong, posterior, chosen = part
     classes, width = posterior.shape[1], 0.7
     counts = torch.tensor([1000.0, 40.0, 25.0, 55.0, 30.0, 4.0]).double()
-    share = shares_of_images(counts, len(strong), 1.0)
+    share = shares_of_images(counts, posterior.sum(0), len(strong), 1.0)
     seen = have_images(counts, len(strong))
     teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
     says = carry(strong, [teacher], [0.7], posterior.log(), seen)
@@ -164,7 +173,7 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     if seen < ENOUGH:
         assert width < widening(scores, chosen.held_out, has)
         width = widening(scores, chosen.held_out, has)
-    share = shares_of_images(counts, len(strong), trust)
+    share = shares_of_images(counts, posterior.sum(0), len(strong), trust)
     merged = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, says, posterior, chosen, has, share, width, added)
     assert (len(won) > 0) == (seen >= ENOUGH)
@@ -179,7 +188,7 @@ def test_nothing_is_widened_where_all_of_a_few_classes_have_images():
     strong, posterior, chosen = known(World(3, classes=4))
     strong = replace(strong, logit_scale=2.0)
     counts, every = torch.full((4,), 40.0).double(), torch.ones(4, dtype=torch.bool)
-    first, share = Linear.zero_shot(strong, 4), shares_of_images(counts, len(strong), 1.0)
+    first, share = Linear.zero_shot(strong, 4), shares_of_images(counts, posterior.sum(0), len(strong), 1.0)
     scores = first(strong.unit_images(chosen.rows))
     assert calming(scores, posterior[chosen.rows], every) == 1 < widening(scores, chosen.held_out, every)
     found = merge(strong, [], posterior, chosen, counts, trust=1.0).held_out

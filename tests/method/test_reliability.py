@@ -19,6 +19,7 @@ from transmiter_cli.method.reliability import (
     estimated_accuracy,
     held_out_agreement,
     held_out_predictions,
+    independent_shares,
     kappa,
     named_alike,
     predictability,
@@ -221,3 +222,15 @@ def test_of_fewer_than_a_hundred_images_rates_differ_more_by_chance():
     assert by_teacher < by_strong
     expected = estimated_accuracy(s, coarse, said, 6) * found.named * (by_teacher + 1 / 7) / (by_strong + 1 / 7)
     assert found.trust == pytest.approx(expected)
+
+
+def test_models_that_repeat_each_other_share_what_they_say():
+    classes, images = 4, torch.arange(256)
+    first, second = images % 4, images // 4 % 4  # of all pairs of answers, each on as many images
+    assert independent_shares([first], [0.6], classes) == [1.0]
+    assert independent_shares([first, second], [0.6, 0.7], classes) == [1.0, 1.0]
+    assert independent_shares([first, first], [0.6, 0.6], classes) == pytest.approx([1 / 2, 1 / 2])
+    assert independent_shares([first, first, second], [0.6, 0.6, 0.7], classes) == pytest.approx([1 / 2, 1 / 2, 1.0])
+    half = torch.where(images // 16 % 2 == 0, first, second)  # agrees with each on 5 / 8, half of it beyond chance
+    shared = (0.5 - 0.25) / (1 - 0.25)
+    assert independent_shares([first, half], [0.5, 0.5], classes) == pytest.approx([1 / (1 + shared)] * 2)

@@ -78,7 +78,7 @@ def candidates(
 
     Raises:
         InvalidTensorError: if shapes do not match, or logits are not finite.
-        ValueError: if `fitted` was transferred already.
+        ValueError: if `fitted` was transferred already, or a name in `transferred` is that of another row.
     """
     artefacts = dict(transferred or {})
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
@@ -100,6 +100,8 @@ def candidates(
         flops, parameters = (None if one is None else weak_models * one for one in (weak_flops, weak_parameters))
         cost = {"parameters": parameters, "flops": flops, "models": weak_models}
         found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, eft, **cost)
+    for name in {*found, "strong_finetuned", *([] if fitted is None else ["direct"])} & artefacts.keys():
+        raise ValueError(f"{name!r} in transferred is the name of another row.")
     if fitted is not None:
         if fitted.stage != "weak":
             raise ValueError(f"fitted is what fit returned, and not of stage {fitted.stage!r}: name it in transferred.")

@@ -20,7 +20,7 @@ from transmiter_cli.method.ridge import RidgeMoments, ridge_path
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
 SAME_RESIDUAL = 1e-9
 """Residuals that differ by this part of what is explained are the same, and more regularisation is taken."""
-RHOS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+RHOS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 def choose_reg(
@@ -72,7 +72,7 @@ def choose_rho(
         rows = evenly_spaced(part, -(-JUDGED // len(folds))).to(finetuned_logits.device)
         held = strong.unit_images(rows).double()
         zero_shot = held @ texts.T
-        wanted = F.softmax(zero_shot + finetuned_logits[rows].float(), -1)
+        wanted = F.softmax(zero_shot + finetuned_logits[rows].double(), -1)
         for rho, weight in zip(RHOS, ridge_path(rest.gram, rest.cross, RHOS), strict=True):
             entropy[rho] -= (wanted * F.log_softmax(zero_shot + held @ weight, -1)).sum().item()
     return min(RHOS, key=lambda rho: entropy[rho])

@@ -122,7 +122,8 @@ def held_out(
 ) -> list[Computed]:
     """For each shrinkage the scores of all images, each by the classifier of the parts that it is not in."""
     whole = total(moments)
-    classifiers = [discriminants(whole - own, texts, shrinkages) for own in moments]
+    # Centred: what all classes have in common may be thousands of times their differences, which float32 would lose.
+    classifiers = [[one.centred() for one in discriminants(whole - own, texts, shrinkages)] for own in moments]
     place = torch.empty(len(model), dtype=torch.long, device=model.images.device)
     for number, part in enumerate(folds.rows):
         place[part.to(place.device)] = number

@@ -15,8 +15,8 @@ from transmiter_cli.errors import TransmiterError
 
 BLOCK = 8192
 """Rows that are worked on at a time where all rows at once would need too much memory."""
-LARGEST = 1e18
-"""Numbers beyond this mean nothing here, and their squares leave float32's range."""
+LARGEST = 1e15
+"""Numbers beyond this mean nothing here, and the sum of their squares may leave float32's range."""
 TINY = 1e-12
 """What a divisor is at least, and the length below which a row has no direction."""
 ROUNDING = 1e-2

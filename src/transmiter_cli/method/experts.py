@@ -88,7 +88,9 @@ def widened(teacher: Expert, rows: Int[Tensor, " rows"]) -> Expert:
     factor = deviation_ratio(teacher, rows, answered | (answered.sum() < 2))
     if factor <= 1:
         return teacher
-    logits = Computed((len(teacher.weak), teacher.classes), lambda rows: factor * teacher.finetuned[rows].float())
+    logits = Computed(
+        (len(teacher.weak), teacher.classes), lambda rows: (factor * centred(teacher.finetuned[rows].double())).float()
+    )
     return Expert(logits, teacher.weak)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import Chosen, fit_inverse_temperature
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.linear import Linear, blend
-from transmiter_cli.method.per_image import PerImage, centred
+from transmiter_cli.method.per_image import PerImage, blocks_of, centred
 from transmiter_cli.method.unseen import Carrier, all_rows, correction, left_out, some_rows
 
 STRAY = 0.25
@@ -47,7 +47,9 @@ def have_images(counts: Float[Tensor, " classes"], images: int) -> Bool[Tensor, 
     return counts > STRAY * images / len(counts)
 
 
-def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: float) -> Float[Tensor, " classes"]:
+def shares_of_images(
+    counts: Float[Tensor, " classes"], labelled: Float[Tensor, " classes"], images: int, trust: float
+) -> Float[Tensor, " classes"]:
     """How far each class goes by its own images, 0 to 1, given how many it has of them all.
 
     Half of the most where it has hardly more images than one without, and where they are few: then its mean is noise.
@@ -55,14 +57,21 @@ def shares_of_images(counts: Float[Tensor, " classes"], images: int, trust: floa
     of the images that soft labels give to a small class beside large ones, many are mistakes about these.
 
     Args:
-        counts: of the images of each class.
+        counts: of the images of each class; expectation maximisation, which finds classes without any, makes them far
+            less even than they are where models are poor.
+        labelled: the sum of the soft labels of each class, by which the evenness goes therefore.
         images: all of them.
         trust: as for `merge`.
     """
     half = max(STRAY * images / len(counts), min(SCARCE / max(trust, TINY), ALONE))
     seen = have_images(counts, images)
-    most = (1 - UNSEEN_DISCOUNT * (~seen).double().mean()) * evenness(counts[seen])
+    most = (1 - UNSEEN_DISCOUNT * (~seen).double().mean()) * evenness(labelled[seen])
     return most * counts.square() / (counts.square() + half**2)
+
+
+def sum_of(posterior: PerImage) -> Float[Tensor, " classes"]:
+    """How many images each class has by the soft labels."""
+    return torch.stack([posterior[rows].double().sum(0) for rows in blocks_of(posterior)]).sum(0)
 
 
 def evenness(counts: Float[Tensor, " classes"]) -> Float[Tensor, ""]:
@@ -104,7 +113,8 @@ def merge(
         counts: how many images each class has.
         trust: how far a teacher is trusted beside the strong model: 0 for not at all, 1 for as much as it or more.
     """
-    seen, share = have_images(counts, len(strong)), shares_of_images(counts, len(strong), trust)
+    seen, labelled = have_images(counts, len(strong)), sum_of(posterior)
+    share = shares_of_images(counts, labelled, len(strong), trust)
     images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
     own, added = Linear.zero_shot(strong, len(seen)), correction(carriers, strong, seen, all_rows(strong))
     first = own + added
@@ -238,8 +248,8 @@ def best_lift(won: Float[Tensor, " left_out"], kept: Float[Tensor, " rows"], uns
     won, kept = won.double().sort().values, kept.double().sort().values
     values = torch.cat([won, kept]).sort().values
     middles = (values[1:] + values[:-1]) / 2
-    over = 1 - torch.searchsorted(won, middles) / len(won)
-    under = torch.searchsorted(kept, middles) / len(kept)
+    over = 1 - torch.searchsorted(won, middles).double() / len(won)
+    under = torch.searchsorted(kept, middles).double() / len(kept)
     wrong = unseen * over + (1 - unseen) * under
     best = middles[wrong <= wrong.min() + 1e-9]
     return best[len(best) // 2].item()

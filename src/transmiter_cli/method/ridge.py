@@ -103,6 +103,6 @@ def ridge_moments(
         for rows in strong.blocks(classes) if part is None else part.to(gram.device).split(block_rows(classes)):
             images = strong.unit_images(rows)
             gram += images.T @ images
-            cross += images.T @ centred(finetuned_logits[rows].float())
+            cross += images.T @ centred(finetuned_logits[rows].double()).float()
         result.append(RidgeMoments(gram, cross))
     return result

@@ -88,9 +88,12 @@ def widened(teacher: Expert, rows: Int[Tensor, " rows"]) -> Expert:
     factor = deviation_ratio(teacher, rows, answered | (answered.sum() < 2))
     if factor <= 1:
         return teacher
-    logits = Computed(
-        (len(teacher.weak), teacher.classes), lambda rows: (factor * centred(teacher.finetuned[rows].double())).float()
-    )
+
+    def wide(rows: Rows) -> Float[Tensor, "rows classes"]:
+        logits = teacher.finetuned[rows].double()
+        return (factor * (logits - logits.amax(-1, keepdim=True))).float()
+
+    logits = Computed((len(teacher.weak), teacher.classes), wide)
     return Expert(logits, teacher.weak)
 
 

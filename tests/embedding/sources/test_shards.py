@@ -95,6 +95,14 @@ def test_names_come_from_a_file_beside_the_shards_or_above(tmp_path: Path):
         open_images(str(tmp_path), "train")
 
 
+def test_images_of_two_splits_have_ids_of_their_own(tmp_path: Path):
+    for part in ("Train", "val"):
+        write_shard(tmp_path / part / "000000.tar", {"0.png": b"x"})
+    of_splits = [open_images(DataSpec(str(tmp_path), split=part), None).files[0].id for part in ("train", "val")]
+    assert of_splits == ["Train/000000.tar/0.png", "val/000000.tar/0.png"]
+    assert [file.id for file in open_images(str(tmp_path / "Train"), None).files] == ["000000.tar/0.png"]
+
+
 def test_numbers_are_sorted_by_value(tmp_path: Path):
     members = {f"{i}.{suffix}": str(i).encode() for i in (10, 9, 2) for suffix in ("png", "cls")}
     images = open_images(str(write_shard(tmp_path / "0.tar", members)), None)

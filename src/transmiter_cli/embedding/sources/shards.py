@@ -120,7 +120,9 @@ class ShardReader:
         """See Reader."""
         paths = self.shards(part)
         top = Path(os.path.commonpath([path.parent for path in paths]))
-        shards = [Shard(path, path.relative_to(top).as_posix()) for path in paths]
+        # An id says which split it is of: the same shard in another split has other images.
+        prefix = "" if part is None else f"{top.name}/"
+        shards = [Shard(path, prefix + path.relative_to(top).as_posix()) for path in paths]
         names = number_names(shards, [paths[0].parent, paths[0].parent.parent])
         images = [image for shard in shards for image in shard.images(names)]
         if not images:

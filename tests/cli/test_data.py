@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -179,6 +180,27 @@ def test_logits_from_a_file_have_no_views(cli: Cli, digits: Path):
     assert refused.code == 2
     assert "logits of whole images" in refused.err
     assert "leave --views out" in refused.err
+
+
+def test_logits_are_not_those_of_the_same_list_over_another_root(cli: Cli, digits: Path):
+    ids = [line.split(",")[0] for line in (digits / "list.csv").read_text().splitlines()[1:]]
+    save_file({"logits": torch.randn(len(ids), 10)}, digits / "logits.safetensors", {"ids": json.dumps(ids)})
+    line = ("fit", "--weak", "demo-weak", "--finetuned", "logits.safetensors", "--epochs", 1, "--data", "list.csv")
+    shutil.copytree(digits / "pool", digits / "corrupted")
+    for file in (digits / "corrupted").iterdir():
+        Image.open(file).convert("L").point(lambda value: 255 - value).save(file)
+    assert cli(*line, "--root", "pool").code == 0
+    assert cli(*line, "--root", "corrupted", "--run", "other").code == 0
+    assert cli("transfer", "--strong", "demo-strong").code == 0
+    for named in ((), ("--root", digits / "pool"), ("--data", "list.csv", "--root", "pool")):
+        rows = json.loads(cli("eval", *named, "--json").out)["rows"]
+        assert "weak_finetuned" in rows, named
+    for named in (("--root", "corrupted"), ("--data", "list.csv", "--root", "corrupted")):
+        elsewhere = cli("eval", *named, "--json")
+        assert "weak_finetuned" not in json.loads(elsewhere.out)["rows"], named
+        assert "are of fit's --data, which these images are not" in elsewhere.err
+    also = ("transfer", "--strong", "demo-strong", "--method", "discriminant", "--also", "other")
+    failed(cli(*also), 1, "has no logits for 60 images", "are of fit's --data, which these images are not")
 
 
 def test_later_commands_decode_as_fit_did(cli: Cli, digits: Path):

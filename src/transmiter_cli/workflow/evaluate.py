@@ -169,7 +169,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     twin = None if options.strong_finetuned is None else open_twin(options.strong_finetuned, scene, images)
     notes = overlap_notes(images.files, scene, options.allow_overlap)
     weak = encode(scene.weak, images, scene.fitted.vocabulary, task.templates)
-    teacher, untold = optional_logits(scene, weak, same_data(lasting(spec).data, task.data))
+    teacher, untold = optional_logits(scene, weak, same_data(lasting(spec), fit_data(task)))
     notes += untold
     models = make_candidates(options.eft, scene, weak, teacher, twin)
     files = weak.images.files

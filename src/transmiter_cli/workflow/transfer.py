@@ -285,7 +285,7 @@ def other_teachers(run: Run, task: Task, fitted: Artefact, workspace: Workspace,
     encoder = workspace.open(resolve_model(other.weak))
     weak = encode(encoder, seen.images, fitted.vocabulary, other.templates)
     require_unchanged(weak.images.files, seen.images.files)
-    return teachers_of(run, other, encoder, weak, own_data=same_data(other.data, task.data))
+    return teachers_of(run, other, encoder, weak, own_data=same_data(fit_data(other), fit_data(task)))
 
 
 def file_name(row: str) -> str:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,15 +63,37 @@ def test_a_run_beside_the_classes_is_no_class(tmp_path: Path):
 
 
 def test_links_name_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name in ("data", "other"):
+    data, other, link = (DataSpec(str(tmp_path / name)) for name in ("data", "other", "below/link"))
+    for name in ("data", "other", "below"):
         (tmp_path / name).mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "data")
-    assert same_data(str(tmp_path / "link"), str(tmp_path / "data"))
-    assert not same_data(str(tmp_path / "other"), str(tmp_path / "data"))
+    Path(link.data).symlink_to(data.data)
+    assert same_data(link, replace(data, split="test", limit=3))
+    assert not same_data(other, data)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo-digits").mkdir()
-    assert same_data("demo-digits", "demo-digits")
-    assert not same_data(str(tmp_path / "demo-digits"), "demo-digits")
+    assert same_data(DataSpec("demo-digits"), DataSpec("demo-digits"))
+    assert not same_data(DataSpec(str(tmp_path / "demo-digits")), DataSpec("demo-digits"))
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "split_zhou_Pets.json"])
+def test_a_list_over_another_root_is_other_data(tmp_path: Path, name: str):
+    clean, corrupted, link = (tmp_path / folder for folder in ("clean", "corrupted", "link"))
+    for folder in (clean, corrupted):
+        folder.mkdir()
+    link.symlink_to(clean)
+    beside, spec = DataSpec(str(clean / name)), DataSpec(str(tmp_path / name), str(clean))
+    assert same_data(beside, replace(beside, root=str(clean)))
+    assert not same_data(beside, replace(beside, root=str(corrupted)))
+    assert same_data(spec, replace(spec, root=str(link)))
+    assert not same_data(spec, replace(spec, root=str(corrupted)))
+    assert not same_data(spec, replace(spec, root=None))
+
+
+def test_torchvisions_usual_folder_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path))
+    spec = DataSpec("torchvision:MNIST")
+    assert same_data(spec, replace(spec, root=str(tmp_path / "torchvision")))
+    assert not same_data(spec, replace(spec, root=str(tmp_path)))
 
 
 def test_a_root_for_data_that_need_none(tmp_path: Path):

@@ -50,10 +50,24 @@ def lasting(spec: DataSpec) -> DataSpec:
     return replace(spec, data=open_reader(spec).name, root=root)
 
 
-def same_data(first: str, second: str) -> bool:
-    """Whether two lasting --data values are the same, by whatever links they are named."""
-    paths = Path(first).is_absolute() and Path(second).is_absolute()  # bundled data and torchvision's have names
-    return os.path.realpath(first) == os.path.realpath(second) if paths else first == second
+def same_data(first: DataSpec, second: DataSpec) -> bool:
+    """Whether two lasting --data values are the same over the same --root, by whatever links they are named.
+
+    Parts and limits may differ. Nothing needs to be there: one of them may be what a run remembers.
+    """
+    return places(first) == places(second)
+
+
+def places(spec: DataSpec) -> tuple[str, str]:
+    """What lasting data are called, and where their images lie, both free of links."""
+    data = Path(spec.data)
+    root = spec.root
+    if root is None and torchvision.accepts(spec.data):
+        root = str(torchvision.usual_root())
+    elif root is None:
+        root = str(data.parent if manifest.accepts(data) or coop.accepts(data) else data)
+    name = os.path.realpath(data) if data.is_absolute() else spec.data  # bundled data and torchvision's have names
+    return name, os.path.realpath(root)
 
 
 def open_reader(spec: DataSpec) -> Reader:

@@ -98,6 +98,11 @@ def accepts(data: str) -> bool:
     return data.startswith(PREFIX)
 
 
+def usual_root() -> Path:
+    """The folder that holds the data sets where no other is named."""
+    return default_cache() / "torchvision"
+
+
 class TorchvisionReader:
     """A data set of torchvision, images sorted by path or in the order of their array.
 
@@ -119,7 +124,7 @@ class TorchvisionReader:
                 f"--data {PREFIX}{close[0] if close else 'NAME'}",
             )
         self.entry = ENTRIES[self.dataset_name]
-        self.root = root or default_cache() / "torchvision"
+        self.root = root or usual_root()
 
     def parts(self) -> tuple[str, ...]:
         """See Reader."""

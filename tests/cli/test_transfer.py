@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from tests.cli.conftest import Cli
 from transmiter_cli.artefact import load
 from transmiter_cli.run import Run
+from transmiter_cli.workflow import fit
 
 FIT = ["fit", "--weak", "demo-weak", "--data", "demo-digits", "--aux-words", "characters", "--epochs", "1"]
 TRANSFER = ["transfer", "--strong", "demo-strong"]
@@ -170,6 +172,22 @@ def test_a_fine_tuned_file_that_changed_after_fit_is_not_taken_for_what_it_was(r
     assert run(*TRANSFER, "--method", "adapter").code == 0, "which asks no fine-tuned model"
     path.unlink()
     assert "There is no fine-tuned model" in run(*TRANSFER).err
+
+
+def test_a_fine_tuned_file_that_changed_while_fit_read_it_is_not_taken_for_what_it_was(
+    run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weight, path, real = torch.randn(10, 64), tmp_path / "head.safetensors", fit.open_given
+    save_file({"weight": weight}, path)
+
+    def changed_after(*given: Any) -> Any:
+        found = real(*given)
+        save_file({"weight": -weight}, path)
+        return found
+
+    monkeypatch.setattr(fit, "open_given", changed_after)
+    assert run(*FIT, "--finetuned", path).code == 0
+    assert "head.safetensors changed since fit read it" in run(*TRANSFER, "--method", "ridge").err
 
 
 def test_a_run_that_does_not_say_what_its_fine_tuned_file_was_is_taken_at_its_word(run: Cli):

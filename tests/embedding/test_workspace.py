@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.embedding.conftest import write_image
 from transmiter_cli.embedding import filling
+from transmiter_cli.embedding import workspace as workspace_module
 from transmiter_cli.embedding.encoder import WrongCheckpointError
 from transmiter_cli.embedding.found import NoImagesError
 from transmiter_cli.embedding.models import resolve_model, with_weights
@@ -18,6 +19,7 @@ from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.views import with_views
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.files import file_digest
 
 
 @pytest.fixture
@@ -174,6 +176,55 @@ def test_weights_replaced_by_others_of_the_same_size_are_another_model(
     copy.write_bytes(copy.read_bytes()[:-1] + b"x")
     os.utime(copy, ns=(1, 1))
     assert workspace.open(spec).fingerprint != before
+
+
+def replaced(weights: Path, by: Path) -> None:
+    """Weights as a trainer writes them anew: whole, in one step."""
+    other = weights.with_suffix(".new")
+    save_file({name: value + 0.01 for name, value in load_file(by).items()}, other)
+    other.replace(weights)
+
+
+@pytest.mark.parametrize("asked", ["images", "texts", "facts"])
+def test_nothing_of_weights_that_changed_since_they_were_identified_is_stored(
+    workspace: Workspace, weak: CachedEncoder, folder: Path, tmp_path: Path, asked: str
+):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weak.encoder.spec.weights.read_bytes())
+    opened = workspace.open(with_weights(weak.encoder.spec, copy, "copy"))
+    replaced(copy, weak.encoder.spec.weights)
+    with pytest.raises(TransmiterError, match=r"weights .*copy\.safetensors changed while they were read") as caught:
+        {
+            "images": lambda: embed(opened, folder),
+            "texts": lambda: opened.text_embeddings(["seven"], Templates()),
+            "facts": lambda: opened.facts,
+        }[asked]()
+    assert caught.value.fix == "run the command again"
+    assert not [*opened.folder.rglob("*.safetensors"), *opened.folder.rglob("*.json")]
+    again = workspace.open(with_weights(weak.encoder.spec, copy, "copy"))
+    assert again.fingerprint != opened.fingerprint
+    assert again.facts.logit_scale != weak.facts.logit_scale
+
+
+def test_weights_that_change_while_they_are_digested_are_no_others_memo(
+    workspace: Workspace, weak: CachedEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weak.encoder.spec.weights.read_bytes())
+    before, time = copy.read_bytes(), copy.stat().st_mtime_ns
+
+    def late(path: Path) -> str:
+        replaced(path, weak.encoder.spec.weights)
+        return file_digest(path)
+
+    monkeypatch.setattr(workspace_module, "file_digest", late)
+    opened = workspace.open(with_weights(weak.encoder.spec, copy, "copy"))
+    monkeypatch.undo()
+    with pytest.raises(TransmiterError, match="changed while they were read"):
+        _ = opened.facts
+    copy.write_bytes(before)
+    os.utime(copy, ns=(time, time))
+    assert workspace.open(with_weights(weak.encoder.spec, copy, "copy")).fingerprint == weak.fingerprint
 
 
 def test_a_logit_scale_that_is_no_number_is_named(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):

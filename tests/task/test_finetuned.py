@@ -56,6 +56,17 @@ def test_a_head_beside_a_model_is_not_left_aside_in_silence(tmp_path: Path):
     assert len(reporter.warnings) == 1
 
 
+def test_a_checkpoint_that_a_trainer_overwrites_is_told_before_anything_of_it_is_stored(tmp_path: Path):
+    state = load_file(resolve_model("demo-weak").weights)
+    torch.save(state, tmp_path / "best.pt")
+    teacher = opened(tmp_path / "best.pt", tmp_path)
+    torch.save({name: value + 0.01 for name, value in state.items()}, tmp_path / "best.pt")
+    with pytest.raises(TransmiterError, match=r"weights .*best\.pt changed while they were read"):
+        teacher.check(FILES)
+    assert not teacher.encoder.folder.exists()
+    opened(tmp_path / "best.pt", tmp_path).check(FILES)
+
+
 def test_an_archive_with_code_says_how_to_have_its_weights(
     tmp_path: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
 ):

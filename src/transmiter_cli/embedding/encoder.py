@@ -24,6 +24,7 @@ from torch import Tensor
 from transmiter_cli.embedding.hub import cached_file, first_line, missing_file
 from transmiter_cli.embedding.models import LOCAL, ModelSpec
 from transmiter_cli.embedding.pickles import unwrapped
+from transmiter_cli.embedding.sources.record import file_identity
 from transmiter_cli.embedding.towers import multiply_by_onednn, read_first_token_alone
 from transmiter_cli.errors import TransmiterError
 
@@ -53,11 +54,13 @@ class Encoder:
         device: where it runs.
         precision: "full" is float32. "half" is float16 by autocast on CUDA and MPS; on the CPU, where autocast would
             convert the weights for every batch, an image tower of bfloat16 weights. None is "half" on CUDA alone.
+        identity: the `file_identity` of the weights that its embeddings are stored for; None takes any.
     """
 
     spec: ModelSpec
     device: torch.device
     precision: Precision | None = None
+    identity: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -74,6 +77,7 @@ class Encoder:
 
         Raises:
             WrongCheckpointError: if the weights are not those of the architecture.
+            TransmiterError: if others were written in their place since they were identified.
         """
         import open_clip
 
@@ -89,6 +93,9 @@ class Encoder:
             except OSError as error:  # a text tower of transformers, whose configuration lies on the hub
                 raise missing_text_tower(self.spec, error) from error
             load_weights(model, self.spec)
+        if self.identity not in (None, file_identity(str(self.spec.weights))):
+            what = f"The weights {self.spec.weights} changed while they were read."
+            raise TransmiterError(what, "run the command again")
         model = model.to(self.device).eval()
         read_first_token_alone(model)
         if self.dtype == torch.bfloat16:

@@ -25,6 +25,7 @@ from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.models import ModelSpec
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.sources.record import file_identity
 from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.views import View
 from transmiter_cli.errors import TransmiterError
@@ -68,18 +69,19 @@ class Workspace:
 
     def open(self, spec: ModelSpec) -> CachedEncoder:
         """A model with the store of its embeddings."""
+        identity = file_identity(str(spec.weights))  # before their digest, so that a change meanwhile is noticed
         fingerprint = digest(spec.description(), self.weights_digest(spec.weights))[:32]
-        return CachedEncoder(self, Encoder(spec, self.device, self.precision), fingerprint)
+        return CachedEncoder(self, Encoder(spec, self.device, self.precision, identity), fingerprint)
 
     def weights_digest(self, weights: Path) -> str:
         """SHA-256 of a weight file, read again only when its size or time changed."""
-        status = weights.stat()
-        identity = digest(str(weights.resolve()), str(status.st_size), str(status.st_mtime_ns))
-        memo = self.cache / WEIGHTS / identity[:32]
+        identity = file_identity(str(weights))
+        memo = self.cache / WEIGHTS / digest(*identity.rsplit("|", 2))[:32]
         if memo.is_file():
             return memo.read_text()
         found = file_digest(weights)
-        write_if_possible(memo, found.encode())
+        if file_identity(str(weights)) == identity:
+            write_if_possible(memo, found.encode())
         return found
 
 

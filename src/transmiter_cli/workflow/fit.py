@@ -151,8 +151,9 @@ def fit_task(
 ) -> FitResult:
     """Fit an adapter for a task whose run directory is there; see `fit_run`."""
     encoder = workspace.open(resolve_model(task.weak))
+    files = [name for name in task.finetuned if name != teachers.PROBE]
+    digests = {name: teachers.teacher_digest(name, workspace) for name in files}  # first: later changes are refused
     given = open_given(task, images, run, encoder)
-    digests = {name: teachers.teacher_digest(name, workspace) for name in given}
     columns = any(map(teachers.has_columns_of_a_file, given.values()))
     if columns:
         warn_of_numbers(task, options, command, workspace)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
+from filelock import FileLock
 
 from tests.cli.conftest import Cli
 from tests.cli.test_overlap import FIT, TRANSFER, digits
@@ -95,3 +98,22 @@ def test_a_model_goes_by_its_name_however_its_path_is_written(
     outcome = cli("cache", "rm", "local-dir:./mine")
     assert outcome.code == 0, outcome.err
     assert not listed(cli)
+
+
+def test_a_quiet_command_says_that_it_waits_for_another_process(cli: Cli, cache: Path, tmp_path: Path):
+    digits(tmp_path / "more", 1)
+    (store,) = (path.parent for path in cache.glob("encoders/*/*/facts.json") if "demo-weak" in path.read_text())
+    held = Event()
+
+    def hold() -> None:
+        with FileLock(store / "images/.lock"):
+            held.set()
+            time.sleep(0.5)
+
+    other = Thread(target=hold)
+    other.start()
+    held.wait()
+    outcome = cli("embed", "--model", "demo-weak", "--data", "more", "--quiet")
+    other.join()
+    assert outcome.code == 0
+    assert outcome.err == f"Warning: Waiting for another process that writes to {store / 'images'}.\n"

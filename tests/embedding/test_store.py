@@ -184,7 +184,7 @@ def test_the_lock_keeps_the_second_writer_waiting_until_it_finds_the_rows(tmp_pa
     writer.join()
     assert found == [[]]
     assert torch.equal(second.read(key_digests(["a"])), rows)
-    assert "Waiting for another process" in second.reporter.notes[0]
+    assert "Waiting for another process" in second.reporter.warnings[0]
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), NotImplementedError("no locks here")])

@@ -85,7 +85,7 @@ class EmbeddingStore:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                self.reporter.note(f"Waiting for another process that writes to {self.folder}.")
+                self.reporter.warn(f"Waiting for another process that writes to {self.folder}.")
                 lock.acquire()
         except (OSError, NotImplementedError):  # the latter where a file system knows no locks
             yield

@@ -97,6 +97,9 @@ def test_numbers_are_labels(pictures: Path):
         ("l.csv", "path,label\n", "lists no images"),
         ("l.csv", "path,label\na.png,cat\nb.png,\n", r"1 of the 2 images of .* have no label, the first in line 3"),
         ("l.csv", "path,label\na.png,cat\nb.png,dog\n./a.png,cat\n", r"'a\.png' twice, in line 2 and in line 4"),
+        ("l.csv", "path,label,label\na.png,cat,dog\n", r"l\.csv has 2 columns named label"),
+        ("l.csv", "Path,Label,label,note,note\na.png,cat,dog,1,2\n", r"l\.csv has 2 columns named label"),
+        ("l.csv", "file_name,split,file_name\na.png,train,b.png\n", r"l\.csv has 2 columns named file_name"),
         ("l.csv", "path,label\na.png,cat,dog\n", "Line 2 of .* has more fields than the header"),
         ("l.csv", "path,label\n,cat\n", "Line 2 of .* has no path"),
         ("l.csv", 'path,label\n"a.png,cat\n', "Line 2 of .* no valid CSV"),
@@ -116,6 +119,22 @@ def test_numbers_are_labels(pictures: Path):
 def test_manifests_that_cannot_be_used_say_where(pictures: Path, name: str, text: str, said: str):
     with pytest.raises(TransmiterError, match=said):
         open_images(manifest(pictures, text, name), None)
+
+
+@pytest.mark.parametrize("text", [",path,label,\n0,a.png,cat,2\n", "note,note,label,path\n1,2,cat,a.png\n"])
+def test_columns_that_are_not_read_may_have_any_name_or_none(pictures: Path, text: str):
+    images = open_images(manifest(pictures, text), "test")
+    assert [(file.id, file.label) for file in images.files] == [("a.png", "cat")]
+    assert images.split is None
+
+
+@pytest.mark.parametrize("spelled", ["{root}/b.png", "{root}/deep/../b.png", "alias/b.png", "../pictures/b.png"])
+def test_an_image_is_listed_once_however_its_path_is_spelled(pictures: Path, spelled: str):
+    (pictures / "alias").symlink_to(pictures)
+    again = spelled.format(root=pictures)
+    data = manifest(pictures, f"path,label,split\nb.png,dog,train\na.png,cat,test\n{again},cat,test\n")
+    with pytest.raises(TransmiterError, match=r"lists 'b\.png' twice, in line 2 and, as '.*b\.png', in line 4\."):
+        open_images(data, "train")
 
 
 def test_a_manifest_in_another_encoding_says_which_byte_and_how_to_convert(pictures: Path):

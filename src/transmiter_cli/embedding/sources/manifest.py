@@ -12,7 +12,13 @@ from functools import cached_property
 from pathlib import Path
 
 from transmiter_cli.embedding.sources.parts import canonical
-from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_all_or_none, require_root
+from transmiter_cli.embedding.sources.record import (
+    ImageFile,
+    ImageSet,
+    real_places,
+    require_all_or_none,
+    require_root,
+)
 from transmiter_cli.embedding.sources.text import escaped_byte, not_utf8, parse_json, read_utf8, show_line
 from transmiter_cli.errors import TransmiterError
 
@@ -75,14 +81,15 @@ class ManifestReader:
         rows = [as_row(line, values, self.path) for line, values in read]
         if not rows:
             raise TransmiterError(f"{self.path} lists no images.", "list one on each line, or pass another --data")
-        first: dict[str, int] = {}
-        for row in rows:
-            if row.path in first:
+        first: dict[str, Row] = {}
+        for row, place in zip(rows, real_places(self.root, [row.path for row in rows]), strict=True):
+            before = first.setdefault(place, row)
+            if before is not row:
+                also = "" if before.path == row.path else f", as {row.path!r},"
                 raise TransmiterError(
-                    f"{self.path} lists {row.path!r} twice, in line {first[row.path]} and in line {row.line}.",
+                    f"{self.path} lists {before.path!r} twice, in line {before.line} and{also} in line {row.line}.",
                     "list every image once",
                 )
-            first[row.path] = row.line
         without = [row.line for row in rows if row.split is None]
         if without and len(without) < len(rows):
             raise TransmiterError(
@@ -108,16 +115,21 @@ def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]
     """The rows of a CSV file with their line numbers.
 
     Raises:
-        TransmiterError: if it has no path column, a row has more fields than the header, or bytes are not UTF-8 and
-            not in the name of a file that is there.
+        TransmiterError: if it has no path column, or two of a name that is read, a row has more fields than the header,
+            or bytes are not UTF-8 and not in the name of a file that is there.
     """
     text = io.StringIO(read_utf8(path, "surrogateescape"), newline="")
     reader = csv.DictReader(text, skipinitialspace=True, strict=True)
     try:
         header = [name.strip().lower() for name in reader.fieldnames or ()]
-        reader.fieldnames = in_our_spelling(header)
+        reader.fieldnames = columns = in_our_spelling(header)
         require_utf8(dict.fromkeys(header, "".join(header)), 1, path, root)
-        if "path" not in reader.fieldnames:
+        for name, column in zip(header, columns, strict=True):
+            if column in SPELLINGS and columns.count(column) > 1:
+                raise TransmiterError(
+                    f"{path} has {columns.count(column)} columns named {name}.", "give all but one another name"
+                )
+        if "path" not in columns:
             raise TransmiterError(
                 f"{path} has no column named path; its first line is {','.join(header)[:80]!r}.",
                 "let its first line be path,label",
@@ -168,7 +180,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 def in_our_spelling(names: Sequence[str]) -> list[str]:
     """Names of columns or keys, what a manifest tells called as in SPELLINGS."""
-    found = {next((name for name in known if name in names), ""): column for column, known in SPELLINGS.items()}
+    found = {name: column for column, known in SPELLINGS.items() for name in [one for one in known if one in names][:1]}
     return [found.get(name, name) for name in names]
 
 

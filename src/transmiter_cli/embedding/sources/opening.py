@@ -11,7 +11,7 @@ from pathlib import Path
 from transmiter_cli.embedding.sources import coop, folder, manifest, shards, torchvision
 from transmiter_cli.embedding.sources.parts import choose_part
 from transmiter_cli.embedding.sources.reader import Reader
-from transmiter_cli.embedding.sources.record import ImageRecord, ImageSet
+from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, ImageSet, real_places
 from transmiter_cli.embedding.sources.spec import DataSpec
 from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.files import absolute
@@ -125,10 +125,14 @@ def existing_root(root: str) -> Path:
 
 
 def require_distinct(files: Sequence[ImageRecord], data: str) -> None:
-    """Raise TransmiterError if the data hold the same image twice."""
-    if len({file.id for file in files}) < len(files):
-        (twice, _), *_ = Counter(file.id for file in files).most_common(1)
-        raise TransmiterError(f"{data} lists the image {twice!r} twice.", "list every image once")
+    """Raise TransmiterError if the data hold the same image twice, however its path is spelled."""
+    ids = [file.id for file in files]
+    places = real_places(files[0].root, ids) if files and isinstance(files[0], ImageFile) else ids
+    if len(set(places)) < len(files):
+        (place, _), *_ = Counter(places).most_common(1)
+        first, second, *_ = (one for one, its in zip(ids, places, strict=True) if its == place)
+        also = "" if first == second else f", also as {second!r}"
+        raise TransmiterError(f"{data} lists the image {first!r} twice{also}.", "list every image once")
 
 
 def limited(files: tuple[ImageRecord, ...], limit: int | None) -> tuple[ImageRecord, ...]:

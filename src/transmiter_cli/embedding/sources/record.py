@@ -187,6 +187,24 @@ def real_folder(folder: str) -> str:
     return os.path.join(os.path.realpath(folder), "")  # noqa: PTH118
 
 
+def real_places(root: Path, paths: Sequence[str]) -> Sequence[str]:
+    """What is the same for two paths if they are spellings of one: the paths themselves where that cannot be.
+
+    Links among folders are followed. Whether the files themselves are links is not asked, which for a million takes too
+    long: so each folder is asked for once, and no file.
+
+    Args:
+        root: the folder that relative paths start from.
+        paths: of files.
+    """
+    folders = {folder + slash for folder, slash, _ in (path.rpartition(os.sep) for path in paths)}
+    real = {folder: os.path.realpath(root / folder) for folder in folders}
+    if len(set(real.values())) == len(folders):
+        return paths
+    split = (path.rpartition(os.sep) for path in paths)
+    return [f"{real[folder + slash]}{os.sep}{name}" for folder, slash, name in split]
+
+
 def require_root(files: Sequence[ImageFile], source: Path, root: Path) -> None:
     """Refuse a list of images of which not a single one is there: its root is wrong.
 

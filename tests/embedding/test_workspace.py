@@ -67,6 +67,21 @@ def test_images_that_cannot_be_decoded_are_skipped_and_named(weak: CachedEncoder
     assert "3.png: not an image" in said
 
 
+def test_every_link_to_an_image_that_cannot_be_decoded_is_named_and_counted(weak: CachedEncoder, folder: Path):
+    (folder / "1.png").write_bytes(b"")
+    for link, target in (("7.png", "1.png"), ("8.png", "1.png"), ("9.png", "2.png")):
+        (folder / link).symlink_to(folder / target)
+    found = embed(weak, folder)
+    assert found.kept == [0, 2, 3, 4, 5, 8]
+    expected = [(name, "empty file") for name in ("1.png", "7.png", "8.png")]
+    assert [(Path(one.name).name, one.reason) for one in found.skipped] == expected
+    assert weak.workspace.reporter.notes == ["demo-weak: 6 images, 5 decoded and encoded."]
+    said = [f"Skipped {folder / name}: {reason}." for name, reason in expected]
+    assert weak.workspace.reporter.warnings == said
+    stored = weak.store_images(open_images(str(folder), None).files)
+    assert (int(stored.stored.sum()), len(stored.skipped)) == (6, 3)
+
+
 def test_a_strict_workspace_fails_but_keeps_what_it_encoded(weak: CachedEncoder, folder: Path):
     (folder / "5.png").write_bytes(b"")
     strict = replace(weak.workspace, strict=True).open(weak.encoder.spec)

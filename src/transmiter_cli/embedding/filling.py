@@ -47,6 +47,20 @@ def lacking(store: EmbeddingStore, keys: Digests) -> Bool[np.ndarray, " keys"]:
     return missing
 
 
+def alike(
+    files: Sequence[ImageRecord],
+    keys: Digests,
+    tried: Bool[np.ndarray, " keys"],
+    stored: Bool[np.ndarray, " keys"],
+    skipped: Sequence[Skipped],
+) -> list[Skipped]:
+    """The images that were not tried, since another one of their key was, and was skipped: links to the same file."""
+    reasons = {image.name: image.reason for image in skipped}
+    of_key = {keys[i]: reasons[files[i].name] for i in np.flatnonzero(tried & ~stored).tolist()}
+    others = np.flatnonzero((keys != b"") & ~stored & ~tried).tolist()
+    return [Skipped(files[i].name, of_key[keys[i]]) for i in others]
+
+
 @dataclass(frozen=True)
 class ImageFiller:
     """A model that encodes images into its store.

@@ -18,7 +18,7 @@ from torch import Tensor
 from transmiter_cli.embedding.cache import ENCODERS, FACTS, WEIGHTS, default_cache
 from transmiter_cli.embedding.decoding import Decoding, Skipped
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts, Precision
-from transmiter_cli.embedding.filling import ImageFiller, lacking
+from transmiter_cli.embedding.filling import ImageFiller, alike, lacking
 from transmiter_cli.embedding.found import ImageEmbeddings, NoImagesError, StoredImages
 from transmiter_cli.embedding.image_keys import KnownFiles, image_keys
 from transmiter_cli.embedding.index import key_digests
@@ -258,7 +258,8 @@ class CachedEncoder:
         with self.images.writing():
             missing = lacking(self.images, keys)
             undecoded = filler.fill(files, keys, missing, advance)
-        return StoredImages(keys, self.images.has(keys), int(missing.sum()) - len(undecoded), gone + undecoded)
+        stored, encoded = self.images.has(keys), int(missing.sum()) - len(undecoded)
+        return StoredImages(keys, stored, encoded, gone + undecoded + alike(files, keys, missing, stored, undecoded))
 
     def _encode_texts(self, prompts: Sequence[str]) -> None:
         with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:

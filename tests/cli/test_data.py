@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,27 @@ from safetensors.torch import save_file
 
 from tests.cli.conftest import Cli
 from tests.cli.test_errors import failed
+from transmiter_cli.bench import material
 from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.workflow import evaluate, fit, transfer
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "1")
+
+BENCH = """
+weak = ["demo-weak"]
+strong = ["demo-strong"]
+aux_words = "characters"
+[[data]]
+name = "digits"
+images = "list.csv"
+root = "pool"
+[[teacher]]
+name = "probe"
+finetuned = "probe"
+[[method]]
+name = "ridge"
+transfer = "ridge"
+"""
 
 
 @pytest.fixture
@@ -99,6 +118,39 @@ def test_a_missing_image_of_a_manifest_is_skipped_or_with_strict_an_error(cli: C
     assert "absent.png: No such file or directory" in lenient.err
     failed(cli(*line, "--strict"), 1, "1 of 61 images cannot be decoded", "absent.png")
     failed(cli(*line[:5]), 1, "None of the 61 images", "Try: --root")
+
+
+@pytest.mark.parametrize("command", ["fit", "transfer", "also", "eval", "bench"])
+def test_an_image_that_one_model_reads_and_the_next_cannot_is_an_error(
+    cli: Cli, digits: Path, monkeypatch: pytest.MonkeyPatch, command: str
+):
+    fitted = (*FIT, "--data", "list.csv", "--root", "pool")
+    probed = (*FIT[:3], "--finetuned", "probe", *fitted[5:])
+    other = ("fit", "--weak", "demo-strong", *probed[3:], "--run", "other")
+    moved = ("transfer", "--strong", "demo-strong")
+    also = ("transfer", "--strong", "demo-weak", "--method", "discriminant", "--also", "other")
+    (digits / "bench.toml").write_text(BENCH)
+    module, *before, asked = {
+        "fit": (fit, fitted),
+        "transfer": (transfer, probed, moved),
+        "also": (transfer, probed, other, also),
+        "eval": (evaluate, probed, moved, ("eval",)),
+        "bench": (material, ("bench", "bench.toml")),
+    }[command]
+    for line in before:
+        assert cli(*line).code == 0
+    monkeypatch.setenv("TRANSMITER_CACHE", str(digits / "cache"))
+    real = module.encode
+
+    def changes_one(*given: Any) -> Any:
+        found = real(*given)
+        found.images.files[3].path.write_bytes(b"")
+        return found
+
+    monkeypatch.setattr(module, "encode", changes_one)
+    outcome = cli(*asked)
+    assert outcome.code == 1
+    assert "Images changed while they were read. Try: run the command again" in " ".join(outcome.err.split())
 
 
 def test_shards_and_a_broken_image_in_one(cli: Cli, digits: Path):

@@ -1,5 +1,7 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,6 +78,15 @@ def test_names_give_the_architecture_weights_and_activation(
     squash = "SigLIP" in name
     assert spec.preprocess["resize_mode"] == ("squash" if squash or "378" in name else "shortest")
     assert (spec.preprocess["mean"] == [0.5, 0.5, 0.5]) == squash
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"preprocess": {"mean": [0.5, 0.5, 0.5]}}, {"preprocess": {"resize_mode": "squash"}}, {"quick_gelu": True}],
+)
+def test_all_that_decides_the_embeddings_is_in_the_description(other: dict[str, Any]):
+    spec = resolve_model("demo-weak")
+    assert replace(spec, **other).description() != spec.description()
 
 
 def test_both_spellings_of_the_same_weights_share_their_embeddings(hub_cache: Path):

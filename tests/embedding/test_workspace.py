@@ -20,6 +20,7 @@ from transmiter_cli.embedding.views import with_views
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import file_digest
+from transmiter_cli.method.embeddings import InvalidTensorError
 
 
 @pytest.fixture
@@ -249,6 +250,29 @@ def test_a_logit_scale_that_is_no_number_is_named(workspace: Workspace, weak: Ca
         opened = workspace.open(with_weights(weak.encoder.spec, tmp_path / "x.safetensors", "diverged"))
         with pytest.raises(WrongCheckpointError, match=r"diverged has a logit scale of (nan|inf)"):
             _ = opened.facts
+
+
+def test_embeddings_that_are_no_numbers_are_refused_and_not_stored(
+    workspace: Workspace, weak: CachedEncoder, folder: Path, tmp_path: Path
+):
+    state = load_file(weak.encoder.spec.weights)
+    nothing = {name: torch.full_like(value, torch.nan) for name, value in state.items()}
+    save_file({**nothing, "logit_scale": state["logit_scale"]}, tmp_path / "x.safetensors")
+    opened = workspace.open(with_weights(weak.encoder.spec, tmp_path / "x.safetensors", "diverged"))
+    with pytest.raises(InvalidTensorError, match="the text embeddings of diverged hold NaN"):
+        opened.text_embeddings(["seven"], Templates())
+    with pytest.raises(InvalidTensorError, match="the image embeddings of diverged hold NaN"):
+        embed(opened, folder)
+    assert not list(opened.folder.rglob("*.safetensors"))
+
+
+def test_each_precision_has_a_store_of_its_own(workspace: Workspace, weak: CachedEncoder, folder: Path):
+    half = replace(workspace, precision="half").open(weak.encoder.spec)
+    places = [(one.folder.parent.name, one.folder.name) for one in (weak, half)]
+    assert places == [(weak.fingerprint, "float32"), (weak.fingerprint, "bfloat16")]
+    assert embed(weak, folder).rows.dtype == torch.float32
+    found = embed(half, folder)
+    assert (found.rows.dtype, found.encoded) == (torch.float16, 6)
 
 
 def test_facts_that_are_damaged_are_looked_up_again(weak: CachedEncoder):

@@ -94,3 +94,15 @@ def test_digests_keep_their_parts_apart(tmp_path: Path):
     assert digest("\udcff") != digest("y")
     (tmp_path / "x").write_bytes(b"abc")
     assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_must_come_before_the_rename_comes_when_all_is_on_the_disk(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"old")
+    seen: list[bytes] = []
+
+    def look() -> None:
+        seen.extend(one.read_bytes() for one in tmp_path.iterdir())
+
+    write_atomically(tmp_path / "file", b"new", before=look)
+    assert sorted(seen) == [b"new", b"old"]
+    assert (tmp_path / "file").read_bytes() == b"new"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -204,8 +204,13 @@ class Artefact:
         """Image embeddings of the artefact's model, with its texts and logit scale."""
         return Embeddings(images, self.texts, self.logit_scale)
 
-    def save(self, path: str | Path) -> None:
-        """Write the artefact; the same artefact always gives the same bytes."""
+    def save(self, path: str | Path, before: Callable[[], None] | None = None) -> None:
+        """Write the artefact; the same artefact always gives the same bytes.
+
+        Args:
+            path: the file.
+            before: called when all is on the disk, and has not yet taken the place of what is there.
+        """
         kind = "adapter" if isinstance(self.correction, Adapter) else "classifier"
         tensors = {f"{kind}.{name}": value for name, value in self.correction.state_dict().items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in {**tensors, "texts": self.texts}.items()}
@@ -218,7 +223,7 @@ class Artefact:
             "vocabulary": list(self.vocabulary),
             "details": dict(self.details),
         }
-        write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}))
+        write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}), before=before)
 
 
 @plain_torch()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -54,7 +54,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, *parts: bytes | Iterable[bytes]) -> None:
+def write_atomically(path: Path, *parts: bytes | Iterable[bytes], before: Callable[[], None] | None = None) -> None:
     """Write to a temporary name beside `path`, flush to the disk, rename: readers see all of it or nothing.
 
     A link stays one, and what it leads to is written; so is a FIFO or a device, which nothing can take the place of.
@@ -62,6 +62,7 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes]) -> None:
     Args:
         path: the file.
         *parts: its content, one after the other; an iterable is asked for its bytes only when it is written.
+        before: called when all is on the disk, and not yet under its name.
 
     Raises:
         OSError: if it cannot be written; the error names `path`, or the folder that cannot be made.
@@ -74,11 +75,13 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}.tmp")
     try:
+        with naming(path, temporary), temporary.open("xb") as file:
+            write_parts(file, parts)
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None:
+            before()
         with naming(path, temporary):
-            with temporary.open("xb") as file:
-                write_parts(file, parts)
-                file.flush()
-                os.fsync(file.fileno())
             temporary.replace(target)
     finally:
         with suppress(OSError):

@@ -225,15 +225,7 @@ class Run:
 
         With several --reg values, the first gives the row "transferred", each other one a row "reg=VALUE".
         """
-        home = self.home(strong)
-        files = {row: home / name for row, name in ARTEFACTS.items()}
-        swept: dict[float, Path] = {}
-        for path in home.glob(f"{SWEPT}*.safetensors"):
-            with suppress(ValueError):  # a copy that somebody made by hand
-                swept[float(path.stem.removeprefix(SWEPT))] = path
-        others = {swept_row(reg): swept[reg] for reg in sorted(swept)}
-        rows = {"transferred": files.pop("transferred"), **others, **files}
-        return {row: path for row, path in rows.items() if path.is_file()}
+        return artefacts_in(self.home(strong))
 
     def with_homes(self, strong: Sequence[str]) -> dict[str, str]:
         """The homes after a transfer to some models: whoever comes alone, and first, gets the run's own folder.
@@ -369,6 +361,18 @@ class Run:
         step = {"command": command, "folder": str(Path.cwd()), "models": dict(models), "versions": versions}
         record.setdefault("history", []).append(step)
         self.write(record)
+
+
+def artefacts_in(home: Path) -> dict[str, Path]:
+    """The artefacts in a strong model's folder, as `Run.artefacts` gives them."""
+    files = {row: home / name for row, name in ARTEFACTS.items()}
+    swept: dict[float, Path] = {}
+    for path in home.glob(f"{SWEPT}*.safetensors"):
+        with suppress(ValueError):  # a copy that somebody made by hand
+            swept[float(path.stem.removeprefix(SWEPT))] = path
+    others = {swept_row(reg): swept[reg] for reg in sorted(swept)}
+    rows = {"transferred": files.pop("transferred"), **others, **files}
+    return {row: path for row, path in rows.items() if path.is_file()}
 
 
 def swept_row(reg: float) -> str:

@@ -49,7 +49,8 @@ def kill_before(moment: int, patch: pytest.MonkeyPatch) -> list[str]:
 
     for module in (artefact, fit, overlap, run):
         patch.setattr(module, "write_atomically", watched("write", module.write_atomically))
-    patch.setattr(run.Path, "unlink", watched("unlink", Path.unlink))
+    for name in ("unlink", "replace"):
+        patch.setattr(run.Path, name, watched(name, getattr(Path, name)))
     return asked
 
 
@@ -127,3 +128,32 @@ def test_a_refinement_that_is_killed_leaves_no_image_unsaid(transferred: Cli):
         if any(RUN.rglob("refined.safetensors")):
             failed(transferred("eval", "--data", "one"), 1, "refine used 20 of these 20 images")
     assert moment > 2
+
+
+def test_a_redone_transfer_or_self_train_that_is_killed_leaves_nothing_of_what_it_replaced(cli: Cli, tmp_path: Path):
+    digits(tmp_path / "data", 0), digits(tmp_path / "one", 2), digits(tmp_path / "two", 4)
+    assert cli(*FIT, "--data", "data").code == 0
+    assert cli("transfer", "--strong", "demo-strong", "--method", "ridge", "--rho", 1).code == 0
+    assert cli("self-train", "--data", "one").code == 0
+    assert cli("refine", "--data", "one").code == 0
+    redone = {
+        "strong-ridge": ("transfer", "--strong", "demo-strong", "--method", "ridge", "--rho", 0.1),
+        "self-trained": ("self-train", "--data", "two"),
+    }
+    later = ("strong-ridge", "self-trained", "refined")
+    shutil.copytree(RUN, "kept")
+    for name, line in redone.items():
+        for moment in range(40):
+            shutil.rmtree(RUN)
+            shutil.copytree("kept", RUN)
+            with pytest.MonkeyPatch.context() as patch:
+                asked = kill_before(moment, patch)
+                try:
+                    assert cli(*line).code == 0
+                    break
+                except Killed:
+                    pass
+            if (RUN / f"{name}.safetensors").read_bytes() != Path("kept", f"{name}.safetensors").read_bytes():
+                left = [one for one in later[later.index(name) + 1 :] if (RUN / f"{one}.safetensors").exists()]
+                assert not left, (name, asked)
+        assert len(asked) == moment > 4, asked

@@ -81,13 +81,15 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     home = run.home(strong)
     path = home / ARTEFACTS["self_trained"]
     refined = home / ARTEFACTS["refined"]
-    stale = refined.is_file() and is_stale(refined)
+
+    def forget() -> None:
+        if refined.is_file() and is_stale(refined):
+            refined.unlink()
+
     with telling_removed(run, workspace.reporter):
         with remembering("self-train", found.files, run, workspace):
-            artefact.save(path)
+            artefact.save(path, forget)  # a kill leaves nothing that began with what is replaced
             run.add(command, {strong: encoder.fingerprint})
-            if stale:  # here, since the images that it learned from are forgotten next
-                refined.unlink()
         forget_unused(run)
     about = artefact.details["self_train"]
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))

@@ -22,7 +22,7 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import agreement, computed_class_logits, predictions
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, swept_row
+from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, artefacts_in, swept_row
 from transmiter_cli.task.finetuned import mean_logits
 from transmiter_cli.workflow.common import (
     EncodedImages,
@@ -130,12 +130,16 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     ]
     remember_transfer(weak.images.files, run, workspace)
     fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
-    with telling_removed(run, workspace.reporter):
-        for result in results:
-            result.artefact.save(result.path)
-        run.add(command, fingerprints, strong=names[-1], homes=homes)
+    written = [result.path for result in results]
+
+    def forget() -> None:
         for encoder in encoders:
-            forget_stale(run, encoder, options.methods, [result.path for result in results])
+            forget_stale(run.path / homes[encoder.name], encoder, options.methods, written)
+
+    with telling_removed(run, workspace.reporter):
+        for result in results:  # a kill leaves nothing that stems from what is replaced
+            result.artefact.save(result.path, forget if result is results[0] else None)
+        run.add(command, fingerprints, strong=names[-1], homes=homes)
         forget_unused(run)
     for result in results:
         if result.verdict:
@@ -293,9 +297,16 @@ def file_name(row: str) -> str:
     return ARTEFACTS.get(row) or f"{SWEPT}{row.removeprefix(SWEPT_ROW)}.safetensors"
 
 
-def forget_stale(run: Run, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:
-    """Remove what stems from a correction that is replaced now, is for other weights of the model, or is damaged."""
-    for path in {*run.artefacts(encoder.name).values()} - {*written}:
+def forget_stale(home: Path, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:
+    """Remove what stems from a correction that is to be replaced, is for other weights of the model, or is damaged.
+
+    Args:
+        home: the strong model's folder.
+        encoder: the strong model.
+        methods: of which methods corrections are to be replaced.
+        written: the files that will be written in their place; they stay until then.
+    """
+    for path in {*artefacts_in(home).values()} - {*written}:
         if is_stale(path, encoder, methods):
             path.unlink()
 

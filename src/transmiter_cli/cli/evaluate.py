@@ -28,7 +28,7 @@ from transmiter_cli.cli.options import (
     WorkersOption,
     require_one_format,
 )
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import TransmiterError, UsageError
 
 if TYPE_CHECKING:
     from transmiter_cli.workflow.eval_sets import EvalSets
@@ -136,12 +136,18 @@ def command(
         if found.results:  # what was measured is shown, also where a later data set, or a gate, fails
             form = "json" if json else "csv" if csv else "markdown" if markdown else ""
             show(found, form, wide, several=len(data or ()) > 1)
+    unmet = not all(one.met for one in found.gated)
     if report is not None:
         from transmiter_cli.report.html import write_report
 
-        write_report(found.results[0], report, Run(run).commands())
+        try:
+            write_report(found.results[0], report, Run(run).commands())
+        except TransmiterError as error:
+            if unmet:  # the gate was judged, report or not
+                error.exit_code = UNMET
+            raise
         workspace.reporter.note(f"The report is in {console.shown(report)}.")
-    if not all(one.met for one in found.gated):
+    if unmet:
         raise typer.Exit(UNMET)
 
 

@@ -56,7 +56,7 @@ def write_report(result: EvalResult, path: Path, commands: Sequence[str] = ()) -
     """
     text = render(result, commands)
     try:
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode("utf-8", "backslashreplace"))  # file names need not be text
     except OSError as error:
         raise TransmiterError(f"{path} cannot be written: {error.strerror}.", "pass another --report") from error
 

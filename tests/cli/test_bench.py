@@ -518,3 +518,19 @@ def test_means_are_over_sets_within_a_seed_and_deviations_between_seeds():
     assert found["hm_of_means"].mean == pytest.approx((2 * 0.7 * 0.5 / 1.2 + 2 * 0.8 * 0.5 / 1.3) / 2)
     assert found["base/a"].mean == pytest.approx(0.85)
     assert "| 75.0 ± 7.1 |" in bench_markdown(summarize(cells))
+
+
+def test_all_means_of_a_setting_are_over_the_same_sets():
+    rows = {name: {"top1": value} for name, value in (("strong", 0.5), ("m", 0.6), ("n", 0.8))}
+    measured = [("a", 0, "n"), ("a", 0, "m"), ("b", 0, "m"), ("a", 1, "n"), ("a", 1, "m"), ("b", 1, "n"), ("b", 1, "m")]
+    cells = [
+        replace(cell(data, seed, 0.5, 0.5), method=method, rows={name: rows[name] for name in ("strong", method)})
+        for data, seed, method in measured
+    ]
+    cells[2] = replace(cells[2], rows={**cells[2].rows, "strong": {"top1": 0.1}})
+    lines = {line.row: line.columns for line in summarize(cells)}
+    assert list(lines) == ["strong", "n", "m"]
+    assert (lines["strong"]["top1/b"].seeds, lines["strong"]["top1"].seeds) == (2, 2)
+    assert lines["strong"]["top1"].mean == pytest.approx((0.3 + 0.5) / 2)
+    assert (lines["n"]["top1"].seeds, lines["m"]["top1"].seeds) == (1, 2), "n failed on a set of the first seed"
+    assert "| n | 80.0 |  |  |" in bench_markdown(summarize(cells[:3]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from transmiter_cli.bench.grid import Cell
@@ -45,9 +45,10 @@ class Line:
 def summarize(cells: Sequence[Cell]) -> list[Line]:
     """Lines in the order of the cells; a setting's reference rows come before its methods.
 
-    A mean over data sets takes, for each seed, those that were measured with that seed. What was fitted on one data
-    set and measured on others has lines of its own, with that data set as the first; where there is no other data set
-    that was fitted on itself, these are all.
+    A mean over data sets takes, for each seed, those that were measured with that seed; a row that lacks one of them,
+    since its method failed there, has no mean for that seed, so that all means of a setting are over the same sets.
+    What was fitted on one data set and measured on others has lines of its own, with that data set as the first; where
+    there is no other data set that was fitted on itself, these are all.
     """
     settings = dict.fromkeys((cell.teacher, cell.weak, cell.strong, cell.shots) for cell in cells)
     lines: list[Line] = []
@@ -64,24 +65,28 @@ def summarize(cells: Sequence[Cell]) -> list[Line]:
 
 
 def lines_of(setting: tuple[str, str, str, int | None], cells: Sequence[Cell], fit_on: str | None) -> list[Line]:
-    """The lines of one setting: the reference rows, then the methods."""
-    methods = list(dict.fromkeys(cell.method for cell in cells))
-    lines: list[Line] = []
-    for method in methods:
-        own = [cell for cell in cells if cell.method == method]
-        if method == methods[0]:
-            others = [name for name in own[0].rows if name != method]
-            references = dict.fromkeys(name for name in (*BEFORE, *others) if name in own[0].rows)
-            lines = [Line(*setting, name, spreads(own, name, fit_on), fit_on) for name in references]
-        lines.append(Line(*setting, method, spreads(own, method, fit_on), fit_on))
-    return lines
+    """The lines of one setting: the reference rows, each data set's from any method that has them, then the methods."""
+    methods = dict.fromkeys(cell.method for cell in cells)
+    others = dict.fromkeys(name for cell in cells for name in cell.rows if name not in methods)
+    references = [name for name in dict.fromkeys((*BEFORE, *others)) if name in others]
+    sets: dict[int, set[str]] = {}
+    for cell in cells:
+        if cell.data != fit_on:
+            sets.setdefault(cell.seed, set()).add(cell.data)
+    of_row: dict[str, list[Cell]] = {}
+    for name in references:
+        first = {(cell.data, cell.seed): cell for cell in reversed(cells) if name in cell.rows}
+        of_row[name] = [cell for cell in cells if first.get((cell.data, cell.seed)) is cell]
+    of_row |= {method: [cell for cell in cells if cell.method == method] for method in methods}
+    return [Line(*setting, name, spreads(own, name, sets, fit_on), fit_on) for name, own in of_row.items()]
 
 
-def spreads(cells: Sequence[Cell], row: str, fit_on: str | None = None) -> dict[str, Spread]:
-    """The columns of one row; the means leave `fit_on` out."""
+def spreads(
+    cells: Sequence[Cell], row: str, sets: Mapping[int, Set[str]], fit_on: str | None = None
+) -> dict[str, Spread]:
+    """The columns of one row; the means leave `fit_on` out, and seeds of which one of the `sets` is not there."""
     meant = [cell for cell in cells if cell.data != fit_on]
-    seeds = list(dict.fromkeys(cell.seed for cell in meant))
-    found = {column: [seed_mean(meant, row, column, seed) for seed in seeds] for column in COLUMNS}
+    found = {column: [seed_mean(meant, row, column, seed, len(sets[seed])) for seed in sets] for column in COLUMNS}
     for data in dict.fromkeys(cell.data for cell in cells):
         own = [cell for cell in cells if cell.data == data]
         for column in ("top1", "base", "novel", "hm"):
@@ -90,14 +95,14 @@ def spreads(cells: Sequence[Cell], row: str, fit_on: str | None = None) -> dict[
     return {name: spread(values) for name, values in kept.items() if values}
 
 
-def seed_mean(cells: Sequence[Cell], row: str, column: str, seed: int) -> float | None:
-    """The mean over the data sets of one seed; None for a column that was not measured."""
+def seed_mean(cells: Sequence[Cell], row: str, column: str, seed: int, sets: int) -> float | None:
+    """The mean over the data sets of one seed; None for a column that was not measured on so many sets."""
     if column == "hm_of_means":
-        base, novel = (seed_mean(cells, row, part, seed) for part in ("base", "novel"))
+        base, novel = (seed_mean(cells, row, part, seed, sets) for part in ("base", "novel"))
         return None if base is None or novel is None else harmonic_mean(base, novel)
     values = [cell.rows[row].get(column) for cell in cells if cell.seed == seed]
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return sum(known) / len(known) if len(known) == sets else None
 
 
 def spread(values: Sequence[float]) -> Spread:

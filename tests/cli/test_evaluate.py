@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -337,3 +338,13 @@ def test_the_bootstrap_goes_by_the_seed_and_nothing_else_moves(cli: Cli, run: Pa
     assert first == second
     assert any(first[name]["gain_low"] != other[name]["gain_low"] for name in first)
     assert first["strong"]["top1"] == other["strong"]["top1"]
+
+
+@pytest.mark.parametrize(("flag", "content"), [("--map", '{"one": "eleven"}'), ("--base", '["eleven"]')])
+def test_the_command_that_lists_the_classes_is_of_the_run(cli: Cli, run: Path, tmp_path: Path, flag: str, content: str):
+    run.rename(tmp_path / "my run")
+    (tmp_path / "classes.json").write_text(content)
+    outcome = cli("eval", "--run", "my run", flag, "classes.json")
+    failed(outcome, 1, "'eleven', which is none of the run's 10 classes")
+    (line,) = (line for line in outcome.err.splitlines() if line.startswith("Try: transmiter "))
+    assert json.loads(cli(*shlex.split(line)[2:]).out)["task"]["classes"] == DIGITS

@@ -78,7 +78,7 @@ def test_paths_are_read_from_stdin(run: Cli, monkeypatch: pytest.MonkeyPatch):
     assert run("predict", "-").out == run("predict", *files).out
     for given, said in ((b"", "stdin holds no paths"), (Path(files[0]).read_bytes(), "stdin holds an image")):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
-        failed(run("predict", "-"), 2, said)
+        failed(run("predict", "-", "--run", "my run"), 2, said, "| transmiter predict --run 'my run' -\n")
     Path("RIFF").mkdir()
     shutil.copy(files[0], "RIFF")
     path = f"RIFF/{Path(files[0]).name}"

@@ -163,7 +163,7 @@ def eft_strengths(given: list[str]) -> tuple[float, ...]:
         strengths = (inf,)
     if not all(0 <= strength < inf for strength in strengths):
         said = ",".join(given)
-        raise UsageError(f"--eft takes finite numbers that are not negative, not {said!r}.", f"{EXAMPLE} --eft 0.5,1")
+        raise UsageError(f"--eft takes finite numbers that are not negative, not {said!r}.", "--eft 0.5,1")
     return strengths
 
 

@@ -107,7 +107,7 @@ def command(
         raise UsageError("Name image files or --data, and not both.", f"{again} --data {shlex.quote(data)}")
     listed = images == [STDIN]
     if listed:
-        images = paths_in(sys.stdin.buffer.read())
+        images = paths_in(sys.stdin.buffer.read(), again)
     elif STDIN in (images or ()):
         raise UsageError(f"{STDIN} reads paths from stdin, and goes with no others.", f"./{STDIN} for a file")
     folder = next((one for one in images or [] if one and Path(one).is_dir()), None)
@@ -144,8 +144,12 @@ def command(
         )
 
 
-def paths_in(lines: bytes) -> list[str]:
+def paths_in(lines: bytes, again: str) -> list[str]:
     """The path on each line, empty lines left out; those between NULs where there are any, as `find -print0` writes.
+
+    Args:
+        lines: what stdin held.
+        again: the command line that predicts in the run.
 
     Raises:
         UsageError: if there are none, or an image itself.
@@ -154,7 +158,7 @@ def paths_in(lines: bytes) -> list[str]:
     paths = [os.fsdecode(part) for part in parts if part.strip()]
     if not paths or IMAGE.match(lines):
         what = "holds an image, and no paths" if paths else "holds no paths"
-        raise UsageError(f"stdin {what}.", f"find FOLDER -name '*.jpg' | transmiter predict {STDIN}")
+        raise UsageError(f"stdin {what}.", f"find FOLDER -name '*.jpg' | {again} {STDIN}")
     return paths
 
 

@@ -65,7 +65,7 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
     """The report's text."""
     name, evidence = subject(result), result.evidence
     if name is None or REFERENCE not in result.rows:
-        raise TransmiterError("There is no adapted strong model to report on.", "transmiter transfer --strong MODEL")
+        raise TransmiterError("There is no adapted strong model to report on.", "transfer, and eval again")
     labelled = evidence.labels is not None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "points": points, "number": number, "gain": gain}

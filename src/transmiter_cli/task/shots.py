@@ -18,7 +18,7 @@ def choose_shots(labels: Sequence[int], shots: int | None, seed: int) -> list[in
         TransmiterError: if there are no labelled images.
     """
     if not labels:
-        raise TransmiterError("There are no labelled images to refine with.", "transmiter refine --data FOLDER")
+        raise TransmiterError("There are no labelled images to refine with.", "--data FOLDER, with class folders")
     if shots is None:
         return list(range(len(labels)))
     generator = torch.Generator().manual_seed(seed)

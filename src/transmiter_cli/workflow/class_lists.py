@@ -99,7 +99,7 @@ def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -
     unknown = [content[label] for label, place in found.items() if place is None]
     if unknown:
         said = f"{path} maps to {unknown[0]!r}, which is none of the run's {len(classes)} classes."
-        raise TransmiterError(f"{said}{resembling(str(unknown[0]), classes)}", "transmiter inspect --json lists them")
+        raise TransmiterError(f"{said}{resembling(str(unknown[0]), classes)}")
     return ClassMap(labels, {label: place for label, place in found.items() if place is not None})
 
 
@@ -121,7 +121,7 @@ def base_classes(path: Path | None, task: Task) -> list[int]:
         place = find(name)
         if place is None:
             said = f"{path} has {name!r}, which is none of the run's {len(task.classes)} classes."
-            raise TransmiterError(f"{said}{resembling(name, task.classes)}", "transmiter inspect --json lists them")
+            raise TransmiterError(f"{said}{resembling(name, task.classes)}")
         if place in found:
             both = repr(name) if name == found[place] else spelled(found[place], name)
             raise TransmiterError(f"{path} has a class twice: {both}.", "list each class once")

@@ -18,7 +18,7 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting, same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError, UsageError, mended_by
 from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, candidates, eft_name
 from transmiter_cli.evaluation.protocols import base_to_novel
 from transmiter_cli.evaluation.require import Gate, require_names
@@ -155,8 +155,9 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     task, spec = scene.task, options.data.spec(scene.task)
     images = open_measured(options, spec, scene)
     labelled = options.labels and images.labelled
-    mapping = read_map(options.mapping, task.classes, task.labels)
-    base = base_classes(options.base, task) if options.base_to_novel or options.base else None
+    with mended_by(f"transmiter inspect --json{run.flag}"):  # which lists the classes
+        mapping = read_map(options.mapping, task.classes, task.labels)
+        base = base_classes(options.base, task) if options.base_to_novel or options.base else None
     require_labels_for(options, labelled)
     if base is not None and mapping.targets:
         raise UsageError("--map and base classes ask for answers among different classes.", "leave one of them out")

@@ -106,3 +106,13 @@ def test_what_must_come_before_the_rename_comes_when_all_is_on_the_disk(tmp_path
     write_atomically(tmp_path / "file", b"new", before=look)
     assert sorted(seen) == [b"new", b"old"]
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_what_a_killed_write_left_is_swept_but_not_what_is_being_written(tmp_path: Path):
+    names = (".a[1]-0123abcd.tmp", ".a[1]-89ef4567.tmp", ".a1-0123abcd.tmp", ".a[1]-theirs00.tmp")
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (1, 1))
+    (tmp_path / names[1]).write_bytes(b"half, and growing")
+    write_atomically(tmp_path / "a[1]", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "a[1]"])

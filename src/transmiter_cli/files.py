@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +17,8 @@ RECORD, LOCK = "run.json", ".lock"
 """Files of a run directory, of which it has one from its beginning."""
 TEMPORARY = ".*.tmp"
 """Names of files that are being written."""
+ABANDONED = 24 * 3600.0
+"""Seconds without a change after which nobody is writing such a file any more."""
 
 
 def absolute(path: str | Path) -> Path:
@@ -58,6 +62,7 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes], before: Callab
     """Write to a temporary name beside `path`, flush to the disk, rename: readers see all of it or nothing.
 
     A link stays one, and what it leads to is written; so is a FIFO or a device, which nothing can take the place of.
+    What a killed write of the same file left behind goes first.
 
     Args:
         path: the file.
@@ -73,6 +78,7 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes], before: Callab
         return
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target)
     temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}.tmp")
     try:
         with naming(path, temporary), temporary.open("xb") as file:
@@ -86,6 +92,14 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes], before: Callab
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # where something failed, or the user interrupted it
+
+
+def sweep(target: Path) -> None:
+    """Remove temporary files of a target that nobody has written to for a day; another process may be writing one."""
+    for left in target.parent.glob(f".{escape(target.name)}-{'[0-9a-f]' * 8}.tmp"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - ABANDONED:
+                left.unlink()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,17 @@ def test_other_classes_or_another_order_are_refused(tmp_path: Path):
         run.claim(replace(TASK, classes=classes), force=True)
 
 
-@pytest.mark.parametrize("content", ["{", "null", "[]", '{"task": {}}', '{"history": 3}', '{"task": {"classes": 1}}'])
+def written(*history: object) -> str:
+    return json.dumps({"task": asdict(TASK), "history": history})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "null", "[]", '{"task": {}}', '{"history": 3}', '{"task": {"classes": 1}}'),
+        *(written({"command": ["transmiter"]}), written({"models": {}}), written("fit"), written(None)),
+    ],
+)
 def test_a_damaged_record_is_named_and_can_be_replaced(tmp_path: Path, content: str):
     (tmp_path / "run.json").write_text(content)
     run = Run(tmp_path)

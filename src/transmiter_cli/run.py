@@ -124,6 +124,11 @@ def task_from_json(stored: dict[str, Any]) -> Task:
     return Task(**(stored | lists))
 
 
+def step_from_json(stored: dict[str, Any]) -> Step:
+    """An entry of the history as run.json holds it."""
+    return Step([str(part) for part in stored["command"]], frozenset(stored["models"]), str(stored.get("folder", "")))
+
+
 class Run:
     """A run directory.
 
@@ -161,7 +166,7 @@ class Run:
         try:
             record = json.loads(self.record_path.read_text(encoding="utf-8"))
             task_from_json(record["task"])
-            if isinstance(record["history"], list):
+            if isinstance(record["history"], list) and all(map(step_from_json, record["history"])):
                 return record
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
@@ -258,11 +263,7 @@ class Run:
 
     def history(self) -> list[Step]:
         """All that changed the run, the first one first."""
-        entries = self.record().get("history", [])
-        return [
-            Step([str(part) for part in entry["command"]], frozenset(entry["models"]), entry.get("folder", ""))
-            for entry in entries
-        ]
+        return [step_from_json(entry) for entry in self.record().get("history", [])]
 
     def claim(self, task: Task, force: bool) -> None:
         """Refuse to overwrite a run of other classes, or to compute what could not be written.

@@ -243,6 +243,15 @@ def test_weights_that_change_while_they_are_digested_are_no_others_memo(
     assert workspace.open(with_weights(weak.encoder.spec, copy, "copy")).fingerprint == weak.fingerprint
 
 
+@pytest.mark.parametrize("content", [b"\xff" * 64, b"0123", b""])
+def test_a_damaged_digest_of_weights_is_computed_anew(workspace: Workspace, weak: CachedEncoder, content: bytes):
+    (memo,) = (workspace.cache / "weights").iterdir()
+    before = memo.read_bytes()
+    memo.write_bytes(content)
+    assert workspace.open(weak.encoder.spec).fingerprint == weak.fingerprint
+    assert memo.read_bytes() == before
+
+
 def test_a_logit_scale_that_is_no_number_is_named(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):
     state = load_file(weak.encoder.spec.weights)
     for value in (float("nan"), 200.0):

@@ -7,6 +7,7 @@ import pytest
 from tests.test_run import TASK
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.errors import TransmiterError
 from transmiter_cli.run import Run
 from transmiter_cli.workflow import overlap
 from transmiter_cli.workflow.overlap import (
@@ -114,3 +115,15 @@ def test_images_of_all_transfers_are_kept_in_mind(files: list[ImageFile], tmp_pa
     for rows in (slice(0, 2), slice(2, 3)):
         remember_transfer(files[rows], run, workspace)
     assert used("transfer", run, files[:4], workspace) == [1, 2]
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"0123"])
+def test_damaged_fingerprints_are_named_with_what_mends_it(files: list[ImageFile], tmp_path: Path, damage: bytes):
+    run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
+    run.path.mkdir()
+    remember_fit(fingerprints(files, workspace), run)
+    path = run.path / "seen-by-fit.txt"
+    path.write_bytes(path.read_bytes() + damage)
+    with pytest.raises(TransmiterError, match=r"seen-by-fit\.txt is damaged") as caught:
+        overlap.overlap(files, run, workspace)
+    assert caught.value.fix == f"rm {path}, then fit again"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import compress
@@ -77,8 +78,10 @@ class Workspace:
         """SHA-256 of a weight file, read again only when its size or time changed."""
         identity = file_identity(str(weights))
         memo = self.cache / WEIGHTS / digest(*identity.rsplit("|", 2))[:32]
-        if memo.is_file():
-            return memo.read_text()
+        with suppress(OSError):
+            known = memo.read_bytes()
+            if re.fullmatch(rb"[0-9a-f]{64}", known):  # else it is damaged
+                return known.decode()
         found = file_digest(weights)
         if file_identity(str(weights)) == identity:
             write_if_possible(memo, found.encode())

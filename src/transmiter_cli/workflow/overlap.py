@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -19,6 +21,7 @@ from transmiter_cli.embedding.image_keys import image_key, image_keys
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import LATER, Run
@@ -90,9 +93,21 @@ def forget_unused(run: Run) -> None:
 
 
 def remembered(use: Use, run: Run) -> set[str] | None:
-    """The fingerprints of the images that a command used; None if the run does not say."""
+    """The fingerprints of the images that a command used; None if the run does not say.
+
+    Raises:
+        TransmiterError: if the file that says so is damaged.
+    """
     path = run.path / FILES[use]
-    return set(path.read_text(encoding="ascii").split()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    if not re.fullmatch(rb"(?:[0-9a-f]{32}\n)*+", content):
+        raise TransmiterError(
+            f"{path} is damaged: nobody can tell which images {use} used.",
+            f"rm {shlex.quote(str(path))}, then {use} again",
+        )
+    return set(content.decode().split())
 
 
 def overlap(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> dict[Use, list[ImageRecord]] | None:

@@ -150,6 +150,13 @@ def test_it_says_once_what_it_predicts_with(run: Cli):
     assert "Predicting" not in run("predict", file, "-q").err
 
 
+def test_colons_in_file_names_are_no_emoji(run: Cli, tmp_path: Path):
+    name = "scan:x:1.png"
+    shutil.copy(open_images("demo-digits", "test").files[0].path, tmp_path / name)
+    assert run("predict", name, "--format", "table").out.endswith(f"  {name}\n")
+    assert f"{name[:-4]}.jpg" in run("predict", f"{name[:-4]}.jpg").err
+
+
 def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
     assert "There is nothing to predict" in run("predict").err
     both = run("predict", "a.png", "--data", "my photos")

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from transmiter_cli.embedding.encoder import Precision
     from transmiter_cli.embedding.workspace import Workspace
 
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-results = Console(soft_wrap=True, highlight=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+results = Console(soft_wrap=True, highlight=False, emoji=False)
 results.width = max(results.width, 80)  # a narrower terminal folds the lines of a table; rich would cut its cells
-wide_results = Console(soft_wrap=True, highlight=False, width=240)
+wide_results = Console(soft_wrap=True, highlight=False, emoji=False, width=240)
 """For tables with all their columns, whatever the terminal has."""
 
 

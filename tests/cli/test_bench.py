@@ -373,6 +373,16 @@ def test_what_a_file_must_not_say(tmp_path: Path, change: tuple[str, str], said:
     assert str(demo.FOLDER / "bench.toml") in (found.value.fix or ""), "an example that works"
 
 
+def test_a_byte_order_mark_is_left_out_and_other_encodings_are_named(tmp_path: Path):
+    path = small(tmp_path)
+    content, spec = path.read_text(encoding="utf-8"), read_spec(path)
+    path.write_text(content, encoding="utf-8-sig")
+    assert read_spec(path) == spec
+    path.write_text(content, encoding="utf-16")
+    with pytest.raises(TransmiterError, match="is in UTF-16"):
+        read_spec(path)
+
+
 def test_a_missing_file_and_an_unknown_placeholder(tmp_path: Path):
     with pytest.raises(UsageError, match="no bench file"):
         read_spec(tmp_path / "absent.toml")

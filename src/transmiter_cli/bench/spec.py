@@ -13,6 +13,7 @@ from typing import Any, get_args
 from transmiter_cli import demo
 from transmiter_cli.artefact import Method
 from transmiter_cli.bench.numbers import check_numbers
+from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError, listing, mended_by
 from transmiter_cli.method.ranges import COUNT, SEED, Range
 
@@ -180,7 +181,7 @@ def read_spec(path: Path) -> BenchSpec:
 
     Raises:
         UsageError: if there is no such file.
-        TransmiterError: if it is no TOML, or lacks or has an entry that it must not.
+        TransmiterError: if it is no TOML in UTF-8, or lacks or has an entry that it must not.
     """
     path, example = bundled(path), bundled(Path("demo"))
     if not path.is_file():
@@ -192,8 +193,8 @@ def read_spec(path: Path) -> BenchSpec:
 def parse_spec(path: Path) -> BenchSpec:
     """What a bench file holds, as `read_spec` reads it."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(read_utf8(path))
+    except tomllib.TOMLDecodeError as error:
         raise TransmiterError(f"{path} is no valid TOML: {error}.") from error
     kinds = {"data": DataEntry, "teacher": TeacherEntry, "method": MethodEntry}
     for name, kind in kinds.items():

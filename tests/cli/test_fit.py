@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from tests.cli.test_evaluate import copies
 from tests.cli.test_overlap import digits
 from tests.cli.test_self_train import BASE, NOVEL
 from tests.cli.test_transfer import DIGITS, FIT
+from tests.test_run import TASK
+from transmiter_cli.run import Run
 
 LINE = (*FIT[:-2], "--finetuned", "demo-finetuned", "--limit", 40)
 
@@ -38,6 +41,23 @@ def test_few_steps_are_hinted_at_with_what_makes_more(cli: Cli):
         outcome = cli(*LINE, *enough)
         assert outcome.code == 0
         assert "Hint" not in outcome.err
+
+
+def test_a_fit_of_another_task_that_ends_just_before_is_not_replaced(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    changing = Run.changing
+
+    def late(run: Run) -> AbstractContextManager[None]:
+        if run.path.is_dir():
+            run.begin(TASK)
+        return changing(run)
+
+    monkeypatch.setattr(Run, "changing", late)
+    outcome = cli(*LINE)
+    assert outcome.code == 2
+    assert "transmiter-run is a run of another task: 2 classes, cat, dog" in outcome.err
+    assert "decoded" not in outcome.err, "nothing was encoded"
+    assert Run(Path("transmiter-run")).task() == TASK
+    assert cli(*LINE, "--force").code == 0
 
 
 def test_one_class_is_refused_before_anything_is_encoded(cli: Cli, tmp_path: Path):

@@ -135,7 +135,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         decoding=workspace.decoding or "full",
         precision=workspace.precision,
     )
-    run.claim(task, options.force)
+    run.require_writable()  # and there, so that it can be locked
     return fit_task(options, run, task, images, vocabulary, workspace, command)
 
 
@@ -150,6 +150,7 @@ def fit_task(
     command: list[str],
 ) -> FitResult:
     """Fit an adapter for a task whose run directory is there; see `fit_run`."""
+    run.claim(task, options.force)  # here, since another fit may have ended just before this one held the run
     encoder = workspace.open(resolve_model(task.weak))
     files = [name for name in task.finetuned if name != teachers.PROBE]
     digests = {name: teachers.teacher_digest(name, workspace) for name in files}  # first: later changes are refused

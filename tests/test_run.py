@@ -52,6 +52,15 @@ def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path)
         run.strong()
 
 
+def test_a_new_fit_removes_the_probe_of_the_old_one_unless_it_learned_from_it(tmp_path: Path):
+    run, probe = Run(tmp_path), tmp_path / "probe.safetensors"
+    probe.touch()
+    run.begin(replace(TASK, finetuned=("pets.pt", str(probe))))
+    assert probe.exists()
+    run.begin(TASK)
+    assert not probe.exists()
+
+
 def test_one_command_at_a_time_changes_a_run(tmp_path: Path):
     refused = pytest.raises(TransmiterError, match="Another transmiter command is changing")
     with Run(tmp_path).changing(), refused, Run(tmp_path).changing():

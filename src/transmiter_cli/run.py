@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.files import LOCK, RECORD, digest, write_atomically
+from transmiter_cli.files import LOCK, RECORD, absolute, digest, write_atomically
 from transmiter_cli.names import some
 
 if TYPE_CHECKING:
@@ -327,6 +327,9 @@ class Run:
             history, gone = [], []
         (self.path / FITTED).unlink(missing_ok=True)
         self.forget()
+        probe = self.path / PROBE_FILE
+        if str(absolute(probe)) not in task.finetuned:  # unless the new fit learned from that very file
+            probe.unlink(missing_ok=True)
         self.write({"task": asdict(task), "history": history})
         return gone
 

@@ -66,8 +66,13 @@ def command(
             f"--out {shlex.quote(str(named))}",
         )
     if import_file is not None:
-        if model or data is not None:
-            raise UsageError("--import converts a file as it is: it takes no --model and no --data.", IMPORT_EXAMPLE)
+        values = {"--model": model or None, "--data": data, "--root": root, "--split": split, "--limit": limit}
+        values |= {"--device": None if device == "auto" else device, "--strict": strict or None, "--decode": decode}
+        values |= {"--encode-batch": None if encode_batch == 64 else encode_batch}
+        values |= {"--workers": workers, "--precision": precision}
+        if given := [flag for flag, value in values.items() if value is not None]:
+            what = f"no {' and no '.join(given)}"
+            raise UsageError(f"--import converts a file as it is: it takes {what}.", IMPORT_EXAMPLE)
         convert(import_file, out, json)
         return
     if not model or data is None:

@@ -163,6 +163,7 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
     assert "Name image files or --data, and not both" in both.err
     assert "Try: transmiter predict --data 'my photos'" in both.err
     failed(run("predict", "--data", ""), 2, "is empty")
+    assert "no '' in transmiter-run" in run("predict", "--data", "demo-digits", "--use", "").err, "an empty variable"
     refused = run("predict", "--data", "demo-digits", "--use", "refined")
     assert "no 'refined' in transmiter-run, only transferred, ridge" in refused.err
     assert "Try: transmiter predict --data FOLDER --use transferred\n" in refused.err

@@ -181,3 +181,9 @@ def test_labels_of_one_class_change_nothing_and_that_is_said(run: Cli, tmp_path:
     outcome = run("refine", "--data", "one", "--method", "discriminant")
     assert "Labels of one class alone tell nothing apart" in outcome.err
     assert json.loads(run("refine", "--data", "one", "--json").out)["unchanged"]
+
+
+def test_refine_says_that_classes_have_fewer_images_than_were_asked_for(run: Cli):
+    said = f"10 of 10 classes have fewer than {FEW + 1} labelled images"
+    assert said in run("refine", "--data", "new", "--shots", FEW + 1).err
+    assert "have fewer than" not in run("refine", "--data", "new", "--shots", FEW).err

@@ -95,9 +95,9 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
             f"Nothing of what was transferred to {name} is left in {run.path}.",
             f"transmiter transfer --strong {shlex.quote(name)}{run.flag}",
         )
-    chosen = row or next((best for best in PREDICTED_BY if best in there), "transferred")
-    if chosen == "self-trained":  # as tables call it
-        chosen = "self_trained"
+    if row is None:
+        row = next((best for best in PREDICTED_BY if best in there), "transferred")
+    chosen = "self_trained" if row == "self-trained" else row  # as tables call it
     if chosen not in there:
         raise UsageError(
             f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.",

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, Method, load
@@ -86,6 +88,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     files = tuple(images.files[i] for i in chosen)
     found = encoder.image_embeddings(files)
     targets = torch.tensor([labels[chosen[i]] for i in found.kept], device=workspace.method_device)
+    note_fewer(targets, options.shots, len(task.classes), workspace.reporter)
     with workspace.reporter.progress("Refining") as advance:
         artefact = api.refine(
             transferred, found.rows.float().to(workspace.method_device), targets, advance, **vars(options.settings)
@@ -96,6 +99,13 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         run.add(command, {strong: encoder.fingerprint})
     tell_limits(artefact, len(targets), source.name, workspace.reporter)
     return RefineResult(artefact, path, start, artefact.details["refine"]["images"])
+
+
+def note_fewer(labels: Int[Tensor, " images"], shots: int | None, classes: int, reporter: Reporter) -> None:
+    """Say so where fewer images of a class are there, or can be decoded, than were asked for."""
+    fewer = int((torch.bincount(labels, minlength=classes) < (shots or 0)).sum())
+    if fewer:
+        reporter.note(f"{fewer} of {classes} classes have fewer than {shots} labelled images that can be read.")
 
 
 def tell_limits(artefact: Artefact, images: int, source: str, reporter: Reporter) -> None:

@@ -211,7 +211,8 @@ def tell_limits(one: TransferResult, followers: Sequence[str], task: Task, run: 
         absent, count = some([task.classes[i] for i in verdict["unseen_classes"]]), len(task.classes)
         reporter.note(
             f"By {one.strong}, hardly any image shows {verdict['unseen']} of {count} classes ({absent}). If so, "
-            "what was transferred may be worse than zero-shot on these, and no verdict tells. Once there are some "
+            "what was transferred may be worse than zero-shot on these, and no verdict tells; if images do show them, "
+            "these models hardly know them, and eval tells what became of that. Once there are more images "
             f"of them, without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
         )
     if not verdict["named"]:

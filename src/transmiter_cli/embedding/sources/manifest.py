@@ -132,7 +132,7 @@ def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]
         if "path" not in columns:
             raise TransmiterError(
                 f"{path} has no column named path; its first line is {','.join(header)[:80]!r}.",
-                "let its first line be path,label",
+                "let its first line be path,label; commas part the fields",
             )
         for values in reader:
             if None in values:

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -360,6 +359,8 @@ class Run:
             models: fingerprint by model name.
             **changes: top-level entries of run.json to set.
         """
+        from importlib.metadata import version  # a tenth of the time of --help, which needs none
+
         record = self.record() | changes
         versions = {name: version(name) for name in ("transmiter", "torch", "open_clip_torch")}
         step = {"command": command, "folder": str(Path.cwd()), "models": dict(models), "versions": versions}

@@ -9,16 +9,10 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
-    BatchOption,
     CsvOption,
-    DecodeOption,
-    DeviceOption,
+    Encoding,
     JsonOption,
     MarkdownOption,
-    PrecisionOption,
-    QuietOption,
-    StrictOption,
-    WorkersOption,
     require_one_format,
 )
 
@@ -34,16 +28,11 @@ def command(
             help="Where finished cells are kept.", show_default="the file's name, with -results", metavar="DIR"
         ),
     ] = None,
-    device: DeviceOption = "auto",
-    encode_batch: BatchOption = 64,
-    strict: StrictOption = False,
-    decode: DecodeOption = None,
-    workers: WorkersOption = None,
-    precision: PrecisionOption = None,
+    *,
+    encoding: Encoding,
     json: JsonOption = False,
     csv: CsvOption = False,
     markdown: MarkdownOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Run a grid of data sets, teachers, models, seeds and methods to one table; go on where it stopped."""
     from transmiter_cli.bench.grid import run_bench
@@ -53,7 +42,7 @@ def command(
 
     require_one_format(json, csv, markdown)
     spec = read_spec(file)
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
+    workspace = encoding.workspace()
     found = run_bench(spec, results or Path(f"{file.stem}-results"), workspace)
     lines = summarize(found.cells)
     if json:

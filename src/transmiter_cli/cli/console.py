@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -16,11 +16,6 @@ from rich.text import Text
 from transmiter_cli.description import verdict_in_words
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import RUN_VARIABLE
-
-if TYPE_CHECKING:
-    from transmiter_cli.embedding.decoding import Decoding
-    from transmiter_cli.embedding.encoder import Precision
-    from transmiter_cli.embedding.workspace import Workspace
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 results = Console(soft_wrap=True, highlight=False, emoji=False)
@@ -70,30 +65,6 @@ class ConsoleReporter(Reporter):
                 bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
 
             yield advance
-
-
-def workspace(
-    device: str,
-    strict: bool,
-    batch_size: int,
-    quiet: bool,
-    decode: Decoding | None = None,
-    workers: int | None = None,
-    precision: Precision | None = None,
-) -> Workspace:
-    """The workspace that a command's options describe."""
-    from transmiter_cli.embedding.devices import choose_device
-    from transmiter_cli.embedding.workspace import Workspace
-
-    return Workspace(
-        device=choose_device(device),
-        reporter=ConsoleReporter(quiet),
-        batch_size=batch_size,
-        strict=strict,
-        decoding=decode,
-        workers=workers,
-        precision=precision,
-    )
 
 
 def command_line() -> list[str]:

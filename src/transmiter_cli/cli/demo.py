@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import DeviceOption, JsonOption, QuietOption, SeedOption
+from transmiter_cli.cli.options import DeviceOption, Encoding, JsonOption, QuietOption, SeedOption
 
 NAME = "demo"
 EXAMPLE = "transmiter demo"
@@ -26,7 +26,7 @@ def command(
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.demo import demo_commands, demo_run
 
-    workspace = console.workspace(device, strict=True, batch_size=64, quiet=quiet)
+    workspace = Encoding(device, strict=True, quiet=quiet).workspace()
     if not quiet and not json:
         for line in demo_commands(Run(run), seed).values():
             console.errors.print(f"$ {line}", style="bold", markup=False)

@@ -10,17 +10,11 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
-    BatchOption,
-    DecodeOption,
-    DeviceOption,
+    Encoding,
     JsonOption,
     LimitOption,
-    PrecisionOption,
-    QuietOption,
     RootOption,
     SplitOption,
-    StrictOption,
-    WorkersOption,
 )
 from transmiter_cli.errors import UsageError
 
@@ -46,14 +40,9 @@ def command(
         Path | None,
         typer.Option("--import", help="Instead: a feature file of the TransMiter authors (.pt), converted to --out."),
     ] = None,
-    device: DeviceOption = "auto",
-    encode_batch: BatchOption = 64,
-    strict: StrictOption = False,
-    decode: DecodeOption = None,
-    workers: WorkersOption = None,
-    precision: PrecisionOption = None,
+    *,
+    encoding: Encoding,
     json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Encode images now, so that later commands need not.
 
@@ -67,10 +56,7 @@ def command(
         )
     if import_file is not None:
         values = {"--model": model or None, "--data": data, "--root": root, "--split": split, "--limit": limit}
-        values |= {"--device": None if device == "auto" else device, "--strict": strict or None, "--decode": decode}
-        values |= {"--encode-batch": None if encode_batch == 64 else encode_batch}
-        values |= {"--workers": workers, "--precision": precision}
-        if given := [flag for flag, value in values.items() if value is not None]:
+        if given := [flag for flag, value in values.items() if value is not None] + encoding.changed():
             what = f"no {' and no '.join(given)}"
             raise UsageError(f"--import converts a file as it is: it takes {what}.", IMPORT_EXAMPLE)
         convert(import_file, out, json)
@@ -80,7 +66,7 @@ def command(
     from transmiter_cli.embedding.sources import DataSpec
     from transmiter_cli.workflow.embed import embed_data
 
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
+    workspace = encoding.workspace()
     results = embed_data(model, DataSpec(data, root, split, limit), out, workspace)
     if json:
         console.print_json({"models": {result.model: vars(result) for result in results}, "out": out})

@@ -10,22 +10,16 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
-    BatchOption,
     CsvOption,
-    DecodeOption,
-    DeviceOption,
+    Encoding,
     JsonOption,
     LimitOption,
     MarkdownOption,
-    PrecisionOption,
-    QuietOption,
     RootOption,
     RunOption,
     SeedOption,
     SplitOption,
-    StrictOption,
     StrongOption,
-    WorkersOption,
     require_one_format,
 )
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -89,16 +83,11 @@ def command(
     ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="All columns.")] = False,
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    encode_batch: BatchOption = 64,
-    strict: StrictOption = False,
-    decode: DecodeOption = None,
-    workers: WorkersOption = None,
-    precision: PrecisionOption = None,
+    *,
+    encoding: Encoding,
     json: JsonOption = False,
     csv: CsvOption = False,
     markdown: MarkdownOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Measure every model of the run on test images, and refuse those that it learned from."""
     from transmiter_cli.evaluation.candidates import EFT_STRENGTHS
@@ -116,7 +105,7 @@ def command(
         raise UsageError(f"--report writes a file, and {report} is {what}.", "--report report.html")
     strengths = eft_strengths(eft) if eft else EFT_STRENGTHS
     gates = [parse_gate(text) for text in require or []]
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
+    workspace = encoding.workspace()
     options = EvalOptions(
         data=DataFlags(None, root, split, limit),
         strong=strong,

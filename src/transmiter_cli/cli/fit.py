@@ -9,19 +9,13 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
-    BatchOption,
-    DecodeOption,
-    DeviceOption,
+    Encoding,
     JsonOption,
     LimitOption,
-    PrecisionOption,
-    QuietOption,
     RootOption,
     RunOption,
     SeedOption,
     SplitOption,
-    StrictOption,
-    WorkersOption,
     settings_of,
 )
 from transmiter_cli.errors import UsageError
@@ -84,14 +78,9 @@ def command(
     noise: Annotated[float, typer.Option(min=0, help="Noise on the logits, relative to their deviation.")] = 0.5,
     seed: SeedOption = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a run of other classes.")] = False,
-    device: DeviceOption = "auto",
-    encode_batch: BatchOption = 64,
-    strict: StrictOption = False,
-    decode: DecodeOption = None,
-    workers: WorkersOption = None,
-    precision: PrecisionOption = None,
+    *,
+    encoding: Encoding,
     json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Learn what fine-tuning taught the weak model, from unlabelled images."""
     from transmiter_cli.embedding.sources import DataSpec
@@ -109,7 +98,7 @@ def command(
     images = DataSpec(data, root, split, limit)
     prompts = (template or [], templates)
     options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, views, force)
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
+    workspace = encoding.workspace()
     result = fit_run(options, Run(run), workspace, console.command_line())
     if result.removed:
         workspace.reporter.warn(result.removed)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from transmiter_cli.cli import console
 from transmiter_cli.errors import UsageError
 from transmiter_cli.run import RUN_VARIABLE, default_run
+
+if TYPE_CHECKING:
+    from transmiter_cli.embedding.workspace import Workspace
 
 Settings = TypeVar("Settings")
 RunOption = Annotated[
@@ -27,30 +34,6 @@ StrongOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Fail on an image that cannot be decoded; do not skip it.")
-]
-BatchOption = Annotated[int, typer.Option("--encode-batch", min=1, help="Most images that a model encodes at a time.")]
-DecodeOption = Annotated[
-    Literal["full", "scaled"] | None,
-    typer.Option(
-        "--decode",
-        help="`scaled`: decode JPEG files at a part of their size, which is faster; `full`: as they are. "
-        "If left out, fit, embed and bench do `full`, later commands what fit did.",
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Threads or processes that decode images; one per processor by default."),
-]
-PrecisionOption = Annotated[
-    Literal["full", "half"] | None,
-    typer.Option(
-        "--precision",
-        help="What image towers compute in: `full` is float32; `half` is float16 on a GPU, bfloat16 on a CPU. "
-        "If left out, fit, embed and bench do `half` on CUDA alone, later commands what fit did.",
-    ),
-]
 SplitOption = Annotated[
     str | None,
     typer.Option("--split", help="Which part of the data: train, val, test, or what else the data call it."),
@@ -66,6 +49,83 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results 
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides everything that is random.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with all columns instead of text.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead of text.")]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Where and how a command computes embeddings. Its fields are options of the command, by `spread`."""
+
+    device: DeviceOption = "auto"
+    encode_batch: Annotated[
+        int, typer.Option("--encode-batch", min=1, help="Most images that a model encodes at a time.")
+    ] = 64
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail on an image that cannot be decoded; do not skip it.")
+    ] = False
+    decode: Annotated[
+        Literal["full", "scaled"] | None,
+        typer.Option(
+            "--decode",
+            help="`scaled`: decode JPEG files at a part of their size, which is faster; `full`: as they are. "
+            "If left out, fit, embed and bench do `full`, later commands what fit did.",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Threads or processes that decode images; one per processor by default."),
+    ] = None
+    precision: Annotated[
+        Literal["full", "half"] | None,
+        typer.Option(
+            "--precision",
+            help="What image towers compute in: `full` is float32; `half` is float16 on a GPU, bfloat16 on a CPU. "
+            "If left out, fit, embed and bench do `half` on CUDA alone, later commands what fit did.",
+        ),
+    ] = None
+    quiet: QuietOption = False
+
+    def workspace(self) -> Workspace:
+        """The workspace that these options describe."""
+        from transmiter_cli.embedding.devices import choose_device
+        from transmiter_cli.embedding.workspace import Workspace
+
+        return Workspace(
+            device=choose_device(self.device),
+            reporter=console.ConsoleReporter(self.quiet),
+            batch_size=self.encode_batch,
+            strict=self.strict,
+            decoding=self.decode,
+            workers=self.workers,
+            precision=self.precision,
+        )
+
+    def changed(self) -> list[str]:
+        """The flags whose value is not what it is when they are left out, --quiet apart."""
+        some = replace(self, quiet=False)
+        return [f"--{one.name.replace('_', '-')}" for one in fields(some) if getattr(some, one.name) != one.default]
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command, with options for the fields of `Encoding` where it has a parameter of that type, if it has."""
+    signature = inspect.signature(command, eval_str=True)
+    places = [name for name, parameter in signature.parameters.items() if parameter.annotation is Encoding]
+    if not places:
+        return command
+    (place,) = places
+    own = inspect.signature(Encoding, eval_str=True).parameters
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        parameters += own.values() if name == place else [parameter]
+
+    @functools.wraps(command)
+    def spread_out(**options: Any) -> None:
+        encoding = Encoding(**{name: options.pop(name) for name in own})
+        command(**options, **{place: encoding})
+
+    each = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    vars(spread_out)["__signature__"] = signature.replace(parameters=each)
+    spread_out.__annotations__ = {one.name: one.annotation for one in each}
+    return spread_out
 
 
 def settings_of(kind: Callable[..., Settings], **values: Any) -> Settings:

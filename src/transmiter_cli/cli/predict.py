@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,18 +19,12 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
-    BatchOption,
-    DecodeOption,
-    DeviceOption,
+    Encoding,
     LimitOption,
-    PrecisionOption,
-    QuietOption,
     RootOption,
     RunOption,
     SplitOption,
-    StrictOption,
     StrongOption,
-    WorkersOption,
 )
 from transmiter_cli.errors import TransmiterError, UsageError
 
@@ -84,13 +79,8 @@ def command(
         typer.Option("--format", help="table (the default on a terminal), jsonl (the default in a pipe), csv."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
-    device: DeviceOption = "auto",
-    encode_batch: BatchOption = 64,
-    strict: StrictOption = False,
-    decode: DecodeOption = None,
-    workers: WorkersOption = None,
-    precision: PrecisionOption = None,
-    quiet: QuietOption = False,
+    *,
+    encoding: Encoding,
 ) -> None:
     """Classify images with the strong model and what was transferred to it; any number of them.
 
@@ -124,14 +114,14 @@ def command(
     from transmiter_cli.workflow.predict import open_predictor
 
     on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
-    workspace = console.workspace(device, strict, encode_batch, quiet or on_terminal, decode, workers, precision)
+    workspace = replace(encoding, quiet=encoding.quiet or on_terminal).workspace()
     files = (
         open_told(DataSpec(data, root, split, limit), "test", workspace.reporter, labels=False).files
         if data is not None
         else [ImageFile(Path(), path) for path in images or ()]
     )
     predictor = open_predictor(use, Run(run), workspace, strong)
-    if not quiet:
+    if not encoding.quiet:
         console.errors.print(f"Predicting with {predictor.row} on {predictor.encoder.name}.", style="dim", markup=False)
     done: set[str] = set()
     predictions = noted(predictor.predict(files, top), done) if images else predictor.predict(files, top)

@@ -9,20 +9,14 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
-    BatchOption,
-    DecodeOption,
-    DeviceOption,
+    Encoding,
     JsonOption,
     LimitOption,
-    PrecisionOption,
-    QuietOption,
     RootOption,
     RunOption,
     SeedOption,
     SplitOption,
-    StrictOption,
     StrongOption,
-    WorkersOption,
     settings_of,
 )
 
@@ -56,14 +50,9 @@ def command(
     ] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Of an adapter: learning rate, 0.0003 if left out.")] = None,
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    encode_batch: BatchOption = 64,
-    strict: StrictOption = False,
-    decode: DecodeOption = None,
-    workers: WorkersOption = None,
-    precision: PrecisionOption = None,
+    *,
+    encoding: Encoding,
     json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Improve what was transferred, or self-trained, with a few labels; the strong model itself stays frozen."""
     from transmiter_cli.method.refinement import RefineSettings
@@ -78,7 +67,7 @@ def command(
     }
     settings = settings_of(RefineSettings, seed=seed, **tuned)
     options = RefineOptions(flags, shots, method, strong, settings, bool(tuned))
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
+    workspace = encoding.workspace()
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:
         console.print_json(

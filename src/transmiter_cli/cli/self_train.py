@@ -8,19 +8,13 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
-    BatchOption,
-    DecodeOption,
-    DeviceOption,
+    Encoding,
     JsonOption,
     LimitOption,
-    PrecisionOption,
-    QuietOption,
     RootOption,
     RunOption,
     SplitOption,
-    StrictOption,
     StrongOption,
-    WorkersOption,
 )
 
 NAME = "self-train"
@@ -38,14 +32,9 @@ def command(
         typer.Option(help="Which transferred classifier to start from; discriminant if there is one, else ridge."),
     ] = None,
     strong: StrongOption = None,
-    device: DeviceOption = "auto",
-    encode_batch: BatchOption = 64,
-    strict: StrictOption = False,
-    decode: DecodeOption = None,
-    workers: WorkersOption = None,
-    precision: PrecisionOption = None,
+    *,
+    encoding: Encoding,
     json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Fit the transferred classifier to new unlabelled images of all classes by its own answers, without a teacher."""
     from transmiter_cli.embedding.sources import DataSpec
@@ -53,7 +42,7 @@ def command(
     from transmiter_cli.workflow.self_train import SelfTrainOptions, self_train_run
 
     options = SelfTrainOptions(DataSpec(data, root, split, limit), method, strong)
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
+    workspace = encoding.workspace()
     result = self_train_run(options, Run(run), workspace, console.command_line())
     if json:
         about = {"images": result.images, "changed": result.changed, "missing": result.missing}

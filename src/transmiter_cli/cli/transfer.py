@@ -12,15 +12,9 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import (
-    BatchOption,
-    DecodeOption,
-    DeviceOption,
+    Encoding,
     JsonOption,
-    PrecisionOption,
-    QuietOption,
     RunOption,
-    StrictOption,
-    WorkersOption,
 )
 from transmiter_cli.errors import UsageError
 from transmiter_cli.run import DEFAULT_METHODS, Run
@@ -82,14 +76,9 @@ def command(
             "`discriminant` does not doubt a fine-tuned model for answering otherwise than zero-shot ones.",
         ),
     ] = False,
-    device: DeviceOption = "auto",
-    encode_batch: BatchOption = 64,
-    strict: StrictOption = False,
-    decode: DecodeOption = None,
-    workers: WorkersOption = None,
-    precision: PrecisionOption = None,
+    *,
+    encoding: Encoding,
     json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Carry the fitted adapter to stronger models: no labels, no gradients, seconds."""
     if not strong:
@@ -115,7 +104,7 @@ def command(
         tuple(map(Run, also or ())),
         opaque_names,
     )
-    workspace = console.workspace(device, strict, encode_batch, quiet, decode, workers, precision)
+    workspace = encoding.workspace()
     results = transfer_run(options, Run(run), workspace, console.command_line())
     if json:
         console.print_json(as_json(results))

@@ -184,7 +184,7 @@ def test_no_teacher_is_said_to_help_that_agrees_too_little_with_the_strong_model
 
 def test_useless_teachers_have_no_say():
     trusts, named = (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1)
-    found = Reliabilities(0.6, tuple(map(Reliability, trusts, named, (1.0,) * 4)))
+    found = Reliabilities(0.6, torch.zeros(3), tuple(map(Reliability, trusts, named, (1.0,) * 4)))
     assert usable_trust(found) == (0.0, 0.13, 0.0, 0.61)
 
 
@@ -224,7 +224,7 @@ def test_images_of_a_class_are_counted_by_soft_labels_and_by_trusted_answers():
 @pytest.mark.parametrize(("told", "trust"), [(0.6, 0.6), (0.1, 0.7)])
 def test_held_out_answers_count_as_far_as_the_most_trusted_model(world: World, told: float, trust: float):
     """The strong model, of 0.7, where the teacher is useless."""
-    found = Reliabilities(0.7, (Reliability(told, 1.0, 1.0),))
+    found = Reliabilities(0.7, torch.full((world.classes,), 0.7), (Reliability(told, 1.0, 1.0),))
     with (
         patch.object(consensus, "reliabilities", lambda *_: found),
         patch.object(consensus, "images_of_classes", wraps=images_of_classes) as counted,
@@ -263,12 +263,15 @@ def test_merging_knows_whether_a_teacher_is_trusted(world: World, trusted: bool)
     logits = world.finetuned_logits if trusted else world.finetuned_logits.roll(1, -1)
     with patch.object(consensus, "merge", wraps=consensus.merge) as merge:
         discriminant_transfer(world.part(world.strong, TRAIN), [teacher(world, logits)])
-    assert (merge.call_args.kwargs["trust"] > 0) is trusted
+    *_, trust, taught = merge.call_args.args
+    assert (trust > 0) is trusted
+    assert (taught is not None) is trusted
 
 
 def test_where_nobody_can_be_trusted_nothing_changes(world: World):
     strong = world.part(world.strong, TRAIN)
-    with patch.object(consensus, "reliabilities", lambda *_: Reliabilities(0.0, (Reliability(0.0, 0.0, 1.0),))):
+    nobody = Reliabilities(0.0, torch.zeros(world.classes), (Reliability(0.0, 0.0, 1.0),))
+    with patch.object(consensus, "reliabilities", lambda *_: nobody):
         classifier, verdict = discriminant_transfer(strong, [teacher(world, world.finetuned_logits)])
     assert verdict.word == "useless teacher"
     assert torch.equal(classifier.weight, strong.classifier(world.classes).double())
@@ -469,17 +472,20 @@ def test_teachers_must_match(world: World):
 def test_common_answers_are_tempered_where_trust_is_not_too_high(world: World):
     strong, told = class_logits(world.strong, world.classes), world.finetuned_logits
 
-    def pooled(trust: float, named: float, some: list[int]) -> torch.Tensor:
-        return pooling(strong, 0.7, [told], [trust], [named])(some)[:]
+    by_answer = torch.linspace(0, 1, world.classes)
 
-    def plain(*rates: float) -> torch.Tensor:
-        return pooled_log_posterior([strong, told][: len(rates)], rates)[:]
+    def pooled(trust: float, named: float) -> torch.Tensor:
+        found = Reliabilities(0.7, by_answer, (Reliability(trust, named, 1.0),))
+        return pooling(strong, found, [told], [trust]).common([0])[:]
+
+    def plain(own: float | torch.Tensor, trust: float) -> torch.Tensor:
+        return pooled_log_posterior([strong, told], [own, trust])[:]
 
     surest = mixing_weight(0.6, told, SUREST)
     assert surest > 0.6
-    torch.testing.assert_close(pooled(0.6, CONFIRMED, [0]), plain(0.7, surest))
-    torch.testing.assert_close(pooled(0.6, CONFIRMED - 0.01, [0]), plain(0.7, 0.6))
-    torch.testing.assert_close(pooled(0.0, 1.0, []), plain(mixing_weight(0.7, strong, 1.0)))
+    torch.testing.assert_close(pooled(0.6, CONFIRMED), plain(by_answer, surest))
+    torch.testing.assert_close(pooled(0.6, CONFIRMED - 0.01), plain(by_answer, 0.6))
+    torch.testing.assert_close(pooled(0.0, 1.0), plain(mixing_weight(0.7, strong, 1.0), 0.0))
 
 
 def test_a_verdict_says_where_a_teacher_agrees_too_little_with_the_strong_model(world: World):
@@ -493,7 +499,8 @@ def test_a_verdict_says_where_a_teacher_agrees_too_little_with_the_strong_model(
 def test_a_verdict_doubts_the_teacher_that_is_heard():
     """The more trusted one is left aside for its names; those of the other are confirmed."""
     world = World(0)
-    found = Reliabilities(0.97, (Reliability(0.37, 0.38, 0.1), Reliability(0.32, 1.0, 1.0)))
+    teachers = Reliability(0.37, 0.38, 0.1), Reliability(0.32, 1.0, 1.0)
+    found = Reliabilities(0.97, torch.full((world.classes,), 0.97), teachers)
     with patch.object(consensus, "reliabilities", lambda *_: found):
         verdict = rates(world, [teacher(world, world.finetuned_logits)] * 2)[2]
     assert verdict.teachers == (0.0, 0.32)

@@ -10,6 +10,7 @@ from transmiter_cli.method.experts import (
     Teacher,
     class_counts,
     comparable,
+    doubted,
     mixing_weight,
     pooled_log_posterior,
     widened,
@@ -22,6 +23,17 @@ def test_a_model_without_reliability_has_no_say():
     good, bad = (torch.randn(10, 4, generator=generator) for _ in range(2))
     pooled = F.softmax(pooled_log_posterior([good, bad], [1.0, 0.0])[:], -1)
     torch.testing.assert_close(pooled.float(), F.softmax(good, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_may_be_trusted_in_some_answers_more_than_in_others():
+    logits = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+    everywhere = torch.full((4,), 0.6)
+    torch.testing.assert_close(doubted(logits, everywhere), doubted(logits, 0.6))
+    chance, trust = F.softmax(logits, -1), torch.tensor([1.0, 0.0, 0.5, 1.0])
+    found = doubted(logits, trust)
+    torch.testing.assert_close(found.sum(-1), torch.ones(10))
+    rest = (chance[:, 1] + chance[:, 2] / 2) / 4
+    torch.testing.assert_close(found, trust * chance + rest[:, None])
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])

@@ -31,6 +31,7 @@ from transmiter_cli.method.merging import (
     margins,
     margins_left_out,
     merge,
+    raised_shares,
     shares_of_images,
     unseen_lift,
     widening,
@@ -89,6 +90,20 @@ def test_how_even_classes_are_is_told_by_soft_labels_and_not_by_how_many_images_
     found, labelled = torch.tensor([5000.0, 500.0, 500.0]).double(), torch.full((3,), 2000.0).double()
     torch.testing.assert_close(shares_of_images(found, found, 0, 1.0), evenness(found).expand(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(shares_of_images(found, labelled, 0, 1.0), torch.ones(3).double(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("noise", "raised"), [(0.3, False), (10.0, True)])
+def test_classes_go_by_their_own_images_alone_where_strong_scores_tell_nothing_of_the_taught(
+    noise: float, raised: bool
+):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (600,), generator=generator)
+    truth = F.one_hot(labels, 4).double()
+    scores, held_out = (3 * truth + by * torch.randn(600, 4, generator=generator) for by in (noise, 2.0))
+    seen, share = torch.tensor([True, True, True, False]), torch.tensor([0.5, 0.6, 0.7, 0.2]).double()
+    found = raised_shares(share, seen, scores, held_out, truth)
+    most = torch.tensor([*[1 - UNSEEN_DISCOUNT / 4] * 3, 0.2]).double()
+    torch.testing.assert_close(found, most if raised else share)
 
 
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=30))

@@ -12,6 +12,7 @@ from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import folds_of
 from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.reliability import (
+    FEW_ANSWERS,
     SHARED,
     SLACK,
     Reliabilities,
@@ -24,6 +25,7 @@ from transmiter_cli.method.reliability import (
     named_alike,
     predictability,
     reliabilities,
+    reliability_by_answer,
 )
 
 ANSWERS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
@@ -234,3 +236,43 @@ def test_models_that_repeat_each_other_share_what_they_say():
     half = torch.where(images // 16 % 2 == 0, first, second)  # agrees with each on 5 / 8, half of it beyond chance
     shared = (0.5 - 0.25) / (1 - 0.25)
     assert independent_shares([first, half], [0.5, 0.5], classes) == pytest.approx([1 / (1 + shared)] * 2)
+
+
+def test_answers_are_trusted_as_far_as_images_say_the_same_and_a_teacher_is_heard():
+    """Class 3 is answered for images of 0, 1 and 2 alike: its name says nothing."""
+    labels = torch.arange(3).repeat(200)
+    strong = torch.where(torch.arange(600) % 4 == 0, 3, labels)
+    trusts = [reliability_by_answer(strong, labels, 0.8, trust, 4) for trust in (0.0, 0.5, 1.0)]
+    assert trusts[0].tolist() == [0.8] * 4
+    assert (trusts[2][:3] > 0.95).all()
+    overall = 0.75
+    smoothed = beyond_chance(FEW_ANSWERS * overall / (150 + FEW_ANSWERS), 4)
+    most = beyond_chance(50 / 150, 4)
+    assert trusts[2][3].item() == pytest.approx(0.8 + SLACK / (most + SLACK) * (smoothed - 0.8))
+    torch.testing.assert_close(trusts[1], trusts[0] + 0.75 * (trusts[2] - trusts[0]))
+
+
+def test_answers_that_images_give_another_name_may_be_right_unless_names_say_nothing():
+    labels = torch.arange(4).repeat(100)
+    mixed_up = (labels + 1) % 4
+    found = reliability_by_answer(labels, mixed_up, 0.8, 0.6, 4)
+    assert (found > 0.7).all()
+    assert (reliability_by_answer(labels, mixed_up, 0.8, 0.6, 4, opaque_names=True) < 0.2).all()
+
+
+@given(ANSWERS, st.floats(0, 1), st.floats(0, 1))
+def test_the_trust_in_answers_is_a_share(pairs: list[tuple[int, int]], own: float, trust: float):
+    found = reliability_by_answer(*torch.tensor(pairs).T, own, trust, 4)
+    assert found.shape == (4,)
+    assert ((found >= -1e-9) & (found <= 1 + 1e-9)).all()
+
+
+def test_beside_names_that_say_nothing_the_trust_in_each_answer_is_nearer_to_how_often_it_is_right(world: World):
+    strong, weak = (misnamed(model, [0, 1, 2, 20, 21, 22]) for model in (world.strong, world.weak))
+    found = trust(world, [Teacher(world.finetuned_logits, weak)], strong)
+    logits = class_logits(strong, world.classes)
+    answered, right = logits.argmax(-1), logits.argmax(-1) == world.labels
+    often = [one for one in range(world.classes) if (answered == one).sum() > 20]
+    true = torch.tensor([beyond_chance(right[answered == one].double().mean().item(), world.classes) for one in often])
+    everywhere = beyond_chance(held_out_agreement(strong, logits, folds_of(strong)), world.classes)
+    assert (found.by_answer[often] - true).abs().mean() < 0.75 * (everywhere - true).abs().mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from transmiter_cli.method.experts import SUREST, Teacher, class_counts, mixing_
 from transmiter_cli.method.folds import Folds, folds_of
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
-from transmiter_cli.method.per_image import PerImage, computed_class_logits, predictions, softmax_of
+from transmiter_cli.method.per_image import Computed, PerImage, computed_class_logits, predictions, softmax_of
 from transmiter_cli.method.reliability import Reliabilities, held_out_agreement, independent_shares, reliabilities
 from transmiter_cli.method.unseen import all_rows, carry, some_rows
 
@@ -159,36 +160,66 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
     require_finite("the weights of the fine-tuned head", teacher.head)
 
 
-def pooling(
-    strong: PerImage, own: float, teachers: Sequence[PerImage], trust: Sequence[float], named: Sequence[float]
-) -> Callable[[Sequence[int]], PerImage]:
-    """What gives the log-posterior of the strong model and some of the teachers, each as sure as it is trusted.
+@dataclass(frozen=True)
+class Pool:
+    """The strong model and all teachers, each as sure as it is trusted.
 
-    Of teachers that repeat each other, as checkpoints of one training do, each has a share (`independent_shares`). A
-    model's weight is its trust alone, in place of `mixing_weight`, where it is trusted too much rather than too
+    Of teachers that repeat each other, as checkpoints of one training do, each has a share (`independent_shares`).
+
+    Attributes:
+        strong: the strong model's zero-shot logits.
+        own: how far it is trusted, in all or where it answers each class.
+        teachers: the logits of each.
+        trust: the reliability of each, 0 for those that are left aside.
+        weights: what takes its place in the posterior.
+    """
+
+    strong: PerImage
+    own: float | Float[Tensor, " classes"]
+    teachers: Sequence[PerImage]
+    trust: Sequence[float]
+    weights: Sequence[float]
+
+    @cached_property
+    def answers(self) -> list[Int[Tensor, " images"]]:
+        """Of each teacher."""
+        return [predictions(logits) for logits in self.teachers]
+
+    def shares(self, some: Sequence[int]) -> list[float]:
+        """How much of what each of some teachers says is its own."""
+        chosen = [self.answers[one] for one in some], [self.trust[one] for one in some]
+        return independent_shares(*chosen, self.strong.shape[1])
+
+    def taught(self, some: Sequence[int]) -> Computed:
+        """The log-posterior of some teachers alone."""
+        return pooled_log_posterior(
+            [self.teachers[one] for one in some], [self.weights[one] for one in some], self.shares(some)
+        )
+
+    def common(self, some: Sequence[int]) -> Computed:
+        """The log-posterior of the strong model and some teachers."""
+        taught, own = self.taught(some), pooled_log_posterior([self.strong], [self.own])
+        return Computed(taught.shape, lambda rows: own[rows] + taught[rows])
+
+
+def pooling(strong: PerImage, found: Reliabilities, teachers: Sequence[PerImage], trust: Sequence[float]) -> Pool:
+    """What makes the posterior of the strong model and of teachers.
+
+    A model's weight is its trust alone, in place of `mixing_weight`, where it is trusted too much rather than too
     little: the strong model beside a teacher, and a teacher whose names zero-shot models do not confirm.
 
     Args:
         strong: its zero-shot logits.
-        own: its reliability, 0 to 1.
+        found: the reliability of all models.
         teachers: the logits of each.
-        trust: the reliability of each, 0 for those that are left aside.
-        named: how far zero-shot models confirm the names of each one's classes.
+        trust: `usable_trust` of each.
     """
-    first = own if any(trust) else mixing_weight(own, strong, 1.0)
-    others = [
-        mixing_weight(one, logits, SUREST) if name >= CONFIRMED else one
-        for one, logits, name in zip(trust, teachers, named, strict=True)
+    own = found.by_answer if any(trust) else mixing_weight(found.strong, strong, 1.0)
+    weights = [
+        mixing_weight(one, logits, SUREST) if known.named >= CONFIRMED else one
+        for one, logits, known in zip(trust, teachers, found.teachers, strict=True)
     ]
-
-    answers = [predictions(logits) for logits in teachers]
-
-    def pooled(some: Sequence[int]) -> PerImage:
-        heard, weights = [teachers[one] for one in some], [others[one] for one in some]
-        shares = independent_shares([answers[one] for one in some], [trust[one] for one in some], strong.shape[1])
-        return pooled_log_posterior([strong, *heard], [first, *weights], [1.0, *shares])
-
-    return pooled
+    return Pool(strong, own, teachers, trust, weights)
 
 
 def select_teachers(score: Callable[[tuple[int, ...]], float], trust: Sequence[float], images: int) -> tuple[int, ...]:
@@ -225,6 +256,7 @@ class Consensus:
         named, consistent: see `Verdict`.
         zero_shot: the strong model's logits.
         log_posterior: of the classes, for each image.
+        taught: the same by the teachers alone, if any is trusted.
     """
 
     strong: float
@@ -233,6 +265,7 @@ class Consensus:
     consistent: bool
     zero_shot: PerImage
     log_posterior: PerImage
+    taught: PerImage | None
 
     @property
     def trusted(self) -> bool:
@@ -249,11 +282,11 @@ def consensus(
     found = reliabilities(strong, zero_shot, experts, folds, opaque_names)
     trust = usable_trust(found)
     named, consistent = named_and_consistent(found, trust)
-    named_well = [one.named for one in found.teachers]
-    pooled = pooling(zero_shot, found.strong, [expert.finetuned for expert in experts], trust, named_well)
-    heard = select_teachers(lambda some: held_out_agreement(strong, pooled(some), folds), trust, len(strong))
+    pool = pooling(zero_shot, found, [expert.finetuned for expert in experts], trust)
+    heard = select_teachers(lambda some: held_out_agreement(strong, pool.common(some), folds), trust, len(strong))
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
-    return Consensus(found.strong, trust, named, consistent, zero_shot, pooled(heard))
+    taught = pool.taught(heard) if any(trust) else None
+    return Consensus(found.strong, trust, named, consistent, zero_shot, pool.common(heard), taught)
 
 
 def discriminant_transfer(
@@ -309,7 +342,8 @@ def discriminant_transfer(
     seen = have_images(counts, len(strong))
     # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.
     carriers = carry(strong, teachers, trust, log_posterior, seen)
-    merged = merge(strong, carriers, posterior, chosen, counts, trust=min(max(trust) / max(own, TINY), 1.0))
+    taught = None if found.taught is None else softmax_of(found.taught)
+    merged = merge(strong, carriers, posterior, chosen, counts, min(max(trust) / max(own, TINY), 1.0), taught)
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, found.zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen, tested = tuple((~seen).nonzero().flatten().tolist()), int(seen.sum()) >= ENOUGH

@@ -26,6 +26,8 @@ LEAST_WIDTH = 0.5
 """Fine-tuned logits vary so far beside the weak model's, at least."""
 SUREST = 0.95
 """The most that a fine-tuned model's own answers count beside others: a few sure mistakes would outvote them."""
+LEAST_DOUBT = 1e-9
+"""A model is never so sure that nothing else can be."""
 ROUNDS = 30
 LIKELIEST = 32
 """Classes of each image whose posterior is told apart from that of the others."""
@@ -135,27 +137,35 @@ def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor
 
 
 def pooled_log_posterior(
-    logits: Sequence[PerImage], reliabilities: Sequence[float], shares: Sequence[float] | None = None
+    logits: Sequence[PerImage],
+    reliabilities: Sequence[float | Float[Tensor, " classes"]],
+    shares: Sequence[float] | None = None,
 ) -> Computed:
-    """Sum over the models of v log(r p + (1 - r) / C): a model that cannot be trusted has no say.
+    """Sum over the models of v log(r p + (1 - r)'p / C): a model that cannot be trusted has no say.
 
     Args:
         logits: of each model.
-        reliabilities: r of each, from 0 to 1.
+        reliabilities: r of each, from 0 to 1; where it answers each class, or everywhere the same.
         shares: v of each, from 0 to 1: how much of what it says no other one says, too; all of it by default.
     """
     images, classes = logits[0].shape
     models = list(zip(logits, reliabilities, shares or [1.0] * len(logits), strict=True))
 
     def of_rows(rows: Rows) -> Float[Tensor, "rows classes"]:
-        return torch.stack(
-            [
-                share * torch.log(trust * probabilities(own[rows]) + max(1 - trust, 1e-9) / classes)
-                for own, trust, share in models
-            ]
-        ).sum(0)
+        return torch.stack([share * torch.log(doubted(own[rows], trust)) for own, trust, share in models]).sum(0)
 
     return Computed((images, classes), of_rows)
+
+
+def doubted(
+    logits: Float[Tensor, "rows classes"], trust: float | Float[Tensor, " classes"]
+) -> Float[Tensor, "rows classes"]:
+    """What a model's answers tell: its probabilities as far as it is trusted, the rest spread over all classes."""
+    chance = probabilities(logits)
+    if not isinstance(trust, Tensor):
+        return trust * chance + max(1 - trust, LEAST_DOUBT) / logits.shape[1]
+    kept = trust.to(chance.dtype) * chance
+    return kept + (1 - kept.sum(-1, keepdim=True)).clamp_min(LEAST_DOUBT) / logits.shape[1]
 
 
 def mixing_weight(trust: float, logits: PerImage, most: float) -> float:

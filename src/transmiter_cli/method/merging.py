@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -36,6 +37,8 @@ UNSEEN_DISCOUNT = 0.4
 """How much less a class goes by its own images, times the share of classes without any: it was not told from these."""
 CALMEST = 0.01
 """The least deviation of calm scores: those that contradict the posterior keep their order."""
+SHARES_TRIED = 5
+"""How many shares are tried, from what counts of images tell to the most."""
 ENOUGH = 5
 """Classes with images that are needed to leave half of them out."""
 TRIALS_OF_HALVES = 6
@@ -69,6 +72,43 @@ def shares_of_images(
     return most * counts.square() / (counts.square() + half**2)
 
 
+def raised_shares(
+    share: Float[Tensor, " classes"],
+    seen: Bool[Tensor, " classes"],
+    scores: Float[Tensor, "rows classes"],
+    held_out: Float[Tensor, "rows classes"],
+    taught: Float[Tensor, "rows classes"],
+) -> Float[Tensor, " classes"]:
+    """The shares of the classes with images, as much nearer to their most as what teachers say tells.
+
+    The strong model's scores had a part in the soft labels, but none in these: where scores tell of these what images
+    of a class do not, they are right. Of SHARES_TRIED steps, the one with the least cross-entropy, each calibrated;
+    none, if that is less by no more than its standard error.
+
+    Args:
+        share: how far each class goes by its own images.
+        seen: which classes have images. What teachers say tells nothing of the others.
+        scores: of the strong model, with what is said of classes on other images.
+        held_out: those of the discriminant, which did not see the images.
+        taught: what teachers say of the images: probabilities.
+    """
+    most = 1 - UNSEEN_DISCOUNT * (~seen).to(share.dtype).mean()
+    steps = torch.linspace(0, 1, SHARES_TRIED).tolist()
+    tried = [torch.where(seen, share + step * (most - share).clamp_min(0), share) for step in steps]
+    first, *others = [cross_entropies(blend(scores, held_out, one), taught) for one in tried]
+    best = min(range(len(others)), key=lambda place: others[place].mean().item())
+    gained = first - others[best]
+    return tried[1 + best] if gained.mean() > gained.std() / len(gained) ** 0.5 else share
+
+
+def cross_entropies(
+    scores: Float[Tensor, "rows classes"], labels: Float[Tensor, "rows classes"]
+) -> Float[Tensor, " rows"]:
+    """Of each image's calibrated scores with its soft label."""
+    factor, _ = fit_inverse_temperature(scores, labels)
+    return -(labels * F.log_softmax(factor * scores, -1)).sum(-1).double()
+
+
 def sum_of(posterior: PerImage) -> Float[Tensor, " classes"]:
     """How many images each class has by the soft labels."""
     return torch.stack([posterior[rows].double().sum(0) for rows in blocks_of(posterior)]).sum(0)
@@ -100,6 +140,7 @@ def merge(
     chosen: Chosen,
     counts: Float[Tensor, " classes"],
     trust: float,
+    taught: PerImage | None = None,
 ) -> Merged:
     """The discriminant's scores for classes, as far as they have images, and for the rest the corrected strong ones.
 
@@ -112,6 +153,7 @@ def merge(
         chosen: the discriminant.
         counts: how many images each class has.
         trust: how far a teacher is trusted beside the strong model: 0 for not at all, 1 for as much as it or more.
+        taught: what the trusted teachers alone say of the images.
     """
     seen, labelled = have_images(counts, len(strong)), sum_of(posterior)
     share = shares_of_images(counts, labelled, len(strong), trust)
@@ -122,6 +164,8 @@ def merge(
     width = calming(scores, labels, seen)
     if int(seen.sum()) < min(ENOUGH, len(seen)):
         width = max(width, widening(scores, chosen.held_out, seen))
+    if taught is not None:
+        share = raised_shares(share, seen, width * scores, chosen.held_out, taught[chosen.rows])
     held_out = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(strong, carriers, posterior, chosen, seen, share, width, added)
     known = seen[labels.argmax(-1)]

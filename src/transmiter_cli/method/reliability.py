@@ -155,12 +155,13 @@ def reliability_by_answer(
         classes: how many there are to answer among.
         opaque_names: whether the names of the classes say nothing to zero-shot models.
     """
-    given, same = (torch.bincount(one, minlength=classes) for one in (answers, answers[answers == discriminant]))
     pairs, counts = torch.unique(answers * classes + discriminant, return_counts=True)
+    given, same = (torch.bincount(one, minlength=classes) for one in (answers, answers[answers == discriminant]))
     likeliest = torch.zeros_like(given).scatter_reduce(0, pairs // classes, counts, "amax")
-    overall = same.sum().double() / len(answers)
+    given, same, likeliest = given.double(), same.double(), likeliest.double()
+    overall = same.sum() / given.sum()
     agreed = beyond_chance_of((same + FEW_ANSWERS * overall) / (given + FEW_ANSWERS), classes)
-    named, most = (beyond_chance_of(one.double() / given.clamp_min(1), classes) for one in (same, likeliest))
+    named, most = (beyond_chance_of(one / given.clamp_min(1), classes) for one in (same, likeliest))
     alike = torch.ones_like(agreed) if opaque_names else (named + SLACK) / (most + SLACK)
     return own + (1 - (1 - trust) ** 2) * alike * (agreed - own)
 

@@ -182,9 +182,16 @@ def test_no_teacher_is_said_to_help_that_agrees_too_little_with_the_strong_model
     assert Verdict(0.8, (0.7,), 0.1, images=100, consistent=False).word == "unsure"
 
 
+def nothing(world: World) -> torch.Tensor:
+    """No image of any class."""
+    return torch.zeros(world.classes, dtype=torch.long)
+
+
 def test_useless_teachers_have_no_say():
     trusts, named = (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1)
-    found = Reliabilities(0.6, torch.zeros(3), tuple(map(Reliability, trusts, named, (1.0,) * 4)))
+    found = Reliabilities(
+        0.6, torch.zeros(3), torch.zeros(3).long(), tuple(map(Reliability, trusts, named, (1.0,) * 4))
+    )
     assert usable_trust(found) == (0.0, 0.13, 0.0, 0.61)
 
 
@@ -214,28 +221,31 @@ def test_a_bad_teacher_does_not_cost_the_strong_model_its_trust(world: World):
     assert beside.strong > 0.8 * alone.strong
 
 
-def test_images_of_a_class_are_counted_by_soft_labels_and_by_trusted_answers():
+def test_images_of_a_class_are_counted_by_soft_labels_trusted_answers_and_foretold_ones():
     log_posterior = F.one_hot(torch.tensor([0, 0, 0, 1]), 3).double().mul(50)
     answers = torch.tensor([0, 2, 2, 2])
-    counts = images_of_classes(log_posterior, answers, 0.5)
-    torch.testing.assert_close(counts, torch.tensor([3.0, 1.0, 1.5]).double(), atol=1e-3, rtol=1e-3)
+    for foretold, found in ([0, 0, 0], [3.0, 1.0, 1.5]), ([1, 2, 1], [3.0, 2.0, 1.5]):
+        counts = images_of_classes(log_posterior, answers, 0.5, torch.tensor(foretold))
+        torch.testing.assert_close(counts, torch.tensor(found).double(), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("told", "trust"), [(0.6, 0.6), (0.1, 0.7)])
 def test_held_out_answers_count_as_far_as_the_most_trusted_model(world: World, told: float, trust: float):
     """The strong model, of 0.7, where the teacher is useless."""
-    found = Reliabilities(0.7, torch.full((world.classes,), 0.7), (Reliability(told, 1.0, 1.0),))
+    foretold = 1 + nothing(world)
+    found = Reliabilities(0.7, torch.full((world.classes,), 0.7), foretold, (Reliability(told, 1.0, 1.0),))
     with (
         patch.object(consensus, "reliabilities", lambda *_: found),
         patch.object(consensus, "images_of_classes", wraps=images_of_classes) as counted,
     ):
         discriminant_transfer(world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)])
     assert counted.call_args.args[2] == trust
+    assert torch.equal(counted.call_args.args[3], foretold * (trust == told))
 
 
 def test_beside_a_single_class_with_images_held_out_answers_say_nothing_of_the_others():
     log_posterior = F.one_hot(torch.zeros(4, dtype=torch.long), 3).double().mul(50)
-    counts = images_of_classes(log_posterior, torch.tensor([0, 1, 2, 2]), 1.0)
+    counts = images_of_classes(log_posterior, torch.tensor([0, 1, 2, 2]), 1.0, torch.ones(3).long())
     torch.testing.assert_close(counts, torch.tensor([4.0, 0.0, 0.0]).double(), atol=1e-3, rtol=1e-3)
 
 
@@ -270,7 +280,7 @@ def test_merging_knows_whether_a_teacher_is_trusted(world: World, trusted: bool)
 
 def test_where_nobody_can_be_trusted_nothing_changes(world: World):
     strong = world.part(world.strong, TRAIN)
-    nobody = Reliabilities(0.0, torch.zeros(world.classes), (Reliability(0.0, 0.0, 1.0),))
+    nobody = Reliabilities(0.0, torch.zeros(world.classes), nothing(world), (Reliability(0.0, 0.0, 1.0),))
     with patch.object(consensus, "reliabilities", lambda *_: nobody):
         classifier, verdict = discriminant_transfer(strong, [teacher(world, world.finetuned_logits)])
     assert verdict.word == "useless teacher"
@@ -475,7 +485,7 @@ def test_common_answers_are_tempered_where_trust_is_not_too_high(world: World):
     by_answer = torch.linspace(0, 1, world.classes)
 
     def pooled(trust: float, named: float) -> torch.Tensor:
-        found = Reliabilities(0.7, by_answer, (Reliability(trust, named, 1.0),))
+        found = Reliabilities(0.7, by_answer, nothing(world), (Reliability(trust, named, 1.0),))
         return pooling(strong, found, [told], [trust]).common([0])[:]
 
     def plain(own: float | torch.Tensor, trust: float) -> torch.Tensor:
@@ -500,7 +510,7 @@ def test_a_verdict_doubts_the_teacher_that_is_heard():
     """The more trusted one is left aside for its names; those of the other are confirmed."""
     world = World(0)
     teachers = Reliability(0.37, 0.38, 0.1), Reliability(0.32, 1.0, 1.0)
-    found = Reliabilities(0.97, torch.full((world.classes,), 0.97), teachers)
+    found = Reliabilities(0.97, torch.full((world.classes,), 0.97), nothing(world), teachers)
     with patch.object(consensus, "reliabilities", lambda *_: found):
         verdict = rates(world, [teacher(world, world.finetuned_logits)] * 2)[2]
     assert verdict.teachers == (0.0, 0.32)

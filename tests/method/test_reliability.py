@@ -276,3 +276,10 @@ def test_beside_names_that_say_nothing_the_trust_in_each_answer_is_nearer_to_how
     true = torch.tensor([beyond_chance(right[answered == one].double().mean().item(), world.classes) for one in often])
     everywhere = beyond_chance(held_out_agreement(strong, logits, folds_of(strong)), world.classes)
     assert (found.by_answer[often] - true).abs().mean() < 0.75 * (everywhere - true).abs().mean()
+
+
+def test_images_count_that_a_teacher_answers_as_others_foretell(world: World):
+    found = trust(world, [Teacher(world.finetuned_logits, world.weak)], world.strong)
+    said = held_out_predictions(world.strong, world.finetuned_logits, folds_of(world.strong))
+    after = world.finetuned_logits.argmax(-1)
+    assert found.foretold.tolist() == [int(((after == one) & (said == one)).sum()) for one in range(world.classes)]

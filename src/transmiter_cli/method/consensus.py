@@ -255,6 +255,7 @@ class Consensus:
         teachers: the same for each fine-tuned model, 0 for those that are left aside.
         named, consistent: see `Verdict`.
         zero_shot: the strong model's logits.
+        foretold: see `Reliabilities`; of no image if no teacher is trusted.
         log_posterior: of the classes, for each image.
         taught: the same by the teachers alone, if any is trusted.
     """
@@ -264,6 +265,7 @@ class Consensus:
     named: bool
     consistent: bool
     zero_shot: PerImage
+    foretold: Int[Tensor, " classes"]
     log_posterior: PerImage
     taught: PerImage | None
 
@@ -285,8 +287,8 @@ def consensus(
     pool = pooling(zero_shot, found, [expert.finetuned for expert in experts], trust)
     heard = select_teachers(lambda some: held_out_agreement(strong, pool.common(some), folds), trust, len(strong))
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
-    taught = pool.taught(heard) if any(trust) else None
-    return Consensus(found.strong, trust, named, consistent, zero_shot, pool.common(heard), taught)
+    taught, foretold = (pool.taught(heard), found.foretold) if any(trust) else (None, 0 * found.foretold)
+    return Consensus(found.strong, trust, named, consistent, zero_shot, foretold, pool.common(heard), taught)
 
 
 def discriminant_transfer(
@@ -338,7 +340,7 @@ def discriminant_transfer(
     moments = fold_moments(strong, posterior, folds)
     chosen = choose_discriminant(strong, posterior, texts, folds, moments)
     after = predictions(held_out(strong, moments, texts, folds, [chosen.shrinkage])[0])
-    counts = images_of_classes(log_posterior, after, max(trust) or own)
+    counts = images_of_classes(log_posterior, after, max(trust) or own, found.foretold)
     seen = have_images(counts, len(strong))
     # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.
     carriers = carry(strong, teachers, trust, log_posterior, seen)
@@ -352,16 +354,17 @@ def discriminant_transfer(
 
 
 def images_of_classes(
-    log_posterior: PerImage, after: Int[Tensor, " images"], trust: float
+    log_posterior: PerImage, after: Int[Tensor, " images"], trust: float, foretold: Int[Tensor, " classes"]
 ) -> Float[Tensor, " classes"]:
-    """How many images each class has, by the posterior or, as far as its models are trusted, by held-out answers.
+    """How many images each class has, by whatever finds most of them.
 
-    A class that the soft labels underrate gets its images back by the latter, since its mean lies where they are. But
-    not of a single class: nothing tells a discriminant where the others are.
+    That is the posterior, held-out answers, as far as its models are trusted, or answers of a teacher that others
+    foretell. A class that the soft labels underrate gets its images back by these, since its mean lies where they are.
+    But not of a single class: nothing tells a discriminant where the others are.
     """
     counts, answered = class_counts(log_posterior), torch.bincount(after, minlength=log_posterior.shape[1])
     several = int(have_images(counts, len(after)).sum()) > 1
-    return torch.maximum(counts, trust * answered.double()) if several else counts
+    return torch.maximum(torch.maximum(counts, trust * answered.double()), foretold.double()) if several else counts
 
 
 def expected_gain(

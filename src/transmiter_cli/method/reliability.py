@@ -59,20 +59,14 @@ class Reliabilities(NamedTuple):
     Attributes:
         strong: how often the strong model is right, beyond chance.
         by_answer: the same where it answers each class (`reliability_by_answer`), by the most trusted teacher.
+        foretold: how many images of each class that teacher answers as a discriminant predicts it.
         teachers: what is known of each fine-tuned model.
     """
 
     strong: float
     by_answer: Float[Tensor, " classes"]
+    foretold: Int[Tensor, " classes"]
     teachers: tuple[Reliability, ...]
-
-
-class Heard(NamedTuple):
-    """What is known of a fine-tuned model, and what it says of the strong one: as in `Reliabilities`."""
-
-    reliability: Reliability
-    strong: float
-    by_answer: Float[Tensor, " classes"]
 
 
 def reliabilities(
@@ -109,7 +103,7 @@ def reliabilities(
     before, classes = predictions(zero_shot), zero_shot.shape[1]
     own = beyond_chance(held_out_agreement(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
-    found: list[Heard] = []
+    found: list[Reliabilities] = []
     for teacher in teachers:
         after, weak = predictions(teacher.finetuned), predictions(teacher.weak_logits)
         said = held_out_predictions(strong, teacher.finetuned, folds)
@@ -123,9 +117,10 @@ def reliabilities(
             consistent = min(alike / max(kappa(after, said, classes) * own, TINY), 1.0)
         limited = (1 - trust) * own + min(trust * own, alike)
         by_answer = reliability_by_answer(before, said, own, trust, classes, opaque_names)
-        found.append(Heard(Reliability(trust, named, consistent), limited, by_answer))
-    best = max(found, key=lambda one: one.reliability.trust)
-    return Reliabilities(best.strong, best.by_answer, tuple(one.reliability for one in found))
+        foretold = torch.bincount(after[after == said], minlength=classes)
+        found.append(Reliabilities(limited, by_answer, foretold, (Reliability(trust, named, consistent),)))
+    best = max(found, key=lambda one: one.teachers[0].trust)
+    return best._replace(teachers=tuple(one.teachers[0] for one in found))
 
 
 def reliability_by_answer(

@@ -58,7 +58,7 @@ class Reliabilities(NamedTuple):
 
     Attributes:
         strong: how often the strong model is right, beyond chance.
-        by_answer: the same where it answers each class (`reliability_by_answer`), by the most trusted teacher.
+        by_answer: how far each of its answers is trusted beside the most trusted teacher (`reliability_by_answer`).
         foretold: how many images of each class that teacher answers as a discriminant predicts it.
         teachers: what is known of each fine-tuned model.
     """
@@ -133,14 +133,15 @@ def reliability_by_answer(
 ) -> Float[Tensor, " classes"]:
     """How often the strong model is right where it answers a class, beyond chance, as far as a teacher is trusted.
 
-    A name that says little of its class, or the same as another's, is answered wrongly again and again, so that the
+    A name that says little of its class is answered wrongly again and again, for images of several others, so that the
     answer is as predictable as any. The discriminant that predicts the teacher has learned nothing from names: with a_c
     its agreement with answers c, smoothed by that of all classes,
 
         r_c = f_s + (1 - (1 - q_t)^2) n_c (a_c - f_s),  n_c = (a_c + e) / (m_c + e),
 
     m_c being how often it gives these images the one class that it gives them most, and e = SLACK: where that is
-    another class, the teacher's columns may be mixed up. (a_c is not smoothed in n_c.) With opaque names n_c is 1.
+    another class, nearly always, the teacher's columns may be mixed up, and r_c stays near f_s. (a_c is not smoothed in
+    n_c.) With opaque names n_c is 1.
 
     Args:
         answers: the strong model's.

@@ -88,6 +88,7 @@ def test_a_strict_workspace_fails_but_keeps_what_it_encoded(weak: CachedEncoder,
     strict = replace(weak.workspace, strict=True).open(weak.encoder.spec)
     with pytest.raises(TransmiterError, match=r"1 of 6 images cannot be decoded.*5\.png: empty file"):
         embed(strict, folder)
+    assert weak.workspace.reporter.warnings == [f"Cannot decode {folder / '5.png'}: empty file."]
     (folder / "5.png").unlink()
     embed(weak, folder)
     assert "none decoded" in weak.workspace.reporter.notes[-1]

@@ -226,11 +226,13 @@ class CachedEncoder:
         if kept:
             images = "1 image" if kept == 1 else f"{kept:,} images"
             reporter.note(f"{self.name}: {images}{f' and {views:,} views of them' if views else ''}, {source}.")
+        fails = bool(skipped) and (self.workspace.strict or not kept)
+        done = "Cannot decode" if fails else "Skipped"
         for image in skipped[:LISTED]:
-            reporter.warn(f"Skipped {image.name}: {image.reason}.")
+            reporter.warn(f"{done} {image.name}: {image.reason}.")
         if len(skipped) > LISTED:
-            reporter.warn(f"Skipped {len(skipped) - LISTED} more images that cannot be decoded.")
-        if skipped and (self.workspace.strict or not kept):
+            reporter.warn(f"{done} {len(skipped) - LISTED} more images{'' if fails else ' that cannot be decoded'}.")
+        if fails:
             told = f"{len(skipped):,} of {asked:,} images cannot be decoded; the first is"
             told = f"{told} {skipped[0].name}: {skipped[0].reason}."
             if kept:

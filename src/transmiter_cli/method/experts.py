@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -152,7 +152,7 @@ def pooled_log_posterior(
     models = list(zip(logits, reliabilities, shares or [1.0] * len(logits), strict=True))
 
     def of_rows(rows: Rows) -> Float[Tensor, "rows classes"]:
-        return torch.stack([share * torch.log(doubted(own[rows], trust)) for own, trust, share in models]).sum(0)
+        return reduce(torch.add, (share * torch.log(doubted(own[rows], trust)) for own, trust, share in models))
 
     return Computed((images, classes), of_rows)
 

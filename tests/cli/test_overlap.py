@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,25 +56,30 @@ def kill_before(moment: int, patch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+def killed_at_any_moment(cli: Cli, *line: object) -> Iterator[None]:
+    """After each kill of a command in a copy of the run that is in `kept`, once for every change that it makes."""
+    for moment in range(40):
+        shutil.rmtree(RUN)
+        shutil.copytree("kept", RUN)
+        with pytest.MonkeyPatch.context() as patch:
+            asked = kill_before(moment, patch)
+            with suppress(Killed):
+                assert cli(*line).code == 0
+                assert len(asked) == moment > 4, asked
+                return
+        yield
+    pytest.fail(f"{line} never ended")
+
+
 def test_a_fit_killed_at_any_moment_leaves_the_old_run_or_one_that_refuses(cli: Cli, tmp_path: Path):
     digits(tmp_path / "old", 0), digits(tmp_path / "new", 2)
     assert cli(*FIT, "--data", "old").code == 0
     assert cli(*TRANSFER).code == 0
     shutil.copytree(RUN, "kept")
     before = (RUN / "weak.safetensors").read_bytes()
-    for moment in range(40):
-        shutil.rmtree(RUN)
-        shutil.copytree("kept", RUN)
-        with pytest.MonkeyPatch.context() as patch:
-            asked = kill_before(moment, patch)
-            try:
-                assert cli(*FIT, "--data", "new").code == 0
-                break
-            except Killed:
-                pass
+    for _ in killed_at_any_moment(cli, *FIT, "--data", "new"):
         if cli(*TRANSFER).code == 0 and (RUN / "weak.safetensors").read_bytes() != before:
             failed(cli("eval", "--data", "new"), 1, "fit used 20 of these 20 images")
-    assert len(asked) == moment > 4, asked
 
 
 def test_images_that_only_transfer_saw_are_refused_too(cli: Cli, tmp_path: Path):
@@ -143,17 +150,7 @@ def test_a_redone_transfer_or_self_train_that_is_killed_leaves_nothing_of_what_i
     later = ("strong-ridge", "self-trained", "refined")
     shutil.copytree(RUN, "kept")
     for name, line in redone.items():
-        for moment in range(40):
-            shutil.rmtree(RUN)
-            shutil.copytree("kept", RUN)
-            with pytest.MonkeyPatch.context() as patch:
-                asked = kill_before(moment, patch)
-                try:
-                    assert cli(*line).code == 0
-                    break
-                except Killed:
-                    pass
+        for _ in killed_at_any_moment(cli, *line):
             if (RUN / f"{name}.safetensors").read_bytes() != Path("kept", f"{name}.safetensors").read_bytes():
                 left = [one for one in later[later.index(name) + 1 :] if (RUN / f"{one}.safetensors").exists()]
-                assert not left, (name, asked)
-        assert len(asked) == moment > 4, asked
+                assert not left, name

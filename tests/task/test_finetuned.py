@@ -93,6 +93,23 @@ def test_the_mask_that_a_traced_model_saves_is_left_out(tmp_path: Path, prefix: 
     assert opened(path, tmp_path).encoder.encoder.model.logit_scale == state["logit_scale"]
 
 
+def test_a_bias_of_all_logits_that_the_weak_model_lacks_is_left_out(tmp_path: Path):
+    state = load_file(resolve_model("demo-weak").weights)
+    torch.save(state | {"logit_bias": torch.tensor(-10.0)}, tmp_path / "siglip.pt")
+    assert opened(tmp_path / "siglip.pt", tmp_path).encoder.encoder.model.logit_scale == state["logit_scale"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_unmerged_lora_says_how_to_merge_it(tmp_path: Path, whole: bool):
+    state = load_file(resolve_model("demo-weak").weights) if whole else {}
+    layer = "base_model.model.visual.transformer.resblocks.0.mlp.c_fc"
+    lora = {f"{layer}.lora_{side}.default.weight": torch.zeros(2, 2) for side in "AB"}
+    torch.save(state | lora, tmp_path / "lora.pt")
+    with pytest.raises(TransmiterError, match="holds LoRA's matrices") as caught:
+        opened(tmp_path / "lora.pt", tmp_path)
+    assert "merge_and_unload" in str(caught.value.fix)
+
+
 def test_what_openais_archives_hold_beside_the_weights_is_left_out(tmp_path: Path):
     state = load_file(resolve_model("demo-weak").weights)
     extra = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(8), "vocab_size": torch.tensor(9)}

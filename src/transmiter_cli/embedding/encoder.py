@@ -29,6 +29,8 @@ from transmiter_cli.embedding.towers import multiply_by_onednn, read_first_token
 from transmiter_cli.errors import TransmiterError
 
 Precision = Literal["full", "half"]
+LOGIT_BIAS = "logit_bias"
+"""What training by SigLIP's loss adds to all logits, which changes no softmax; a model may be without."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -231,7 +233,8 @@ def load_weights(model: Any, spec: ModelSpec) -> None:
     try:
         with TemporaryDirectory() as folder:
             path = spec.weights
-            weights = unwrapped(path, {name for name, _ in model.named_buffers()} - model.state_dict().keys())
+            beside = {name for name, _ in model.named_buffers()} | {LOGIT_BIAS}
+            weights = unwrapped(path, beside - model.state_dict().keys())
             if weights is not None:  # open_clip converts, resizes and completes what it reads from a file alone
                 path = Path(folder) / "weights.pt"
                 torch.save(weights, path)

@@ -35,14 +35,15 @@ def weights_in(content: dict[Any, Any]) -> dict[Any, Any]:
     return next((inner for name in WRAPPERS if isinstance(inner := content.get(name), dict) and inner), content)
 
 
-def unwrapped(path: Path, buffers: Collection[str] = ()) -> dict[str, Tensor] | None:
+def unwrapped(path: Path, ignored: Collection[str] = ()) -> dict[str, Tensor] | None:
     """Weights by the model's own names, where a trainer or torch.compile put something before these; None elsewhere.
 
     None, too, for files that are not read here, or hold several models.
 
     Args:
         path: the file.
-        buffers: what the model computes by itself and never loads; a state that TorchScript traced has it.
+        ignored: what the model does not load: buffers that it computes by itself, which a state that TorchScript
+            traced has, and a bias of all logits, which changes no softmax.
 
     Raises:
         TransmiterError: if it is an archive of TorchScript.
@@ -62,7 +63,7 @@ def unwrapped(path: Path, buffers: Collection[str] = ()) -> dict[str, Tensor] | 
     if prefix is None:
         return None
     own = {name.removeprefix(prefix): name for name in weights if name.startswith(prefix)}
-    beside = own.keys() & {*OPENAI_BUFFERS, *buffers}
+    beside = own.keys() & {*OPENAI_BUFFERS, *ignored}
     if prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content) and not beside:
         return None
     if path.suffix == ".safetensors":
@@ -105,6 +106,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors, and running a stranger's pickle is refused.",
             "save the state_dict alone: torch.save(model.state_dict(), PATH)",
         ) from error
+    except PermissionError:
+        raise
     except (OSError, RuntimeError, ValueError, EOFError, LookupError) as error:  # LookupError: text, not a pickle
         raise TransmiterError(
             f"{path} cannot be read as a file of torch: {first_line(error)}.",

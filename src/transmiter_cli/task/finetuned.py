@@ -45,6 +45,8 @@ BUNDLED_CHECKPOINTS = {"demo-finetuned": "models/demo-finetuned.safetensors"}
 UNIT_NORM_TOLERANCE = 1e-2
 FEWEST_TENSORS = 3
 """Tensors below which a file is not taken for a checkpoint."""
+LORA = ".lora_"
+"""What PEFT has in the names of matrices that are not merged into the weights yet."""
 
 
 @runtime_checkable
@@ -172,6 +174,11 @@ def open_teacher(given: str, weak: CachedEncoder, class_names: Sequence[str], te
         return as_logits(found, weak)
     if is_head(names):
         return head_teacher(path, by_last_part(tensors), weak, len(class_names))
+    if any(LORA in name for name in names):
+        raise TransmiterError(
+            f"{path} holds LoRA's matrices beside the weights that they change, or alone.",
+            "merge them before you save: model.merge_and_unload(); docs/finetuned.md has how to do it by hand",
+        )
     if len(names) < FEWEST_TENSORS and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise TransmiterError(
             f"{path} is no checkpoint, for it holds {' and '.join(map(repr, sorted(names))) or 'nothing'} alone; "

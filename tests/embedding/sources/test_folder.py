@@ -112,6 +112,14 @@ def test_what_cannot_be_read_is_said(tmp_path: Path):
 def test_a_class_folder_that_may_not_be_read_is_not_called_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_image(tmp_path / "a" / "1.png")
     (tmp_path / "closed").mkdir()
+    is_file = Path.is_file
+
+    def searched(path: Path) -> bool:
+        if path.parent.name == "closed":
+            raise PermissionError
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", searched)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed")  # root may read everything
     with pytest.raises(TransmiterError, match="'closed' in") as caught:
         open_images(str(tmp_path), None)

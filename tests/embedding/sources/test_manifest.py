@@ -69,6 +69,29 @@ def test_splits_come_from_a_column_and_share_their_classes(pictures: Path):
         open_images(DataSpec(data, split="test"), "train")
 
 
+@pytest.mark.parametrize("column", ["set", "Subset", "partition", "phase"])
+def test_a_column_of_usual_splits_may_be_called_otherwise(pictures: Path, column: str):
+    data = manifest(pictures, f"path,{column}\nb.png,Train\na.png,valid\ndeep/c d.png,train\n")
+    assert found(data, "train") == [("b.png", None), ("deep/c d.png", None)]
+    assert found(data, "test") == [("a.png", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "path,set\nb.png,train\na.png,2\n"),
+        ("list.jsonl", '{"path": "b.png", "set": ["train"]}\n{"path": "a.png", "set": "train"}\n'),
+    ],
+)
+def test_a_column_that_has_other_values_too_is_no_split(pictures: Path, name: str, text: str):
+    assert found(manifest(pictures, text, name), "train") == [("b.png", None), ("a.png", None)]
+
+
+def test_the_column_split_counts_before_another(pictures: Path):
+    data = manifest(pictures, "path,split,set\nb.png,test,train\na.png,train,train\n")
+    assert found(data, "train") == [("a.png", None)]
+
+
 def test_an_unlabelled_split_beside_a_labelled_one(pictures: Path):
     data = manifest(pictures, "path,label,split\nb.png,,train\na.png,cat,test\ndeep/c d.png,dog,test\n")
     train = open_images(data, "train")

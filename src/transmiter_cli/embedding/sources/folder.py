@@ -163,7 +163,9 @@ def folder_names(folder: Path) -> list[str]:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is the directory of a run, which `fit --data .` puts beside the classes, and of nothing else."""
-    return any((folder / name).is_file() for name in (RECORD, LOCK)) and not any(image_names(folder))
+    with suppress(PermissionError):  # where it may not be searched, nobody knows: reading the data will tell
+        return any((folder / name).is_file() for name in (RECORD, LOCK)) and not any(image_names(folder))
+    return False
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

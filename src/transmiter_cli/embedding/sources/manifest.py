@@ -7,11 +7,11 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from transmiter_cli.embedding.sources.parts import canonical
+from transmiter_cli.embedding.sources.parts import canonical, is_usual
 from transmiter_cli.embedding.sources.record import (
     ImageFile,
     ImageSet,
@@ -26,8 +26,9 @@ SPELLINGS = {
     "path": ("path", "image_path", "filepath", "file_name", "filename", "file", "image"),
     "label": ("label", "class", "class_name", "category"),
     "split": ("split",),
+    "subset": ("set", "subset", "partition", "phase"),
 }
-"""What a manifest tells, and how others call the same; of several names the first counts."""
+"""What a manifest tells, and how others call the same; of several names the first counts. A subset may be a split."""
 FORM = "a .csv manifest: the line path,label, then one for each image"
 NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 """NUL, and halves of surrogate pairs, but for those that stand for bytes of file names."""
@@ -40,12 +41,14 @@ class Row:
     Attributes:
         line: where it stands, counted from 1.
         path: as written, without "./" and "..".
+        subset: what takes the place of a split where no image has one and each subset is called as splits are.
     """
 
     line: int
     path: str
     label: str | None
     split: str | None
+    subset: str
 
 
 def accepts(path: Path) -> bool:
@@ -90,6 +93,8 @@ class ManifestReader:
                     f"{self.path} lists {before.path!r} twice, in line {before.line} and{also} in line {row.line}.",
                     "list every image once",
                 )
+        if all(row.split is None and is_usual(row.subset) for row in rows):
+            rows = [replace(row, split=row.subset) for row in rows]
         without = [row.line for row in rows if row.split is None]
         if without and len(without) < len(rows):
             raise TransmiterError(
@@ -132,7 +137,7 @@ def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]
         if "path" not in columns:
             raise TransmiterError(
                 f"{path} has no column named path; its first line is {','.join(header)[:80]!r}.",
-                "let its first line be path,label; commas part the fields",
+                f"let its first line be path,label (or {', '.join(SPELLINGS['path'][1:])}); commas part the fields",
             )
         for values in reader:
             if None in values:
@@ -191,7 +196,7 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
         TransmiterError: if the path is empty, a value is neither a text nor a number, or holds what no text can.
     """
     texts: dict[str, str | None] = {}
-    for column in SPELLINGS:
+    for column in ("path", "label", "split"):
         value = values.get(column)
         if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
             raise TransmiterError(
@@ -206,4 +211,5 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
     path, split = texts["path"], texts["split"]
     if path is None:
         raise TransmiterError(f"Line {line} of {source} has no path.", "remove the line, or name its image")
-    return Row(line, os.path.normpath(path), texts["label"], canonical(split) if split else None)
+    subset = canonical(str(values.get("subset")).strip())
+    return Row(line, os.path.normpath(path), texts["label"], canonical(split) if split else None, subset)

@@ -14,6 +14,11 @@ def canonical(split: str) -> str:
     return next((name for name, spellings in SPLITS.items() if split.lower() in spellings), split)
 
 
+def is_usual(split: str) -> bool:
+    """Whether a split is called as those of most data are."""
+    return canonical(split) in SPLITS
+
+
 def choose_part(parts: Sequence[str], asked: str | None, usual: str | None, data: str) -> str | None:
     """The split to read; None for data without splits.
 

@@ -8,7 +8,9 @@ import pytest
 from transmiter_cli.cli.console import command_line
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.run import ARTEFACTS, SWEPT_ROW, Run, Task, default_run, swept_row
+from transmiter_cli.layout import ARTEFACTS, SWEPT_ROW, swept_row
+from transmiter_cli.record import Task
+from transmiter_cli.run import Run, default_run
 
 TASK = Task(
     ("cat", "dog"),

@@ -11,7 +11,10 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
+
+from transmiter_cli.errors import TransmiterError
 
 RECORD, LOCK = "run.json", ".lock"
 """Files of a run directory, of which it has one from its beginning."""
@@ -92,6 +95,23 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes], before: Callab
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # where something failed, or the user interrupted it
+
+
+def require_writable(folder: Path, fix: str) -> None:
+    """Make a folder, and raise TransmiterError with its fix if nothing can be written to it."""
+    with writable(folder, fix):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+
+
+@contextmanager
+def writable(folder: Path, fix: str) -> Generator[None]:
+    """Raise TransmiterError in place of an error of the system that a folder cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise TransmiterError(f"{folder} cannot be written to: {error.strerror}.", fix) from error
 
 
 def sweep(target: Path) -> None:

@@ -4,102 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from transmiter_cli.embedding.models import lasting_model_name
-from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.files import LOCK, RECORD, absolute, digest, write_atomically
+from transmiter_cli.files import LOCK, RECORD, absolute, require_writable, writable, write_atomically
+from transmiter_cli.layout import (
+    FITTED,
+    PROBE_FILE,
+    STRONG_MODELS,
+    artefacts_in,
+    folder_name,
+)
 from transmiter_cli.names import some
-
-if TYPE_CHECKING:
-    from transmiter_cli.artefact import Method
-    from transmiter_cli.embedding.decoding import Decoding
-    from transmiter_cli.embedding.encoder import Precision
+from transmiter_cli.record import Step, Task, step_from_json, task_from_json, without
 
 RUN_VARIABLE = "TRANSMITER_RUN"
 DEFAULT_RUN = "transmiter-run"
-ARTEFACTS = {
-    "transferred": "strong.safetensors",
-    "ridge": "strong-ridge.safetensors",
-    "discriminant": "strong-discriminant.safetensors",
-    "self_trained": "self-trained.safetensors",
-    "refined": "refined.safetensors",
-}
-"""File names of what transfer, self-train and refine make, by the row of the evaluation they give."""
-LATER: dict[str, Literal["self-train", "refine"]] = {"self_trained": "self-train", "refined": "refine"}
-"""The command behind each row that starts from what was transferred."""
-ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge", "discriminant": "discriminant"}
-"""The row of the evaluation that each method of transfer gives."""
-DEFAULT_METHODS: tuple[Method, ...] = ("adapter", "discriminant")
-"""What transfer makes where no method is named: the paper's, and the best there is."""
-SWEPT = "strong-reg="
-"""How the files begin of what transfer makes with other --reg values than the first."""
-SWEPT_ROW = "reg="
-"""How the rows of the evaluation begin that these give."""
-STRONG_MODELS = "strong"
-"""The folder of those strong models that have a folder of their own."""
-FITTED = "weak.safetensors"
-PROBE_FILE = "probe.safetensors"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a run is about; later commands read it, so that flags are not repeated.
-
-    Attributes:
-        classes: names of the task classes.
-        label_names: what the data call them; empty for unlabelled data.
-        templates: prompts.
-        data: the --data of fit.
-        split: its part that fit saw.
-        weak: the weak model's name.
-        finetuned: the --finetuned values of fit; several are averaged.
-        root: the --root of fit.
-        limit: the --limit of fit.
-        decoding: how fit's images were decoded.
-        precision: what their encoders computed in; None for what is usual on a device.
-    """
-
-    classes: tuple[str, ...]
-    label_names: tuple[str, ...]
-    templates: Templates
-    data: str
-    split: str | None
-    weak: str
-    finetuned: tuple[str, ...]
-    root: str | None = None
-    limit: int | None = None
-    decoding: Decoding = "full"
-    precision: Precision | None = None
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What labelled images of the task are labelled with: the data's own labels, or the class names."""
-        return self.label_names or self.classes
-
-
-class Step(NamedTuple):
-    """A command that changed a run.
-
-    Attributes:
-        line: the command line.
-        models: the names of the models behind its result.
-        folder: where it was given, and relative paths in it start; empty if nobody knows.
-    """
-
-    line: Sequence[str]
-    models: frozenset[str]
-    folder: str = ""
 
 
 class Made(NamedTuple):
@@ -107,25 +34,6 @@ class Made(NamedTuple):
 
     strong: str
     row: str
-
-
-def without(line: Sequence[str], option: str) -> list[str]:
-    """A command line less an option and its value, written as `--name value` or `--name=value`."""
-    pairs = pairwise(["", *line])
-    return [part for before, part in pairs if option not in (before, part) and not part.startswith(f"{option}=")]
-
-
-def task_from_json(stored: dict[str, Any]) -> Task:
-    """A task as run.json holds it: tuples are lists there."""
-    lists: dict[str, Any] = {name: tuple(stored[name]) for name in ("classes", "label_names", "finetuned")}
-    own: dict[str, tuple[str, ...]] = {name: tuple(prompts) for name, prompts in stored["templates"]["own"].items()}
-    lists["templates"] = Templates(tuple(stored["templates"]["shared"]), own)
-    return Task(**(stored | lists))
-
-
-def step_from_json(stored: dict[str, Any]) -> Step:
-    """An entry of the history as run.json holds it."""
-    return Step([str(part) for part in stored["command"]], frozenset(stored["models"]), str(stored.get("folder", "")))
 
 
 class Run:
@@ -279,7 +187,7 @@ class Run:
             raise UsageError(
                 f"{self.path} is a run of another task: {len(before)} classes, {some(before)}; "
                 f"this one has {len(task.classes)}, {some(task.classes)}",
-                "pass another --run, or --force to replace it",
+                "pass another --run, or replace it: fit --force",
             )
 
     @contextmanager
@@ -306,14 +214,7 @@ class Run:
 
     def require_writable(self) -> None:
         """Raise TransmiterError if nothing can be written to the directory."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=self.path):
-                pass
-        except OSError as error:
-            raise TransmiterError(
-                f"{self.path} cannot be written to: {error.strerror}.", "pass another --run"
-            ) from error
+        require_writable(self.path, "pass another --run")
 
     def begin(self, task: Task) -> list[Made]:
         """Start the record anew for a fit whose artefact is written next; return what goes, made of an earlier fit.
@@ -334,7 +235,7 @@ class Run:
 
     def forget(self) -> None:
         """Remove what transfer, self-train and refine made."""
-        for path in [*(self.path / name for name in ARTEFACTS.values()), *self.path.glob(f"{SWEPT}*.safetensors")]:
+        for path in artefacts_in(self.path).values():
             path.unlink(missing_ok=True)
         shutil.rmtree(self.path / STRONG_MODELS, ignore_errors=True)
 
@@ -344,12 +245,8 @@ class Run:
         Raises:
             TransmiterError: if the directory cannot be written to.
         """
-        try:
+        with writable(self.path, "pass another --run"):
             write_atomically(self.record_path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
-        except OSError as error:
-            raise TransmiterError(
-                f"{self.path} cannot be written to: {error.strerror}.", "pass another --run"
-            ) from error
 
     def add(self, command: list[str], models: Mapping[str, str], **changes: Any) -> None:
         """Add a command to the history, with its folder, and the versions and model fingerprints behind its result.
@@ -366,29 +263,6 @@ class Run:
         step = {"command": command, "folder": str(Path.cwd()), "models": dict(models), "versions": versions}
         record.setdefault("history", []).append(step)
         self.write(record)
-
-
-def artefacts_in(home: Path) -> dict[str, Path]:
-    """The artefacts in a strong model's folder, as `Run.artefacts` gives them."""
-    files = {row: home / name for row, name in ARTEFACTS.items()}
-    swept: dict[float, Path] = {}
-    for path in home.glob(f"{SWEPT}*.safetensors"):
-        with suppress(ValueError):  # a copy that somebody made by hand
-            swept[float(path.stem.removeprefix(SWEPT))] = path
-    others = {swept_row(reg): swept[reg] for reg in sorted(swept)}
-    rows = {"transferred": files.pop("transferred"), **others, **files}
-    return {row: path for row, path in rows.items() if path.is_file()}
-
-
-def swept_row(reg: float) -> str:
-    """The row of a --reg value that is not the first of several; as short as tells it from every other value."""
-    short = f"{reg:g}"
-    return f"{SWEPT_ROW}{short if float(short) == reg else repr(reg)}"
-
-
-def folder_name(strong: str) -> str:
-    """A folder for a strong model: its name as far as a file system takes it, and a digest to tell names apart."""
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', strong).strip('-')[-60:]}-{digest(strong)[:8]}"
 
 
 def default_run() -> Path:

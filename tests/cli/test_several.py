@@ -147,7 +147,7 @@ def test_a_run_that_cannot_be_written_to_is_told_of_before_images_are_encoded(
     def refuse(**_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("transmiter_cli.run.TemporaryFile", refuse)
+    monkeypatch.setattr("transmiter_cli.files.TemporaryFile", refuse)
     done = fitted(*command.split())
     assert (done.code, "transmiter-run cannot be written to: Read-only" in done.err) == (1, True)
     assert "images" not in done.err

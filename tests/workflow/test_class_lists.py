@@ -7,7 +7,7 @@ import pytest
 from transmiter_cli.embedding.sources import ImageSet
 from transmiter_cli.embedding.sources.record import ImageFile
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.run import Task
+from transmiter_cli.record import Task
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.workflow.class_lists import LEFT_OUT, base_classes, read_map
 

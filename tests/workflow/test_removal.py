@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tests.test_run import TASK
-from transmiter_cli.run import Made, Run, Step
+from transmiter_cli.record import Step
+from transmiter_cli.run import Made, Run
 from transmiter_cli.workflow.removal import removal
 
 LINES = [

@@ -16,7 +16,7 @@ from transmiter_cli.bench.spec import BenchSpec, MethodEntry, SceneKey
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.rows import evaluate
-from transmiter_cli.files import canonical_json, digest, write_atomically
+from transmiter_cli.files import canonical_json, digest, require_writable, write_atomically
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.task.shots import choose_shots
 
@@ -99,7 +99,11 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
         spec: the grid.
         results: the folder of finished cells.
         workspace: cache and device.
+
+    Raises:
+        TransmiterError: if the folder cannot be written to.
     """
+    require_writable(results, "pass another --results")
     cells: list[Cell] = []
     failures: list[str] = []
     kept = 0

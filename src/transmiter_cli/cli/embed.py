@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import (
-    Encoding,
-    JsonOption,
-    LimitOption,
-    RootOption,
-    SplitOption,
-)
+from transmiter_cli.cli.options import Encoding, JsonOption, Selection, changed
 from transmiter_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,20 +21,18 @@ IMPORT_EXAMPLE = "transmiter embed --import features.pt --out features.safetenso
 
 
 def command(
+    *,
     model: Annotated[list[str] | None, typer.Option(help="A model; may be repeated.", show_default=False)] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Images, as fit takes them; their train part if no --split is given.", show_default=False),
     ] = None,
-    root: RootOption = None,
-    split: SplitOption = None,
-    limit: LimitOption = None,
+    selection: Selection,
     out: Annotated[Path | None, typer.Option(help="Also write them here: safetensors, a tensor per model.")] = None,
     import_file: Annotated[
         Path | None,
         typer.Option("--import", help="Instead: a feature file of the TransMiter authors (.pt), converted to --out."),
     ] = None,
-    *,
     encoding: Encoding,
     json: JsonOption = False,
 ) -> None:
@@ -55,8 +47,8 @@ def command(
             f"--out {shlex.quote(str(named))}",
         )
     if import_file is not None:
-        values = {"--model": model or None, "--data": data, "--root": root, "--split": split, "--limit": limit}
-        if given := [flag for flag, value in values.items() if value is not None] + encoding.changed():
+        named = [flag for flag, value in (("--model", model or None), ("--data", data)) if value is not None]
+        if given := named + changed(selection) + changed(encoding):
             what = f"no {' and no '.join(given)}"
             raise UsageError(f"--import converts a file as it is: it takes {what}.", IMPORT_EXAMPLE)
         convert(import_file, out, json)
@@ -67,7 +59,7 @@ def command(
     from transmiter_cli.workflow.embed import embed_data
 
     workspace = encoding.workspace()
-    results = embed_data(model, DataSpec(data, root, split, limit), out, workspace)
+    results = embed_data(model, DataSpec(data, **vars(selection)), out, workspace)
     if json:
         console.print_json({"models": {result.model: vars(result) for result in results}, "out": out})
         return

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
 from rich.text import Text
 
@@ -26,8 +27,6 @@ NOBODY_READS = 128 + 13
 PATIENCE = 1.0
 ENDINGS = {INTERRUPTED: "Interrupted", TERMINATED: "Terminated"}
 """What to say of exit codes after Ctrl-C and SIGTERM."""
-EXPLAINED = (TransmiterError, OSError, RuntimeError, MemoryError)
-"""What may have a reason outside this program; torch's OutOfMemoryError is a RuntimeError."""
 
 
 def explain(error: Exception) -> tuple[str, str | None, int] | None:
@@ -55,27 +54,32 @@ def os_fix(error: OSError) -> str | None:
         return "free some space; --run, --out and TRANSMITER_CACHE put results and embeddings on another disk"
     if error.errno in (errno.EACCES, errno.EROFS) and error.filename:
         path = Path(os.fsdecode(error.filename))
-        return f"ls -ld {shlex.quote(str(path if path.exists() else path.parent))}"
+        return f"ls -ld {shlex.quote(str(path if os.path.lexists(path) else path.parent))}"
     return None
 
 
-class Interruption:
-    """What Ctrl-C does: end the command, which keeps what it has; once more while that goes on, and it stops at once.
+class Ending:
+    """What Ctrl-C and SIGTERM do: end the command, which keeps what it has; once more while that goes on, and it stops
+    at once.
 
     One that follows within PATIENCE seconds is the same one: `timeout` signals a process and its group, for instance.
+
+    Attributes:
+        code: the exit code that was asked for; None before.
     """
 
     def __init__(self) -> None:
-        self.first: float | None = None
+        self.code: int | None = None
+        self.began = 0.0
 
-    def __call__(self, *_: object) -> None:
-        """Raise KeyboardInterrupt the first time."""
-        if self.first is None:
-            self.first = time.monotonic()
-            raise KeyboardInterrupt
-        if time.monotonic() > self.first + PATIENCE:
+    def __call__(self, number: int, _: object) -> None:
+        """Raise SystemExit the first time."""
+        if self.code is None:
+            self.code, self.began = 128 + number, time.monotonic()
+            sys.exit(self.code)
+        if time.monotonic() > self.began + PATIENCE:
             errors.show_cursor(True)  # which a progress bar hides
-            os._exit(INTERRUPTED)
+            os._exit(128 + number)
 
 
 def open_closed_streams() -> None:
@@ -92,18 +96,21 @@ def run(app: Callable[[], None]) -> None:
         if isinstance(stream, TextIOWrapper):
             encoding = None if stream.isatty() else "utf-8"  # a file is read elsewhere, where nobody knows this locale
             stream.reconfigure(encoding=encoding, errors="backslashreplace")  # file names need not be text
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that what was encoded is written
+    ending = Ending()
+    signal.signal(signal.SIGTERM, ending)  # so that what was encoded is written
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a shell had reasons to ignore it
-        signal.signal(signal.SIGINT, Interruption())
+        signal.signal(signal.SIGINT, ending)
     try:
         app()
-    except SystemExit as ending:
-        if ending.code in ENDINGS:
-            errors.print(f"{ENDINGS[ending.code]}. What was encoded is kept: the same command goes on from there.")
-        if isinstance(ending.__context__, BrokenPipeError):  # typer's code for it, 1, would be that of a failure
+    except SystemExit as stop:
+        if ending.code is not None:
+            end(ending.code)
+        if isinstance(stop.__context__, BrokenPipeError):  # typer's code for it, 1, would be that of a failure
             sys.exit(NOBODY_READS)
         raise
-    except EXPLAINED as error:
+    except Exception as error:
+        if ending.code is not None:  # C code, as torch's import of NumPy, may drop the exception and leave a ruin
+            end(ending.code)
         explained = explain(error)
         if explained is None or os.environ.get(DEBUG_VARIABLE) == "1":
             raise
@@ -112,3 +119,9 @@ def run(app: Callable[[], None]) -> None:
         if fix:
             errors.print(Text.assemble(("Try: ", "bold"), fix))
         sys.exit(code)
+
+
+def end(code: int) -> NoReturn:
+    """Exit after Ctrl-C or SIGTERM."""
+    errors.print(f"{ENDINGS[code]}. What was encoded is kept: the same command goes on from there.")
+    sys.exit(code)

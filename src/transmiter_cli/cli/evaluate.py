@@ -13,12 +13,10 @@ from transmiter_cli.cli.options import (
     CsvOption,
     Encoding,
     JsonOption,
-    LimitOption,
     MarkdownOption,
-    RootOption,
     RunOption,
     SeedOption,
-    SplitOption,
+    Selection,
     StrongOption,
     require_one_format,
 )
@@ -34,6 +32,7 @@ UNMET = 3
 
 
 def command(
+    *,
     run: RunOption,
     strong: StrongOption = None,
     data: Annotated[
@@ -43,9 +42,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    root: RootOption = None,
-    split: SplitOption = None,
-    limit: LimitOption = None,
+    selection: Selection,
     map_file: Annotated[
         Path | None,
         typer.Option(
@@ -83,7 +80,6 @@ def command(
     ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="All columns.")] = False,
     seed: SeedOption = 0,
-    *,
     encoding: Encoding,
     json: JsonOption = False,
     csv: CsvOption = False,
@@ -107,7 +103,7 @@ def command(
     gates = [parse_gate(text) for text in require or []]
     workspace = encoding.workspace()
     options = EvalOptions(
-        data=DataFlags(None, root, split, limit),
+        data=DataFlags(None, **vars(selection)),
         strong=strong,
         mapping=map_file,
         base_to_novel=base_to_novel or base is not None,

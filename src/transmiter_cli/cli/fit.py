@@ -8,16 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import (
-    Encoding,
-    JsonOption,
-    LimitOption,
-    RootOption,
-    RunOption,
-    SeedOption,
-    SplitOption,
-    settings_of,
-)
+from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, SeedOption, Selection, settings_of
 from transmiter_cli.errors import UsageError
 from transmiter_cli.names import some
 
@@ -26,6 +17,7 @@ EXAMPLE = "transmiter fit --weak demo-weak --finetuned demo-finetuned --data dem
 
 
 def command(
+    *,
     weak: Annotated[
         str, typer.Option(help="The weak model before fine-tuning: ViT-B/32, ARCH:TAG, local-dir:PATH, ...")
     ],
@@ -37,9 +29,7 @@ def command(
         ),
     ],
     run: RunOption,
-    root: RootOption = None,
-    split: SplitOption = None,
-    limit: LimitOption = None,
+    selection: Selection,
     finetuned: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,7 +68,6 @@ def command(
     noise: Annotated[float, typer.Option(min=0, help="Noise on the logits, relative to their deviation.")] = 0.5,
     seed: SeedOption = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a run of other classes.")] = False,
-    *,
     encoding: Encoding,
     json: JsonOption = False,
 ) -> None:
@@ -95,7 +84,7 @@ def command(
         )
     recipe = {"basis": basis, "epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "noise": noise}
     settings = settings_of(FitSettings, **recipe, seed=seed)
-    images = DataSpec(data, root, split, limit)
+    images = DataSpec(data, **vars(selection))
     prompts = (template or [], templates)
     options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, views, force)
     workspace = encoding.workspace()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -34,21 +34,26 @@ StrongOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-SplitOption = Annotated[
-    str | None,
-    typer.Option("--split", help="Which part of the data: train, val, test, or what else the data call it."),
-]
-RootOption = Annotated[
-    str | None,
-    typer.Option("--root", help="The folder that paths in a manifest or CoOp file start from, or torchvision's data."),
-]
-LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="At most so many images, evenly spaced over the sorted list.")
-]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides everything that is random.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with all columns instead of text.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead of text.")]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which images of --data a command takes. Its fields are options of the command, by `spread`."""
+
+    root: Annotated[
+        str | None,
+        typer.Option(help="The folder that paths in a manifest or CoOp file start from, or torchvision's data."),
+    ] = None
+    split: Annotated[
+        str | None, typer.Option(help="Which part of the data: train, val, test, or what else the data call it.")
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many images, evenly spaced over the sorted list.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -99,31 +104,27 @@ class Encoding:
             precision=self.precision,
         )
 
-    def changed(self) -> list[str]:
-        """The flags whose value is not what it is when they are left out, --quiet apart."""
-        some = replace(self, quiet=False)
-        return [f"--{one.name.replace('_', '-')}" for one in fields(some) if getattr(some, one.name) != one.default]
+
+def changed(options: Selection | Encoding) -> list[str]:
+    """The flags whose value is not what it is when they are left out, --quiet apart."""
+    values = {one: getattr(options, one.name) for one in fields(options) if one.name != "quiet"}
+    return [f"--{one.name.replace('_', '-')}" for one, value in values.items() if value != one.default]
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command, with options for the fields of `Encoding` where it has a parameter of that type, if it has."""
-    signature = inspect.signature(command, eval_str=True)
-    places = [name for name, parameter in signature.parameters.items() if parameter.annotation is Encoding]
-    if not places:
-        return command
-    (place,) = places
-    own = inspect.signature(Encoding, eval_str=True).parameters
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        parameters += own.values() if name == place else [parameter]
+    """The same command, with options for the fields of each parameter whose type is a dataclass of options."""
+    given = inspect.signature(command, eval_str=True).parameters
+    groups = {name: one.annotation for name, one in given.items() if one.annotation in (Selection, Encoding)}
+    own = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
+    each = [one for name, parameter in given.items() for one in own.get(name, {name: parameter}).values()]
 
     @functools.wraps(command)
     def spread_out(**options: Any) -> None:
-        encoding = Encoding(**{name: options.pop(name) for name in own})
-        command(**options, **{place: encoding})
+        filled = {name: group(**{one: options.pop(one) for one in own[name]}) for name, group in groups.items()}
+        command(**options, **filled)
 
-    each = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
-    vars(spread_out)["__signature__"] = signature.replace(parameters=each)
+    each = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in each]
+    vars(spread_out)["__signature__"] = inspect.Signature(each)
     spread_out.__annotations__ = {one.name: one.annotation for one in each}
     return spread_out
 

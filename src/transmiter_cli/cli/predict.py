@@ -18,14 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import (
-    Encoding,
-    LimitOption,
-    RootOption,
-    RunOption,
-    SplitOption,
-    StrongOption,
-)
+from transmiter_cli.cli.options import Encoding, RunOption, Selection, StrongOption, changed
 from transmiter_cli.errors import TransmiterError, UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +44,7 @@ class Format(StrEnum):
 
 
 def command(
+    *,
     run: RunOption,
     images: Annotated[
         list[str] | None,
@@ -62,9 +56,7 @@ def command(
             help="Images, as fit takes them, in place of image files; their test part if no --split is given."
         ),
     ] = None,
-    root: RootOption = None,
-    split: SplitOption = None,
-    limit: LimitOption = None,
+    selection: Selection,
     strong: StrongOption = None,
     use: Annotated[
         str | None,
@@ -79,7 +71,6 @@ def command(
         typer.Option("--format", help="table (the default on a terminal), jsonl (the default in a pipe), csv."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
-    *,
     encoding: Encoding,
 ) -> None:
     """Classify images with the strong model and what was transferred to it; any number of them.
@@ -103,8 +94,7 @@ def command(
     folder = next((one for one in images or [] if one and Path(one).is_dir()), None)
     if not listed and folder is not None:
         raise UsageError(f"{folder} is a folder.", f"{again} --data {shlex.quote(folder)}")
-    given = {"--root": root, "--split": split, "--limit": limit}
-    if images and (flags := [flag for flag, value in given.items() if value is not None]):
+    if images and (flags := changed(selection)):
         raise UsageError(
             f"{', '.join(flags)} says which images of --data are meant, not which image files.",
             f"{again} --data FOLDER",
@@ -116,7 +106,7 @@ def command(
     on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
     workspace = replace(encoding, quiet=encoding.quiet or on_terminal).workspace()
     files = (
-        open_told(DataSpec(data, root, split, limit), "test", workspace.reporter, labels=False).files
+        open_told(DataSpec(data, **vars(selection)), "test", workspace.reporter, labels=False).files
         if data is not None
         else [ImageFile(Path(), path) for path in images or ()]
     )

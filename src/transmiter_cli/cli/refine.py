@@ -8,30 +8,19 @@ from typing import Annotated, Any, Literal
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import (
-    Encoding,
-    JsonOption,
-    LimitOption,
-    RootOption,
-    RunOption,
-    SeedOption,
-    SplitOption,
-    StrongOption,
-    settings_of,
-)
+from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, SeedOption, Selection, StrongOption, settings_of
 
 NAME = "refine"
 EXAMPLE = "transmiter refine --shots 16"
 
 
 def command(
+    *,
     run: RunOption,
     data: Annotated[
         str | None, typer.Option(help="Labelled images, as fit takes them; those that fit saw if left out.")
     ] = None,
-    root: RootOption = None,
-    split: SplitOption = None,
-    limit: LimitOption = None,
+    selection: Selection,
     shots: Annotated[int | None, typer.Option(min=1, help="Labelled images per class; all if left out.")] = None,
     method: Annotated[
         Literal["adapter", "ridge", "discriminant"] | None,
@@ -50,7 +39,6 @@ def command(
     ] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Of an adapter: learning rate, 0.0003 if left out.")] = None,
     seed: SeedOption = 0,
-    *,
     encoding: Encoding,
     json: JsonOption = False,
 ) -> None:
@@ -61,7 +49,7 @@ def command(
     from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.refine import RefineOptions, refine_run
 
-    flags = DataFlags(data, root, split, limit)
+    flags = DataFlags(data, **vars(selection))
     tuned: dict[str, Any] = {
         name: value for name, value in (("epochs", epochs), ("learning_rate", lr)) if value is not None
     }

@@ -7,32 +7,22 @@ from typing import Annotated, Literal
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import (
-    Encoding,
-    JsonOption,
-    LimitOption,
-    RootOption,
-    RunOption,
-    SplitOption,
-    StrongOption,
-)
+from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, Selection, StrongOption
 
 NAME = "self-train"
 EXAMPLE = "transmiter self-train --data demo-digits"
 
 
 def command(
+    *,
     run: RunOption,
     data: Annotated[str, typer.Option(help="Unlabelled images, as fit takes them; labels are not looked at.")],
-    root: RootOption = None,
-    split: SplitOption = None,
-    limit: LimitOption = None,
+    selection: Selection,
     method: Annotated[
         Literal["discriminant", "ridge"] | None,
         typer.Option(help="Which transferred classifier to start from; discriminant if there is one, else ridge."),
     ] = None,
     strong: StrongOption = None,
-    *,
     encoding: Encoding,
     json: JsonOption = False,
 ) -> None:
@@ -41,7 +31,7 @@ def command(
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.self_train import SelfTrainOptions, self_train_run
 
-    options = SelfTrainOptions(DataSpec(data, root, split, limit), method, strong)
+    options = SelfTrainOptions(DataSpec(data, **vars(selection)), method, strong)
     workspace = encoding.workspace()
     result = self_train_run(options, Run(run), workspace, console.command_line())
     if json:

@@ -17,7 +17,8 @@ from transmiter_cli.cli.options import (
     RunOption,
 )
 from transmiter_cli.errors import UsageError
-from transmiter_cli.run import DEFAULT_METHODS, Run
+from transmiter_cli.layout import DEFAULT_METHODS
+from transmiter_cli.run import Run
 
 if TYPE_CHECKING:
     from transmiter_cli.artefact import Method
@@ -91,7 +92,7 @@ def command(
         ("--rho", rho, "ridge"),
     ):
         if given and given != "auto" and needs not in methods:
-            raise typer.BadParameter(f"{flag} needs --method {needs}.")
+            raise UsageError(f"{flag} needs --method {needs}.", f"add --method {needs}, or leave {flag} out")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
     from transmiter_cli.embedding.models import lasting_model_name
     from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
@@ -125,7 +126,7 @@ def strength(flag: str, given: str) -> float:
     """A value of --reg or --rho.
 
     Raises:
-        typer.BadParameter: if it is no positive, finite number.
+        UsageError: if it is no positive, finite number.
     """
     try:
         value = float(given)
@@ -133,7 +134,9 @@ def strength(flag: str, given: str) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         several = ", or several such numbers" if flag == "--reg" else ""
-        raise typer.BadParameter(f"{flag} must be auto alone, or a positive and finite number{several}; not {given!r}.")
+        raise UsageError(
+            f"{flag} must be auto alone, or a positive and finite number{several}; not {given!r}.", f"{flag} auto"
+        )
     return value
 
 

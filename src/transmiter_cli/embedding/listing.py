@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -23,7 +24,7 @@ from transmiter_cli.embedding.models import (
     built_in_name,
     resolve_model,
 )
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import TransmiterError, UsageError
 
 BATCH_NORM_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -71,7 +72,10 @@ def list_models(pattern: str | None = None, downloaded: bool = False) -> list[Li
     chosen = [describe for name, describe in names() if pattern is None or matches(name, pattern)]
     if not chosen:
         raise UsageError(f"No model's name has {pattern!r} in it.", "transmiter models")
-    models = [describe() for describe in chosen]
+    models: list[ListedModel] = []
+    for describe in chosen:
+        with suppress(TransmiterError, KeyError):  # a repository on this disk whose configuration is damaged
+            models.append(describe())
     return [model for model in models if model.weights is not None or not downloaded]
 
 

@@ -119,13 +119,19 @@ def resolve_model(name: str) -> ModelSpec:
     return published_model(name, architecture, source or OPENAI_TAG)
 
 
-def lasting_model_name(name: str) -> str:
-    """A model's name with its path absolute, as that of its encoder is; nothing of it needs to be there."""
+def lasting_model_name(name: str, folder: str = "") -> str:
+    """A model's name with its path absolute, as that of its encoder is; nothing of it needs to be there.
+
+    Args:
+        name: what the user wrote.
+        folder: where; the working directory if empty.
+    """
+    kind, _, source = name.partition(":")
+    path = absolute(Path(folder, Path(source).expanduser()))
     if name.startswith(LOCAL):
-        return f"{LOCAL}{absolute(name.removeprefix(LOCAL))}"
-    spelling, _, source = name.partition(":")
+        return f"{LOCAL}{path}"
     if Path(source).suffix in WEIGHT_SUFFIXES and not name.startswith(HUB):
-        return f"{built_in_name(spelling)}:{absolute(source)}"
+        return f"{built_in_name(kind)}:{path}"
     return name
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from transmiter_cli.run import swept_row
+from transmiter_cli.layout import swept_row
 
 TITLES = {
     "weak": "weak, zero-shot",

@@ -9,6 +9,7 @@ import matplotlib
 import torch
 from jaxtyping import Int
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from transmiter_cli.evaluation.unlabelled import Unlabelled
@@ -169,9 +170,7 @@ def difference(labels: Tensor, before: Tensor, after: Tensor, row: int, column: 
 
 
 def square(x: float, y: float, colour: str, strength: float) -> Any:
-    """A rounded cell of a matrix."""
-    from matplotlib.patches import Rectangle
-
+    """A cell of a matrix."""
     return Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, facecolor=colour, alpha=strength, linewidth=0)
 
 

@@ -12,7 +12,7 @@ from transmiter_cli.embedding.sources.text import read_json, read_list
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.names import finder, numbered, resembling, spelled
-from transmiter_cli.run import Task
+from transmiter_cli.record import Task
 
 LEFT_OUT = -1
 """In place of a class, where a map leaves out the images of a label."""

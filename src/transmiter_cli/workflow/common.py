@@ -17,11 +17,13 @@ from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.layout import FITTED, PROBE_FILE, ROWS
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.names import some
+from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import FITTED, PROBE_FILE, ROWS, Run, Task
+from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import PROBE, FinetunedModel, open_teacher, teacher_digest
 from transmiter_cli.task.logits_file import LogitsTeacher
 

@@ -5,45 +5,35 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from transmiter_cli.artefact import Artefact
-from transmiter_cli.embedding.encoder import WrongCheckpointError
-from transmiter_cli.embedding.found import require_unchanged
-from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting, same_data
-from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
+from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, mended_by
-from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, candidates, eft_name
+from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, eft_name
 from transmiter_cli.evaluation.protocols import base_to_novel
 from transmiter_cli.evaluation.require import Gate, require_names
 from transmiter_cli.evaluation.rows import Row, column_names, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
+from transmiter_cli.layout import SWEPT_ROW
 from transmiter_cli.names import resembling, some
+from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import SWEPT_ROW, Run, Task
-from transmiter_cli.task.finetuned import PROBE, FinetunedModel, HeadTeacher, mean_logits, open_teacher
-from transmiter_cli.task.logits_file import MissingLogitsError
+from transmiter_cli.run import Run
 from transmiter_cli.workflow.class_lists import ClassMap, base_classes, read_map
 from transmiter_cli.workflow.common import (
     DataFlags,
-    EncodedImages,
-    check_artefact,
     encode,
-    finetuned_logits,
-    finetuned_models,
     fit_data,
-    load_fitted,
-    load_transferred,
     open_told,
 )
-from transmiter_cli.workflow.cost import image_flops
 from transmiter_cli.workflow.overlap import overlap
+from transmiter_cli.workflow.scene import Scene, make_candidates, open_scene, open_twin, optional_logits
 
 FEW = 50
 """Images; bootstrap intervals of fewer hold the truth less often than they say."""
@@ -121,19 +111,6 @@ class EvalResult:
     def has_parts(self) -> bool:
         """Whether base and novel classes were measured, too."""
         return any(getattr(row, "hm", None) is not None for row in self.rows.values())
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A run's models, ready to look at images."""
-
-    task: Task
-    run: Run
-    workspace: Workspace
-    weak: CachedEncoder
-    strong: CachedEncoder
-    fitted: Artefact
-    transferred: Mapping[str, Artefact]
 
 
 def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequence[Gate] = ()) -> EvalResult:
@@ -253,77 +230,6 @@ def require_labels_for(options: EvalOptions, labelled: bool) -> None:
     raise UsageError("Base-to-novel and --map need labels, which --no-labels leaves out.", "leave one of them out")
 
 
-def open_scene(run: Run, workspace: Workspace, strong_name: str | None) -> Scene:
-    """A run's models, checked to be of its task.
-
-    Raises:
-        UsageError: if nothing was fitted or transferred.
-        TransmiterError: if an artefact is of another task or model.
-    """
-    task, name = run.task(), run.strong(strong_name)
-    workspace = workspace.like_fit(task.decoding, task.precision)
-    fitted = load_fitted(run, workspace)
-    transferred = load_transferred(run, name, workspace)
-    weak, strong = (workspace.open(resolve_model(model)) for model in (task.weak, name))
-    check_artefact(fitted, task, weak)
-    for artefact in transferred.values():
-        check_artefact(artefact, task, strong)
-    return Scene(task, run, workspace, weak, strong, fitted, transferred)
-
-
-def make_candidates(
-    eft: Sequence[float],
-    scene: Scene,
-    weak: EncodedImages,
-    teacher: WeakFinetuned | None,
-    twin: FinetunedModel | None,
-) -> dict[str, Candidate]:
-    """Every model of a run on images that the weak model saw.
-
-    Args:
-        eft: strengths of EFT.
-        scene: the run's models.
-        weak: the images, and what the weak model makes of them.
-        teacher: the fine-tuned weak model on them, if it is known.
-        twin: the fine-tuned strong model, if there is one.
-    """
-    strong = encode(scene.strong, weak.images, scene.fitted.vocabulary, scene.task.templates)
-    files = strong.images.files
-    require_unchanged(files, weak.images.files)
-    return candidates(
-        weak=weak.embeddings,
-        finetuned_logits=None if teacher is None else teacher.logits,
-        strong=strong.embeddings,
-        strong_finetuned_logits=None if twin is None else finetuned_logits(twin, files, strong.embeddings),
-        fitted=scene.fitted,
-        transferred=scene.transferred,
-        weak_parameters=scene.weak.facts.parameters,
-        weak_flops=None if teacher is None else image_flops(scene.weak),
-        weak_models=1 if teacher is None else 1 + teacher.towers,
-        eft=eft,
-    )
-
-
-def open_twin(given: str, scene: Scene, images: ImageSet) -> FinetunedModel:
-    """A fine-tuned strong model, in any form that --finetuned takes; checked here, before any image is encoded.
-
-    Raises:
-        UsageError: if there is no such model, as there is no probe.
-        TransmiterError: if it cannot be read, or is of another model than the strong one.
-    """
-    if given == PROBE:
-        raise UsageError("A probe is trained by fit, and there is none of the strong model.", "--strong-finetuned FILE")
-    try:
-        twin = open_teacher(given, scene.strong, scene.task.classes, scene.task.templates)
-        twin.check(images.files)
-    except WrongCheckpointError as error:
-        error.fix = (
-            "pass a fine-tuned twin of the strong model, or transfer to the one that was fine-tuned, as --strong"
-        )
-        raise
-    return twin
-
-
 def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
     """The error for the very data that fit was given."""
     if split is None:
@@ -371,25 +277,3 @@ def novel_notes(base: Sequence[int], task: Task) -> tuple[str, ...]:
         return ()
     said = f"fit saw {count:,} images of novel classes, which is not the published base-to-novel protocol"
     return (f"{said}; --base FILE names other base classes.",)
-
-
-class WeakFinetuned(NamedTuple):
-    """The fine-tuned weak model's logits, the mean where there are several, and how many image towers they need."""
-
-    logits: Float[Tensor, "images classes"]
-    towers: int
-
-
-def optional_logits(scene: Scene, weak: EncodedImages, own_data: bool) -> tuple[WeakFinetuned | None, tuple[str, ...]]:
-    """The fine-tuned weak model on images, and what to say of it.
-
-    None where its file has gone or changed, or was logits that lack these images.
-    """
-    try:
-        models = finetuned_models(scene.task, scene.run, scene.weak, own_data)
-        logits = mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models])
-        return WeakFinetuned(logits, sum(not isinstance(one, HeadTeacher) for one in models)), ()
-    except (MissingLogitsError, UsageError) as error:
-        said = f"{error} The rows weak_finetuned and eft are left out."
-        scene.workspace.reporter.warn(said)
-        return None, (said,)

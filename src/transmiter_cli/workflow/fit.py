@@ -22,12 +22,14 @@ from transmiter_cli.embedding.views import View, with_views
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import write_atomically
+from transmiter_cli.layout import FITTED, PROBE_FILE
 from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.mix_up import mixed_up
 from transmiter_cli.method.per_image import agreement, computed_class_logits, predictions
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.names import some
-from transmiter_cli.run import FITTED, PROBE_FILE, Run, Task, without
+from transmiter_cli.record import Task, without
+from transmiter_cli.run import Run
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names

@@ -10,7 +10,9 @@ from typing import Any
 from transmiter_cli.description import read_description
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import RECORD
-from transmiter_cli.run import FITTED, Run, Task
+from transmiter_cli.layout import FITTED
+from transmiter_cli.record import Task
+from transmiter_cli.run import Run
 
 
 @dataclass(frozen=True)

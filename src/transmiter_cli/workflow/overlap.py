@@ -23,8 +23,9 @@ from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically
+from transmiter_cli.layout import LATER
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import LATER, Run
+from transmiter_cli.run import Run
 
 Use = Literal["fit", "transfer", "self-train", "refine"]
 FILES: dict[Use, str] = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 
 from transmiter_cli.embedding.models import lasting_model_name
+from transmiter_cli.layout import DEFAULT_METHODS, LATER, SWEPT_ROW, method_of, swept_row
+from transmiter_cli.record import Step, values
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import DEFAULT_METHODS, LATER, ROWS, SWEPT_ROW, Made, Run, Step, swept_row
+from transmiter_cli.run import Made, Run
 
 
 @contextmanager
@@ -65,24 +66,14 @@ def makes(step: Step, made: Made) -> bool:
     line = step.line
     if made.row in LATER:
         return line[1:2] == [LATER[made.row]] and made.strong in step.models
-    methods, strong = values(line, "--method") or DEFAULT_METHODS, map(lasting_model_name, values(line, "--strong"))
+    methods = values(line, "--method") or DEFAULT_METHODS
+    strong = [lasting_model_name(name, step.folder) for name in values(line, "--strong")]
     if line[1:2] != ["transfer"] or made.strong not in strong or method_of(made.row) not in methods:
         return False
     wanted = made.row.removeprefix(SWEPT_ROW)
     return wanted == made.row or wanted in swept(values(line, "--reg"))
 
 
-def method_of(row: str) -> str:
-    """The --method of a row; rows of further strengths are of the adapter."""
-    return next((method for method, own in ROWS.items() if own == row), "adapter")
-
-
 def swept(regs: Sequence[str]) -> list[str]:
     """The strengths of a --reg value after its first, as rows have them."""
     return [swept_row(float(value)).removeprefix(SWEPT_ROW) for value in regs[-1].split(",")[1:]] if regs else []
-
-
-def values(line: Sequence[str], option: str) -> list[str]:
-    """What a command line gives for an option that may be repeated, as `--name value` or `--name=value`."""
-    apart = [value for name, value in pairwise(line) if name == option]
-    return apart + [part.removeprefix(f"{option}=") for part in line if part.startswith(f"{option}=")]

@@ -13,11 +13,12 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.layout import ARTEFACTS
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.self_training import WORTH
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import ARTEFACTS, Run
+from transmiter_cli.run import Run
 from transmiter_cli.workflow.common import alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import forget_unused, remembering
 from transmiter_cli.workflow.removal import telling_removed

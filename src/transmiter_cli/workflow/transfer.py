@@ -16,13 +16,15 @@ from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.sources.opening import same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
+from transmiter_cli.layout import DEFAULT_METHODS, ROWS, SWEPT, artefacts_in, file_name, swept_row
 from transmiter_cli.method.consensus import NEEDED
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import agreement, computed_class_logits, predictions
 from transmiter_cli.names import some
+from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import ARTEFACTS, DEFAULT_METHODS, ROWS, SWEPT, SWEPT_ROW, Run, Task, artefacts_in, swept_row
+from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import mean_logits
 from transmiter_cli.workflow.common import (
     EncodedImages,
@@ -291,11 +293,6 @@ def other_teachers(run: Run, task: Task, fitted: Artefact, workspace: Workspace,
     weak = encode(encoder, seen.images, fitted.vocabulary, other.templates)
     require_unchanged(weak.images.files, seen.images.files)
     return teachers_of(run, other, encoder, weak, own_data=same_data(fit_data(other), fit_data(task)))
-
-
-def file_name(row: str) -> str:
-    """The artefact's file by the row of the evaluation it gives."""
-    return ARTEFACTS.get(row) or f"{SWEPT}{row.removeprefix(SWEPT_ROW)}.safetensors"
 
 
 def forget_stale(home: Path, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:

@@ -1,0 +1,69 @@
+"""The files of a run directory: which artefact has which name, and the row of the evaluation that it gives."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from transmiter_cli.files import digest
+
+if TYPE_CHECKING:
+    from transmiter_cli.artefact import Method
+
+ARTEFACTS = {
+    "transferred": "strong.safetensors",
+    "ridge": "strong-ridge.safetensors",
+    "discriminant": "strong-discriminant.safetensors",
+    "self_trained": "self-trained.safetensors",
+    "refined": "refined.safetensors",
+}
+"""File names of what transfer, self-train and refine make, by the row of the evaluation they give."""
+LATER: dict[str, Literal["self-train", "refine"]] = {"self_trained": "self-train", "refined": "refine"}
+"""The command behind each row that starts from what was transferred."""
+ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge", "discriminant": "discriminant"}
+"""The row of the evaluation that each method of transfer gives."""
+DEFAULT_METHODS: tuple[Method, ...] = ("adapter", "discriminant")
+"""What transfer makes where no method is named: the paper's, and the best there is."""
+SWEPT = "strong-reg="
+"""How the files begin of what transfer makes with other --reg values than the first."""
+SWEPT_ROW = "reg="
+"""How the rows of the evaluation begin that these give."""
+STRONG_MODELS = "strong"
+"""The folder of those strong models that have a folder of their own."""
+FITTED = "weak.safetensors"
+PROBE_FILE = "probe.safetensors"
+
+
+def artefacts_in(home: Path) -> dict[str, Path]:
+    """The artefacts in a strong model's folder, as `Run.artefacts` gives them."""
+    files = {row: home / name for row, name in ARTEFACTS.items()}
+    swept: dict[float, Path] = {}
+    for path in home.glob(f"{SWEPT}*.safetensors"):
+        with suppress(ValueError):  # a copy that somebody made by hand
+            swept[float(path.stem.removeprefix(SWEPT))] = path
+    others = {swept_row(reg): swept[reg] for reg in sorted(swept)}
+    rows = {"transferred": files.pop("transferred"), **others, **files}
+    return {row: path for row, path in rows.items() if path.is_file()}
+
+
+def file_name(row: str) -> str:
+    """The artefact's file by the row of the evaluation it gives."""
+    return ARTEFACTS.get(row) or f"{SWEPT}{row.removeprefix(SWEPT_ROW)}.safetensors"
+
+
+def swept_row(reg: float) -> str:
+    """The row of a --reg value that is not the first of several; as short as tells it from every other value."""
+    short = f"{reg:g}"
+    return f"{SWEPT_ROW}{short if float(short) == reg else repr(reg)}"
+
+
+def method_of(row: str) -> str:
+    """The --method of a row; rows of further strengths are of the adapter."""
+    return next((method for method, own in ROWS.items() if own == row), "adapter")
+
+
+def folder_name(strong: str) -> str:
+    """A folder for a strong model: its name as far as a file system takes it, and a digest to tell names apart."""
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', strong).strip('-')[-60:]}-{digest(strong)[:8]}"

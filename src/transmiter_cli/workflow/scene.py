@@ -1,0 +1,139 @@
+"""A run's models, ready to look at images that are measured on, and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from transmiter_cli.artefact import Artefact
+from transmiter_cli.embedding.encoder import WrongCheckpointError
+from transmiter_cli.embedding.found import require_unchanged
+from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.sources import ImageSet
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
+from transmiter_cli.errors import UsageError
+from transmiter_cli.evaluation.candidates import Candidate, candidates
+from transmiter_cli.record import Task
+from transmiter_cli.run import Run
+from transmiter_cli.task.finetuned import PROBE, FinetunedModel, HeadTeacher, mean_logits, open_teacher
+from transmiter_cli.task.logits_file import MissingLogitsError
+from transmiter_cli.workflow.common import (
+    EncodedImages,
+    check_artefact,
+    encode,
+    finetuned_logits,
+    finetuned_models,
+    load_fitted,
+    load_transferred,
+)
+from transmiter_cli.workflow.cost import image_flops
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run's models, ready to look at images."""
+
+    task: Task
+    run: Run
+    workspace: Workspace
+    weak: CachedEncoder
+    strong: CachedEncoder
+    fitted: Artefact
+    transferred: Mapping[str, Artefact]
+
+
+def open_scene(run: Run, workspace: Workspace, strong_name: str | None) -> Scene:
+    """A run's models, checked to be of its task.
+
+    Raises:
+        UsageError: if nothing was fitted or transferred.
+        TransmiterError: if an artefact is of another task or model.
+    """
+    task, name = run.task(), run.strong(strong_name)
+    workspace = workspace.like_fit(task.decoding, task.precision)
+    fitted = load_fitted(run, workspace)
+    transferred = load_transferred(run, name, workspace)
+    weak, strong = (workspace.open(resolve_model(model)) for model in (task.weak, name))
+    check_artefact(fitted, task, weak)
+    for artefact in transferred.values():
+        check_artefact(artefact, task, strong)
+    return Scene(task, run, workspace, weak, strong, fitted, transferred)
+
+
+def open_twin(given: str, scene: Scene, images: ImageSet) -> FinetunedModel:
+    """A fine-tuned strong model, in any form that --finetuned takes; checked here, before any image is encoded.
+
+    Raises:
+        UsageError: if there is no such model, as there is no probe.
+        TransmiterError: if it cannot be read, or is of another model than the strong one.
+    """
+    if given == PROBE:
+        raise UsageError("A probe is trained by fit, and there is none of the strong model.", "--strong-finetuned FILE")
+    try:
+        twin = open_teacher(given, scene.strong, scene.task.classes, scene.task.templates)
+        twin.check(images.files)
+    except WrongCheckpointError as error:
+        error.fix = (
+            "pass a fine-tuned twin of the strong model, or transfer to the one that was fine-tuned, as --strong"
+        )
+        raise
+    return twin
+
+
+class WeakFinetuned(NamedTuple):
+    """The fine-tuned weak model's logits, the mean where there are several, and how many image towers they need."""
+
+    logits: Float[Tensor, "images classes"]
+    towers: int
+
+
+def optional_logits(scene: Scene, weak: EncodedImages, own_data: bool) -> tuple[WeakFinetuned | None, tuple[str, ...]]:
+    """The fine-tuned weak model on images, and what to say of it.
+
+    None where its file has gone or changed, or was logits that lack these images.
+    """
+    try:
+        models = finetuned_models(scene.task, scene.run, scene.weak, own_data)
+        logits = mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models])
+        return WeakFinetuned(logits, sum(not isinstance(one, HeadTeacher) for one in models)), ()
+    except (MissingLogitsError, UsageError) as error:
+        said = f"{error} The rows weak_finetuned and eft are left out."
+        scene.workspace.reporter.warn(said)
+        return None, (said,)
+
+
+def make_candidates(
+    eft: Sequence[float],
+    scene: Scene,
+    weak: EncodedImages,
+    teacher: WeakFinetuned | None,
+    twin: FinetunedModel | None,
+) -> dict[str, Candidate]:
+    """Every model of a run on images that the weak model saw.
+
+    Args:
+        eft: strengths of EFT.
+        scene: the run's models.
+        weak: the images, and what the weak model makes of them.
+        teacher: the fine-tuned weak model on them, if it is known.
+        twin: the fine-tuned strong model, if there is one.
+    """
+    strong = encode(scene.strong, weak.images, scene.fitted.vocabulary, scene.task.templates)
+    files = strong.images.files
+    require_unchanged(files, weak.images.files)
+    return candidates(
+        weak=weak.embeddings,
+        finetuned_logits=None if teacher is None else teacher.logits,
+        strong=strong.embeddings,
+        strong_finetuned_logits=None if twin is None else finetuned_logits(twin, files, strong.embeddings),
+        fitted=scene.fitted,
+        transferred=scene.transferred,
+        weak_parameters=scene.weak.facts.parameters,
+        weak_flops=None if teacher is None else image_flops(scene.weak),
+        weak_models=1 if teacher is None else 1 + teacher.towers,
+        eft=eft,
+    )

@@ -16,7 +16,7 @@ from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.choice import choose_reg
 from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.folds import fold_rows
+from transmiter_cli.method.folds import fold_rows, folds_of, total
 from transmiter_cli.method.moments import Standardizer, cross_moment, cross_moments
 from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.ridge import ridge_moments, ridge_path
@@ -49,8 +49,8 @@ def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter
     elif way == "discriminant":
         discriminant_transfer(strong, [Teacher(class_logits(strong, CLASSES), weak)])
     elif way.endswith("rho"):
-        (moments,) = ridge_moments(strong, strong.images[:, :CLASSES])
-        list(ridge_path(moments.gram, moments.cross, REGS))
+        moments = total(ridge_moments(strong, strong.images[:, :CLASSES], folds_of(strong)))
+        list(ridge_path(moments.gram, moments.sums.T, REGS))
     elif way == "ridge":
         ridge_classifier(strong, strong.images[:, :CLASSES], 0.1)
     else:

@@ -19,9 +19,9 @@ from transmiter_cli.api import ridge_classifier
 from transmiter_cli.method import unseen
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.consensus import Verdict, discriminant_transfer
-from transmiter_cli.method.discriminant import choose_discriminant, discriminants, fold_moments, total
+from transmiter_cli.method.discriminant import choose_discriminant, discriminants
 from transmiter_cli.method.experts import Teacher, pooled_log_posterior
-from transmiter_cli.method.folds import folds_of
+from transmiter_cli.method.folds import fold_moments, folds_of, total
 from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import (

@@ -261,7 +261,7 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
     assert len(ridge.adapt(replace(world.strong, texts=other_templates))) == len(world.strong)
     with pytest.raises(ValueError, match="not of stage 'strong'"):
         tm.evaluate(world.labels, strong=world.strong, fitted=ridge)
-    with pytest.raises(InvalidTensorError, match="3 labels for a model on 4 images"):
+    with pytest.raises(InvalidTensorError, match=r"labels have shape \(3,\) for 4 images"):
         tm.evaluate(torch.tensor([0, 1, 2]), strong=random_embeddings(4, 5, 3, 0))
 
 
@@ -307,6 +307,47 @@ def test_wrong_arguments_of_transfer_are_refused_by_name(call: str, error: str):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert error in done.stderr
+
+
+WRONG_CALLS = {
+    "tm.evaluate(labels, weak=model, transferred={'a': moved})": "ValueError: fitted, transferred and",
+    "tm.evaluate(labels, strong=model, weak=model, finetuned_logits=logits[:5])": "given [5, 9] images",
+    "tm.evaluate(labels, strong=model, finetuned_logits=logits[0])": "must be images x classes; got shape (3,)",
+    "tm.evaluate(labels, strong=model.images)": "strong must be Embeddings, not torch.Tensor",
+    "tm.evaluate(torch.tensor(1), strong=model)": "labels have shape () for 9 images",
+    "tm.evaluate(labels.to(torch.uint16), strong=model)": "must be class indices, integers, not torch.uint16",
+    "tm.evaluate(labels, strong=model, seed='a')": "ValueError: seed must be a whole number of at least 0",
+    "tm.evaluate_unlabelled(weak=model.only(labels[:0]))": "there are no images",
+    "tm.fit(model.images, logits)": "weak must be Embeddings, not torch.Tensor",
+    "tm.fit(model, logits, 'abcde')": "a sequence of names, not the single text 'abcde'",
+    "tm.transfer(fitted, model, model.images)": "a model must be Embeddings, not torch.Tensor",
+    "tm.transfer('weak.safetensors', model, model)": "ValueError: transfer starts from a fitted adapter",
+    "tm.transfer(fitted, model, model, 'discriminant', teachers=[logits])": "ValueError: teachers are Teacher(",
+    "tm.transfer(fitted, model, model, 'discriminant', teachers=[tm.Teacher(logits, logits)])": "teacher's weak model",
+    "tm.Embeddings(model.images.to(torch.float8_e4m3fn), model.texts, 1.0)": "of 16 bits at least",
+    "tm.Embeddings(model.images, model.texts, None)": "the logit scale must be positive and finite, not None",
+    "tm.Embeddings(model.images, model.texts, torch.ones(2))": "the logit scale must be positive and finite",
+}
+
+
+def test_wrong_arguments_are_refused_by_name():
+    """In a process of its own: here, annotations are checked before the code sees a value."""
+    code = f"""
+import torch, transmiter_cli as tm
+model = tm.Embeddings(torch.randn(9, 4), torch.randn(5, 4), torch.tensor([1.0]))
+logits, labels = torch.randn(9, 3), torch.arange(9) % 3
+fitted = tm.fit(model, logits, epochs=1)
+moved = tm.transfer(fitted, model, model, "discriminant", teachers=tm.Teacher(logits, model))
+for call in {list(WRONG_CALLS)}:
+    try:
+        print(eval(call))
+    except Exception as error:
+        print(type(error).__name__ + ": " + str(error).replace(chr(10), " "))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for (call, said), found in zip(WRONG_CALLS.items(), done.stdout.splitlines(), strict=True):
+        assert said in found, call
+        assert found.startswith(("InvalidTensorError", "ValueError")), call
 
 
 def test_embeddings_may_carry_gradients_or_none_be_allowed(world: World, fitted: tm.Artefact):

@@ -26,12 +26,14 @@ from transmiter_cli.method.embeddings import (
     Embeddings,
     InvalidTensorError,
     check_teacher,
+    kind_of,
+    require_embeddings,
     require_images,
     require_same_device,
     require_tensor,
 )
 from transmiter_cli.method.experts import Teacher, class_counts
-from transmiter_cli.method.folds import fold_rows
+from transmiter_cli.method.folds import fold_rows, folds_of, total
 from transmiter_cli.method.linear import Linear, LinearClassifier
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
@@ -69,7 +71,10 @@ def fit(
         ValueError: if a setting cannot be.
     """
     recipe = settings_of(FitSettings, settings)
-    names = tuple(vocabulary) if vocabulary is not None else tuple(map(str, range(len(weak.texts))))
+    require_embeddings("weak", weak)
+    if isinstance(vocabulary, str):
+        raise ValueError(f"the vocabulary is a sequence of names, not the single text {vocabulary!r}.")
+    names = tuple(map(str, range(len(weak.texts)) if vocabulary is None else vocabulary))
     if len(names) != len(weak.texts):
         raise InvalidTensorError(f"{len(names)} vocabulary names for {len(weak.texts)} text embeddings.")
     adapter = fit_adapter(weak, finetuned_logits, recipe, progress)
@@ -89,7 +94,7 @@ def transfer(
     reg: float | Auto = "auto",
     rho: float | Auto = "auto",
     finetuned_logits: Float[Tensor, "images classes"] | None = None,
-    teachers: Sequence[Teacher] = (),
+    teachers: Sequence[Teacher] | Teacher = (),
     opaque_names: bool = False,
 ) -> Artefact:
     """Carry a fitted adapter to the strong model without labels and without gradients (paper Sec. 3.3).
@@ -122,8 +127,7 @@ def transfer(
     opaque_names = plain(opaque_names)
     if type(opaque_names) is not bool:
         raise ValueError(f"opaque_names is true or false, not {opaque_names!r}.")
-    fitted = fitted.to(strong.images.device)
-    adapter = check_transfer(fitted, [weak, strong])
+    fitted, adapter = check_transfer(fitted, [weak, strong])
     reg = reg if reg == "auto" else positive("reg", reg)
     rho = rho if rho == "auto" else positive("rho", rho)
     if method == "adapter":
@@ -132,7 +136,9 @@ def transfer(
         moved = transfer_adapters(adapter, [reduce(add, parts)], [strength])[0][0]
         return on_strong(fitted, strong, method, moved, {"reg": strength})
     own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
-    every = [*own, *teachers]
+    every = [*own, *([teachers] if isinstance(teachers, Teacher) else teachers)]
+    if strange := [one for one in every if not isinstance(one, Teacher)]:
+        raise ValueError(f"teachers are Teacher(finetuned_logits, weak), not {kind_of(strange[0])}.")
     if not every:
         raise ValueError(f"method {method!r} needs finetuned_logits, the fine-tuned weak model on the same images.")
     check_teacher(weak, every[0].finetuned)
@@ -157,12 +163,10 @@ def ridge_classifier(
     Raises:
         InvalidTensorError: if rows do not match, values are not finite, or rho is too small for these embeddings.
     """
-    if rho != "auto":
-        return ridge_transfer(strong, ridge_moments(strong, finetuned_logits)[0], rho), rho
-    folds = fold_rows(len(strong))
+    folds = folds_of(strong)
     parts = ridge_moments(strong, finetuned_logits, folds)
-    rho = choose_rho(strong, finetuned_logits, folds, parts)
-    return ridge_transfer(strong, reduce(add, parts), rho), rho
+    strength = choose_rho(strong, finetuned_logits, folds, parts) if rho == "auto" else rho
+    return ridge_transfer(strong, total(parts), strength), strength
 
 
 @plain_torch()
@@ -188,8 +192,7 @@ def transfer_all(
     strong = list(strong)
     if not strong:
         raise ValueError("there is no strong model to transfer to.")
-    fitted = fitted.to(strong[0].images.device)
-    adapter = check_transfer(fitted, [weak, *strong])
+    fitted, adapter = check_transfer(fitted, [weak, *strong])
     strengths = [positive("reg", reg) for reg in regs]
     moved = transfer_adapters(adapter, [cross_moment(model, weak) for model in strong], strengths)
     return [
@@ -212,17 +215,18 @@ def positive(name: str, value: object) -> float:
     raise ValueError(f"{name} must be positive and finite, not {value!r}; transfer takes 'auto', too.")
 
 
-def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
-    """The fitted adapter, if it can be transferred between these models.
+def check_transfer(fitted: object, models: Sequence[Embeddings]) -> tuple[Artefact, Adapter]:
+    """What was fitted and its adapter, on the models' device, if it can be transferred between these models.
 
     Raises:
         InvalidTensorError: if a model has another vocabulary or fewer than two images, they are on different devices,
             or the first is not the one that was fitted.
         ValueError: if `fitted` is no fitted adapter.
     """
-    if fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
+    if not isinstance(fitted, Artefact) or fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
         raise ValueError("transfer starts from a fitted adapter, as fit returns it.")
     for model in models:
+        require_embeddings("a model", model)
         if len(model.texts) != len(fitted.vocabulary):
             sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"
             raise InvalidTensorError(f"there are {sizes}.")
@@ -232,8 +236,10 @@ def check_transfer(fitted: Artefact, models: Sequence[Embeddings]) -> Adapter:
     if widths[0] != widths[1]:
         said = f"the weak model's embeddings have {widths[0]} numbers, those that fit saw {widths[1]}"
         raise InvalidTensorError(f"{said}: weak comes before strong.")
+    fitted = fitted.to(models[0].images.device)
     fitted.require_model(models[0])
-    return fitted.correction
+    assert isinstance(fitted.correction, Adapter)
+    return fitted, fitted.correction
 
 
 def on_strong(

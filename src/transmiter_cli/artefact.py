@@ -20,7 +20,13 @@ from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.defaults import plain_torch
-from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, require_finite, require_tensor
+from transmiter_cli.method.embeddings import (
+    Embeddings,
+    InvalidTensorError,
+    require_embeddings,
+    require_finite,
+    require_tensor,
+)
 from transmiter_cli.method.linear import Linear, LinearClassifier
 
 Stage = Literal["weak", "strong", "self_trained", "refined"]
@@ -118,11 +124,12 @@ class Artefact:
             raise InvalidTensorError(f"the image embeddings have shape {tuple(images.shape)} beside {wanted}.")
         return correction(images)
 
-    def to(self, device: torch.device) -> Artefact:
+    def to(self, device: torch.device | str) -> Artefact:
         """The same artefact on a device; itself if it is there."""
-        if self.texts.device == device:
+        texts = self.texts.to(device)
+        if texts.device == self.texts.device:
             return self
-        return replace(self, correction=copy.deepcopy(self.correction).to(device), texts=self.texts.to(device))
+        return replace(self, correction=copy.deepcopy(self.correction).to(texts.device), texts=texts)
 
     @plain_torch()
     @torch.no_grad()
@@ -154,12 +161,7 @@ class Artefact:
         return torch.cat(found)
 
     def adapt_blocks(self, embeddings: Embeddings) -> Iterator[Float[Tensor, "rows classes"]]:
-        """Adapted logits a block of images at a time.
-
-        Raises:
-            InvalidTensorError: if the embeddings have another width, or another vocabulary's size.
-        """
-        self.require_shape(embeddings)
+        """Adapted logits a block of images of the artefact's model at a time."""
         correction = self.to(embeddings.images.device).correction
         if isinstance(correction, LinearClassifier):
             for rows in embeddings.blocks(correction.classes):
@@ -171,16 +173,13 @@ class Artefact:
 
     def require_model(self, embeddings: Embeddings) -> None:
         """Raise InvalidTensorError unless embeddings are of the artefact's model, as their texts tell."""
-        self.require_shape(embeddings)
-        if F.cosine_similarity(self.texts.to(embeddings.texts.device), embeddings.texts).mean() < SAME_MODEL:
-            raise InvalidTensorError("the text embeddings are not those of the model that this was made for.")
-
-    def require_shape(self, embeddings: Embeddings) -> None:
-        """Raise InvalidTensorError if embeddings have another width than the model's, or other vocabulary's size."""
+        require_embeddings("what an artefact is used on", embeddings)
         wanted = (len(self.vocabulary), self.texts.shape[1])
         if embeddings.texts.shape != wanted:
             shapes = f"{tuple(embeddings.texts.shape)}, but those that this was made for {wanted}"
             raise InvalidTensorError(f"the text embeddings have shape {shapes}.")
+        if F.cosine_similarity(self.texts.to(embeddings.texts.device), embeddings.texts).mean() < SAME_MODEL:
+            raise InvalidTensorError("the text embeddings are not those of the model that this was made for.")
 
     def classifier(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, " classes"]]:
         """Weight and bias of the linear classifier of unit-norm embeddings that an artefact of a linear method is.

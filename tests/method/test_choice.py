@@ -6,15 +6,15 @@ import torch
 
 from tests.conftest import World
 from transmiter_cli.api import ridge_classifier
-from transmiter_cli.method import choice
+from transmiter_cli.method import choice, transfer
 from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.choice import REGS, RHOS, choose_reg
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.folds import fold_rows
+from transmiter_cli.method.folds import fold_rows, folds_of, total
 from transmiter_cli.method.logits import standardize, zero_shot_logits
 from transmiter_cli.method.moments import CrossMoment, cross_moments
+from transmiter_cli.method.polar import polar_factor
 from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
-from transmiter_cli.method.transfer import polar_factor
 
 
 def chosen_rho(strong: Embeddings, finetuned_logits: torch.Tensor) -> float:
@@ -33,8 +33,9 @@ def test_the_chosen_rho_has_the_least_cross_entropy_on_held_out_images(seed: int
         for part in fold_rows(len(finetuned)):
             rest = torch.ones(len(finetuned), dtype=torch.bool)
             rest[part] = False
-            (moments,) = ridge_moments(world.strong.only(rest), finetuned[rest])
-            moved = ridge_transfer(world.strong, moments, rho)
+            strong = world.strong.only(rest)
+            moments = ridge_moments(strong, finetuned[rest], folds_of(strong))
+            moved = ridge_transfer(world.strong, total(moments), rho)
             logits = zero_shot_logits(world.strong, part)
             wanted = (logits[:, : world.classes] + finetuned[part].log_softmax(-1)).softmax(-1)
             result -= (wanted * moved(world.strong.unit_images(part)).log_softmax(-1)).sum().item()
@@ -86,23 +87,23 @@ def test_the_chosen_reg_has_the_least_residual_on_held_out_images(world: World):
 
 def test_a_strength_is_that_of_the_images_it_is_solved_on(world: World):
     parts, basis = parts_of(world), compact_basis(world.weak.texts)
-    with patch.object(choice, "polar_factor", wraps=polar_factor) as solved:
+    with patch.object(transfer, "polar_factor", wraps=polar_factor) as solved:
         choose_reg(parts, basis, (3.0,))
     whole = sum(part.in_basis(basis) for part in parts)
     for part, call in zip(parts, solved.call_args_list, strict=True):
         rest = len(world.labels) - part.images
         expected = whole - part.in_basis(basis) + 3.0 * rest * torch.eye(len(basis)).double()
-        torch.testing.assert_close(call.args[0][0], expected, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(call.args[0][0, 0], expected, atol=1e-6, rtol=1e-6)
 
 
 def test_all_fifths_of_few_images_are_held_out(world: World):
     held: list[int] = []
 
     def factor(matrix: torch.Tensor) -> torch.Tensor:
-        held.append(len(matrix))
+        held.append(len(matrix[0]))
         return polar_factor(matrix)
 
-    with patch.object(choice, "polar_factor", factor):
+    with patch.object(transfer, "polar_factor", factor):
         choose_reg(parts_of(world), compact_basis(world.weak.texts))
         with patch.object(choice, "JUDGED", 100):
             choose_reg(parts_of(world), compact_basis(world.weak.texts))

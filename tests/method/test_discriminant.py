@@ -13,17 +13,14 @@ from transmiter_cli.method.discriminant import (
     LEAST_WITHIN,
     MOST_PRIOR,
     SHRINKAGES,
-    Moments,
     choose_discriminant,
     class_means,
     discriminants,
     fit_inverse_temperature,
-    fold_moments,
     held_out,
     smoothed_labels,
-    total,
 )
-from transmiter_cli.method.folds import evenly_spaced, fold_rows, folds_of
+from transmiter_cli.method.folds import Moments, evenly_spaced, fold_moments, fold_rows, folds_of, total
 
 
 def problem(seed: int, images: int = 60, classes: int = 4, width: int = 8):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.conftest import World
 from transmiter_cli.method import merging
 from transmiter_cli.method.consensus import discriminant_transfer
-from transmiter_cli.method.discriminant import Chosen, choose_discriminant, fold_moments
+from transmiter_cli.method.discriminant import Chosen, choose_discriminant
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.folds import folds_of
+from transmiter_cli.method.folds import fold_moments, folds_of
 from transmiter_cli.method.linear import Linear, blend
 from transmiter_cli.method.merging import (
     ALONE,

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method import refine_linear as module
-from transmiter_cli.method.discriminant import total
-from transmiter_cli.method.folds import stratified_folds
+from transmiter_cli.method.folds import folds_of, stratified_folds, total
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.metrics import negative_log_likelihood
 from transmiter_cli.method.refine_linear import (
@@ -42,7 +41,8 @@ def rate(world: World, classifier: Linear, rows: torch.Tensor) -> float:
 
 
 def start(world: World, rho: float, factor: float = 1.0) -> Linear:
-    return ridge_transfer(world.strong, ridge_moments(world.strong, world.finetuned_logits)[0], rho).scaled(factor)
+    moments = total(ridge_moments(world.strong, world.finetuned_logits, folds_of(world.strong)))
+    return ridge_transfer(world.strong, moments, rho).scaled(factor)
 
 
 def refined(world: World, rows: torch.Tensor, before: Linear, labels: torch.Tensor | None = None) -> Refined:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.folds import folds_of, total
 from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.ridge import ridge_moments, ridge_path, ridge_transfer, solve_ridge
 
@@ -14,7 +15,10 @@ from transmiter_cli.method.ridge import ridge_moments, ridge_path, ridge_transfe
 def test_it_solves_the_normal_equations(rho: float, seed: int):
     strong = random_embeddings(30, 12, 8, seed)
     teacher = torch.randn(30, 5, generator=torch.Generator().manual_seed(seed))
-    weight = (ridge_transfer(strong, ridge_moments(strong, teacher)[0], rho).weight - strong.classifier(5).double()).T
+    weight = (
+        ridge_transfer(strong, total(ridge_moments(strong, teacher, folds_of(strong))), rho).weight
+        - strong.classifier(5).double()
+    ).T
     centred = F.log_softmax(teacher, -1).double()
     centred = centred - centred.mean(-1, keepdim=True)
     images = strong.unit_images().double()
@@ -24,14 +28,17 @@ def test_it_solves_the_normal_equations(rho: float, seed: int):
 
 
 def test_a_path_is_what_each_strength_gives_alone(world: World):
-    (moments,), rhos = ridge_moments(world.strong, world.finetuned_logits), [1e-3, 0.1, 10.0]
-    for rho, found in zip(rhos, ridge_path(moments.gram, moments.cross, rhos), strict=True):
-        torch.testing.assert_close(found, solve_ridge(moments.gram, moments.cross, rho))
+    (moments, *_), rhos = ridge_moments(world.strong, world.finetuned_logits, folds_of(world.strong)), [1e-3, 0.1, 10.0]
+    for rho, found in zip(rhos, ridge_path(moments.gram, moments.sums.T, rhos), strict=True):
+        torch.testing.assert_close(found, solve_ridge(moments.gram, moments.sums.T, rho))
 
 
 def test_moments_of_parts_add_up(world: World):
-    (whole,) = ridge_moments(world.strong, world.finetuned_logits)
-    one, two = ridge_moments(world.strong, world.finetuned_logits, torch.randperm(len(world.labels)).split(250))
+    order = torch.randperm(len(world.labels))
+    (whole,), (one, two) = (
+        ridge_moments(world.strong, world.finetuned_logits, folds_of(world.strong, order.split(rows)))
+        for rows in (400, 250)
+    )
     torch.testing.assert_close(vars(one + two), vars(whole), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(vars(whole - two), vars(one), atol=1e-5, rtol=1e-5)
 
@@ -39,7 +46,9 @@ def test_moments_of_parts_add_up(world: World):
 def test_it_helps_on_images_it_has_not_seen(world: World):
     train, test = slice(0, 300), slice(300, None)
     strong = world.part(world.strong, train)
-    classifier = ridge_transfer(strong, ridge_moments(strong, world.finetuned_logits[train])[0], 0.1)
+    classifier = ridge_transfer(
+        strong, total(ridge_moments(strong, world.finetuned_logits[train], folds_of(strong))), 0.1
+    )
     unseen: Embeddings = world.part(world.strong, test)
     logits = zero_shot_logits(unseen)
     before = (logits[:, : world.classes].argmax(-1) == world.labels[test]).float().mean()

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import random_embeddings
 from transmiter_cli.method import self_training
-from transmiter_cli.method.discriminant import Moments, discriminants, total
+from transmiter_cli.method.discriminant import discriminants
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.folds import Moments, total
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.self_training import (
     COVARIANCE_SHRINKAGE,

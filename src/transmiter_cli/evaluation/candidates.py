@@ -19,7 +19,9 @@ from transmiter_cli.method.embeddings import (
     Embeddings,
     InvalidTensorError,
     are_probabilities,
+    require_embeddings,
     require_finite,
+    require_tensor,
 )
 from transmiter_cli.method.per_image import class_logits
 
@@ -82,13 +84,18 @@ def candidates(
     """
     artefacts = dict(transferred or {})
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
-    if any(part.ndim == 2 and are_probabilities(part) for part in given):
-        raise InvalidTensorError(PROBABILITIES, LOGARITHMS)
-    classes = count_classes(classes, [weak, strong], given, [*artefacts.values(), *([fitted] if fitted else [])])
+    models = {name: model for name, model in (("weak", weak), ("strong", strong)) if model is not None}
+    for part in given:
+        require_logits(part)
+    for name, model in models.items():
+        require_embeddings(name, model)
+    if strong is None and (artefacts or fitted is not None or strong_finetuned_logits is not None):
+        raise ValueError("fitted, transferred and strong_finetuned_logits have rows beside those of strong alone.")
+    require_same_images([*models.values(), *given])
+    classes = count_classes(classes, list(models.values()), given, [*artefacts.values(), *([fitted] if fitted else [])])
     found: dict[str, Candidate] = {}
-    for model in (weak, strong):
-        if model is not None:
-            await_device(model.images)
+    for model in models.values():
+        await_device(model.images)
     if weak is not None:
         found["weak"] = timed("weak", lambda: class_logits(weak, classes))
     if finetuned_logits is not None:
@@ -114,8 +121,16 @@ def candidates(
     if strong_finetuned_logits is not None:
         name = "strong_finetuned"
         found[name] = timed(name, lambda: strong_finetuned_logits, labels=True, gradients=True)
-    require_same_images({name: one.logits for name, one in found.items()})
     return found
+
+
+def require_logits(logits: Float[Tensor, "images classes"]) -> None:
+    """Raise InvalidTensorError unless these are logits of images and classes, and no probabilities."""
+    require_tensor("the fine-tuned logits", logits)
+    if logits.ndim != 2:
+        raise InvalidTensorError(f"the fine-tuned logits must be images x classes; got shape {tuple(logits.shape)}.")
+    if are_probabilities(logits):
+        raise InvalidTensorError(PROBABILITIES, LOGARITHMS)
 
 
 def timed(name: str, logits: Callable[[], Tensor], **cost: Any) -> Candidate:
@@ -159,22 +174,22 @@ def eft_name(strength: float) -> str:
     return "eft" if strength == 1 else f"eft_{strength:.15g}"
 
 
-def require_same_images(logits: Mapping[str, Tensor]) -> None:
+def require_same_images(parts: Sequence[Embeddings | Tensor]) -> None:
     """Raise InvalidTensorError unless all models saw the same number of images."""
-    counts = {len(rows) for rows in logits.values()}
+    counts = {len(part) for part in parts}
     if len(counts) > 1:
         raise InvalidTensorError(f"the models were given {sorted(counts)} images; they must be the same.")
 
 
 def count_classes(
-    given: int | None, models: Sequence[Embeddings | None], logits: Sequence[Tensor], artefacts: Sequence[Artefact]
+    given: int | None, models: Sequence[Embeddings], logits: Sequence[Tensor], artefacts: Sequence[Artefact]
 ) -> int:
     """C, on which all that tells it must agree; all texts are classes where nothing does.
 
     Raises:
         InvalidTensorError: if they do not agree, there are fewer texts, or nothing was given.
     """
-    texts = {len(model.texts) for model in models if model is not None}
+    texts = {len(model.texts) for model in models}
     counts = {artefact.correction.classes for artefact in artefacts} | {rows.shape[1] for rows in logits}
     if given is not None:
         counts.add(given)

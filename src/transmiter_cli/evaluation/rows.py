@@ -25,6 +25,7 @@ from transmiter_cli.method.metrics import (
     negative_log_likelihood,
     top_five,
 )
+from transmiter_cli.method.ranges import SEED, plain
 
 ClassNumbers = Iterable[SupportsIndex] | Shaped[Tensor, "..."]
 REFERENCE = "strong"
@@ -98,8 +99,12 @@ def evaluate(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
-        ValueError: if `fitted` was transferred already.
+        ValueError: if `fitted` was transferred already, there are artefacts without a strong model, or the seed cannot
+            be.
     """
+    seed = plain(seed)
+    if not SEED.holds(seed):
+        raise ValueError(f"seed must be {SEED}, not {seed!r}.")
     return measure(candidates(**parts), labels, base=base, among=among, seed=seed)
 
 
@@ -116,8 +121,6 @@ def measure(
         raise InvalidTensorError("there is no model to evaluate.")
     logits = next(iter(models.values())).logits
     images, classes = logits.shape
-    if len(labels) != images:
-        raise InvalidTensorError(f"{len(labels)} labels for a model on {images} images.")
     check_labels(labels, images, classes)
     labels = labels.to(logits.device)
     base, among = class_numbers(base), class_numbers(among)

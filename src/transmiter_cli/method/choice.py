@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
-import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.folds import JUDGED, evenly_spaced
+from transmiter_cli.method.folds import JUDGED, Folds, Moments, evenly_spaced, total
 from transmiter_cli.method.moments import CrossMoment
-from transmiter_cli.method.polar import polar_factor
-from transmiter_cli.method.ridge import RidgeMoments, ridge_path
+from transmiter_cli.method.ridge import ridge_path
+from transmiter_cli.method.transfer import basis_rotations
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
 SAME_RESIDUAL = 1e-9
@@ -37,14 +36,10 @@ def choose_reg(
         candidates: what is chosen from.
     """
     whole = reduce(add, parts)
-    product = whole.in_basis(basis)
-    identity = torch.eye(len(product), dtype=product.dtype, device=product.device)
-    strengths = product.new_tensor(candidates)[:, None, None]
-    explained = product.new_zeros(len(candidates))
+    explained = whole.sum.new_zeros(len(candidates))
     for part in parts[: -(-JUDGED // parts[0].images)]:
-        own = part.in_basis(basis)
-        rotations = polar_factor(product - own + strengths * (whole.images - part.images) * identity)
-        explained += (rotations * own).sum((1, 2))
+        rotations = basis_rotations([whole - part], basis, candidates)[0]
+        explained += (rotations * part.in_basis(basis)).sum((1, 2))
     alike = explained >= explained.max() - SAME_RESIDUAL * explained.max().abs()
     return max(one for one, best in zip(candidates, alike.tolist(), strict=True) if best)
 
@@ -52,8 +47,8 @@ def choose_reg(
 def choose_rho(
     strong: Embeddings,
     finetuned_logits: Float[Tensor, "images classes"],
-    folds: Sequence[Int[Tensor, " _"]],
-    parts: Sequence[RidgeMoments],
+    folds: Folds,
+    parts: Sequence[Moments],
 ) -> float:
     """The `rho` of ridge transfer whose solution without a part of the images predicts that part best.
 
@@ -62,17 +57,17 @@ def choose_rho(
     Args:
         strong: the strong model on the unlabelled images.
         finetuned_logits: the fine-tuned weak model on the same images.
-        folds: the rows of two or more disjoint parts of the images.
+        folds: two or more parts of the images.
         parts: their moments.
     """
-    whole, texts = reduce(add, parts), strong.classifier(finetuned_logits.shape[1]).double()
+    whole, texts = total(parts), strong.classifier(finetuned_logits.shape[1]).double()
     entropy = dict.fromkeys(RHOS, 0.0)
-    for part, own in zip(folds, parts, strict=True):
+    for part, own in zip(folds.rows, parts, strict=True):
         rest = whole - own
-        rows = evenly_spaced(part, -(-JUDGED // len(folds))).to(finetuned_logits.device)
+        rows = evenly_spaced(part, -(-JUDGED // len(parts))).to(finetuned_logits.device)
         held = strong.unit_images(rows).double()
         zero_shot = held @ texts.T
         wanted = F.softmax(zero_shot + finetuned_logits[rows].double(), -1)
-        for rho, weight in zip(RHOS, ridge_path(rest.gram, rest.cross, RHOS), strict=True):
+        for rho, weight in zip(RHOS, ridge_path(rest.gram, rest.sums.T, RHOS), strict=True):
             entropy[rho] -= (wanted * F.log_softmax(zero_shot + held @ weight, -1)).sum().item()
     return min(RHOS, key=lambda rho: entropy[rho])

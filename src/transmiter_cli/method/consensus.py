@@ -12,18 +12,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.copies import distinct
-from transmiter_cli.method.discriminant import choose_discriminant, fold_moments, held_out
+from transmiter_cli.method.discriminant import choose_discriminant, held_out
 from transmiter_cli.method.embeddings import (
     TINY,
     Embeddings,
     InvalidTensorError,
     check_teacher,
+    require_embeddings,
     require_finite,
     require_same_device,
     require_tensor,
 )
 from transmiter_cli.method.experts import SUREST, Teacher, class_counts, mixing_weight, pooled_log_posterior, widened
-from transmiter_cli.method.folds import Folds, folds_of
+from transmiter_cli.method.folds import Folds, fold_moments, folds_of
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
 from transmiter_cli.method.per_image import Computed, PerImage, computed_class_logits, predictions, softmax_of
@@ -143,6 +144,7 @@ def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
 def check_twin(strong: Embeddings, teacher: Teacher) -> None:
     """Raise InvalidTensorError if a teacher's weak model or head does not belong to its logits and the strong model."""
     weak = teacher.weak
+    require_embeddings("a teacher's weak model", weak)
     require_same_device(strong, weak)
     if len(weak) != len(strong):
         raise InvalidTensorError(f"there are {len(strong)} strong image embeddings but {len(weak)} weak ones.")
@@ -269,11 +271,6 @@ class Consensus:
     log_posterior: PerImage
     taught: PerImage | None
 
-    @property
-    def trusted(self) -> bool:
-        """Whether any teacher is."""
-        return any(self.teachers)
-
 
 def consensus(
     strong: Embeddings, teachers: Sequence[Teacher], classes: int, folds: Folds, opaque_names: bool
@@ -349,7 +346,7 @@ def discriminant_transfer(
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, found.zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen, tested = tuple((~seen).nonzero().flatten().tolist()), int(seen.sum()) >= ENOUGH
-    verdict = replace(verdict, gain=gain if found.trusted else 0.0, unseen=unseen, tested=tested)
+    verdict = replace(verdict, gain=gain if any(trust) else 0.0, unseen=unseen, tested=tested)
     return merged.classifier, verdict
 
 

@@ -13,7 +13,6 @@ S within classes is shrunk to a multiple of the identity. The classifier is Fish
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,8 +21,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import TINY, Embeddings, block_rows
-from transmiter_cli.method.folds import JUDGED, NUMBERS, Folds, evenly_spaced
+from transmiter_cli.method.embeddings import TINY, Embeddings
+from transmiter_cli.method.folds import JUDGED, NUMBERS, Folds, Moments, evenly_spaced, total
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred
 
@@ -39,48 +38,6 @@ it is rounding errors."""
 STEPS, LEAST_STEP, LEAST_GAIN = 50, 1e-4, 1e-8
 """The search for a factor ends after so many steps, or where one, relative to it, or the entropy that it saves is
 smaller."""
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What soft-labelled images contribute to a discriminant, in float64; those of disjoint images add up.
-
-    Products are taken in float32 within a block of images and summed over blocks in float64.
-
-    Attributes:
-        gram: X'X.
-        sums: P'X.
-        mass: the column sums of P.
-    """
-
-    gram: Float[Tensor, "width width"]
-    sums: Float[Tensor, "classes width"]
-    mass: Float[Tensor, " classes"]
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.gram + other.gram, self.sums + other.sums, self.mass + other.mass)
-
-    def __sub__(self, other: Moments) -> Moments:
-        return Moments(self.gram - other.gram, self.sums - other.sums, self.mass - other.mass)
-
-
-def fold_moments(model: Embeddings, posterior: PerImage, folds: Folds) -> list[Moments]:
-    """The moments of each part."""
-    classes = posterior.shape[1]
-    result: list[Moments] = []
-    for part, gram in zip(folds.rows, folds.grams, strict=True):
-        sums, mass = gram.new_zeros(classes, len(gram)), gram.new_zeros(classes)
-        for rows in part.to(gram.device).split(block_rows(classes)):
-            labels = posterior[rows]
-            sums += labels.T @ model.unit_images(rows).to(labels.dtype)
-            mass += labels.double().sum(0)
-        result.append(Moments(gram, sums, mass))
-    return result
-
-
-def total(moments: Sequence[Moments]) -> Moments:
-    """The sum of the parts."""
-    return functools.reduce(operator.add, moments)
 
 
 def class_means(

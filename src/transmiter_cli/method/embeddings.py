@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.method.ranges import POSITIVE, plain
 
 BLOCK = 8192
 """Rows that are worked on at a time where all rows at once would need too much memory."""
@@ -25,6 +26,7 @@ PROBABILITIES = "the fine-tuned logits are probabilities: none is negative, and 
 LOGARITHMS = "their logarithms, probabilities.clamp_min(1e-9).log()"
 CHECKED = 65_536
 """Rows that are searched for bad values at a time."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WIDEST = 1024
 """Numbers per row up to which a block has BLOCK rows; with more, it has fewer."""
 
@@ -36,8 +38,12 @@ class InvalidTensorError(TransmiterError, ValueError):
 def require_tensor(name: str, value: object) -> None:
     """Raise InvalidTensorError unless a value is a tensor, as an array of NumPy is not."""
     if not isinstance(value, Tensor):
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise InvalidTensorError(f"{name} must be a torch tensor, not {kind}.", "torch.as_tensor(...)")
+        raise InvalidTensorError(f"{name} must be a torch tensor, not {kind_of(value)}.", "torch.as_tensor(...)")
+
+
+def kind_of(value: object) -> str:
+    """The whole name of a value's type."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
@@ -45,8 +51,8 @@ def require_finite(name: str, tensor: Tensor) -> None:
 
     A block at a time: a memory-mapped tensor may be larger than the memory.
     """
-    if not tensor.is_floating_point():
-        raise InvalidTensorError(f"{name} must be floating-point numbers, not {tensor.dtype}.")
+    if tensor.dtype not in FLOATS:
+        raise InvalidTensorError(f"{name} must be floating-point numbers of 16 bits at least, not {tensor.dtype}.")
     rows = torch.atleast_1d(tensor.detach())
     for start, block in enumerate(rows.reshape(len(rows), -1).split(CHECKED) if rows.numel() else ()):
         low, high = block.aminmax()
@@ -77,7 +83,7 @@ class Embeddings:
     and the linear probe take them into memory, and so do "discriminant" and self-train where images repeat others.
 
     Attributes:
-        images: X, one row per image, in any floating type.
+        images: X, one row per image, in any floating type of 16 bits at least.
         texts: T, one row per vocabulary entry: the C task classes first, then the auxiliary words.
         logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model; a tensor will do.
 
@@ -104,10 +110,11 @@ class Embeddings:
         if self.images.device != self.texts.device:
             devices = f"{self.images.device} and {self.texts.device}"
             raise InvalidTensorError(f"image and text embeddings are on different devices: {devices}.", ".to(device)")
-        scale: float | Tensor = self.logit_scale
-        object.__setattr__(self, "logit_scale", float(scale.detach() if isinstance(scale, Tensor) else scale))
-        if not 0 < self.logit_scale < math.inf:
-            raise InvalidTensorError(f"the logit scale must be positive and finite, not {self.logit_scale}.")
+        given: Any = self.logit_scale
+        scale = given.item() if isinstance(given, Tensor) and given.numel() == 1 else plain(given)
+        if not POSITIVE.holds(scale):
+            raise InvalidTensorError(f"the logit scale must be positive and finite, not {scale!r}.")
+        object.__setattr__(self, "logit_scale", float(scale))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -131,6 +138,14 @@ class Embeddings:
     def blocks(self, width: int = WIDEST) -> Iterator[slice]:
         """`blocks` of all images."""
         return blocks(len(self), width)
+
+
+def require_embeddings(name: str, value: object) -> None:
+    """Raise InvalidTensorError unless a value is the embeddings of a model, as its images alone are not."""
+    if not isinstance(value, Embeddings):
+        raise InvalidTensorError(
+            f"{name} must be Embeddings, not {kind_of(value)}.", "Embeddings(images, texts, scale)"
+        )
 
 
 def require_same_device(first: Embeddings, second: Embeddings) -> None:

@@ -15,6 +15,7 @@ from transmiter_cli.method.per_image import (
     Computed,
     PerImage,
     Rows,
+    beyond_chance,
     blocks_of,
     centred,
     computed_class_logits,
@@ -180,8 +181,7 @@ def mixing_weight(trust: float, logits: PerImage, most: float) -> float:
     """
     images, classes = logits.shape
     highest = sum(probabilities(logits[rows]).amax(-1).double().sum().item() for rows in blocks_of(logits))
-    sure = (classes * highest / images - 1) / (classes - 1)
-    return max(trust, min(most, trust / max(sure, TINY)))
+    return max(trust, min(most, trust / max(beyond_chance(highest / images, classes), TINY)))
 
 
 def class_counts(log_posterior: PerImage, likeliest: int = LIKELIEST) -> Float[Tensor, " classes"]:

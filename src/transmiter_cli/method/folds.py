@@ -1,15 +1,18 @@
-"""Parts of the images that are held out in turn."""
+"""Parts of the images that are held out in turn, and what each contributes to a solve in closed form."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import BLOCK, Embeddings
+from transmiter_cli.method.embeddings import BLOCK, Embeddings, block_rows
+from transmiter_cli.method.per_image import PerImage
 
 FOLDS = 5
 JUDGED = 8192
@@ -63,6 +66,48 @@ def folds_of(
             gram += images.T @ images
         grams.append(gram + prior / len(rows))
     return Folds(rows, grams)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What images X with targets P of each class contribute, in float64; those of disjoint images add up.
+
+    Products are taken in float32 within a block of images and summed over blocks in float64.
+
+    Attributes:
+        gram: X'X.
+        sums: P'X.
+        mass: the column sums of P: of soft labels, how many images each class has.
+    """
+
+    gram: Float[Tensor, "width width"]
+    sums: Float[Tensor, "classes width"]
+    mass: Float[Tensor, " classes"]
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.gram + other.gram, self.sums + other.sums, self.mass + other.mass)
+
+    def __sub__(self, other: Moments) -> Moments:
+        return Moments(self.gram - other.gram, self.sums - other.sums, self.mass - other.mass)
+
+
+def fold_moments(model: Embeddings, targets: PerImage, folds: Folds) -> list[Moments]:
+    """The moments of each part."""
+    classes = targets.shape[1]
+    result: list[Moments] = []
+    for part, gram in zip(folds.rows, folds.grams, strict=True):
+        sums, mass = gram.new_zeros(classes, len(gram)), gram.new_zeros(classes)
+        for rows in part.to(gram.device).split(block_rows(classes)):
+            wanted = targets[rows]
+            sums += wanted.T @ model.unit_images(rows).to(wanted.dtype)
+            mass += wanted.double().sum(0)
+        result.append(Moments(gram, sums, mass))
+    return result
+
+
+def total(moments: Sequence[Moments]) -> Moments:
+    """The sum of the parts."""
+    return reduce(add, moments)
 
 
 def stratified_folds(labels: Int[Tensor, " images"], folds: int, seed: int) -> list[Int[Tensor, " rows"]]:

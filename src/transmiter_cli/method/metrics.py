@@ -18,6 +18,8 @@ RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""
 BINS = 15
 """Bins of confidence behind the calibration error."""
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""What labels may be; torch computes next to nothing in its other unsigned types."""
 
 
 class Accuracy(NamedTuple):
@@ -60,7 +62,7 @@ def check_labels(labels: Int[Tensor, " images"], images: int, classes: int) -> N
         raise InvalidTensorError(f"labels have shape {tuple(labels.shape)} for {images} images.")
     if not images:
         raise InvalidTensorError("there are no labelled images.")
-    if torch.is_floating_point(labels) or labels.dtype == torch.bool:
+    if labels.dtype not in INTEGERS:
         raise InvalidTensorError(f"labels must be class indices, integers, not {labels.dtype}.", "labels.long()")
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise InvalidTensorError(f"labels must be class indices from 0 to {classes - 1}.")

@@ -93,6 +93,12 @@ class CrossMoment:
         both.sum, both.images = self.sum + other.sum, self.images + other.images
         return both
 
+    def __sub__(self, other: CrossMoment) -> CrossMoment:
+        """The moment of this one's images but for the other's, which are some of them."""
+        rest = CrossMoment(self.target, self.source)
+        rest.sum, rest.images = self.sum - other.sum, self.images - other.images
+        return rest
+
     def in_basis(self, basis: Float[Tensor, "basis vocabulary"]) -> Float[Tensor, "basis basis"]:
         """H_t'H_s of all images so far, float64."""
         target, source = ((basis @ model.centred).double() for model in (self.target, self.source))

@@ -92,3 +92,8 @@ def predictions(scores: PerImage) -> Int[Tensor, " images"]:
 def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"]) -> float:
     """How often two models give the same answer."""
     return (first == second).double().mean().item()
+
+
+def beyond_chance(rate: float, classes: int) -> float:
+    """(C rate - 1) / (C - 1), 0 at least: 1 for always, 0 for as often as by chance or less."""
+    return max((classes * rate - 1) / (classes - 1), 0.0)

@@ -56,7 +56,7 @@ def polar_by_products(matrix: Float[Tensor, "*batch size size"]) -> Float[Tensor
         torch.linalg.matrix_norm(matrix), torch.sqrt(matrix.abs().sum(-1).amax(-1) * matrix.abs().sum(-2).amax(-1))
     )
     smallest = torch.finfo(matrix.dtype).tiny
-    factor = newton_schulz(matrix / norm.clamp_min(smallest)[..., None, None], SMALLEST)
+    factor = newton_schulz(matrix / norm.clamp_min(smallest)[..., None, None])
     identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     gap = identity - factor.mT @ factor
     if float(gap.abs().max()) < 1e-10:
@@ -66,11 +66,11 @@ def polar_by_products(matrix: Float[Tensor, "*batch size size"]) -> Float[Tensor
     noise = torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=matrix.dtype)
     filling = identity + 0.1 / math.sqrt(size) * noise.to(matrix.device)
     filled = factor + (identity - factor @ factor.mT) @ filling @ gap / 2
-    return newton_schulz(filled, SMALLEST)
+    return newton_schulz(filled)
 
 
-def newton_schulz(matrix: Float[Tensor, "*batch size size"], smallest: float) -> Float[Tensor, "*batch size size"]:
-    """X <- r X (3 I - r^2 X'X) / 2 until all singular values that began in [smallest, 1] are 1 to float64's precision.
+def newton_schulz(matrix: Float[Tensor, "*batch size size"]) -> Float[Tensor, "*batch size size"]:
+    """X <- r X (3 I - r^2 X'X) / 2 until all singular values that began in [SMALLEST, 1] are 1 to float64's precision.
 
     Each step maps a singular value x to p(x) = r x (3 - r^2 x^2) / 2 and leaves U and V alone. With
     r^2 = 3 / (1 + l + l^2), p maps [l, 1] into [p(l), 1] with the largest possible p(l) (Chen and Chow, A stable
@@ -78,7 +78,7 @@ def newton_schulz(matrix: Float[Tensor, "*batch size size"], smallest: float) ->
     below SCALE_LIMIT, as backward stability asks (Nakatsukasa and Higham, 2012). So the lower end is known before
     each step without looking at the matrix, and so is the number of steps: nothing is read back from the device.
     """
-    lower = smallest
+    lower = SMALLEST
     while True:
         scale = min(SCALE_LIMIT, math.sqrt(3 / (1 + lower + lower**2)))
         matrix = 1.5 * scale * matrix - 0.5 * scale**3 * matrix @ (matrix.mT @ matrix)

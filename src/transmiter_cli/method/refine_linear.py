@@ -18,15 +18,21 @@ from torch import Tensor
 
 from transmiter_cli.method.discriminant import (
     SHRINKAGE,
-    Moments,
     discriminants,
     fit_inverse_temperature,
-    fold_moments,
     smoothed_labels,
-    total,
 )
 from transmiter_cli.method.embeddings import TINY, Embeddings
-from transmiter_cli.method.folds import JUDGED, NUMBERS, evenly_spaced, folds_of, stratified_folds
+from transmiter_cli.method.folds import (
+    JUDGED,
+    NUMBERS,
+    Moments,
+    evenly_spaced,
+    fold_moments,
+    folds_of,
+    stratified_folds,
+    total,
+)
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import Computed
 from transmiter_cli.method.self_training import expected_means, isotropic, spread

@@ -23,11 +23,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import SHRINKAGE, fold_moments, held_out
+from transmiter_cli.method.discriminant import SHRINKAGE, held_out
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.experts import Expert
-from transmiter_cli.method.folds import Folds
-from transmiter_cli.method.per_image import PerImage, agreement, predictions, softmax_of
+from transmiter_cli.method.folds import Folds, fold_moments
+from transmiter_cli.method.per_image import PerImage, agreement, beyond_chance, predictions, softmax_of
 
 SLACK = 0.1
 """Added to both of two rates that are compared, at least: small ones differ by chance."""
@@ -192,11 +192,6 @@ def held_out_predictions(strong: Embeddings, logits: PerImage, folds: Folds) -> 
     texts = strong.unit_texts()[: logits.shape[1]].double()
     moments = fold_moments(strong, softmax_of(logits), folds)
     return predictions(held_out(strong, moments, texts, folds, [SHRINKAGE])[0])
-
-
-def beyond_chance(rate: float, classes: int) -> float:
-    """(C rate - 1) / (C - 1), 0 at least: 1 for always, 0 for as often as by chance or less."""
-    return max((classes * rate - 1) / (classes - 1), 0.0)
 
 
 def beyond_chance_of(rates: Float[Tensor, " rates"], classes: int) -> Float[Tensor, " rates"]:

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError, block_rows, check_teacher
+from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError, check_teacher
+from transmiter_cli.method.folds import Folds, Moments, fold_moments
 from transmiter_cli.method.linear import Linear
-from transmiter_cli.method.per_image import centred
+from transmiter_cli.method.per_image import Computed, centred
 
 
-@dataclass(frozen=True)
-class RidgeMoments:
-    """What unlabelled images contribute to ridge transfer, in float64; those of disjoint images add up.
-
-    Attributes:
-        gram: X'X.
-        cross: X'L, with L centred in each row.
-    """
-
-    gram: Float[Tensor, "width width"]
-    cross: Float[Tensor, "width classes"]
-
-    def __add__(self, other: RidgeMoments) -> RidgeMoments:
-        return RidgeMoments(self.gram + other.gram, self.cross + other.cross)
-
-    def __sub__(self, other: RidgeMoments) -> RidgeMoments:
-        return RidgeMoments(self.gram - other.gram, self.cross - other.cross)
-
-
-def ridge_transfer(strong: Embeddings, moments: RidgeMoments, rho: float) -> Linear:
+def ridge_transfer(strong: Embeddings, moments: Moments, rho: float) -> Linear:
     """The classifier s T[:C] + W' with W = (X'X + rho mean(diag X'X) I)^-1 X'L, by one Cholesky factorisation.
 
     L are the fine-tuned weak model's log-probabilities, centred in each row. The result is the geometric
@@ -47,7 +28,7 @@ def ridge_transfer(strong: Embeddings, moments: RidgeMoments, rho: float) -> Lin
     Raises:
         InvalidTensorError: if rho is too small for these embeddings.
     """
-    change = solve_ridge(moments.gram, moments.cross, rho).T
+    change = solve_ridge(moments.gram, moments.sums.T, rho).T
     return Linear.zero_shot(strong, len(change)) + Linear(change, change.new_zeros(len(change)))
 
 
@@ -77,32 +58,18 @@ def ridge_path(
         yield vectors @ (rotated / (values + level)[:, None])
 
 
-def ridge_moments(
-    strong: Embeddings,
-    finetuned_logits: Float[Tensor, "images classes"],
-    parts: Sequence[Int[Tensor, " _"] | None] = (None,),
-) -> list[RidgeMoments]:
-    """The moments of each of several parts of the images, a block at a time; None is all of them, in order.
-
-    Products are float32 within a block and summed over blocks in float64.
+def ridge_moments(strong: Embeddings, finetuned_logits: Float[Tensor, "images classes"], folds: Folds) -> list[Moments]:
+    """The moments of each part of the images with the fine-tuned answers L as targets, centred in each row.
 
     Args:
         strong: the strong model on the unlabelled images.
         finetuned_logits: the fine-tuned weak model on the same images.
-        parts: the rows of each part.
+        folds: parts of the images.
 
     Raises:
         InvalidTensorError: if rows do not match or values are not finite.
     """
     check_teacher(strong, finetuned_logits)
-    width, classes = strong.images.shape[1], finetuned_logits.shape[1]
-    result: list[RidgeMoments] = []
-    for part in parts:
-        gram = torch.zeros(width, width, dtype=torch.float64, device=strong.images.device)
-        cross = gram.new_zeros(width, classes)
-        for rows in strong.blocks(classes) if part is None else part.to(gram.device).split(block_rows(classes)):
-            images = strong.unit_images(rows)
-            gram += images.T @ images
-            cross += images.T @ centred(finetuned_logits[rows].double()).float()
-        result.append(RidgeMoments(gram, cross))
-    return result
+    images, classes = finetuned_logits.shape
+    answers = Computed((images, classes), lambda rows: centred(finetuned_logits[rows].double()).float())
+    return fold_moments(strong, answers, folds)

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import Chosen, Moments, choose_discriminant, fold_moments, held_out, total
+from transmiter_cli.method.discriminant import Chosen, choose_discriminant, held_out
 from transmiter_cli.method.embeddings import TINY, Embeddings
-from transmiter_cli.method.folds import Folds, folds_of
+from transmiter_cli.method.folds import Folds, Moments, fold_moments, folds_of, total
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import Computed, PerImage, Rows, softmax_of
 

@@ -35,15 +35,18 @@ class Teacher:
         head: what they are multiplied with, C x width, the scale included.
         texts: its text embeddings of the vocabulary, where it has a text tower; the weak model's for a head.
         open: whether a method may look at `images`, `head` and `texts`; logits alone otherwise.
+        masked: the classes that it gives -100, if any.
     """
 
     images: Tensor
     head: Tensor
     texts: Tensor | None
     open: bool = True
+    masked: Tensor | None = None
 
     def logits(self, rows: Tensor) -> Tensor:
-        return self.images[rows] @ self.head.T
+        logits = self.images[rows] @ self.head.T
+        return logits if self.masked is None else logits.masked_fill(self.masked, -100.0)
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,9 @@ class Bed:
         shots: labels per class that the probe gets (None: all of the unlabelled images').
         wrong: the share of those labels that are drawn at random.
         skipped: with shots, labels per class that are passed over before them.
-        half: with shots, 0 or 1: the probe gets labels of one half of the classes alone, drawn at random.
+        half: 0 or 1: the teacher knows one half of the classes alone, drawn at random; with shots, the probe gets
+            labels of these.
+        masked: whether it gives the others -100; they are just not in its labels otherwise.
         permuted: whether the classes are mixed up in the probe's labels.
         images: most unlabelled images.
         subset: classes drawn from the data's, all of them if None.
@@ -199,6 +204,7 @@ class Bed:
     shots: int | None = None
     skipped: int = 0
     half: int | None = None
+    masked: bool = False
     wrong: float = 0.0
     permuted: bool = False
     images: int | None = None
@@ -236,31 +242,32 @@ class Bed:
         return Trial(weak, strong, teacher, unlabelled[: self.images], test, data.labels, base)
 
     def make_teacher(self, data: Data, weak: Embeddings, rows: Tensor, seed: int, words: Tensor) -> Teacher:
-        if self.teacher == "finetuned":
-            tensors, scale = data.tensors, data.scales["finetuned"]
-            aux = tensors.get("finetuned.aux")
-            text = F.normalize(tensors["finetuned.text"], dim=-1)
-            texts = text if aux is None else torch.cat([text, F.normalize(aux[words], dim=-1)])
-            return Teacher(F.normalize(tensors["finetuned.images"], dim=-1), scale * text, texts, self.open)
         generator = torch.Generator().manual_seed(1000 + seed)
+        classes = int(data.labels.max()) + 1
         labels = data.labels.clone()
         present = labels[rows].unique()
-        classes = int(labels.max()) + 1
         if self.permuted:
             mixed = torch.arange(classes)
             mixed[present] = present.roll(1)
             labels = mixed[labels]
         noise = torch.rand(len(labels), generator=generator) < self.wrong
         labels[noise] = present[torch.randint(len(present), (int(noise.sum()),), generator=generator)]
+        known = present
+        if self.half is not None:
+            known = present[torch.randperm(len(present), generator=generator)][self.half :: 2]
+        masked = ~torch.isin(torch.arange(classes), known) if self.masked else None
+        if self.teacher == "finetuned":
+            tensors, scale = data.tensors, data.scales["finetuned"]
+            aux = tensors.get("finetuned.aux")
+            text = F.normalize(tensors["finetuned.text"], dim=-1)
+            texts = text if aux is None else torch.cat([text, F.normalize(aux[words], dim=-1)])
+            return Teacher(F.normalize(tensors["finetuned.images"], dim=-1), scale * text, texts, self.open, masked)
         if self.shots is not None:
             true = data.labels[rows]
-            known = present
-            if self.half is not None:
-                known = present[torch.randperm(len(present), generator=generator)][self.half :: 2]
             rows = torch.cat([rows[true == c][self.skipped :][: self.shots] for c in known])
         labelled = Embeddings(weak.images[rows], weak.texts, weak.logit_scale)
         head = linear_probe(labelled, labels[rows], classes, seed)
-        return Teacher(weak.unit_images(), head, weak.unit_texts(), self.open)
+        return Teacher(weak.unit_images(), head, weak.unit_texts(), self.open, masked)
 
 
 def choose_classes(data: Data, subset: int | None, generator: torch.Generator) -> Data:
@@ -335,6 +342,23 @@ HARD: dict[str, Bed] = {
     for names, share in {"right names": 0.0, "a third of the names wrong": 1 / 3}.items()
 }
 """Small letters and digits, which zero-shot models hardly know."""
+PARTIAL: dict[str, Bed] = {
+    f"{said}, {known}": replace(bed, half=0, masked=masked)
+    for said, bed in {
+        "real": Bed("real"),
+        "RN50 probe, 16 shots": Bed("real", teacher="probe", shots=16),
+        "RN50 probe, 1 shot": Bed("real", teacher="probe", shots=1),
+        "B/32 probe to RN50": Bed("real", weak="strong", strong="weak", teacher="probe", shots=16),
+        "demo": Bed("demo"),
+        "demo probe, 16 shots": Bed("demo", teacher="probe", shots=16),
+        "typefaces probe, 16 shots": Bed("typefaces", teacher="probe", shots=16),
+        "mnist probe, 16 shots": Bed("mnist", teacher="probe", shots=16),
+        "small letters probe, 16 shots": Bed("small", subset=20, teacher="probe", shots=16),
+    }.items()
+    for known, masked in {"half of the classes": False, "the others masked": True}.items()
+    if masked or bed.teacher == "probe"
+}
+"""Teachers that know one half of the classes, where images show all of them."""
 BAD: dict[str, Bed] = {
     "half the labels wrong": Bed("real", teacher="probe", wrong=0.5),
     "all labels random": Bed("real", teacher="probe", wrong=1.0),

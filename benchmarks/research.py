@@ -2,9 +2,9 @@
 
     python -m benchmarks.research TABLE ... [--seeds 10]
 
-TABLE is one of rules, unseen, between, few, self, beds, held, names, bad, masks, adapters, auto, teachers, shots,
-calibration; all if none is named. Numbers are means over seeds of random halves (and, for base-to-novel, random base
-classes), ± the standard deviation.
+TABLE is one of rules, unseen, between, few, self, beds, held, hard, names, partial, bad, masks, adapters, auto,
+teachers, shots, calibration; all if none is named. Numbers are means over seeds of random halves (and, for
+base-to-novel, random base classes), ± the standard deviation.
 The real embeddings are named by $TRANSMITER_REAL_EMBEDDINGS, and what handwriting.py made by $TRANSMITER_HANDWRITING;
 without them the rows that need them are left out. The bundled task's test digits are never read.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from benchmarks.beds import BAD, BEDS, FEW, HARD, HELD, NAMES, SETTINGS, Bed, Trial, has_data
+from benchmarks.beds import BAD, BEDS, FEW, HARD, HELD, NAMES, PARTIAL, SETTINGS, Bed, Trial, has_data
 from benchmarks.curves import svg_curves
 from benchmarks.few_shot import SHOTS, calibration_scores, few_shot_scores
 from benchmarks.rules import (
@@ -254,6 +254,7 @@ def main() -> None:
             usable(NAMES),
             seeds,
         ),
+        "partial": lambda seeds: beds_by_rule("Some of the classes", hard_rules, usable(PARTIAL), seeds, ("all",)),
         "bad": lambda seeds: (
             beds_by_rule("Bad teachers", main_rules, usable(BAD), seeds),
             verdicts(usable(BEDS | BAD), seeds),

@@ -20,7 +20,7 @@ from transmiter_cli.method import unseen
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.consensus import Verdict, discriminant_transfer
 from transmiter_cli.method.discriminant import choose_discriminant, discriminants
-from transmiter_cli.method.experts import Teacher, pooled_log_posterior
+from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import fold_moments, folds_of, total
 from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.self_training import self_train_classifier
@@ -177,7 +177,7 @@ def plain_discriminant(trial: Trial, labels: str = "both", shrinkage: float | No
     strong = trial.model("strong", trial.unlabelled)
     logits = {"strong": zero_shot(trial, rows=trial.unlabelled), "finetuned": trial.teacher.logits(trial.unlabelled)}
     chosen = [logits[name].double() for name in ((labels,) if labels in logits else logits)]
-    log_posterior = pooled_log_posterior(chosen, [1.0] * len(chosen))[:]
+    log_posterior = torch.stack([F.log_softmax(one, -1) for one in chosen]).sum(0)
     texts = strong.unit_texts()[: trial.classes].double()
     folds = folds_of(strong)
     posterior = F.softmax(log_posterior, -1)
@@ -221,7 +221,8 @@ def self_trained(trial: Trial, others: bool = False) -> Tensor:
 def carried(trial: Trial, whole: float | None = None) -> Tensor:
     """Z and what fine-tuning says of classes without images: all of it, what is new, or both as they are weighed."""
     strong, teacher = trial.model("strong", trial.unlabelled), teacher_of(trial)
-    posterior = pooled_log_posterior([zero_shot(trial, rows=trial.unlabelled), teacher.finetuned], [1.0, 1.0])[:]
+    both = (zero_shot(trial, rows=trial.unlabelled), teacher.finetuned)
+    posterior = torch.stack([F.log_softmax(one, -1) for one in both]).sum(0)
     counts = torch.bincount(posterior.argmax(-1), minlength=trial.classes)
     seen = counts >= 0.25 * len(posterior) / trial.classes
     rows = torch.arange(len(strong))

@@ -32,13 +32,14 @@ from transmiter_cli.method.embeddings import (
     require_same_device,
     require_tensor,
 )
-from transmiter_cli.method.experts import Teacher, class_counts
+from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import fold_rows, folds_of, total
 from transmiter_cli.method.linear import Linear, LinearClassifier
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.moments import cross_moment, cross_moments
 from transmiter_cli.method.per_image import agreement
+from transmiter_cli.method.posterior import class_counts
 from transmiter_cli.method.ranges import plain, settings_of
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter
@@ -137,8 +138,8 @@ def transfer(
         return on_strong(fitted, strong, method, moved, {"reg": strength})
     own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
     every = [*own, *([teachers] if isinstance(teachers, Teacher) else teachers)]
-    if strange := [one for one in every if not isinstance(one, Teacher)]:
-        raise ValueError(f"teachers are Teacher(finetuned_logits, weak), not {kind_of(strange[0])}.")
+    for teacher in every:
+        require_teacher(teacher)
     if not every:
         raise ValueError(f"method {method!r} needs finetuned_logits, the fine-tuned weak model on the same images.")
     check_teacher(weak, every[0].finetuned)
@@ -199,6 +200,12 @@ def transfer_all(
         [on_strong(fitted, model, "adapter", one, {"reg": reg}) for one, reg in zip(of_model, strengths, strict=True)]
         for model, of_model in zip(strong, moved, strict=True)
     ]
+
+
+def require_teacher(value: object) -> None:
+    """Raise ValueError unless a value is a teacher, as its logits alone are not."""
+    if not isinstance(value, Teacher):
+        raise ValueError(f"teachers are Teacher(finetuned_logits, weak), not {kind_of(value)}.")
 
 
 def positive(name: str, value: object) -> float:

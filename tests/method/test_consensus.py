@@ -9,21 +9,15 @@ from tests.conftest import World, random_embeddings
 from transmiter_cli.description import verdict_in_words
 from transmiter_cli.method import consensus, merging
 from transmiter_cli.method.consensus import (
-    CONFIRMED,
-    CONTRADICTED,
     NEEDED,
     Verdict,
     discriminant_transfer,
     expected_gain,
     images_of_classes,
-    pooling,
-    select_teachers,
-    usable_trust,
 )
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.experts import SUREST, Teacher, mixing_weight, pooled_log_posterior
+from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.per_image import class_logits
 from transmiter_cli.method.reliability import Reliabilities, Reliability
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
@@ -187,14 +181,6 @@ def nothing(world: World) -> torch.Tensor:
     return torch.zeros(world.classes, dtype=torch.long)
 
 
-def test_useless_teachers_have_no_say():
-    trusts, named = (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1)
-    found = Reliabilities(
-        0.6, torch.zeros(3), torch.zeros(3).long(), tuple(map(Reliability, trusts, named, (1.0,) * 4))
-    )
-    assert usable_trust(found) == (0.0, 0.13, 0.0, 0.61)
-
-
 def test_no_gain_is_larger_than_the_share_of_answers_that_changed():
     zeros, ones = torch.zeros(100, dtype=torch.long), torch.ones(100, dtype=torch.long)
     some = (torch.arange(100) < 10).long()
@@ -314,26 +300,6 @@ def test_names_that_are_known_to_say_nothing_do_not_hide_a_good_teacher_nor_excu
     assert verdict.word == "helps"
     noise = torch.randn(world.finetuned_logits.shape, generator=torch.Generator().manual_seed(0))
     assert rates(world, [teacher(world, noise)], opaque_names=True)[2].word == "useless teacher"
-
-
-def test_a_teacher_goes_whose_absence_helps():
-    scores = {(0, 1, 2): 0.90, (0, 1): 0.95, (0, 2): 0.91, (0,): 0.94}
-    assert select_teachers(lambda some: scores[some], [0.8, 0.7, 0.7], images=1000) == (0, 1)
-
-
-def test_the_most_trusted_teacher_stays_whatever_the_others_do_without_it():
-    scores = {(0, 1): 0.90, (1,): 0.85}
-    assert select_teachers(lambda some: scores[some], [0.7, 0.8], images=1000) == (0, 1)
-
-
-def test_no_teacher_goes_by_chance():
-    scores = {(0, 1): 0.900, (0,): 0.905}
-    assert select_teachers(lambda some: scores[some], [0.8, 0.7], images=1000) == (0, 1)
-    assert select_teachers(lambda some: scores[some], [0.8, 0.7], images=10_000) == (0,)
-
-
-def test_one_teacher_is_kept_without_a_look():
-    assert select_teachers(lambda some: pytest.fail(str(some)), [0.0], images=100) == (0,)
 
 
 def test_unseen_classes_are_told_apart_no_worse_than_zero_shot():
@@ -479,25 +445,6 @@ def test_teachers_must_match(world: World):
         discriminant_transfer(strong, [Teacher(good.finetuned, good.weak, torch.ones(6, 3))])
 
 
-def test_common_answers_are_tempered_where_trust_is_not_too_high(world: World):
-    strong, told = class_logits(world.strong, world.classes), world.finetuned_logits
-
-    by_answer = torch.linspace(0, 1, world.classes)
-
-    def pooled(trust: float, named: float) -> torch.Tensor:
-        found = Reliabilities(0.7, by_answer, nothing(world), (Reliability(trust, named, 1.0),))
-        return pooling(strong, found, [told], [trust]).common([0])[:]
-
-    def plain(own: float | torch.Tensor, trust: float) -> torch.Tensor:
-        return pooled_log_posterior([strong, told], [own, trust])[:]
-
-    surest = mixing_weight(0.6, told, SUREST)
-    assert surest > 0.6
-    torch.testing.assert_close(pooled(0.6, CONFIRMED), plain(by_answer, surest))
-    torch.testing.assert_close(pooled(0.6, CONFIRMED - 0.01), plain(by_answer, 0.6))
-    torch.testing.assert_close(pooled(0.0, 1.0), plain(mixing_weight(0.7, strong, 1.0), 0.0))
-
-
 def test_a_verdict_says_where_a_teacher_agrees_too_little_with_the_strong_model(world: World):
     consistent = [
         rates(world, [teacher(world, logits)])[2].consistent
@@ -538,3 +485,23 @@ def test_what_all_models_say_is_kept_where_a_discriminant_tells_all_images_apart
     sure = Teacher(50 * F.one_hot(labels, 3).float(), strong)
     classifier, _ = discriminant_transfer(strong, [sure])
     assert (classifier(images).argmax(-1) == tested).double().mean() > 0.95
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_a_teacher_of_some_classes_leaves_images_of_the_others_to_the_strong_model(seed: int, masked: bool):
+    """It gives these to its own classes, sure of each."""
+    world = World(seed, images=900, classes=12)
+    some = torch.arange(12) < 6
+    answers = world.finetuned_logits.clone()
+    mistaken = torch.where(some[world.labels], world.labels, world.labels % 6)
+    answers += 8.0 * (F.one_hot(mistaken, 12) - F.one_hot(world.labels, 12))
+    answers[:, ~some] = -100.0 if masked else -4.0
+    before, after, verdict = rates(world, [teacher(world, answers)])
+    assert verdict.unknown == tuple((~some).nonzero().flatten().tolist())
+    assert max(verdict.teachers) > 0.7
+    assert after > before + 0.1
+    with patch.object(consensus, "known_classes", lambda *_: torch.ones(12, dtype=torch.bool)):
+        _, believed, verdict = rates(world, [teacher(world, answers)])
+    assert verdict.unknown == ()
+    assert after > believed + 0.04

@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
-from transmiter_cli.method.consensus import CONFIRMED, CONSISTENT, CONTRADICTED
+from tests.method.worlds import all_of
+from transmiter_cli.method.consensus import CONSISTENT
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import folds_of
 from transmiter_cli.method.per_image import class_logits
+from transmiter_cli.method.pool import CONFIRMED, CONTRADICTED
 from transmiter_cli.method.reliability import (
     FEW_ANSWERS,
     SHARED,
@@ -39,7 +41,8 @@ def answers(labels: torch.Tensor, rate: float, classes: int, seed: int) -> torch
 
 
 def trust(world: World, teachers: list[Teacher], strong: Embeddings) -> Reliabilities:
-    return reliabilities(strong, class_logits(strong, world.classes), teachers, folds_of(strong))
+    known = [all_of(world)] * len(teachers)
+    return reliabilities(strong, class_logits(strong, world.classes), teachers, known, folds_of(strong))
 
 
 def misnamed(model: Embeddings, names: list[int]) -> Embeddings:
@@ -283,3 +286,19 @@ def test_images_count_that_a_teacher_answers_as_others_foretell(world: World):
     said = held_out_predictions(world.strong, world.finetuned_logits, folds_of(world.strong))
     after = world.finetuned_logits.argmax(-1)
     assert found.foretold.tolist() == [int(((after == one) & (said == one)).sum()) for one in range(world.classes)]
+
+
+def test_a_teacher_of_some_classes_is_asked_of_images_that_the_strong_model_answers_with_these(world: World):
+    some = torch.arange(world.classes) < 4
+    logits = class_logits(world.strong, world.classes)
+    taught = world.finetuned_logits.masked_fill(~some, -100.0)
+    folds = folds_of(world.strong)
+    every, known = (
+        reliabilities(world.strong, logits, [Teacher(taught, world.weak)], [one], folds)
+        for one in (all_of(world), some)
+    )
+    assert known.teachers[0].trust > every.teachers[0].trust + 0.1
+    asked = some[logits.argmax(-1)]
+    assert known.foretold.sum() <= asked.sum()
+    right = (taught.argmax(-1) == world.labels)[asked].float().mean().item()
+    assert known.teachers[0].trust == pytest.approx(beyond_chance(right, world.classes), abs=0.1)

@@ -19,3 +19,7 @@ def every(model: Embeddings) -> torch.Tensor:
 
 def mask(world: World, *unseen: int) -> torch.Tensor:
     return torch.isin(torch.arange(world.classes), torch.tensor(unseen))
+
+
+def all_of(world: World) -> torch.Tensor:
+    return torch.ones(world.classes, dtype=torch.bool)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,21 +22,19 @@ from transmiter_cli.method.embeddings import (
     require_same_device,
     require_tensor,
 )
-from transmiter_cli.method.experts import SUREST, Teacher, class_counts, mixing_weight, pooled_log_posterior, widened
+from transmiter_cli.method.experts import Teacher, widened
 from transmiter_cli.method.folds import Folds, fold_moments, folds_of
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
-from transmiter_cli.method.per_image import Computed, PerImage, computed_class_logits, predictions, softmax_of
-from transmiter_cli.method.reliability import Reliabilities, held_out_agreement, independent_shares, reliabilities
+from transmiter_cli.method.per_image import PerImage, computed_class_logits, predictions, softmax_of
+from transmiter_cli.method.pool import CONFIRMED, known_classes, pooling, select_teachers, usable_trust
+from transmiter_cli.method.posterior import class_counts
+from transmiter_cli.method.reliability import Reliabilities, held_out_agreement, reliabilities
 from transmiter_cli.method.unseen import all_rows, carry, some_rows
 
-USELESS = 0.2
-"""A teacher with less than this share of the strong model's trust is useless."""
-HELPFUL, RELIABLE = 0.75, 0.5
-"""A teacher with so much of the strong model's trust helps, if it is trusted so far itself."""
-CONTRADICTED, CONFIRMED = 0.4, RELIABLE
-"""Factors that zero-shot models leave of a teacher's trust for the names of its classes: with less than the first it
-must be trusted as much as the strong model; with less than the second its names are warned of."""
+HELPFUL, RELIABLE = 0.75, CONFIRMED
+"""A teacher with so much of the strong model's trust helps, if it is trusted so far itself. One whose names are not
+confirmed is trusted less than RELIABLE, since that share of its trust is all they leave."""
 CONSISTENT = 0.6
 """A teacher whose agreement with the strong model is less than this beside how well both are predicted: what predicts
 them is wrong as often as they are."""
@@ -59,6 +56,8 @@ class Verdict:
         tested: whether enough classes have images to leave half of them out and see how these fare.
         named: whether zero-shot models confirm the names of the most trusted teacher's classes. If not, the names may
             say little, or be mixed up. True where names are known to say nothing.
+        unknown: the classes that no trusted fine-tuned model seems to know (`known_classes`); the strong model alone
+            tells which images are theirs.
         consistent: whether that teacher and the strong model agree about as often as they would if both were right as
             often as they are predicted. If not, both may be wrong in a way that embeddings predict, and the gain is
             less than expected.
@@ -71,6 +70,7 @@ class Verdict:
     unseen: tuple[int, ...] = ()
     tested: bool = True
     named: bool = True
+    unknown: tuple[int, ...] = ()
     consistent: bool = True
 
     @property
@@ -102,19 +102,8 @@ class Verdict:
         """What an artefact keeps of it."""
         trust = {"strong": self.strong, "teachers": list(self.teachers)}
         seen = {"different_images": self.images, "unseen": len(self.unseen), "unseen_classes": list(self.unseen)}
-        doubts = {"named": self.named, "consistent": self.consistent}
+        doubts = {"named": self.named, "consistent": self.consistent, "unknown_classes": list(self.unknown)}
         return {"verdict": self.word, "doubt": self.doubt, **trust, "gain": self.gain, **seen, **doubts}
-
-
-def usable_trust(found: Reliabilities) -> tuple[float, ...]:
-    """The trust in each teacher, 0 in one that is useless: its answers are left aside.
-
-    That is one with less than USELESS of the strong model's trust; with less than all of it, if zero-shot models
-    contradict the names of its classes.
-    """
-    share = [USELESS if one.named >= CONTRADICTED else 1.0 for one in found.teachers]
-    pairs = zip(found.teachers, share, strict=True)
-    return tuple(one.trust if one.trust >= least * found.strong else 0.0 for one, least in pairs)
 
 
 def named_and_consistent(found: Reliabilities, trust: Sequence[float]) -> tuple[bool, bool]:
@@ -163,99 +152,13 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """The strong model and all teachers, each as sure as it is trusted.
-
-    Of teachers that repeat each other, as checkpoints of one training do, each has a share (`independent_shares`).
-
-    Attributes:
-        strong: the strong model's zero-shot logits.
-        own: how far it is trusted, in all or where it answers each class.
-        teachers: the logits of each.
-        trust: the reliability of each, 0 for those that are left aside.
-        weights: what takes its place in the posterior.
-    """
-
-    strong: PerImage
-    own: float | Float[Tensor, " classes"]
-    teachers: Sequence[PerImage]
-    trust: Sequence[float]
-    weights: Sequence[float]
-
-    @cached_property
-    def answers(self) -> list[Int[Tensor, " images"]]:
-        """Of each teacher."""
-        return [predictions(logits) for logits in self.teachers]
-
-    def shares(self, some: Sequence[int]) -> list[float]:
-        """How much of what each of some teachers says is its own."""
-        chosen = [self.answers[one] for one in some], [self.trust[one] for one in some]
-        return independent_shares(*chosen, self.strong.shape[1])
-
-    def taught(self, some: Sequence[int]) -> Computed:
-        """The log-posterior of some teachers alone."""
-        return pooled_log_posterior(
-            [self.teachers[one] for one in some], [self.weights[one] for one in some], self.shares(some)
-        )
-
-    def common(self, some: Sequence[int]) -> Computed:
-        """The log-posterior of the strong model and some teachers."""
-        taught, own = self.taught(some), pooled_log_posterior([self.strong], [self.own])
-        return Computed(taught.shape, lambda rows: own[rows] + taught[rows])
-
-
-def pooling(strong: PerImage, found: Reliabilities, teachers: Sequence[PerImage], trust: Sequence[float]) -> Pool:
-    """What makes the posterior of the strong model and of teachers.
-
-    A model's weight is its trust alone, in place of `mixing_weight`, where it is trusted too much rather than too
-    little: the strong model beside a teacher, and a teacher whose names zero-shot models do not confirm.
-
-    Args:
-        strong: its zero-shot logits.
-        found: the reliability of all models.
-        teachers: the logits of each.
-        trust: `usable_trust` of each.
-    """
-    own = found.by_answer if any(trust) else mixing_weight(found.strong, strong, 1.0)
-    weights = [
-        mixing_weight(one, logits, SUREST) if known.named >= CONFIRMED else one
-        for one, logits, known in zip(trust, teachers, found.teachers, strict=True)
-    ]
-    return Pool(strong, own, teachers, trust, weights)
-
-
-def select_teachers(score: Callable[[tuple[int, ...]], float], trust: Sequence[float], images: int) -> tuple[int, ...]:
-    """Which teachers to combine: from all of them, one after the other goes whose absence raises the score.
-
-    It must rise by more than its standard error, and the most trusted teacher stays: common answers that are near to
-    the strong model's own are predicted well, too, so that the best teacher may lower the score.
-
-    Args:
-        score: how often the common answers of some teachers are predicted, 0 to 1.
-        trust: the reliability of each, 0 to 1.
-        images: on how many images the score was found.
-    """
-    first = trust.index(max(trust))
-    kept = tuple(one for one, reliability in enumerate(trust) if reliability) or (first,)
-    best = score(kept) if len(kept) > 1 else 0.0
-    while len(kept) > 1:
-        smaller = [tuple(one for one in kept if one != gone) for gone in kept if gone != first]
-        scores = {some: score(some) for some in smaller}
-        found = max(scores, key=lambda some: scores[some])
-        if scores[found] <= best + (best * (1 - best) / images) ** 0.5:
-            break
-        kept, best = found, scores[found]
-    return kept
-
-
-@dataclass(frozen=True)
 class Consensus:
     """What all models that are trusted say in common of unlabelled images.
 
     Attributes:
         strong: how far the strong model's zero-shot answers are trusted, 0 to 1.
         teachers: the same for each fine-tuned model, 0 for those that are left aside.
-        named, consistent: see `Verdict`.
+        named, consistent, unknown: see `Verdict`.
         zero_shot: the strong model's logits.
         foretold: see `Reliabilities`; of no image if no teacher is trusted.
         log_posterior: of the classes, for each image.
@@ -266,6 +169,7 @@ class Consensus:
     teachers: tuple[float, ...]
     named: bool
     consistent: bool
+    unknown: tuple[int, ...]
     zero_shot: PerImage
     foretold: Int[Tensor, " classes"]
     log_posterior: PerImage
@@ -278,14 +182,20 @@ def consensus(
     """The answers of the strong model and of the teachers that are better together, each as sure as it is trusted."""
     zero_shot, rows = computed_class_logits(strong, classes), some_rows(all_rows(strong), classes)
     experts = [widened(teacher, rows) for teacher in teachers]
-    found = reliabilities(strong, zero_shot, experts, folds, opaque_names)
+    counts, logits = class_counts(zero_shot), [expert.finetuned for expert in experts]
+    known = [known_classes(predictions(one), counts) for one in logits]
+    found = reliabilities(strong, zero_shot, experts, known, folds, opaque_names)
     trust = usable_trust(found)
     named, consistent = named_and_consistent(found, trust)
-    pool = pooling(zero_shot, found, [expert.finetuned for expert in experts], trust)
+    pool = pooling(zero_shot, found, logits, known, trust)
     heard = select_teachers(lambda some: held_out_agreement(strong, pool.common(some), folds), trust, len(strong))
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
-    taught, foretold = (pool.taught(heard), found.foretold) if any(trust) else (None, 0 * found.foretold)
-    return Consensus(found.strong, trust, named, consistent, zero_shot, foretold, pool.common(heard), taught)
+    common, none = pool.common(heard), 0 * found.foretold
+    if not any(trust):
+        return Consensus(found.strong, trust, named, consistent, (), zero_shot, none, common, None)
+    unknown = tuple((~torch.stack([known[one] for one in heard]).any(0)).nonzero().flatten().tolist())
+    taught = pool.taught(heard)
+    return Consensus(found.strong, trust, named, consistent, unknown, zero_shot, found.foretold, common, taught)
 
 
 def discriminant_transfer(
@@ -346,7 +256,7 @@ def discriminant_transfer(
     common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, found.zero_shot))
     gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen, tested = tuple((~seen).nonzero().flatten().tolist()), int(seen.sum()) >= ENOUGH
-    verdict = replace(verdict, gain=gain if any(trust) else 0.0, unseen=unseen, tested=tested)
+    verdict = replace(verdict, gain=gain if any(trust) else 0.0, unseen=unseen, tested=tested, unknown=found.unknown)
     return merged.classifier, verdict
 
 

@@ -1,37 +1,19 @@
-"""The fine-tuned models that are asked, and what all models say together, each as far as it is trusted."""
+"""The fine-tuned models that are asked, and what makes their logits comparable with others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import TINY, Embeddings
-from transmiter_cli.method.per_image import (
-    Computed,
-    PerImage,
-    Rows,
-    beyond_chance,
-    blocks_of,
-    centred,
-    computed_class_logits,
-    probabilities,
-    softmax_of,
-)
+from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred, computed_class_logits
 
 LEAST_WIDTH = 0.5
 """Fine-tuned logits vary so far beside the weak model's, at least."""
-SUREST = 0.95
-"""The most that a fine-tuned model's own answers count beside others: a few sure mistakes would outvote them."""
-LEAST_DOUBT = 1e-9
-"""A model is never so sure that nothing else can be."""
-ROUNDS = 30
-LIKELIEST = 32
-"""Classes of each image whose posterior is told apart from that of the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,78 +117,3 @@ def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor
 
     calm = Computed((len(teacher.weak), teacher.classes), limited)
     return Expert(calm, teacher.weak, None if teacher.head is None else factor * teacher.head.double())
-
-
-def pooled_log_posterior(
-    logits: Sequence[PerImage],
-    reliabilities: Sequence[float | Float[Tensor, " classes"]],
-    shares: Sequence[float] | None = None,
-) -> Computed:
-    """Sum over the models of v log(r p + (1 - r)'p / C): a model that cannot be trusted has no say.
-
-    Args:
-        logits: of each model.
-        reliabilities: r of each, from 0 to 1; where it answers each class, or everywhere the same.
-        shares: v of each, from 0 to 1: how much of what it says no other one says, too; all of it by default.
-    """
-    images, classes = logits[0].shape
-    models = list(zip(logits, reliabilities, shares or [1.0] * len(logits), strict=True))
-
-    def of_rows(rows: Rows) -> Float[Tensor, "rows classes"]:
-        return reduce(torch.add, (share * torch.log(doubted(own[rows], trust)) for own, trust, share in models))
-
-    return Computed((images, classes), of_rows)
-
-
-def doubted(
-    logits: Float[Tensor, "rows classes"], trust: float | Float[Tensor, " classes"]
-) -> Float[Tensor, "rows classes"]:
-    """What a model's answers tell: its probabilities as far as it is trusted, the rest spread over all classes."""
-    chance = probabilities(logits)
-    if not isinstance(trust, Tensor):
-        return trust * chance + max(1 - trust, LEAST_DOUBT) / logits.shape[1]
-    kept = trust.to(chance.dtype) * chance
-    return kept + (1 - kept.sum(-1, keepdim=True)).clamp_min(LEAST_DOUBT) / logits.shape[1]
-
-
-def mixing_weight(trust: float, logits: PerImage, most: float) -> float:
-    """The r of `pooled_log_posterior` with which a model is as sure, on average, as it is trusted.
-
-    A model whose softmax says itself how often it is wrong would be doubted twice by the trust alone.
-
-    Args:
-        trust: how often the model is right, beyond chance.
-        logits: what it says.
-        most: the largest r where the trust is smaller.
-    """
-    images, classes = logits.shape
-    highest = sum(probabilities(logits[rows]).amax(-1).double().sum().item() for rows in blocks_of(logits))
-    return max(trust, min(most, trust / max(beyond_chance(highest / images, classes), TINY)))
-
-
-def class_counts(log_posterior: PerImage, likeliest: int = LIKELIEST) -> Float[Tensor, " classes"]:
-    """How many images each class has, by expectation maximisation on the class prior (Saerens et al., 2002).
-
-    A class with no image of its own loses the small share that every image's posterior leaves it.
-
-    Args:
-        log_posterior: of each image, up to a constant.
-        likeliest: how many classes of each image are kept, on the CPU, where sums do not depend on the order; the
-            others have equal parts of the rest, as where a model has no say.
-    """
-    images, classes = log_posterior.shape
-    top = min(likeliest, classes)
-    posterior = softmax_of(log_posterior)
-    likely = (posterior[rows].topk(top) for rows in blocks_of(posterior))
-    blocks = [(values.cpu(), places.cpu()) for values, places in likely]
-    counts = torch.full((classes,), images / classes, dtype=torch.float64)
-    for _ in range(ROUNDS):
-        prior = (counts + 1) / (images + classes)
-        counts = torch.zeros_like(prior)
-        for shares, places in blocks:
-            rest = (1 - shares.sum(-1, keepdim=True)).clamp_min(0) / max(classes - top, 1)
-            own = prior[places]
-            total = (shares * own).sum(-1, keepdim=True) + rest * (1 - own.sum(-1, keepdim=True))
-            counts += torch.bincount(places.flatten(), ((shares - rest) * own / total).flatten(), classes)
-            counts += prior * (rest / total).sum()
-    return counts.to(posterior[:1].device)

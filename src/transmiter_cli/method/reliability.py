@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.discriminant import SHRINKAGE, held_out
@@ -59,7 +59,7 @@ class Reliabilities(NamedTuple):
     Attributes:
         strong: how often the strong model is right, beyond chance.
         by_answer: how far each of its answers is trusted beside the most trusted teacher (`reliability_by_answer`).
-        foretold: how many images of each class that teacher answers as a discriminant predicts it.
+        foretold: how many of the images that teacher is asked of it answers with each class as a discriminant predicts.
         teachers: what is known of each fine-tuned model.
     """
 
@@ -73,6 +73,7 @@ def reliabilities(
     strong: Embeddings,
     zero_shot: PerImage,
     teachers: Sequence[Expert],
+    known: Sequence[Bool[Tensor, " classes"]],
     folds: Folds,
     opaque_names: bool = False,
 ) -> Reliabilities:
@@ -91,22 +92,25 @@ def reliabilities(
         q_s = (1 - q_t) f_s + min(q_t f_s, a_ts)
 
     Of several teachers, the most trusted one is heard about s. With opaque names q_t is r_t, and a teacher counts as
-    named and consistent.
+    named and consistent. One that knows some classes alone is asked of images that s answers with these.
 
     Args:
         strong: the strong model on the unlabelled images.
         zero_shot: its logits of the classes.
         teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
+        known: the classes that each knows.
         folds: parts of the images, of which each is predicted by the others.
         opaque_names: whether the names of the classes say nothing to zero-shot models.
     """
-    before, classes = predictions(zero_shot), zero_shot.shape[1]
+    answers, classes = predictions(zero_shot), zero_shot.shape[1]
     own = beyond_chance(held_out_agreement(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
     found: list[Reliabilities] = []
-    for teacher in teachers:
-        after, weak = predictions(teacher.finetuned), predictions(teacher.weak_logits)
+    for teacher, own_classes in zip(teachers, known, strict=True):
         said = held_out_predictions(strong, teacher.finetuned, folds)
+        every = (answers, predictions(teacher.finetuned), predictions(teacher.weak_logits), said)
+        asked = own_classes[answers]
+        before, after, weak, said = (one[asked | ~asked.any()] for one in every)
         trust, alike = estimated_accuracy(before, after, said, classes), kappa(before, after, classes)
         named = consistent = 1.0
         if not opaque_names:

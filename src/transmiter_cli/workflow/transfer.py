@@ -209,6 +209,13 @@ def tell_limits(one: TransferResult, followers: Sequence[str], task: Task, run: 
             f"To {one.strong}, discriminant does better without {some(aside)}; what fit learned, and ridge, is the "
             "mean with it. Fit without it if you use these."
         )
+    if verdict["unknown_classes"]:
+        unknown = [task.classes[i] for i in verdict["unknown_classes"]]
+        reporter.note(
+            f"By {one.strong}, images show classes that the fine-tuned model hardly ever answers, as if it was "
+            f"fine-tuned on others alone: {len(unknown)} of {len(task.classes)} ({some(unknown)}). discriminant asks "
+            "the strong model which images are theirs; the other methods follow the fine-tuned one."
+        )
     if verdict["unseen"]:
         absent, count = some([task.classes[i] for i in verdict["unseen_classes"]]), len(task.classes)
         reporter.note(

@@ -56,7 +56,7 @@ def test_the_expected_gain_is_exact_where_common_answers_and_the_discriminants_a
     right, images = torch.zeros(100, dtype=torch.long), torch.arange(100)
     before = (images < 20).long()
     after = torch.where(images < 20, (images >= fixed).long(), 2 * (images >= 100 - broken).long())
-    assert expected_gain(after, before, right, right) == pytest.approx((fixed - broken) / 100)
+    assert expected_gain(after, before, right, right, right) == pytest.approx((fixed - broken) / 100)
 
 
 def test_what_classes_without_images_take_from_the_others_lowers_the_expected_gain(world: World):
@@ -184,8 +184,19 @@ def nothing(world: World) -> torch.Tensor:
 def test_no_gain_is_larger_than_the_share_of_answers_that_changed():
     zeros, ones = torch.zeros(100, dtype=torch.long), torch.ones(100, dtype=torch.long)
     some = (torch.arange(100) < 10).long()
-    assert expected_gain(some, zeros, some, ones) == pytest.approx(0.1)
-    assert expected_gain(some, zeros, 2 * ones, zeros) == pytest.approx(-0.1)
+    assert expected_gain(some, zeros, some, some, ones) == pytest.approx(0.1)
+    assert expected_gain(some, zeros, 2 * ones, zeros, zeros) == pytest.approx(-0.1)
+
+
+def test_the_expected_gain_is_the_mean_of_what_all_models_and_what_teachers_say():
+    before, after, common, taught, foretold = torch.randint(3, (5, 200), generator=torch.Generator().manual_seed(0))
+
+    def alike(first: torch.Tensor, second: torch.Tensor) -> float:
+        return (first == second).double().mean().item()
+
+    found = expected_gain(after, before, common, taught, foretold)
+    by_all, by_teachers = alike(after, common) - alike(before, foretold), alike(after, taught) - alike(before, taught)
+    assert found == pytest.approx((by_all + by_teachers) / 2)
 
 
 def test_a_few_images_are_no_evidence_against_a_teacher():

@@ -26,7 +26,7 @@ from transmiter_cli.method.experts import Teacher, widened
 from transmiter_cli.method.folds import Folds, fold_moments, folds_of
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.merging import ENOUGH, have_images, merge
-from transmiter_cli.method.per_image import PerImage, computed_class_logits, predictions, softmax_of
+from transmiter_cli.method.per_image import PerImage, agreement, computed_class_logits, predictions, softmax_of
 from transmiter_cli.method.pool import CONFIRMED, known_classes, pooling, select_teachers, usable_trust
 from transmiter_cli.method.posterior import class_counts
 from transmiter_cli.method.reliability import Reliabilities, held_out_agreement, reliabilities
@@ -253,10 +253,12 @@ def discriminant_transfer(
     carriers = carry(strong, teachers, trust, log_posterior, seen)
     taught = None if found.taught is None else softmax_of(found.taught)
     merged = merge(strong, carriers, posterior, chosen, counts, min(max(trust) / max(own, TINY), 1.0), taught)
-    common, before = (logits[chosen.rows].argmax(-1) for logits in (log_posterior, found.zero_shot))
-    gain = expected_gain(merged.held_out.argmax(-1), before, common, chosen.held_out.argmax(-1))
     unseen, tested = tuple((~seen).nonzero().flatten().tolist()), int(seen.sum()) >= ENOUGH
-    verdict = replace(verdict, gain=gain if any(trust) else 0.0, unseen=unseen, tested=tested, unknown=found.unknown)
+    verdict = replace(verdict, unseen=unseen, tested=tested, unknown=found.unknown)
+    if taught is not None:
+        said = (logits[chosen.rows].argmax(-1) for logits in (found.zero_shot, log_posterior, taught))
+        gain = expected_gain(merged.held_out.argmax(-1), *said, chosen.held_out.argmax(-1))
+        verdict = replace(verdict, gain=gain)
     return merged.classifier, verdict
 
 
@@ -278,20 +280,25 @@ def expected_gain(
     after: Int[Tensor, " rows"],
     before: Int[Tensor, " rows"],
     common: Int[Tensor, " rows"],
+    taught: Int[Tensor, " rows"],
     discriminant: Int[Tensor, " rows"],
 ) -> float:
     """By how much a transferred model's answers are right more often than zero-shot ones, a fraction.
 
-    They are right about as often as they are those of all models in common. Zero-shot answers had a part in these: how
-    often they are right is told by a discriminant that did not see the images. Where common answers and the
-    discriminant's are right, both rates are exact. No gain is larger than the share of answers that changed.
+    The mean of two estimates. They are right about as often as they are those of all models in common; zero-shot
+    answers, which had a part in these, as often as those of a discriminant that did not see the images. Where common
+    answers and the discriminant's are right, both rates are exact; where common answers are often wrong, this is too
+    low. And both are right as they are the teachers', in which neither had a part: too low by the teachers' mistakes,
+    too high by those that other images foretell. No gain is larger than the share of answers that changed.
 
     Args:
         after: the transferred model's answers, by a discriminant that did not see the images.
         before: zero-shot answers to the same images.
         common: those of all models in common.
+        taught: those of the teachers alone.
         discriminant: those of the discriminant alone, which did not see the images either.
     """
-    gain = ((after == common).double().mean() - (before == discriminant).double().mean()).item()
-    changed = (after != before).double().mean().item()
-    return min(max(gain, -changed), changed)
+    by_all = agreement(after, common) - agreement(before, discriminant)
+    by_teachers = agreement(after, taught) - agreement(before, taught)
+    changed = 1 - agreement(after, before)
+    return min(max((by_all + by_teachers) / 2, -changed), changed)

@@ -50,9 +50,10 @@ def known_classes(answers: Int[Tensor, " images"], counts: Float[Tensor, " class
             without any the few that it gives them by mistake).
     """
     even = len(answers) / len(counts)
-    answered = torch.bincount(answers, minlength=len(counts)) >= ANSWERED * even
+    answered = torch.bincount(answers, minlength=len(counts)).double() >= ANSWERED * even
     shown = counts > SHOWN * even
-    partial = (shown & ~answered).sum() >= IGNORED * shown.sum() and answered.sum() >= ENOUGH
+    ignored = int((shown & ~answered).sum()) / int(shown.sum())
+    partial = ignored >= IGNORED and int(answered.sum()) >= ENOUGH
     return answered if partial else torch.ones_like(answered)
 
 

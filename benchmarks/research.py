@@ -140,9 +140,8 @@ def verdicts(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
                 after, verdict = adapted(trial, [teacher_of(trial)])
                 gain = trial.score(after)[score] - trial.score(zero_shot(trial))[score]
                 words[verdict.word] += 1
-                for key, value in zip(
-                    numbers, (100 * verdict.strong, 100 * verdict.gain, gain, 100 * verdict.teachers[0]), strict=True
-                ):
+                told = (100 * verdict.strong_trust, 100 * verdict.gain, gain, 100 * verdict.teacher_trust[0])
+                for key, value in zip(numbers, told, strict=True):
                     numbers[key].append(value)
             said = ", ".join(f"{word} {count}" for word, count in words.most_common())
             keys = ("trust", "reliable", "expected", "true")

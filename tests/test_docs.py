@@ -14,8 +14,8 @@ from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.models import resolve_model, with_weights
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.task.finetuned import HeadTeacher, open_teacher
-from transmiter_cli.task.logits_file import LogitsTeacher
+from transmiter_cli.task.finetuned import FinetunedHead, open_finetuned
+from transmiter_cli.task.logits_file import FinetunedLogits
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -47,10 +47,10 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, objec
 
 def test_heads_and_logits_of_the_examples_are_taken(examples: dict[str, object], tmp_path: Path):
     weak = small_model(512, tmp_path / "model", Workspace(cache=tmp_path / "cache"))
-    kinds = {"prompts.safetensors": HeadTeacher, "probe.safetensors": HeadTeacher}
-    for name, kind in {**kinds, "logits.safetensors": LogitsTeacher, "logits.pt": LogitsTeacher}.items():
+    kinds = {"prompts.safetensors": FinetunedHead, "probe.safetensors": FinetunedHead}
+    for name, kind in {**kinds, "logits.safetensors": FinetunedLogits, "logits.pt": FinetunedLogits}.items():
         given = str(tmp_path / name)
-        assert isinstance(open_teacher(given, weak, [*"abcdefghij"], Templates(("a {}",))), kind)
+        assert isinstance(open_finetuned(given, weak, [*"abcdefghij"], Templates(("a {}",))), kind)
 
 
 def test_a_lora_checkpoint_merges_into_an_ordinary_one(examples: dict[str, object], tmp_path: Path):

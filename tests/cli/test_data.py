@@ -94,7 +94,7 @@ def test_split_and_limit_of_embed(cli: Cli, tmp_path: Path):
         ids, rows = json.loads(file.metadata()["ids"]), file.get_tensor("demo-weak")
     torch.testing.assert_close(rows.norm(dim=-1), torch.ones(20))
     assert ids == [file.id for i, file in enumerate(open_images("demo-digits", "test").files) if i in range_of(599, 20)]
-    failed(cli(*line[:5], "--split", "dev"), 2, "no 'dev' part, only train, test", "Try: --split train")
+    failed(cli(*line[:5], "--split", "dev"), 2, "no 'dev' split, only train, test", "Try: --split train")
 
 
 def test_a_file_of_embeddings_is_called_what_it_is(cli: Cli, tmp_path: Path):

@@ -212,7 +212,7 @@ def test_unlabelled_test_images(cli: Cli, pictures: Path):
 def test_data_that_fit_saw_whole_are_not_evaluated_on(cli: Cli, pictures: Path):
     assert cli(*FIT, "--data", pictures).code == 0
     assert cli("transfer", "--strong", "demo-strong").code == 0
-    failed(cli("eval"), 1, "has no test part", "Try: transmiter eval")
+    failed(cli("eval"), 1, "has no test split", "Try: transmiter eval")
 
 
 def test_strict_fails_on_an_image_that_cannot_be_decoded(cli: Cli, pictures: Path):

@@ -209,13 +209,13 @@ def test_a_good_teacher_outweighs_a_bad_one(world: World):
     _, alone, _ = rates(world, [good])
     _, together, verdict = rates(world, [bad, good])
     assert together >= alone - 0.03
-    assert verdict.teachers[1] > verdict.teachers[0] + 0.5
+    assert verdict.teacher_trust[1] > verdict.teacher_trust[0] + 0.5
 
 
 def test_a_bad_teacher_does_not_cost_the_strong_model_its_trust(world: World):
     _, _, alone = rates(world, [teacher(world, world.finetuned_logits)])
     _, _, beside = rates(world, [teacher(world, world.finetuned_logits.roll(1, -1))])
-    assert beside.strong > 0.8 * alone.strong
+    assert beside.strong_trust > 0.8 * alone.strong_trust
 
 
 def test_images_of_a_class_are_counted_by_soft_labels_trusted_answers_and_foretold_ones():
@@ -306,7 +306,7 @@ def test_names_that_are_known_to_say_nothing_do_not_hide_a_good_teacher_nor_excu
     assert not rates(world, good)[2].named
     before, after, verdict = rates(world, good, opaque_names=True)
     assert before < 0.2
-    assert verdict.strong < 0.2
+    assert verdict.strong_trust < 0.2
     assert after > 0.9
     assert verdict.word == "helps"
     noise = torch.randn(world.finetuned_logits.shape, generator=torch.Generator().manual_seed(0))
@@ -471,7 +471,7 @@ def test_a_verdict_doubts_the_teacher_that_is_heard():
     found = Reliabilities(0.97, torch.full((world.classes,), 0.97), nothing(world), teachers)
     with patch.object(consensus, "reliabilities", lambda *_: found):
         verdict = rates(world, [teacher(world, world.finetuned_logits)] * 2)[2]
-    assert verdict.teachers == (0.0, 0.32)
+    assert verdict.teacher_trust == (0.0, 0.32)
     assert (verdict.named, verdict.consistent) == (True, True)
 
 
@@ -510,7 +510,7 @@ def test_a_teacher_of_some_classes_leaves_images_of_the_others_to_the_strong_mod
     answers[:, ~some] = -100.0 if masked else -4.0
     before, after, verdict = rates(world, [teacher(world, answers)])
     assert verdict.unknown == tuple((~some).nonzero().flatten().tolist())
-    assert max(verdict.teachers) > 0.7
+    assert max(verdict.teacher_trust) > 0.7
     assert after > before + 0.1
     with patch.object(consensus, "known_classes", lambda *_: torch.ones(12, dtype=torch.bool)):
         _, believed, verdict = rates(world, [teacher(world, answers)])

@@ -115,7 +115,7 @@ def test_a_good_teacher_is_trusted_and_tells_how_often_the_strong_model_is_right
     right = (class_logits(world.strong, world.classes).argmax(-1) == world.labels).double().mean().item()
     assert found.teachers[0].trust > 0.9
     assert found.teachers[0].named >= CONFIRMED
-    assert found.strong == pytest.approx(beyond_chance(right, world.classes), abs=0.05)
+    assert found.strong_trust == pytest.approx(beyond_chance(right, world.classes), abs=0.05)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -125,7 +125,7 @@ def test_half_of_the_names_that_say_nothing_cost_the_zero_shot_models_their_trus
     found = trust(world, [Teacher(world.finetuned_logits, weak)], strong)
     right = trust(world, [Teacher(world.finetuned_logits, world.weak)], world.strong)
     assert found.teachers[0].trust > 0.5
-    assert found.strong < right.strong - 0.05
+    assert found.strong_trust < right.strong_trust - 0.05
     assert found.teachers[0].named >= CONFIRMED
 
 
@@ -136,7 +136,7 @@ def test_a_teacher_with_mixed_up_classes_is_not_trusted_also_where_some_names_sa
     words = [*range(names), *range(30, 30 + 12 - names)]
     weak, strong = (misnamed(model, words) for model in (world.weak, world.strong))
     found = trust(world, [Teacher(world.finetuned_logits.roll(1, -1), weak)], strong)
-    assert found.teachers[0].trust < 0.5 * found.strong
+    assert found.teachers[0].trust < 0.5 * found.strong_trust
     assert found.teachers[0].named < CONTRADICTED
 
 
@@ -156,7 +156,7 @@ def test_of_several_teachers_the_most_trusted_one_is_heard_about_the_strong_mode
     bad, good = (Teacher(logits, world.weak) for logits in (mixed, world.finetuned_logits))
     both, alone = trust(world, [bad, good], world.strong), trust(world, [good], world.strong)
     assert both.teachers[0].trust < both.teachers[1].trust == alone.teachers[0].trust
-    assert both.strong == alone.strong
+    assert both.strong_trust == alone.strong_trust
 
 
 def test_as_far_as_a_teacher_is_trusted_the_strong_model_is_no_better_than_they_agree(world: World):
@@ -166,7 +166,7 @@ def test_as_far_as_a_teacher_is_trusted_the_strong_model_is_no_better_than_they_
     alone = beyond_chance(held_out_agreement(world.strong, logits, folds), world.classes)
     agreed, q = kappa(logits.argmax(-1), teacher.finetuned.argmax(-1), world.classes), found.teachers[0].trust
     assert agreed < q * alone
-    assert found.strong == pytest.approx((1 - q) * alone + agreed)
+    assert found.strong_trust == pytest.approx((1 - q) * alone + agreed)
 
 
 def test_trust_is_the_product_of_three_signs():

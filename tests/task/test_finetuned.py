@@ -16,10 +16,10 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import file_digest
 from transmiter_cli.task.finetuned import (
-    CheckpointTeacher,
+    FinetunedCheckpoint,
     bundled_path,
+    finetuned_digest,
     mean_logits,
-    teacher_digest,
 )
 
 
@@ -49,7 +49,7 @@ def test_a_head_beside_a_model_is_not_left_aside_in_silence(tmp_path: Path):
     inside = {f"clip.{name}": tensor for name, tensor in state.items()}
     torch.save(inside | {"head.weight": torch.randn(3, 64), "head.bias": torch.randn(3)}, tmp_path / "both.pt")
     reporter = ListReporter()
-    assert isinstance(opened(tmp_path / "both.pt", tmp_path, reporter), CheckpointTeacher)
+    assert isinstance(opened(tmp_path / "both.pt", tmp_path, reporter), FinetunedCheckpoint)
     assert "both.pt holds more than a model, and head.bias, head.weight are left aside" in reporter.warnings[0]
     torch.save(inside, tmp_path / "alone.pt")
     opened(tmp_path / "alone.pt", tmp_path, reporter)
@@ -127,7 +127,7 @@ def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
 
 def test_a_checkpoint_has_the_weak_models_architecture(tmp_path: Path):
     teacher = opened("demo-finetuned", tmp_path)
-    assert isinstance(teacher, CheckpointTeacher)
+    assert isinstance(teacher, FinetunedCheckpoint)
     assert teacher.encoder.encoder.spec.architecture == resolve_model("demo-weak").architecture
     assert teacher.encoder.name == "demo-finetuned"
     assert torch.equal(teacher.head(), teacher.weight)
@@ -135,7 +135,7 @@ def test_a_checkpoint_has_the_weak_models_architecture(tmp_path: Path):
 
 def test_embeddings_of_another_architecture_are_no_head_of_the_weak_models(tmp_path: Path):
     other = opened("demo-strong", tmp_path)
-    assert isinstance(other, CheckpointTeacher)
+    assert isinstance(other, FinetunedCheckpoint)
     assert not other.like_weak
     assert replace(other, encoder=weak_model(tmp_path)).head() is None, "though as wide"
 
@@ -237,8 +237,8 @@ def test_a_teachers_digest_covers_all_that_its_answers_come_from(tmp_path: Path)
         (f"local-dir:{model}", config, config.read_text().replace("0.5", "0.4")),
     ]
     for given, file, content in changes:
-        before = teacher_digest(given, workspace)
+        before = finetuned_digest(given, workspace)
         file.write_text(content)
-        assert teacher_digest(given, workspace) != before
+        assert finetuned_digest(given, workspace) != before
     file = bundled_path("demo-finetuned")
-    assert teacher_digest(str(file), workspace) == file_digest(file), "as in the runs that there are"
+    assert finetuned_digest(str(file), workspace) == file_digest(file), "as in the runs that there are"

@@ -27,8 +27,15 @@ from transmiter_cli.files import canonical_json, digest
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.probe import linear_probe
-from transmiter_cli.task.finetuned import PROBE, FinetunedModel, HeadTeacher, lasting_name, open_teacher, teacher_digest
-from transmiter_cli.task.logits_file import LogitsTeacher
+from transmiter_cli.task.finetuned import (
+    PROBE,
+    FinetunedHead,
+    FinetunedModel,
+    finetuned_digest,
+    lasting_name,
+    open_finetuned,
+)
+from transmiter_cli.task.logits_file import FinetunedLogits
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.task.templates import choose_templates, read_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
@@ -101,7 +108,7 @@ def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
         decoding = workspace.decoding or "full"
         train, test = (labelled_identity(images_of(key, part), decoding) for part in ("train", "test"))
         finetuned = lasting_name(key.fill(key.teacher.finetuned or ""))
-        train.append(finetuned if finetuned == PROBE else teacher_digest(finetuned, workspace))
+        train.append(finetuned if finetuned == PROBE else finetuned_digest(finetuned, workspace))
         test += [existing_identity(Path(key.measured.map).expanduser())] if key.measured.map else []
     train += text_identity(spec, key)
     weak, strong = (workspace.open(resolve_model(name)) for name in (key.weak, key.strong))
@@ -234,7 +241,7 @@ def from_images(source: Source) -> Material:
     indices = (both[0].images.labels(labels), mapping.indices(both[1].images.files))
     numbers = [torch.tensor(one, device=device) for one in indices]
     teacher = teacher_of(source, both[0].embeddings, numbers[0], names, templates)
-    elsewhere = replace(teacher, own_data=False) if key.target and isinstance(teacher, LogitsTeacher) else teacher
+    elsewhere = replace(teacher, own_data=False) if key.target and isinstance(teacher, FinetunedLogits) else teacher
 
     def part(seen: EncodedImages, labelled: Tensor, teacher: FinetunedModel) -> Part:
         strong = encode(source.strong, seen.images, vocabulary, templates)
@@ -264,11 +271,11 @@ def teacher_of(
     key = source.key
     if key.teacher.finetuned == PROBE:
         return probe(weak, labels, len(names), key)
-    return open_teacher(key.fill(key.teacher.finetuned or ""), source.weak, names, templates)
+    return open_finetuned(key.fill(key.teacher.finetuned or ""), source.weak, names, templates)
 
 
-def probe(weak: Embeddings, labels: Tensor, classes: int, key: SceneKey) -> HeadTeacher:
+def probe(weak: Embeddings, labels: Tensor, classes: int, key: SceneKey) -> FinetunedHead:
     """A linear probe on some or all labelled train images."""
     chosen = choose_shots(labels.tolist(), key.shots, key.seed)
     shown = Embeddings(weak.images[chosen], weak.texts, weak.logit_scale)
-    return HeadTeacher(linear_probe(shown, labels[chosen], classes, key.seed).cpu())
+    return FinetunedHead(linear_probe(shown, labels[chosen], classes, key.seed).cpu())

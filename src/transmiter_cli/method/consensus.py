@@ -47,8 +47,9 @@ class Verdict:
     """Whether a transfer is expected to help, from unlabelled images alone.
 
     Attributes:
-        strong: how far the strong model's zero-shot answers are trusted, 0 (as good as chance) to 1.
-        teachers: the same for each fine-tuned model; 0 for one that is useless, or that the others do better without.
+        strong_trust: how far the strong model's zero-shot answers are trusted, 0 (as good as chance) to 1.
+        teacher_trust: the same for each fine-tuned model; 0 for one that is useless, or that the others do better
+            without.
         gain: by how much the transferred model is expected to be right more often than the strong model
             (`expected_gain`), a fraction; 0 without a trusted teacher.
         images: how many different unlabelled images there were.
@@ -63,8 +64,8 @@ class Verdict:
             less than expected.
     """
 
-    strong: float
-    teachers: tuple[float, ...]
+    strong_trust: float
+    teacher_trust: tuple[float, ...]
     gain: float
     images: int
     unseen: tuple[int, ...] = ()
@@ -76,21 +77,21 @@ class Verdict:
     @property
     def word(self) -> str:
         """The verdict: "helps", "unsure" or "useless teacher"."""
-        if self.images >= NEEDED and not any(self.teachers):
+        if self.images >= NEEDED and not any(self.teacher_trust):
             return "useless teacher"
         return "unsure" if self.doubt else "helps"
 
     @property
     def doubt(self) -> str:
         """Why it is not expected to help, the first reason there is; empty if it is, or no teacher is trusted."""
-        best = max(self.teachers)
+        best = max(self.teacher_trust)
         if self.images < NEEDED:
             return f"there are fewer than {NEEDED} different images"
         if not best:
             return ""
         if best < RELIABLE:
             return f"the fine-tuned model is trusted less than {RELIABLE:.2f}"
-        if best < HELPFUL * self.strong:
+        if best < HELPFUL * self.strong_trust:
             return f"the fine-tuned model is trusted less than {HELPFUL:.2f} times as far as the strong one"
         if not self.consistent:
             return "the two models agree too rarely for both to be right as often as it looks"
@@ -100,7 +101,7 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """What an artefact keeps of it."""
-        trust = {"strong": self.strong, "teachers": list(self.teachers)}
+        trust = {"strong": self.strong_trust, "teachers": list(self.teacher_trust)}
         seen = {"different_images": self.images, "unseen": len(self.unseen), "unseen_classes": list(self.unseen)}
         doubts = {"named": self.named, "consistent": self.consistent, "unknown_classes": list(self.unknown)}
         return {"verdict": self.word, "doubt": self.doubt, **trust, "gain": self.gain, **seen, **doubts}
@@ -156,8 +157,8 @@ class Consensus:
     """What all models that are trusted say in common of unlabelled images.
 
     Attributes:
-        strong: how far the strong model's zero-shot answers are trusted, 0 to 1.
-        teachers: the same for each fine-tuned model, 0 for those that are left aside.
+        strong_trust: how far the strong model's zero-shot answers are trusted, 0 to 1.
+        teacher_trust: the same for each fine-tuned model, 0 for those that are left aside.
         named, consistent, unknown: see `Verdict`.
         zero_shot: the strong model's logits.
         foretold: see `Reliabilities`; of no image if no teacher is trusted.
@@ -165,8 +166,8 @@ class Consensus:
         taught: the same by the teachers alone, if any is trusted.
     """
 
-    strong: float
-    teachers: tuple[float, ...]
+    strong_trust: float
+    teacher_trust: tuple[float, ...]
     named: bool
     consistent: bool
     unknown: tuple[int, ...]
@@ -192,10 +193,10 @@ def consensus(
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
     common, none = pool.common(heard), 0 * found.foretold
     if not any(trust):
-        return Consensus(found.strong, trust, named, consistent, (), zero_shot, none, common, None)
+        return Consensus(found.strong_trust, trust, named, consistent, (), zero_shot, none, common, None)
     unknown = tuple((~torch.stack([known[one] for one in heard]).any(0)).nonzero().flatten().tolist())
     taught = pool.taught(heard)
-    return Consensus(found.strong, trust, named, consistent, unknown, zero_shot, found.foretold, common, taught)
+    return Consensus(found.strong_trust, trust, named, consistent, unknown, zero_shot, found.foretold, common, taught)
 
 
 def discriminant_transfer(
@@ -238,7 +239,7 @@ def discriminant_transfer(
         return unchanged, verdict
     folds = folds_of(strong)
     found = consensus(strong, teachers, classes, folds, opaque_names)
-    own, trust, log_posterior = found.strong, found.teachers, found.log_posterior
+    own, trust, log_posterior = found.strong_trust, found.teacher_trust, found.log_posterior
     verdict = Verdict(own, trust, 0.0, len(strong), named=found.named, consistent=found.consistent)
     if not max(own, *trust):
         return unchanged, verdict
@@ -256,8 +257,8 @@ def discriminant_transfer(
     unseen, tested = tuple((~seen).nonzero().flatten().tolist()), int(seen.sum()) >= ENOUGH
     verdict = replace(verdict, unseen=unseen, tested=tested, unknown=found.unknown)
     if taught is not None:
-        said = (logits[chosen.rows].argmax(-1) for logits in (found.zero_shot, log_posterior, taught))
-        gain = expected_gain(merged.held_out.argmax(-1), *said, chosen.held_out.argmax(-1))
+        before, common, told = (one[chosen.rows].argmax(-1) for one in (found.zero_shot, log_posterior, taught))
+        gain = expected_gain(merged.held_out.argmax(-1), before, common, told, chosen.held_out.argmax(-1))
         verdict = replace(verdict, gain=gain)
     return merged.classifier, verdict
 

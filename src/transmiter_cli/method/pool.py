@@ -35,7 +35,7 @@ def usable_trust(found: Reliabilities) -> tuple[float, ...]:
     """
     share = [USELESS if one.named >= CONTRADICTED else 1.0 for one in found.teachers]
     pairs = zip(found.teachers, share, strict=True)
-    return tuple(one.trust if one.trust >= least * found.strong else 0.0 for one, least in pairs)
+    return tuple(one.trust if one.trust >= least * found.strong_trust else 0.0 for one, least in pairs)
 
 
 def known_classes(answers: Int[Tensor, " images"], counts: Float[Tensor, " classes"]) -> Bool[Tensor, " classes"]:
@@ -64,41 +64,41 @@ class Pool:
     Of teachers that repeat each other, as checkpoints of one training do, each has a share (`independent_shares`).
 
     Attributes:
-        strong: the strong model's zero-shot logits.
-        own: how far it is trusted, in all or where it answers each class.
-        teachers: the logits of each.
+        zero_shot: the strong model's logits.
+        strong_trust: how far it is trusted, in all or where it answers each class.
+        finetuned: the logits of each teacher.
         known: the classes that each knows (`known_classes`).
-        trust: the reliability of each, 0 for those that are left aside.
+        teacher_trust: the reliability of each, 0 for those that are left aside.
         weights: what takes its place in the posterior.
     """
 
-    strong: PerImage
-    own: float | Float[Tensor, " classes"]
-    teachers: Sequence[PerImage]
+    zero_shot: PerImage
+    strong_trust: float | Float[Tensor, " classes"]
+    finetuned: Sequence[PerImage]
     known: Sequence[Bool[Tensor, " classes"]]
-    trust: Sequence[float]
+    teacher_trust: Sequence[float]
     weights: Sequence[float]
 
     @cached_property
     def answers(self) -> list[Int[Tensor, " images"]]:
         """Of each teacher."""
-        return [predictions(logits) for logits in self.teachers]
+        return [predictions(logits) for logits in self.finetuned]
 
     def shares(self, some: Sequence[int]) -> list[float]:
         """How much of what each of some teachers says is its own."""
-        chosen = [self.answers[one] for one in some], [self.trust[one] for one in some]
-        return independent_shares(*chosen, self.strong.shape[1])
+        chosen = [self.answers[one] for one in some], [self.teacher_trust[one] for one in some]
+        return independent_shares(*chosen, self.zero_shot.shape[1])
 
     def alone(self, rows: Rows) -> Float[Tensor, "rows classes"]:
         """What the strong model says of images: logarithms, as of all that follows."""
-        return torch.log(doubted(self.strong[rows], self.own))
+        return torch.log(doubted(self.zero_shot[rows], self.strong_trust))
 
     def said(self, teacher: int, share: float) -> Computed:
         """What a teacher says of each image: of classes that it does not know, nothing.
 
         These get what leaves each image with them, or with the others, as far as the strong model alone has it.
         """
-        logits, weight, known = self.teachers[teacher], self.weights[teacher], self.known[teacher]
+        logits, weight, known = self.finetuned[teacher], self.weights[teacher], self.known[teacher]
         images, classes = logits.shape
 
         def everywhere(rows: Rows) -> Float[Tensor, "rows classes"]:
@@ -141,7 +141,7 @@ def pooling(
         known: the classes that each knows.
         trust: `usable_trust` of each.
     """
-    own = found.by_answer if any(trust) else mixing_weight(found.strong, strong, 1.0)
+    own = found.by_answer if any(trust) else mixing_weight(found.strong_trust, strong, 1.0)
     weights = [
         mixing_weight(one, logits, SUREST) if told.named >= CONFIRMED else one
         for one, logits, told in zip(trust, teachers, found.teachers, strict=True)

@@ -57,13 +57,13 @@ class Reliabilities(NamedTuple):
     """How far the zero-shot strong model and the fine-tuned ones can be trusted.
 
     Attributes:
-        strong: how often the strong model is right, beyond chance.
+        strong_trust: how often the strong model is right, beyond chance.
         by_answer: how far each of its answers is trusted beside the most trusted teacher (`reliability_by_answer`).
         foretold: how many of the images that teacher is asked of it answers with each class as a discriminant predicts.
         teachers: what is known of each fine-tuned model.
     """
 
-    strong: float
+    strong_trust: float
     by_answer: Float[Tensor, " classes"]
     foretold: Int[Tensor, " classes"]
     teachers: tuple[Reliability, ...]

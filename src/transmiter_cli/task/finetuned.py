@@ -37,7 +37,7 @@ from transmiter_cli.files import absolute, digest
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.method.per_image import centred
 from transmiter_cli.names import some
-from transmiter_cli.task.logits_file import LogitsTeacher, as_logits, logits_teacher, npy_teacher, read_ids
+from transmiter_cli.task.logits_file import FinetunedLogits, as_logits, checked_logits, npy_logits, read_ids
 
 PROBE = "probe"
 BUNDLED_CHECKPOINTS = {"demo-finetuned": "models/demo-finetuned.safetensors"}
@@ -74,7 +74,7 @@ class FinetunedModel(Protocol):
 
 
 @dataclass(frozen=True)
-class CheckpointTeacher:
+class FinetunedCheckpoint:
     """A whole fine-tuned model; its own towers encode the images and the class prompts.
 
     Attributes:
@@ -114,7 +114,7 @@ class CheckpointTeacher:
 
 
 @dataclass(frozen=True)
-class HeadTeacher:
+class FinetunedHead:
     """A linear classifier over the weak model's unit-norm embeddings: logits = x W' + b."""
 
     weight: Float[Tensor, "classes width"]
@@ -134,7 +134,7 @@ class HeadTeacher:
 
 def has_columns_of_a_file(teacher: FinetunedModel) -> bool:
     """Whether a head or logits, whose columns have no names, are all that a teacher is."""
-    return isinstance(teacher, HeadTeacher | LogitsTeacher)
+    return isinstance(teacher, FinetunedHead | FinetunedLogits)
 
 
 def mean_logits(several: Sequence[Float[Tensor, "images classes"]]) -> Float[Tensor, "images classes"]:
@@ -147,7 +147,7 @@ def mean_logits(several: Sequence[Float[Tensor, "images classes"]]) -> Float[Ten
     return torch.stack([centred(logits.float()) for logits in several]).mean(0)
 
 
-def open_teacher(given: str, weak: CachedEncoder, class_names: Sequence[str], templates: Templates) -> FinetunedModel:
+def open_finetuned(given: str, weak: CachedEncoder, class_names: Sequence[str], templates: Templates) -> FinetunedModel:
     """The fine-tuned weak model that a --finetuned value names.
 
     Args:
@@ -161,19 +161,19 @@ def open_teacher(given: str, weak: CachedEncoder, class_names: Sequence[str], te
         TransmiterError: if it cannot be read, or is of another model or task.
     """
     if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
-        return checkpoint_teacher(resolve_model(given), weak, class_names, templates)
+        return open_checkpoint(resolve_model(given), weak, class_names, templates)
     reporter = weak.workspace.reporter
     path = bundled_path(given) if given in BUNDLED_CHECKPOINTS else Path(lasting_name(given))
     if path.suffix == ".npy":
-        return as_logits(npy_teacher(path, len(class_names)), weak)
+        return as_logits(npy_logits(path, len(class_names)), weak)
     tensors, metadata = read_tensors(path)
     names = set(tensors)
     if "logits" in names:
         ids = tensors["ids"] if "ids" in names else read_ids(path, metadata)
-        found = logits_teacher(str(path), tensors["logits"], ids, len(class_names))
+        found = checked_logits(str(path), tensors["logits"], ids, len(class_names))
         return as_logits(found, weak)
     if is_head(names):
-        return head_teacher(path, by_last_part(tensors), weak, len(class_names))
+        return checked_head(path, by_last_part(tensors), weak, len(class_names))
     if any(LORA in name for name in names):
         raise TransmiterError(
             f"{path} holds LoRA's matrices beside the weights that they change, or alone.",
@@ -196,12 +196,12 @@ def open_teacher(given: str, weak: CachedEncoder, class_names: Sequence[str], te
             f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name} "
             f"({weak.encoder.spec.activation})."
         )
-    return checkpoint_teacher(with_weights(weak.encoder.spec, path, given), weak, class_names, templates)
+    return open_checkpoint(with_weights(weak.encoder.spec, path, given), weak, class_names, templates)
 
 
-def checkpoint_teacher(
+def open_checkpoint(
     spec: ModelSpec, weak: CachedEncoder, class_names: Sequence[str], templates: Templates
-) -> CheckpointTeacher:
+) -> FinetunedCheckpoint:
     """A whole model; it is said where it is no fine-tuned twin of the weak one."""
     workspace = weak.workspace
     encoder = workspace.open(spec)
@@ -213,7 +213,7 @@ def checkpoint_teacher(
             f"{spec.name} has another architecture than {weak.name}: the adapter learns that difference, too, "
             "not only what fine-tuning changed."
         )
-    return CheckpointTeacher(encoder, class_names, templates, like_weak)
+    return FinetunedCheckpoint(encoder, class_names, templates, like_weak)
 
 
 def lasting_name(given: str) -> str:
@@ -240,7 +240,7 @@ def lasting_name(given: str) -> str:
     return str(path)
 
 
-def teacher_digest(given: str, workspace: Workspace) -> str:
+def finetuned_digest(given: str, workspace: Workspace) -> str:
     """What tells one content of a --finetuned value, as `lasting_name` gives it, from another: SHA-256 of its file, of
     that and the ids beside logits of NumPy's, or a model's fingerprint.
 
@@ -313,7 +313,7 @@ def by_last_part(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
 
 
-def head_teacher(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, classes: int) -> HeadTeacher:
+def checked_head(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, classes: int) -> FinetunedHead:
     """A head; rows of unit norm are text features of tuned prompts, so they get the weak model's logit scale."""
     weight, bias = tensors["weight"], tensors.get("bias")
     if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
@@ -339,10 +339,10 @@ def head_teacher(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, cl
         weight = weak.facts.logit_scale * weight
     if bias is not None:
         require_finite(f"the bias in {path}", bias)
-    return HeadTeacher(weight, bias.float() if bias is not None else None)
+    return FinetunedHead(weight, bias.float() if bias is not None else None)
 
 
-def save_head(head: HeadTeacher) -> bytes:
+def save_head(head: FinetunedHead) -> bytes:
     """A head as a safetensors file. Its zero bias says that the weight is complete: rows of unit norm alone are
     taken for text features, and get the logit scale.
     """

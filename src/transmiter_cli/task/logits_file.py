@@ -30,7 +30,7 @@ class MissingLogitsError(TransmiterError):
 
 
 @dataclass(frozen=True)
-class LogitsTeacher:
+class FinetunedLogits:
     """Logits computed elsewhere, by image id or absolute path.
 
     Attributes:
@@ -88,7 +88,7 @@ def read_ids(path: Path, metadata: Mapping[str, str]) -> object:
         ) from error
 
 
-def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
+def npy_logits(path: Path, classes: int) -> FinetunedLogits:
     """Logits in NumPy's format; ids, one per line, in a text file beside it."""
     ids = path.with_suffix(".txt")
     if not ids.is_file():
@@ -100,10 +100,10 @@ def npy_teacher(path: Path, classes: int) -> LogitsTeacher:
         rows = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
     except (ValueError, TypeError, AttributeError, EOFError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read: {error}.", "save it again with numpy.save") from error
-    return logits_teacher(str(path), rows, read_utf8(ids).rstrip("\n").split("\n"), classes)
+    return checked_logits(str(path), rows, read_utf8(ids).rstrip("\n").split("\n"), classes)
 
 
-def logits_teacher(source: str, rows: object, ids: object, classes: int) -> LogitsTeacher:
+def checked_logits(source: str, rows: object, ids: object, classes: int) -> FinetunedLogits:
     """Logits with the ids of their rows; those of classes masked by -inf, or so, become the lowest of all others."""
     if not isinstance(rows, Tensor):
         what = f"The logits in {source} are no tensor, but a {type(rows).__name__}."
@@ -135,10 +135,10 @@ def logits_teacher(source: str, rows: object, ids: object, classes: int) -> Logi
     require_finite(f"the logits in {source}", rows.masked_fill(masked, 0.0))
     if bool(masked.any()):
         rows = rows.masked_fill(masked, rows[~masked].min().item())
-    return LogitsTeacher(source, rows, places)
+    return FinetunedLogits(source, rows, places)
 
 
-def as_logits(teacher: LogitsTeacher, weak: CachedEncoder) -> LogitsTeacher:
+def as_logits(teacher: FinetunedLogits, weak: CachedEncoder) -> FinetunedLogits:
     """The same teacher with logits, where probabilities or cosines were saved in their place; it is said so.
 
     The logarithms of a softmax's probabilities are its logits, up to a constant of each row. Cosines get the weak

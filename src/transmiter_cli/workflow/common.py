@@ -24,8 +24,8 @@ from transmiter_cli.names import some
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
-from transmiter_cli.task.finetuned import PROBE, FinetunedModel, open_teacher, teacher_digest
-from transmiter_cli.task.logits_file import LogitsTeacher
+from transmiter_cli.task.finetuned import PROBE, FinetunedModel, finetuned_digest, open_finetuned
+from transmiter_cli.task.logits_file import FinetunedLogits
 
 Options = TypeVar("Options")
 Rest = ParamSpec("Rest")
@@ -112,8 +112,8 @@ def finetuned_models(task: Task, run: Run, weak: CachedEncoder, own_data: bool =
         UsageError: if one of them is gone, or is no longer what fit saw.
     """
     require_finetuned(task, run, weak.workspace)
-    teachers = [open_finetuned(name, task, run, weak) for name in task.finetuned]
-    return [replace(one, own_data=own_data) if isinstance(one, LogitsTeacher) else one for one in teachers]
+    teachers = [open_finetuned_of(name, task, run, weak) for name in task.finetuned]
+    return [replace(one, own_data=own_data) if isinstance(one, FinetunedLogits) else one for one in teachers]
 
 
 def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:
@@ -122,16 +122,16 @@ def require_finetuned(task: Task, run: Run, workspace: Workspace) -> None:
     for name in task.finetuned:
         if name == PROBE:
             continue
-        digest = teacher_digest(name, workspace)
+        digest = finetuned_digest(name, workspace)
         if known.get(name, digest) != digest:
             what = f"{name}, or the .txt of its ids," if name.endswith(".npy") else name
             raise UsageError(f"{what} changed since fit read it.", run.again(run.since_fit()[0]))
 
 
-def open_finetuned(name: str, task: Task, run: Run, weak: CachedEncoder) -> FinetunedModel:
+def open_finetuned_of(name: str, task: Task, run: Run, weak: CachedEncoder) -> FinetunedModel:
     """One of the fine-tuned weak models of a run, by its name in the task: "probe" for the one that was kept there."""
     given = str(run.path / PROBE_FILE) if name == PROBE else name
-    return open_teacher(given, weak, task.classes, task.templates)
+    return open_finetuned(given, weak, task.classes, task.templates)
 
 
 def finetuned_logits(

@@ -233,7 +233,7 @@ def require_labels_for(options: EvalOptions, labelled: bool) -> None:
 def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
     """The error for the very data that fit was given."""
     if split is None:
-        message = f"{spec.data} has no test part: fit saw all of it."
+        message = f"{spec.data} has no test split: fit saw all of it."
     else:
         message = f"Fit saw the {split} part of {spec.data}, so nothing can be measured there."
     return TransmiterError(message, f"transmiter eval --data FOLDER{run.flag}")

@@ -17,7 +17,7 @@ from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageSet
 from transmiter_cli.embedding.sources.opening import lasting
-from transmiter_cli.embedding.sources.parts import SPLITS, canonical
+from transmiter_cli.embedding.sources.splits import SPLITS, canonical
 from transmiter_cli.embedding.views import View, with_views
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -38,7 +38,7 @@ from transmiter_cli.workflow.common import (
     alone,
     encode,
     finetuned_logits,
-    open_finetuned,
+    open_finetuned_of,
     open_told,
     signed,
 )
@@ -155,7 +155,7 @@ def fit_task(
     run.claim(task, options.force)  # here, since another fit may have ended just before this one held the run
     encoder = workspace.open(resolve_model(task.weak))
     files = [name for name in task.finetuned if name != teachers.PROBE]
-    digests = {name: teachers.teacher_digest(name, workspace) for name in files}  # first: later changes are refused
+    digests = {name: teachers.finetuned_digest(name, workspace) for name in files}  # first: later changes are refused
     given = open_given(task, images, run, encoder)
     columns = any(map(teachers.has_columns_of_a_file, given.values()))
     if columns:
@@ -201,7 +201,7 @@ def open_given(task: Task, images: ImageSet, run: Run, encoder: CachedEncoder) -
     """
     if teachers.PROBE in task.finetuned and not images.labelled:
         raise UsageError("--finetuned probe needs labelled images, but these have no labels.", "--finetuned FILE")
-    given = {name: open_finetuned(name, task, run, encoder) for name in task.finetuned if name != teachers.PROBE}
+    given = {name: open_finetuned_of(name, task, run, encoder) for name in task.finetuned if name != teachers.PROBE}
     for model in given.values():
         model.check(images.files)
     return given
@@ -324,7 +324,7 @@ def hint_at_few_steps(rows: int, options: FitOptions, workspace: Workspace) -> N
     )
 
 
-def make_probe(weak: EncodedImages, task: Task, seed: int) -> teachers.HeadTeacher:
+def make_probe(weak: EncodedImages, task: Task, seed: int) -> teachers.FinetunedHead:
     """The linear probe of `--finetuned probe`, trained on the labelled images."""
     labels = torch.tensor(weak.images.labels(task.label_names), device=weak.embeddings.images.device)
-    return teachers.HeadTeacher(linear_probe(weak.embeddings, labels, len(task.classes), seed).cpu())
+    return teachers.FinetunedHead(linear_probe(weak.embeddings, labels, len(task.classes), seed).cpu())

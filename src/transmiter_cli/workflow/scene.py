@@ -19,7 +19,7 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.evaluation.candidates import Candidate, candidates
 from transmiter_cli.record import Task
 from transmiter_cli.run import Run
-from transmiter_cli.task.finetuned import PROBE, FinetunedModel, HeadTeacher, mean_logits, open_teacher
+from transmiter_cli.task.finetuned import PROBE, FinetunedHead, FinetunedModel, mean_logits, open_finetuned
 from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.common import (
     EncodedImages,
@@ -74,7 +74,7 @@ def open_twin(given: str, scene: Scene, images: ImageSet) -> FinetunedModel:
     if given == PROBE:
         raise UsageError("A probe is trained by fit, and there is none of the strong model.", "--strong-finetuned FILE")
     try:
-        twin = open_teacher(given, scene.strong, scene.task.classes, scene.task.templates)
+        twin = open_finetuned(given, scene.strong, scene.task.classes, scene.task.templates)
         twin.check(images.files)
     except WrongCheckpointError as error:
         error.fix = (
@@ -99,7 +99,7 @@ def optional_logits(scene: Scene, weak: EncodedImages, own_data: bool) -> tuple[
     try:
         models = finetuned_models(scene.task, scene.run, scene.weak, own_data)
         logits = mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models])
-        return WeakFinetuned(logits, sum(not isinstance(one, HeadTeacher) for one in models)), ()
+        return WeakFinetuned(logits, sum(not isinstance(one, FinetunedHead) for one in models)), ()
     except (MissingLogitsError, UsageError) as error:
         said = f"{error} The rows weak_finetuned and eft are left out."
         scene.workspace.reporter.warn(said)

@@ -38,7 +38,7 @@ def test_images_keep_the_files_order_and_classes_the_order_of_their_numbers(imag
 
 
 def test_an_empty_split_does_not_exist(images: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match="no 'val' part, only train, test"):
+    with pytest.raises(UsageError, match="no 'val' split, only train, test"):
         open_images(DataSpec(split_file(tmp_path), root=str(images), split="val"), "train")
 
 
@@ -59,7 +59,7 @@ def test_a_wrong_root_is_said_with_the_first_path_tried(images: Path, tmp_path: 
         ({"train": [], "test": []}, "lists no images"),
         ({"train": [["pug_1.jpg", 0, "pug"], ["pug_2.jpg", 0, "cat"]]}, "two names for the class 0: 'pug' and 'cat'"),
         ({"train": [["pug_1.jpg", 0, "pug"], ["pug_2.jpg", 1, "pug"]]}, "two classes with the name 'pug'"),
-        ({"validation": [["pug_1.jpg", 0, "pug"]], "val": [["pug_2.jpg", 0, "pug"]]}, "two lists of the val part"),
+        ({"validation": [["pug_1.jpg", 0, "pug"]], "val": [["pug_2.jpg", 0, "pug"]]}, "two lists of the val split"),
         ({"train": [["pug_1.jpg", 0, "pug"], ["pug_1.jpg", 0, "pug"]]}, r"lists the image 'pug_1\.jpg' twice"),
     ],
 )

@@ -64,13 +64,13 @@ def test_splits_are_found_by_any_usual_name(tmp_path: Path):
 def test_two_folders_of_one_split_are_named(tmp_path: Path):
     for name in ("Train", "train", "test"):
         write_image(tmp_path / name / "cat" / "1.png")
-    with pytest.raises(TransmiterError, match="two folders of the train part, 'Train' and 'train'"):
+    with pytest.raises(TransmiterError, match="two folders of the train split, 'Train' and 'train'"):
         open_images(str(tmp_path), "train")
 
 
 def test_a_missing_split_is_named_with_those_there_are(tmp_path: Path):
     write_image(tmp_path / "train" / "a" / "1.png")
-    with pytest.raises(TransmiterError, match="no 'test' part, only train"):
+    with pytest.raises(TransmiterError, match="no 'test' split, only train"):
         open_images(str(tmp_path), "test")
 
 

@@ -65,7 +65,7 @@ def test_splits_come_from_a_column_and_share_their_classes(pictures: Path):
     assert found(data, "test") == [("a.png", "cat")]
     images = open_images(DataSpec(data, split="extra"), "train")
     assert (images.split, images.label_names, len(images.files)) == ("extra", ("cat", "dog"), 1)
-    with pytest.raises(UsageError, match="has no 'test' part, only train, val, extra"):
+    with pytest.raises(UsageError, match="has no 'test' split, only train, val, extra"):
         open_images(DataSpec(data, split="test"), "train")
 
 

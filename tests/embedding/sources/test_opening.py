@@ -31,7 +31,7 @@ def test_a_split_that_was_asked_for_is_never_replaced_by_another(tmp_path: Path)
     write_image(tmp_path / "train/a/1.png")
     write_image(tmp_path / "val/a/2.png")
     assert open_images(DataSpec(str(tmp_path)), "test").split == "val"
-    with pytest.raises(UsageError, match="no 'test' part, only train, val"):
+    with pytest.raises(UsageError, match="no 'test' split, only train, val"):
         open_images(DataSpec(str(tmp_path), split="test"), "train")
     assert open_images(DataSpec(str(tmp_path), split="validation"), "train").split == "val"
 

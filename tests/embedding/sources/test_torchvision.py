@@ -55,7 +55,7 @@ def test_pets(tmp_path: Path):
     assert (train.split, train.label_names) == ("train", ("Abyssinian", "Pug"))
     assert train.files[1].open().read() == (base / "images/pug_1.jpg").read_bytes()
     assert listed(opened("OxfordIIITPet", tmp_path, "test")) == [("Abyssinian_7.jpg", "Abyssinian")]
-    with pytest.raises(UsageError, match="no 'val' part, only train, test"):
+    with pytest.raises(UsageError, match="no 'val' split, only train, test"):
         opened("OxfordIIITPet", tmp_path, "val")
 
 

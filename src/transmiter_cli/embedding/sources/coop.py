@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from transmiter_cli.embedding.sources import manifest
-from transmiter_cli.embedding.sources.parts import canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_root
+from transmiter_cli.embedding.sources.splits import canonical
 from transmiter_cli.embedding.sources.text import parse_json, read_utf8
 from transmiter_cli.errors import TransmiterError
 
@@ -59,19 +59,19 @@ class CoopReader:
         if not isinstance(content, dict) or not all(isinstance(rows, list) for rows in content.values()):
             raise TransmiterError(f"{self.path} is no CoOp split file: it must hold {FORM}.", manifest.FORM)
         items: dict[str, list[Item]] = {}
-        for part, rows in content.items():
-            if rows and canonical(part) in items:
+        for split, rows in content.items():
+            if rows and canonical(split) in items:
                 raise TransmiterError(
-                    f"{self.path} has two lists of the {canonical(part)} part, {part!r} one of them.",
+                    f"{self.path} has two lists of the {canonical(split)} split, {split!r} one of them.",
                     "put their images into one list",
                 )
             if rows:
-                items[canonical(part)] = [as_item(row, self.path) for row in rows]
+                items[canonical(split)] = [as_item(row, self.path) for row in rows]
         if not items:
             raise TransmiterError(f"{self.path} lists no images.", f"a file of the form {FORM}")
         return items
 
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         """See Reader."""
         return tuple(self.items)
 
@@ -96,12 +96,12 @@ class CoopReader:
             )
         return ordered
 
-    def read(self, part: str | None) -> ImageSet:
+    def read(self, split: str | None) -> ImageSet:
         """See Reader."""
-        items = self.items[part or ""]
+        items = self.items[split or ""]
         files = tuple(ImageFile(self.root, item.path, item.class_name) for item in items)
         require_root(files, self.path, self.root)
-        return ImageSet(files, self.class_names(), part)
+        return ImageSet(files, self.class_names(), split)
 
 
 def as_item(row: object, source: Path) -> Item:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from transmiter_cli import demo
-from transmiter_cli.embedding.sources.parts import SPLITS, canonical
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
+from transmiter_cli.embedding.sources.splits import SPLITS, canonical
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import LOCK, RECORD, absolute
 
@@ -44,22 +44,22 @@ class FolderReader:
         """See Reader."""
         return self.data if self.data in BUNDLED_DATA else str(self.root)
 
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         """See Reader."""
         return tuple(split_folders(self.root))
 
-    def read(self, part: str | None) -> ImageSet:
+    def read(self, split: str | None) -> ImageSet:
         """See Reader; raises TransmiterError, too, if a class folder is empty or repeats images."""
-        folder = self.root if part is None else split_folders(self.root)[part]
+        folder = self.root if split is None else split_folders(self.root)[split]
         # An id says which split it is of: the same name in another split is another image.
-        prefix = "" if part is None else f"{folder.name}/"
+        prefix = "" if split is None else f"{folder.name}/"
         files, label_names = scan(folder, self.data)
         loose = [prefix + name for name in loose_images(folder)] if label_names else []
-        loose += loose_images(self.root) if part is not None else []
+        loose += loose_images(self.root) if split is not None else []
         return ImageSet(
             tuple(ImageFile(self.root, prefix + name, label) for name, label in files),
             label_names,
-            part,
+            split,
             tuple(ImageFile(self.root, name, None) for name in loose),
         )
 
@@ -80,7 +80,7 @@ def split_folders(root: Path) -> Mapping[str, Path]:
     for split, same in found.items():
         if len(same) > 1:
             raise TransmiterError(
-                f"{root} has two folders of the {split} part, {same[0]!r} and {same[1]!r}.",
+                f"{root} has two folders of the {split} split, {same[0]!r} and {same[1]!r}.",
                 "put their images together, or rename one",
             )
     return {split: root / name for split, same in found.items() for name in same}

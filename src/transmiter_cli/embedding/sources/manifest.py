@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from transmiter_cli.embedding.sources.parts import canonical, is_usual
 from transmiter_cli.embedding.sources.record import (
     ImageFile,
     ImageSet,
@@ -19,6 +18,7 @@ from transmiter_cli.embedding.sources.record import (
     require_all_or_none,
     require_root,
 )
+from transmiter_cli.embedding.sources.splits import canonical, is_usual
 from transmiter_cli.embedding.sources.text import escaped_byte, not_utf8, parse_json, read_utf8, show_line
 from transmiter_cli.errors import TransmiterError
 
@@ -103,17 +103,17 @@ class ManifestReader:
             )
         return rows
 
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         """See Reader; in the order in which the manifest first names them."""
         return tuple(dict.fromkeys(row.split for row in self.rows if row.split is not None))
 
-    def read(self, part: str | None) -> ImageSet:
+    def read(self, split: str | None) -> ImageSet:
         """See Reader; the classes are those of all splits."""
-        rows = [row for row in self.rows if row.split == part]
+        rows = [row for row in self.rows if row.split == split]
         require_all_or_none([f"line {row.line}" for row in rows if row.label is None], len(rows), str(self.path))
         files = tuple(ImageFile(self.root, row.path, row.label) for row in rows)
         require_root(files, self.path, self.root)
-        return ImageSet(files, tuple(sorted({row.label for row in self.rows if row.label is not None})), part)
+        return ImageSet(files, tuple(sorted({row.label for row in self.rows if row.label is not None})), split)
 
 
 def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]]]:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from transmiter_cli.embedding.sources import coop, folder, manifest, shards, torchvision
-from transmiter_cli.embedding.sources.parts import choose_part
 from transmiter_cli.embedding.sources.reader import Reader
 from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, ImageSet, real_places
 from transmiter_cli.embedding.sources.spec import DataSpec
+from transmiter_cli.embedding.sources.splits import choose_split
 from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.files import absolute
 
@@ -36,8 +36,8 @@ def open_images(data: DataSpec | str, split: str | None, labels: bool = True) ->
     """
     spec = DataSpec(data) if isinstance(data, str) else data
     reader = open_reader(spec)
-    part = choose_part(reader.parts(), spec.split, split, spec.data)
-    images = reader.read(part)
+    chosen = choose_split(reader.splits(), spec.split, split, spec.data)
+    images = reader.read(chosen)
     if not labels and spec.split is None:
         images = images.with_those_beside()
     require_distinct(images.files, spec.data)

@@ -16,11 +16,11 @@ class Reader(Protocol):
         """What --data must be to mean these data from any working directory."""
         ...
 
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         """The splits that hold images; none for data without splits."""
         ...
 
-    def read(self, part: str | None) -> ImageSet:
+    def read(self, split: str | None) -> ImageSet:
         """All images of one split, or of data without splits.
 
         Raises:

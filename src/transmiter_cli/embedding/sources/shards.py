@@ -95,18 +95,18 @@ class ShardReader:
         """See Reader."""
         return str(self.path)
 
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         """See Reader."""
         return tuple(split_folders(self.path)) if self.path.is_dir() else ()
 
-    def shards(self, part: str | None) -> list[Path]:
+    def shards(self, split: str | None) -> list[Path]:
         """The tar files of one split.
 
         Raises:
             UsageError: if one does not exist.
         """
         if self.path.is_dir():
-            folder = self.path if part is None else split_folders(self.path)[part]
+            folder = self.path if split is None else split_folders(self.path)[split]
             return sorted(entry for entry in folder.iterdir() if entry.suffix == SUFFIX)
         paths = [Path(text) for text in expand_braces(str(self.path))]
         missing = [path for path in paths if not path.is_file()]
@@ -116,12 +116,12 @@ class ShardReader:
             )
         return paths
 
-    def read(self, part: str | None) -> ImageSet:
+    def read(self, split: str | None) -> ImageSet:
         """See Reader."""
-        paths = self.shards(part)
+        paths = self.shards(split)
         top = Path(os.path.commonpath([path.parent for path in paths]))
         # An id says which split it is of: the same shard in another split has other images.
-        prefix = "" if part is None else f"{top.name}/"
+        prefix = "" if split is None else f"{top.name}/"
         shards = [Shard(path, prefix + path.relative_to(top).as_posix()) for path in paths]
         names = number_names(shards, [paths[0].parent, paths[0].parent.parent])
         images = [image for shard in shards for image in shard.images(names)]
@@ -133,7 +133,7 @@ class ShardReader:
         without = [image.name for image in images if image.label is None]
         require_all_or_none(without, len(images), str(self.path))
         labels = {image.label for image in images if image.label is not None}
-        return ImageSet(tuple(images), tuple(names.values()) or tuple(sorted(labels, key=numbers_first)), part)
+        return ImageSet(tuple(images), tuple(names.values()) or tuple(sorted(labels, key=numbers_first)), split)
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,15 @@ class Entry:
     """How one data set is opened.
 
     Attributes:
-        parts: the arguments that choose a split, by split; empty for a data set without splits.
+        splits: the arguments that choose a split, by split; empty for a data set without splits.
         labels: the attribute that holds the class indices.
         paths: the attribute that holds the image files; None where the images are rows of an array.
-        storage: the files that hold such an array, below the root; {part} stands for the split.
+        storage: the files that hold such an array, below the root; {split} stands for the split.
         classes: the class names, or the attribute that holds them.
         spelled: from torchvision's spelling of a class name to the usual one.
     """
 
-    parts: Mapping[str, Mapping[str, Any]]
+    splits: Mapping[str, Mapping[str, Any]]
     labels: str = "_labels"
     paths: str | None = "_image_files"
     storage: str = ""
@@ -57,7 +57,7 @@ ENTRIES = {
     "CIFAR10": Entry(TRAIN_FLAG, "targets", None, "cifar-10-batches-py/*batch*"),
     "CIFAR100": Entry(TRAIN_FLAG, "targets", None, "cifar-100-python/*"),
     "GTSRB": Entry(TRAIN_TEST, labels="", paths="_samples", classes=TRAFFIC_SIGNS),
-    "SVHN": Entry({**TRAIN_TEST, "extra": {"split": "extra"}}, "labels", None, "{part}_32x32.mat", DIGITS),
+    "SVHN": Entry({**TRAIN_TEST, "extra": {"split": "extra"}}, "labels", None, "{split}_32x32.mat", DIGITS),
     "STL10": Entry({**TRAIN_TEST, "unlabeled": {"split": "unlabeled"}}, "labels", None, "stl10_binary/*.bin"),
     "MNIST": Entry(TRAIN_FLAG, "targets", None, "MNIST/raw/*-ubyte", DIGITS),
 }
@@ -126,29 +126,29 @@ class TorchvisionReader:
         self.entry = ENTRIES[self.dataset_name]
         self.root = root or usual_root()
 
-    def parts(self) -> tuple[str, ...]:
+    def splits(self) -> tuple[str, ...]:
         """See Reader."""
-        return tuple(self.entry.parts)
+        return tuple(self.entry.splits)
 
-    def read(self, part: str | None) -> ImageSet:
+    def read(self, split: str | None) -> ImageSet:
         """See Reader; fetches the data set if it is not on this disk."""
-        dataset = self.dataset(dict(self.entry.parts[part]) if part else {})
+        dataset = self.dataset(dict(self.entry.splits[split]) if split else {})
         names = class_names(dataset, self.entry)
         if self.entry.paths is None:
-            return ImageSet(tuple(self.rows(dataset, names, part)), names, part)
+            return ImageSet(tuple(self.rows(dataset, names, split)), names, split)
         files = [
             ImageFile(self.root, path.relative_to(self.root).as_posix(), names[label])
             for path, label in image_files(dataset, self.entry)
         ]
-        return ImageSet(tuple(sorted(files, key=lambda file: file.id)), names, part)
+        return ImageSet(tuple(sorted(files, key=lambda file: file.id)), names, split)
 
-    def rows(self, dataset: Any, names: tuple[str, ...], part: str | None) -> list[ArrayImage]:
+    def rows(self, dataset: Any, names: tuple[str, ...], split: str | None) -> list[ArrayImage]:
         """The images of an array; a negative class index means no label."""
-        files = sorted(self.root.glob(self.entry.storage.format(part=part)))
-        identity = digest(self.dataset_name, str(part), *map(file_identity, map(str, files)))
+        files = sorted(self.root.glob(self.entry.storage.format(split=split)))
+        identity = digest(self.dataset_name, str(split), *map(file_identity, map(str, files)))
         labels = [int(label) for label in getattr(dataset, self.entry.labels)]
         return [
-            ArrayImage(dataset, row, identity, f"{part}/{row:06d}", names[label] if label >= 0 else None)
+            ArrayImage(dataset, row, identity, f"{split}/{row:06d}", names[label] if label >= 0 else None)
             for row, label in enumerate(labels)
         ]
 

@@ -19,11 +19,11 @@ def is_usual(split: str) -> bool:
     return canonical(split) in SPLITS
 
 
-def choose_part(parts: Sequence[str], asked: str | None, usual: str | None, data: str) -> str | None:
+def choose_split(splits: Sequence[str], asked: str | None, usual: str | None, data: str) -> str | None:
     """The split to read; None for data without splits.
 
     Args:
-        parts: the splits that there are.
+        splits: those that there are.
         asked: the one that the user asked for.
         usual: the one that the command reads otherwise; "test" falls back to "val".
         data: the data's name.
@@ -32,15 +32,15 @@ def choose_part(parts: Sequence[str], asked: str | None, usual: str | None, data
         UsageError: if the user asked for a split that does not exist.
         TransmiterError: if the usual split does not exist.
     """
-    has = ", ".join(parts)
+    has = ", ".join(splits)
     if asked is not None:
-        if canonical(asked) in parts:
+        if canonical(asked) in splits:
             return canonical(asked)
-        if not parts:
-            raise UsageError(f"{data} has no splits, so it has no {asked!r} part.", "leave --split out")
-        raise UsageError(f"{data} has no {asked!r} part, only {has}.", f"--split {parts[0]}")
-    if not parts or usual in parts:
-        return usual if parts else None
-    if usual == "test" and "val" in parts:
+        if not splits:
+            raise UsageError(f"{data} has no splits, so it has no {asked!r} split.", "leave --split out")
+        raise UsageError(f"{data} has no {asked!r} split, only {has}.", f"--split {splits[0]}")
+    if not splits or usual in splits:
+        return usual if splits else None
+    if usual == "test" and "val" in splits:
         return "val"
-    raise TransmiterError(f"{data} has no {usual!r} part, only {has}.", f"--split {parts[0]}")
+    raise TransmiterError(f"{data} has no {usual!r} split, only {has}.", f"--split {splits[0]}")

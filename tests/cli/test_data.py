@@ -103,6 +103,9 @@ def test_a_file_of_embeddings_is_called_what_it_is(cli: Cli, tmp_path: Path):
         failed(refused, 2, "--out rows/e.npy does not end in .safetensors", "Try: --out rows/e.safetensors")
         assert "images" not in refused.err
     assert not (tmp_path / "rows").exists()
+    (tmp_path / "pets.safetensors").mkdir()
+    refused = cli("embed", "--model", "demo-weak", "--data", "demo-digits", "--out", "pets.safetensors")
+    failed(refused, 2, "--out pets.safetensors is a folder", "Try: --out FILE.safetensors")
 
 
 def range_of(total: int, limit: int) -> set[int]:

@@ -46,6 +46,8 @@ def command(
             f"--out {shlex.quote(str(out))} does not end in .safetensors, the only format that is written.",
             f"--out {shlex.quote(str(named))}",
         )
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out {shlex.quote(str(out))} is a folder.", "--out FILE.safetensors")
     if import_file is not None:
         named = [flag for flag, value in (("--model", model or None), ("--data", data)) if value is not None]
         if given := named + changed(selection) + changed(encoding):

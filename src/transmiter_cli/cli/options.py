@@ -32,6 +32,8 @@ StrongOption = Annotated[
     str | None,
     typer.Option("--strong", help="Which strong model, where the run has several; else the last transferred to."),
 ]
+FLAGS = {"learning_rate": "--lr"}
+"""The flags of settings that are not called as their setting."""
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
@@ -133,12 +135,14 @@ def settings_of(kind: Callable[..., Settings], **values: Any) -> Settings:
     """The settings of a command.
 
     Raises:
-        typer.BadParameter: if a number is none that they take.
+        UsageError: if a number is none that they take.
     """
     try:
         return kind(**values)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        name, what = str(error).split(" ", 1)
+        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
+        raise UsageError(f"{flag} {what}", f"leave {flag} out for the usual value") from error
 
 
 def require_one_format(*formats: bool) -> None:

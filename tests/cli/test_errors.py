@@ -102,9 +102,9 @@ def test_weights_of_another_architecture_are_not_told_to_be_given_as_an_option_t
 @pytest.mark.parametrize(
     ("command", "setting"),
     [
-        (("fit", *FIT[1:], "--noise", "inf"), "noise"),
-        (("fit", *FIT[1:], "--lr", "inf"), "learning_rate"),
-        (("refine", "--lr", "inf"), "learning_rate"),
+        (("fit", *FIT[1:], "--noise", "inf"), "--noise"),
+        (("fit", *FIT[1:], "--lr", "inf"), "--lr"),
+        (("refine", "--lr", "inf"), "--lr"),
     ],
 )
 def test_settings_out_of_their_range(cli: Cli, command: tuple[str, ...], setting: str):

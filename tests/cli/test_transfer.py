@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
 from transmiter_cli.artefact import load
@@ -226,3 +226,16 @@ def test_refine_says_that_a_probe_knows_the_labels_of_fit(cli: Cli, tmp_path: Pa
     said = "The probe of this run learned from these very labels"
     assert said in cli("refine", "--shots", 2).err
     assert said not in cli("refine", "--data", "demo-digits", "--split", "test", "--shots", 2).err
+
+
+def test_a_model_of_some_of_the_classes_is_told_of(cli: Cli):
+    assert cli(*FIT, "--finetuned", "probe").code == 0
+    head = load_file("transmiter-run/probe.safetensors")
+    head["weight"][:5], head["bias"][:5] = 0, -100
+    save_file(head, "some.safetensors")
+    assert cli(*FIT, "--finetuned", "some.safetensors").code == 0
+    done = cli(*TRANSFER, "--method", "discriminant", "--json")
+    assert "some.safetensors hardly ever answers, as if fine-tuned on others alone" in " ".join(done.err.split())
+    assert "5 of 10 (eight, five, four, nine, one)" in " ".join(done.err.split())
+    verdict = json.loads(done.out)["methods"]["discriminant"]["verdict"]
+    assert verdict["unknown_classes"] == [0, 1, 2, 3, 4]

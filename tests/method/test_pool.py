@@ -10,7 +10,7 @@ from transmiter_cli.method.pool import (
     ANSWERED,
     CONFIRMED,
     CONTRADICTED,
-    ENOUGH,
+    FEWEST_KNOWN,
     IGNORED,
     SHOWN,
     Pool,
@@ -85,7 +85,7 @@ def test_a_teacher_knows_what_it_answers_where_it_leaves_out_much_of_what_images
     assert known([wide, many, many, many, many, many, few, 0], [shown] * 7 + [hidden]) == [True] * 8, "a seventh"
     assert known([wide, many, many, many, many, many, few, 0], [shown] * 5 + [hidden] * 3) == [True] * 8, "none"
     assert known([wide + many, many, many, many, 0, 0, few, 0], [shown] * 8) == [True] * 8, "four are answered"
-    assert (IGNORED, ENOUGH) == (0.25, 5)
+    assert (IGNORED, FEWEST_KNOWN) == (0.25, 5)
 
 
 @given(st.lists(st.integers(0, 40), min_size=2, max_size=12).filter(any), st.integers(0, 2**31))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, mended_by
 from transmiter_cli.method.ranges import POSITIVE, plain
 
 BLOCK = 8192
@@ -188,6 +188,7 @@ def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images cla
     if finetuned_logits.device != model.images.device:
         devices = f"{finetuned_logits.device}, the embeddings on {model.images.device}"
         raise InvalidTensorError(f"the fine-tuned logits are on {devices}.", ".to(device)")
-    require_finite("the fine-tuned logits", finetuned_logits)
+    with mended_by("-100 in place of -inf, in classes that the model does not know"):
+        require_finite("the fine-tuned logits", finetuned_logits)
     if are_probabilities(finetuned_logits[:BLOCK]):
         raise InvalidTensorError(PROBABILITIES, LOGARITHMS)

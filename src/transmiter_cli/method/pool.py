@@ -22,7 +22,7 @@ must be trusted as much as the strong model; with less than the second its names
 ANSWERED, SHOWN = 0.15, 0.5
 """A teacher hardly ever answers a class with less than the first share of its even share of the images; images show a
 class that has more than the second."""
-IGNORED, ENOUGH = 0.25, 5
+IGNORED, FEWEST_KNOWN = 0.25, 5
 """A teacher knows only a part of the classes that hardly ever answers this share of those that images show, and so many
 others it does answer."""
 
@@ -53,7 +53,7 @@ def known_classes(answers: Int[Tensor, " images"], counts: Float[Tensor, " class
     answered = torch.bincount(answers, minlength=len(counts)).double() >= ANSWERED * even
     shown = counts > SHOWN * even
     ignored = int((shown & ~answered).sum()) / int(shown.sum())
-    partial = ignored >= IGNORED and int(answered.sum()) >= ENOUGH
+    partial = ignored >= IGNORED and int(answered.sum()) >= FEWEST_KNOWN
     return answered if partial else torch.ones_like(answered)
 
 

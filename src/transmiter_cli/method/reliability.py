@@ -110,7 +110,8 @@ def reliabilities(
         said = held_out_predictions(strong, teacher.finetuned, folds)
         every = (answers, predictions(teacher.finetuned), predictions(teacher.weak_logits), said)
         asked = own_classes[answers]
-        before, after, weak, said = (one[asked | ~asked.any()] for one in every)
+        asked |= ~asked.any()  # of all, if the strong model answers none of these classes
+        before, after, weak, said = (one[asked] for one in every)
         trust, alike = estimated_accuracy(before, after, said, classes), kappa(before, after, classes)
         named = consistent = 1.0
         if not opaque_names:

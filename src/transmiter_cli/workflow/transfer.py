@@ -211,10 +211,12 @@ def tell_limits(one: TransferResult, followers: Sequence[str], task: Task, run: 
         )
     if verdict["unknown_classes"]:
         unknown = [task.classes[i] for i in verdict["unknown_classes"]]
+        heard = [name for name in task.finetuned if name not in aside]
         reporter.note(
-            f"By {one.strong}, images show classes that the fine-tuned model hardly ever answers, as if it was "
-            f"fine-tuned on others alone: {len(unknown)} of {len(task.classes)} ({some(unknown)}). discriminant asks "
-            "the strong model which images are theirs; the other methods follow the fine-tuned one."
+            f"By {one.strong}, images show classes that {some(heard) if heard else 'the fine-tuned model'} hardly ever "
+            f"answers, as if fine-tuned on others alone: {len(unknown)} of {len(task.classes)} ({some(unknown)}). "
+            "discriminant asks the strong model which images are theirs, and trust is that on the others; the other "
+            "methods follow the fine-tuned model."
         )
     if verdict["unseen"]:
         absent, count = some([task.classes[i] for i in verdict["unseen_classes"]]), len(task.classes)

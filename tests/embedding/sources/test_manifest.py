@@ -79,11 +79,11 @@ def test_a_column_of_usual_splits_may_be_called_otherwise(pictures: Path, column
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("list.csv", "path,set\nb.png,train\na.png,2\n"),
-        ("list.jsonl", '{"path": "b.png", "set": ["train"]}\n{"path": "a.png", "set": "train"}\n'),
+        ("list.csv", "path,set\nb.png,1\na.png,2\n"),
+        ("list.jsonl", '{"path": "b.png", "set": ["train"]}\n{"path": "a.png", "set": 7}\n'),
     ],
 )
-def test_a_column_that_has_other_values_too_is_no_split(pictures: Path, name: str, text: str):
+def test_a_column_that_has_other_values_is_no_split(pictures: Path, name: str, text: str):
     assert found(manifest(pictures, text, name), "train") == [("b.png", None), ("a.png", None)]
 
 
@@ -129,6 +129,8 @@ def test_numbers_are_labels(pictures: Path):
         ("l.csv", 'path,label\r\na.png,cat\r\n\r\n\r\n\r\n"b.png,cat\r\n', "Line 6 of .* no valid CSV"),
         ("l.jsonl", "\n" + "[" * 100_000, "Line 2 of .* no valid JSON"),
         ("l.csv", "path,split\na.png,train\nb.png,\n", "Line 3 of .* names no split"),
+        ("l.csv", "path,set\na.png,train\nb.png,dev\n", "has splits, but 'dev' in line 3"),
+        ("l.csv", "path,set\na.png,train\nb.png,\n", "has splits, but 'nothing' in line 3"),
         ("l.csv", "path,label\nx.png,cat\ny.png,dog\n", r"None of the 2 images that l\.csv lists is in"),
         ("l.jsonl", '{"path": "a.png"}\n{"path": \n', "Line 2 of .* no valid JSON"),
         ("l.jsonl", '{"photo": "a.png"}\n', 'no object with the key "path"'),

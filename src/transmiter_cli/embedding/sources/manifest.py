@@ -48,7 +48,7 @@ class Row:
     path: str
     label: str | None
     split: str | None
-    subset: str
+    subset: str | None
 
 
 def accepts(path: Path) -> bool:
@@ -93,8 +93,8 @@ class ManifestReader:
                     f"{self.path} lists {before.path!r} twice, in line {before.line} and{also} in line {row.line}.",
                     "list every image once",
                 )
-        if all(row.split is None and is_usual(row.subset) for row in rows):
-            rows = [replace(row, split=row.subset) for row in rows]
+        if all(row.split is None for row in rows):
+            rows = with_splits(rows, self.path)
         without = [row.line for row in rows if row.split is None]
         if without and len(without) < len(rows):
             raise TransmiterError(
@@ -114,6 +114,21 @@ class ManifestReader:
         files = tuple(ImageFile(self.root, row.path, row.label) for row in rows)
         require_root(files, self.path, self.root)
         return ImageSet(files, tuple(sorted({row.label for row in self.rows if row.label is not None})), split)
+
+
+def with_splits(rows: Sequence[Row], source: Path) -> list[Row]:
+    """Rows whose subsets are their splits, if they are called as splits are.
+
+    Raises:
+        TransmiterError: if some are, and others not: test images may be among those that are learned from.
+    """
+    others = [row for row in rows if not is_usual(row.subset or "")]
+    if others and len(others) < len(rows):
+        raise TransmiterError(
+            f"A column of {source} has splits, but {others[0].subset or 'nothing'!r} in line {others[0].line}.",
+            "call the column split, if it is one, and another name if not",
+        )
+    return list(rows) if others else [replace(row, split=row.subset) for row in rows]
 
 
 def csv_rows(path: Path, root: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
@@ -211,5 +226,5 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
     path, split = texts["path"], texts["split"]
     if path is None:
         raise TransmiterError(f"Line {line} of {source} has no path.", "remove the line, or name its image")
-    subset = canonical(str(values.get("subset")).strip())
+    subset = canonical(str(values.get("subset") or "").strip()) or None
     return Row(line, os.path.normpath(path), texts["label"], canonical(split) if split else None, subset)

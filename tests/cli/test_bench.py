@@ -149,6 +149,15 @@ def test_a_scene_that_cannot_be_measured_is_named_and_the_others_go_on(cli: Cli,
     assert "fit.epoks is none of" in cli("bench", path).err
 
 
+def test_results_that_cannot_be_kept_are_told_of_before_anything_is_computed(cli: Cli, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    outcome = cli("bench", small(tmp_path), "--results", "file")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "file cannot be written to" in outcome.err
+    assert "Try: pass another --results" in outcome.err
+    assert "images" not in outcome.err
+
+
 def test_test_images_among_the_train_images_are_refused_unless_allowed(cli: Cli, tmp_path: Path):
     for part, each in (("train", 6), ("test", 4)):
         copies("train", tmp_path / "mine" / part, DIGITS, each)

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import shutil
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
+from transmiter_cli.cli.errors import run
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.task.finetuned import bundled_path
 
@@ -326,6 +329,23 @@ def test_too_little_memory_is_a_sentence(cli: Cli, pictures: Path, monkeypatch: 
 
     monkeypatch.setattr("transmiter_cli.embedding.decoding.as_rgb", exhausted)
     failed(cli(*FIT, "--data", pictures), 1, "Error: There is too little memory.", "Try: add --workers 1")
+
+
+def test_what_is_left_of_a_signal_that_other_code_dropped_is_no_error(capsys: pytest.CaptureFixture[str]):
+    def app() -> None:
+        with suppress(SystemExit):  # as C code does that imports
+            signal.raise_signal(signal.SIGTERM)
+        raise AttributeError("module 'numpy' has no attribute 'matrix'")
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run(app)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert stopped.value.code == 143
+    assert "Terminated." in capsys.readouterr().err
 
 
 def test_an_unexpected_error_is_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyPatch):

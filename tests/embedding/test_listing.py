@@ -43,6 +43,15 @@ def test_what_is_on_this_disk_is_found(hub_cache: Path):
     }
 
 
+def test_a_damaged_repository_on_this_disk_does_not_hide_the_others(hub_cache: Path, tmp_path: Path):
+    weak = resolve_model("demo-weak")
+    add_to_hub(hub_cache, "org/weak", *weak.weights.parent.iterdir())
+    for name, content in (("org/empty", "{}"), ("org/broken", "{")):
+        (tmp_path / "open_clip_config.json").write_text(content)
+        add_to_hub(hub_cache, name, tmp_path / "open_clip_config.json")
+    assert listed("hf-hub:*") == {"hf-hub:org/weak": (64, 32, "GELU", True)}
+
+
 def test_parameters_are_counted_without_loading_the_model():
     import torch
 

@@ -56,6 +56,17 @@ def test_commands_come_in_the_order_in_which_they_were_given_and_for_where_the_r
     assert moved.again(step) == f"transmiter transfer --reg=2 --run {moved.path}"
 
 
+def test_a_path_of_a_strong_model_starts_where_the_command_was_given(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    strong = f"local-dir:{tmp_path / 'models' / 'strong'}"
+    run.add(["transmiter", "transfer", "--strong", "local-dir:models/strong", "--reg", "0.1,1"], {strong: "x"})
+    monkeypatch.chdir("/")
+    told = removal([Made(strong, "reg=1")], run).split("To make it again: ")[1]
+    assert told.startswith(f"(cd {tmp_path} && transmiter transfer --strong local-dir:models/strong --reg 0.1,1 ")
+
+
 def test_a_command_that_was_given_in_another_folder_goes_back_there(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -140,7 +140,7 @@ def settings_of(kind: Callable[..., Settings], **values: Any) -> Settings:
     try:
         return kind(**values)
     except ValueError as error:
-        name, what = str(error).split(" ", 1)
+        name, _, what = str(error).partition(" ")  # it begins with the setting
         flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
         raise UsageError(f"{flag} {what}", f"leave {flag} out for the usual value") from error
 

@@ -125,7 +125,8 @@ def with_splits(rows: Sequence[Row], source: Path) -> list[Row]:
     others = [row for row in rows if not is_usual(row.subset or "")]
     if others and len(others) < len(rows):
         raise TransmiterError(
-            f"A column of {source} has splits, but {others[0].subset or 'nothing'!r} in line {others[0].line}.",
+            f"The column {' or '.join(SPELLINGS['subset'])} of {source} has splits, but "
+            f"{others[0].subset or 'nothing'!r} in line {others[0].line}.",
             "call the column split, if it is one, and another name if not",
         )
     return list(rows) if others else [replace(row, split=row.subset) for row in rows]

@@ -228,15 +228,10 @@ def discriminant_transfer(
         InvalidTensorError: if rows or classes do not match or values are not finite.
     """
     classes = check_teachers(strong, teachers)
-    different = distinct(strong)
-    if len(different) < 2:
-        raise InvalidTensorError(f"at least two different images are needed, got {len(different)}.")
-    if len(different) < len(strong):
-        strong, teachers = strong.only(different), [teacher.only(different) for teacher in teachers]
+    strong, teachers = without_copies(strong, teachers)
     unchanged = Linear.zero_shot(strong, classes)
     if len(strong) < NEEDED:
-        verdict = Verdict(0.0, (0.0,) * len(teachers), 0.0, len(strong))
-        return unchanged, verdict
+        return unchanged, Verdict(0.0, (0.0,) * len(teachers), 0.0, len(strong))
     folds = folds_of(strong)
     found = consensus(strong, teachers, classes, folds, opaque_names)
     own, trust, log_posterior = found.strong_trust, found.teacher_trust, found.log_posterior
@@ -261,6 +256,20 @@ def discriminant_transfer(
         gain = expected_gain(merged.held_out.argmax(-1), before, common, told, chosen.held_out.argmax(-1))
         verdict = replace(verdict, gain=gain)
     return merged.classifier, verdict
+
+
+def without_copies(strong: Embeddings, teachers: Sequence[Teacher]) -> tuple[Embeddings, Sequence[Teacher]]:
+    """The same models on images that differ from each other.
+
+    Raises:
+        InvalidTensorError: if there are fewer than two.
+    """
+    different = distinct(strong)
+    if len(different) < 2:
+        raise InvalidTensorError(f"at least two different images are needed, got {len(different)}.")
+    if len(different) == len(strong):
+        return strong, teachers
+    return strong.only(different), [teacher.only(different) for teacher in teachers]
 
 
 def images_of_classes(

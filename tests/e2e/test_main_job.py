@@ -200,6 +200,23 @@ def test_inspect_and_cache_ls_tell_all_without_torch(
         assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_a_signal_while_the_command_is_imported_shows_no_traceback(environment: dict[str, str]):
+    code = """
+import os, signal, sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupted())
+from transmiter_cli.__main__ import main
+main()
+"""
+    line = [COMMAND.parent / "python", "-c", code, "--help"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
 @pytest.mark.parametrize(
     ("sent", "times", "code", "said"),
     [("SIGINT", 1, 130, "Interrupted"), ("SIGINT", 3, 130, "Interrupted"), ("SIGTERM", 1, 143, "Terminated")],

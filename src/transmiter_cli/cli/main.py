@@ -62,7 +62,7 @@ app.add_typer(cache.app, name=cache.NAME)
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """Run the app, and end quickly."""
     gc.set_threshold(1_000_000)  # importing torch and listing images make objects by the million, and no cycles
     atexit.register(end_quickly)
     errors.run(app)

@@ -238,6 +238,8 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
         tm.transfer(fitted, world.weak, world.strong, reg=0.0)
     with pytest.raises(ValueError, match="no strong model"):
         tm.transfer_all(fitted, world.weak, [], [1.0])
+    with pytest.raises(ValueError, match="no strength"):
+        tm.transfer_all(fitted, world.weak, world.strong, [])
     one = [world.part(model, slice(0, 1)) for model in (world.weak, world.strong)]
     for method in ("adapter", "ridge", "discriminant"):
         with pytest.raises(InvalidTensorError, match="two images are needed, got 1"):
@@ -325,6 +327,11 @@ WRONG_CALLS = {
     "tm.transfer(fitted, model, model, 'discriminant', teachers=[logits])": "ValueError: teachers are Teacher(",
     "tm.transfer(fitted, model, model, 'discriminant', teachers=[tm.Teacher(logits, logits)])": "teacher's weak model",
     "tm.Embeddings(model.images.to(torch.float8_e4m3fn), model.texts, 1.0)": "of 16 bits at least",
+    "tm.transfer(fitted, model, model, teachers=[tm.Teacher(logits, model)])": "teachers is for method 'ridge' or 'disc",
+    "tm.transfer(fitted, model, model, opaque_names=True)": "opaque_names is for method 'discriminant', not 'adapter'",
+    "tm.transfer(fitted, model, model, 'ridge', reg=1.0, finetuned_logits=logits)": "reg is for method 'adapter'",
+    "tm.transfer(fitted, model, model, 'discriminant', rho=1.0, finetuned_logits=logits)": "rho is for method 'ridge'",
+    "tm.Embeddings(torch.randn(9, 0), torch.randn(5, 0), 1.0)": "their width is 0",
     "tm.Embeddings(model.images, model.texts, None)": "the logit scale must be positive and finite, not None",
     "tm.Embeddings(model.images, model.texts, torch.ones(2))": "the logit scale must be positive and finite",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import reduce
@@ -83,6 +83,13 @@ def fit(
 
 
 Auto = Literal["auto"]
+HEEDED: Mapping[str, tuple[Method, ...]] = {
+    "reg": ("adapter",),
+    "rho": ("ridge",),
+    "teachers": ("ridge", "discriminant"),
+    "opaque_names": ("discriminant",),
+}
+"""Which methods heed an option of `transfer`."""
 
 
 @plain_torch()
@@ -110,9 +117,9 @@ def transfer(
         reg: the paper's lambda divided by the number of images, or "auto", which takes the one that explains held-out
             images best; "adapter" only.
         rho: ridge strength, or "auto", which takes the one whose answers on held-out images are closest; "ridge" only.
-        finetuned_logits: the fine-tuned weak model on the same images; not for "adapter".
+        finetuned_logits: the fine-tuned weak model on the same images; "adapter" needs none, since `fit` saw them.
         teachers: fine-tuned models that bring weak models of their own, one or several, in place of or beside
-            `finetuned_logits`; "ridge" takes one in all. A teacher's `head` helps "discriminant" with classes that no
+            `finetuned_logits`; "ridge" takes one in all, "adapter" none. A teacher's `head` helps "discriminant" with classes that no
             image shows.
         opaque_names: whether the names of the classes are codes that say nothing to either zero-shot model: no
             teacher is doubted then for answering otherwise than these; "discriminant" only.
@@ -120,8 +127,8 @@ def transfer(
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two classes or two
             images ("discriminant": two that differ).
-        ValueError: if `fitted` is no fitted adapter, a setting cannot be, the fine-tuned logits are missing, or there
-            are several teachers for "ridge".
+        ValueError: if `fitted` is no fitted adapter, a setting cannot be or is another method's, the fine-tuned logits
+            are missing, or there are several teachers for "ridge".
     """
     if method not in get_args(Method):
         raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {method!r}.")
@@ -131,13 +138,15 @@ def transfer(
     fitted, adapter = check_transfer(fitted, [weak, strong])
     reg = reg if reg == "auto" else positive("reg", reg)
     rho = rho if rho == "auto" else positive("rho", rho)
+    own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
+    others = [teachers] if isinstance(teachers, Teacher) else [*teachers]
+    require_heeded(method, reg=reg != "auto", rho=rho != "auto", teachers=bool(others), opaque_names=opaque_names)
     if method == "adapter":
         parts = cross_moments(strong, weak, fold_rows(len(strong)) if reg == "auto" else [None])
         strength = choose_reg(parts, adapter.basis) if reg == "auto" else reg
         moved = transfer_adapters(adapter, [reduce(add, parts)], [strength])[0][0]
         return on_strong(fitted, strong, method, moved, {"reg": strength})
-    own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
-    every = [*own, *([teachers] if isinstance(teachers, Teacher) else teachers)]
+    every = [*own, *others]
     for teacher in every:
         require_teacher(teacher)
     if not every:
@@ -173,14 +182,14 @@ def ridge_classifier(
 @plain_torch()
 @torch.no_grad()
 def transfer_all(
-    fitted: Artefact, weak: Embeddings, strong: Sequence[Embeddings], regs: Sequence[float]
+    fitted: Artefact, weak: Embeddings, strong: Sequence[Embeddings] | Embeddings, regs: Sequence[float]
 ) -> list[list[Artefact]]:
     """Carry a fitted adapter to several strong models with several strengths, in one batched solve.
 
     Args:
         fitted: what `fit` returned.
         weak: the weak model on unlabelled images.
-        strong: the strong models on the same images and vocabulary.
+        strong: the strong models, or a single one, on the same images and vocabulary.
         regs: numbers, each as `transfer`'s `reg`.
 
     Returns:
@@ -188,18 +197,26 @@ def transfer_all(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two images.
-        ValueError: if `fitted` is no fitted adapter, a strength is not positive, or there is no strong model.
+        ValueError: if `fitted` is no fitted adapter, a strength is not positive, or there is none, or no strong model.
     """
-    strong = list(strong)
-    if not strong:
-        raise ValueError("there is no strong model to transfer to.")
-    fitted, adapter = check_transfer(fitted, [weak, *strong])
+    strong = [strong] if isinstance(strong, Embeddings) else [*strong]
     strengths = [positive("reg", reg) for reg in regs]
+    for name, given in (("strong model to transfer to", strong), ("strength to transfer with", strengths)):
+        if not given:
+            raise ValueError(f"there is no {name}.")
+    fitted, adapter = check_transfer(fitted, [weak, *strong])
     moved = transfer_adapters(adapter, [cross_moment(model, weak) for model in strong], strengths)
     return [
         [on_strong(fitted, model, "adapter", one, {"reg": reg}) for one, reg in zip(of_model, strengths, strict=True)]
         for model, of_model in zip(strong, moved, strict=True)
     ]
+
+
+def require_heeded(method: Method, **given: bool) -> None:
+    """Raise ValueError if an option of HEEDED is given that a method would ignore."""
+    for name, is_given in given.items():
+        if is_given and method not in HEEDED[name]:
+            raise ValueError(f"{name} is for method {' or '.join(map(repr, HEEDED[name]))}, not {method!r}.")
 
 
 def require_teacher(value: object) -> None:

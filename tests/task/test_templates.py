@@ -54,6 +54,12 @@ def test_prompts_by_class_are_found_by_name_or_label_and_words_keep_the_default(
     assert choose_templates(["the {}"], str(tmp_path / "t.json"), CLASSES, ("n01", "n02")).prompts("oak") == ["the oak"]
 
 
+def test_prompts_of_classes_that_differ_in_case_alone_are_found_by_the_exact_name(tmp_path: Path):
+    (tmp_path / "t.json").write_text(json.dumps({"dog": ["a pet"], "Dog": ["a make of shoe"]}))
+    found = choose_templates([], str(tmp_path / "t.json"), ("dog", "Dog"))
+    assert [found.prompts(name) for name in ("dog", "Dog")] == [["a pet"], ["a make of shoe"]]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -60,6 +60,22 @@ class Candidate:
     def among(self, classes: Sequence[int]) -> Candidate:
         """The same model answering among some of the classes only."""
         return replace(self, logits=self.logits[:, list(classes)])
+
+
+class Parts(TypedDict, total=False):
+    """What `candidates` takes, and `evaluate` passes on."""
+
+    weak: Embeddings | None
+    finetuned_logits: Float[Tensor, "images classes"] | None
+    strong: Embeddings | None
+    strong_finetuned_logits: Float[Tensor, "images classes"] | None
+    fitted: Artefact | None
+    transferred: Mapping[str, Artefact] | None
+    weak_parameters: int | None
+    weak_flops: int | None
+    weak_models: int
+    classes: int | None
+    eft: Sequence[float]
 
 
 def candidates(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral
-from typing import Any, SupportsIndex, get_args, get_type_hints
+from typing import Any, SupportsIndex, Unpack, get_args, get_type_hints
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from transmiter_cli.evaluation.candidates import Candidate, Cost, candidates
+from transmiter_cli.evaluation.candidates import Candidate, Cost, Parts, candidates
 from transmiter_cli.evaluation.protocols import BaseToNovel, MeanRates, Rates, base_to_novel, mean_rates
 from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import InvalidTensorError
@@ -74,7 +74,7 @@ def evaluate(
     base: ClassNumbers | None = None,
     among: ClassNumbers | None = None,
     seed: int = 0,
-    **parts: Any,
+    **parts: Unpack[Parts],
 ) -> dict[str, Row]:
     """Every model that the given parts allow, on labelled test images.
 

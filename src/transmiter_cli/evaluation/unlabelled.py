@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from transmiter_cli.evaluation.candidates import Candidate, Cost, candidates
+from transmiter_cli.evaluation.candidates import Candidate, Cost, Parts, candidates
 from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import InvalidTensorError
@@ -52,7 +52,7 @@ class Unlabelled(Cost):
 
 
 @plain_torch()
-def evaluate_unlabelled(**parts: Any) -> dict[str, Unlabelled]:
+def evaluate_unlabelled(**parts: Unpack[Parts]) -> dict[str, Unlabelled]:
     """Every model that the given parts allow, on images without labels; `parts` as in `evaluate`.
 
     Raises:

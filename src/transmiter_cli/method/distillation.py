@@ -186,7 +186,9 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 def require_trained(module: nn.Module) -> None:
     """Raise InvalidTensorError if training left parameters that are not finite."""
     if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
-        raise InvalidTensorError("the training diverged: its parameters are no longer finite.", "a smaller --lr")
+        raise InvalidTensorError(
+            "the training diverged: its parameters are no longer finite.", "a smaller learning rate: fit --lr"
+        )
 
 
 class Batch(NamedTuple):

@@ -88,7 +88,7 @@ class Embeddings:
         logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model; a tensor will do.
 
     Raises:
-        InvalidTensorError: on no tensor, other than two dimensions, widths or devices that differ, no floating-point
+        InvalidTensorError: on no tensor, other than two dimensions, widths or devices that differ, a width of 0, no floating-point
             numbers, NaN, or values beyond LARGEST.
     """
 
@@ -107,6 +107,8 @@ class Embeddings:
         if self.images.shape[1] != self.texts.shape[1]:
             widths = f"{self.images.shape[1]} and {self.texts.shape[1]}"
             raise InvalidTensorError(f"image and text embeddings have different widths: {widths}.")
+        if not self.images.shape[1]:
+            raise InvalidTensorError("image and text embeddings have no numbers: their width is 0.")
         if self.images.device != self.texts.device:
             devices = f"{self.images.device} and {self.texts.device}"
             raise InvalidTensorError(f"image and text embeddings are on different devices: {devices}.", ".to(device)")

@@ -43,7 +43,7 @@ def mixing_weight(trust: float, logits: PerImage, most: float) -> float:
     Args:
         trust: how often the model is right, beyond chance.
         logits: what it says.
-        most: the largest r where the trust is smaller.
+        most: the weight is no larger than this, or than the trust where that is larger.
     """
     images, classes = logits.shape
     highest = sum(probabilities(logits[rows]).amax(-1).double().sum().item() for rows in blocks_of(logits))
@@ -63,16 +63,18 @@ def class_counts(log_posterior: PerImage, likeliest: int = LIKELIEST) -> Float[T
     images, classes = log_posterior.shape
     top = min(likeliest, classes)
     posterior = softmax_of(log_posterior)
-    likely = (posterior[rows].topk(top) for rows in blocks_of(posterior))
-    blocks = [(values.cpu(), places.cpu()) for values, places in likely]
+    blocks: list[tuple[Tensor, Tensor, Tensor]] = []
+    for rows in blocks_of(posterior):
+        shares, places = (found.cpu() for found in posterior[rows].topk(top))
+        rest = (1 - shares.double().sum(-1, keepdim=True)).clamp_min(0) / max(classes - top, 1)
+        blocks.append((places, shares - rest, rest))
     counts = torch.full((classes,), images / classes, dtype=torch.float64)
     for _ in range(ROUNDS):
         prior = (counts + 1) / (images + classes)
-        counts = torch.zeros_like(prior)
-        for shares, places in blocks:
-            rest = (1 - shares.sum(-1, keepdim=True)).clamp_min(0) / max(classes - top, 1)
-            own = prior[places]
-            total = (shares * own).sum(-1, keepdim=True) + rest * (1 - own.sum(-1, keepdim=True))
-            counts += torch.bincount(places.flatten(), ((shares - rest) * own / total).flatten(), classes)
-            counts += prior * (rest / total).sum()
+        factors = torch.zeros_like(prior)
+        for places, beyond, rest in blocks:
+            evidence = rest + (beyond * prior[places]).sum(-1, keepdim=True)
+            factors += torch.bincount(places.flatten(), (beyond / evidence).flatten(), classes)
+            factors += (rest / evidence).sum()
+        counts = prior * factors
     return counts.to(posterior[:1].device)

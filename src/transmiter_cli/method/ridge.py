@@ -43,7 +43,9 @@ def solve_ridge(
     level = (rho * gram.diagonal().mean()).clamp_min(TINY)  # embeddings that are all alike have no moments
     factor, failed = torch.linalg.cholesky_ex(gram + level * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     if bool(failed):
-        raise InvalidTensorError(f"a ridge strength of {rho} is too small for these embeddings.", "a larger --rho")
+        raise InvalidTensorError(
+            f"a ridge strength of {rho} is too small for these embeddings.", "a larger rho: transfer --rho"
+        )
     return torch.cholesky_solve(cross, factor)
 
 

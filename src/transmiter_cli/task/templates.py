@@ -9,7 +9,7 @@ from typing import TypeGuard
 from transmiter_cli.embedding.prompts import DEFAULT_TEMPLATE, Templates
 from transmiter_cli.embedding.sources.text import read_list
 from transmiter_cli.errors import UsageError
-from transmiter_cli.names import normal, resembling
+from transmiter_cli.names import finder, numbered, resembling
 
 COOP = {
     "oxford_pets": "a photo of a {}, a type of pet.",
@@ -106,12 +106,12 @@ def own_prompts(
     Raises:
         UsageError: if a class has none.
     """
-    by_name = {normal(name): tuple(prompts) for name, prompts in found.items()}
+    prompts, find = [*found.values()], finder(numbered([*found]))
     own: dict[str, tuple[str, ...]] = {}
     for number, name in enumerate(class_names):
         label = labels[number] if number < len(labels) else name
-        prompts = by_name.get(normal(name)) or by_name.get(normal(label))
-        if prompts is None:
+        place = next((place for place in map(find, (name, label)) if place is not None), None)
+        if place is None:
             raise UsageError(f"{source} has no prompts for the class {name!r}.", "give every class a list of prompts")
-        own[name] = prompts
+        own[name] = tuple(prompts[place])
     return own

@@ -268,18 +268,13 @@ def solve(
             for of_model, artefacts in zip(made, solved, strict=True):
                 of_model.update(zip(rows, artefacts, strict=True))
         else:
-            mean = [Teacher(mean_logits([one.finetuned for one in own]), weak)] if method == "ridge" else []
-            heard = mean or [*own, *also]
+            settings: dict[str, Any] = {}
+            if method == "ridge":
+                settings = {"rho": options.rho, "finetuned_logits": mean_logits([one.finetuned for one in own])}
+            elif method == "discriminant":
+                settings = {"teachers": [*own, *also], "opaque_names": options.opaque_names}
             for of_model, model in zip(made, strong, strict=True):
-                of_model[row] = api.transfer(
-                    fitted,
-                    weak,
-                    model,
-                    method,
-                    rho=options.rho,
-                    teachers=heard,
-                    opaque_names=options.opaque_names,
-                )
+                of_model[row] = api.transfer(fitted, weak, model, method, **settings)
     return made
 
 

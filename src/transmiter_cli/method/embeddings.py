@@ -88,8 +88,8 @@ class Embeddings:
         logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model; a tensor will do.
 
     Raises:
-        InvalidTensorError: on no tensor, other than two dimensions, widths or devices that differ, a width of 0, no floating-point
-            numbers, NaN, or values beyond LARGEST.
+        InvalidTensorError: on no tensor, other than two dimensions, widths or devices that differ, a width of 0, no
+            floating-point numbers, NaN, or values beyond LARGEST.
     """
 
     images: Float[Tensor, "images width"]

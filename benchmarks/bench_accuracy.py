@@ -17,7 +17,7 @@ from torch import Tensor
 
 import transmiter_cli as tm
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.per_image import class_logits
+from transmiter_cli.method.per_image import zero_shot_class_logits
 
 SEEDS = 10
 """Tasks and single fits differ by more than the ways that are compared."""
@@ -73,7 +73,7 @@ def ours(trial: Trial, seed: int) -> dict[str, Tensor]:
 
 def scores(trial: Trial, seed: int) -> dict[str, dict[str, float]]:
     """What each way scores on the test images."""
-    strong = class_logits(trial.model("strong", trial.test), trial.classes)
+    strong = zero_shot_class_logits(trial.model("strong", trial.test), trial.classes)
     ways = {"strong, zero-shot": strong, "published": published(trial, seed), **ours(trial, seed)}
     return {way: trial.score(logits) for way, logits in ways.items()}
 

@@ -14,11 +14,12 @@ from transmiter_cli.api import ridge_classifier
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.choice import choose_reg
-from transmiter_cli.method.consensus import discriminant_transfer
+from transmiter_cli.method.cross_moment import Standardizer, cross_moment, cross_moments
+from transmiter_cli.method.discriminant_transfer import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.folds import fold_rows, folds_of, total
-from transmiter_cli.method.moments import Standardizer, cross_moment, cross_moments
-from transmiter_cli.method.per_image import class_logits
+from transmiter_cli.method.folds import fold_rows, folds_of
+from transmiter_cli.method.moments import total
+from transmiter_cli.method.per_image import zero_shot_class_logits
 from transmiter_cli.method.ridge import ridge_moments, ridge_path
 from transmiter_cli.method.transfer import transfer_adapters
 
@@ -47,7 +48,7 @@ def solve(way: str, weak: tm.Embeddings, strong: tm.Embeddings, adapter: Adapter
         parts = cross_moments(strong, weak, fold_rows(len(strong)))
         transfer_adapters(adapter, [reduce(add, parts)], [choose_reg(parts, adapter.basis)])
     elif way == "discriminant":
-        discriminant_transfer(strong, [Teacher(class_logits(strong, CLASSES), weak)])
+        discriminant_transfer(strong, [Teacher(zero_shot_class_logits(strong, CLASSES), weak)])
     elif way.endswith("rho"):
         moments = total(ridge_moments(strong, strong.images[:, :CLASSES], folds_of(strong)))
         list(ridge_path(moments.gram, moments.sums.T, REGS))

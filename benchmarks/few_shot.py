@@ -13,7 +13,7 @@ from benchmarks.rules import teacher_of
 from torch import Tensor, nn
 
 from transmiter_cli.api import ridge_classifier
-from transmiter_cli.method.consensus import discriminant_transfer
+from transmiter_cli.method.discriminant_transfer import discriminant_transfer
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.metrics import calibration, negative_log_likelihood

@@ -18,26 +18,28 @@ import transmiter_cli as tm
 from transmiter_cli.api import ridge_classifier
 from transmiter_cli.method import unseen
 from transmiter_cli.method.baselines import eft_logits
-from transmiter_cli.method.consensus import Verdict, discriminant_transfer
 from transmiter_cli.method.discriminant import choose_discriminant, discriminants
+from transmiter_cli.method.discriminant_transfer import discriminant_transfer
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.folds import fold_moments, folds_of, total
-from transmiter_cli.method.per_image import class_logits
+from transmiter_cli.method.folds import folds_of
+from transmiter_cli.method.moments import fold_moments, total
+from transmiter_cli.method.per_image import zero_shot_class_logits
 from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import (
     carry,
-    correction,
-    corrections,
+    combined_correction,
     joint_moments,
+    learn_corrections,
     novelty,
     weak_head,
 )
+from transmiter_cli.method.verdict import Verdict
 
 Rule = Callable[[Trial], Tensor]
 
 
 def zero_shot(trial: Trial, name: str = "strong", rows: Tensor | None = None) -> Tensor:
-    return class_logits(trial.model(name, trial.test if rows is None else rows), trial.classes).double()
+    return zero_shot_class_logits(trial.model(name, trial.test if rows is None else rows), trial.classes).double()
 
 
 def images(trial: Trial) -> tuple[Tensor, Tensor]:
@@ -227,11 +229,11 @@ def carried(trial: Trial, whole: float | None = None) -> Tensor:
     seen = counts >= 0.25 * len(posterior) / trial.classes
     rows = torch.arange(len(strong))
     if whole is None:
-        found = correction(carry(strong, [teacher], [1.0], posterior, seen), strong, seen, rows)
+        found = combined_correction(carry(strong, [teacher], [1.0], posterior, seen), strong, seen, rows)
         return zero_shot(trial) + found(images(trial)[1])
     new = novelty(teacher, seen, rows)
     anchors, moments = unseen.text_anchors(strong, teacher.weak), joint_moments(strong, teacher, rows)
-    return zero_shot(trial) + corrections(anchors, teacher, moments, new).mixed(whole)(images(trial)[1])
+    return zero_shot(trial) + learn_corrections(anchors, teacher, moments, new).mixed(whole)(images(trial)[1])
 
 
 def perfectly_bridged(trial: Trial) -> Tensor:

@@ -23,7 +23,7 @@ from transmiter_cli.method import discriminant, unseen
 from transmiter_cli.method import embeddings as embeddings_module
 from transmiter_cli.method.embeddings import InvalidTensorError, are_probabilities
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.per_image import class_logits
+from transmiter_cli.method.per_image import zero_shot_class_logits
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
 
@@ -182,7 +182,7 @@ def test_the_discriminant_holds_no_matrix_of_all_images_and_classes():
     """None but the teacher's own, which is given; neither does self-training, whose images are given."""
     images, classes = 2000, 200
     weak, strong = (random_embeddings(images, 300, width, width) for width in (16, 24))
-    fitted = tm.fit(weak, teacher := 10 * class_logits(strong, classes), epochs=1)
+    fitted = tm.fit(weak, teacher := 10 * zero_shot_class_logits(strong, classes), epochs=1)
     limits = [
         patch.object(embeddings_module, "BLOCK", 64),
         patch.object(embeddings_module, "CHECKED", 64),

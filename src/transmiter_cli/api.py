@@ -18,9 +18,9 @@ from torch import Tensor
 from transmiter_cli.artefact import Artefact, Correction, Method
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.choice import choose_reg, choose_rho
-from transmiter_cli.method.consensus import discriminant_transfer
 from transmiter_cli.method.copies import distinct
-from transmiter_cli.method.defaults import plain_torch
+from transmiter_cli.method.cross_moment import cross_moment, cross_moments
+from transmiter_cli.method.discriminant_transfer import discriminant_transfer
 from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import (
     Embeddings,
@@ -33,11 +33,11 @@ from transmiter_cli.method.embeddings import (
     require_tensor,
 )
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.folds import fold_rows, folds_of, total
+from transmiter_cli.method.folds import fold_rows, folds_of
 from transmiter_cli.method.linear import Linear, LinearClassifier
 from transmiter_cli.method.merging import have_images
 from transmiter_cli.method.metrics import check_labels
-from transmiter_cli.method.moments import cross_moment, cross_moments
+from transmiter_cli.method.moments import total
 from transmiter_cli.method.per_image import agreement
 from transmiter_cli.method.posterior import class_counts
 from transmiter_cli.method.ranges import plain, settings_of
@@ -45,6 +45,7 @@ from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter
 from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
 from transmiter_cli.method.self_training import FEWEST_IMAGES, self_train_classifier
+from transmiter_cli.method.torch_state import plain_torch
 from transmiter_cli.method.transfer import transfer_adapters
 
 

@@ -19,7 +19,6 @@ from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.adapter import Adapter
-from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import (
     Embeddings,
     InvalidTensorError,
@@ -28,6 +27,7 @@ from transmiter_cli.method.embeddings import (
     require_tensor,
 )
 from transmiter_cli.method.linear import Linear, LinearClassifier
+from transmiter_cli.method.torch_state import plain_torch
 
 Stage = Literal["weak", "strong", "self_trained", "refined"]
 Method = Literal["adapter", "ridge", "discriminant"]

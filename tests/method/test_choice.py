@@ -9,10 +9,11 @@ from transmiter_cli.api import ridge_classifier
 from transmiter_cli.method import choice, transfer
 from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.choice import REGS, RHOS, choose_reg
+from transmiter_cli.method.cross_moment import CrossMoment, cross_moments
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
-from transmiter_cli.method.folds import fold_rows, folds_of, total
+from transmiter_cli.method.folds import fold_rows, folds_of
 from transmiter_cli.method.logits import standardize, zero_shot_logits
-from transmiter_cli.method.moments import CrossMoment, cross_moments
+from transmiter_cli.method.moments import total
 from transmiter_cli.method.polar import polar_factor
 from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
 

@@ -20,7 +20,8 @@ from transmiter_cli.method.discriminant import (
     held_out,
     smoothed_labels,
 )
-from transmiter_cli.method.folds import Moments, evenly_spaced, fold_moments, fold_rows, folds_of, total
+from transmiter_cli.method.folds import evenly_spaced, fold_rows, folds_of
+from transmiter_cli.method.moments import Moments, fold_moments, total
 
 
 def problem(seed: int, images: int = 60, classes: int = 4, width: int = 8):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import World, random_embeddings
-from transmiter_cli.method import distillation, rotation
+from transmiter_cli.method import distillation, learned_basis
 from transmiter_cli.method.distillation import (
     FitSettings,
     add_noise,
@@ -20,8 +20,8 @@ from transmiter_cli.method.distillation import (
     train,
 )
 from transmiter_cli.method.embeddings import InvalidTensorError
+from transmiter_cli.method.learned_basis import LearnedBasis
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.rotation import LearnedBasis
 
 
 def test_the_loss_is_the_divergence_from_the_sharpened_teacher():
@@ -131,7 +131,8 @@ def test_the_training_loop_computes_where_its_inputs_are(world: World, basis, mo
     """On the meta device, an operation with a tensor of the CPU fails, and so does any look at a value."""
     own_generator = torch.Generator()  # there is none for meta
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": own_generator)
-    monkeypatch.setattr(rotation, "polar_factor", lambda matrix: matrix)  # after the loop, it looks at its condition
+    # After the loop, it looks at its condition.
+    monkeypatch.setattr(learned_basis, "polar_factor", lambda matrix: matrix)
     settings = FitSettings(basis=basis, epochs=1, batch_size=64)
     adapter = new_adapter(world.weak.texts, world.classes, settings).to("meta")
     weak = copy(world.weak)

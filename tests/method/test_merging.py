@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests.conftest import World
 from transmiter_cli.method import merging
-from transmiter_cli.method.consensus import discriminant_transfer
-from transmiter_cli.method.discriminant import Chosen, choose_discriminant
+from transmiter_cli.method.discriminant import CalibratedDiscriminant, choose_discriminant
+from transmiter_cli.method.discriminant_transfer import discriminant_transfer
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.folds import fold_moments, folds_of
+from transmiter_cli.method.folds import all_rows, folds_of
 from transmiter_cli.method.linear import Linear, blend
 from transmiter_cli.method.merging import (
     ALONE,
@@ -23,6 +23,7 @@ from transmiter_cli.method.merging import (
     STRAY,
     TRIALS_OF_HALVES,
     UNSEEN_DISCOUNT,
+    MergeInputs,
     best_lift,
     calming,
     deviation,
@@ -36,12 +37,13 @@ from transmiter_cli.method.merging import (
     unseen_lift,
     widening,
 )
-from transmiter_cli.method.unseen import all_rows, carry, correction, left_out
+from transmiter_cli.method.moments import fold_moments
+from transmiter_cli.method.unseen import carry, combined_correction, left_out
 
 TRAIN = slice(0, 300)
 
 
-def known(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
+def known(world: World) -> tuple[Embeddings, torch.Tensor, CalibratedDiscriminant]:
     """The strong model on some images, their soft labels and the discriminant of these."""
     strong = world.part(world.strong, TRAIN)
     posterior = F.softmax(world.finetuned_logits[TRAIN].double(), -1)
@@ -52,7 +54,7 @@ def known(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
 
 
 @pytest.fixture
-def part(world: World) -> tuple[Embeddings, torch.Tensor, Chosen]:
+def part(world: World) -> tuple[Embeddings, torch.Tensor, CalibratedDiscriminant]:
     return known(world)
 
 
@@ -116,15 +118,17 @@ def test_evenness_is_the_share_of_classes_that_count(counts: list[float]):
 
 @pytest.mark.parametrize("seen", [2, ENOUGH - 1, None])
 def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
-    part: tuple[Embeddings, torch.Tensor, Chosen], seen: int | None, monkeypatch: pytest.MonkeyPatch
+    part: tuple[Embeddings, torch.Tensor, CalibratedDiscriminant], seen: int | None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(merging, "evenness", lambda _: 1.0)
     strong, posterior, chosen = part
     counts = counts_of(posterior.shape[1], seen or posterior.shape[1])
     nothing = Linear.zero_shot(strong, len(counts)).scaled(0.0)
-    found = margins_left_out(strong, [], posterior, chosen, counts > 0, (counts > 0).double(), 1.0, nothing)
+    found = margins_left_out(
+        MergeInputs(strong, [], posterior, chosen), counts > 0, (counts > 0).double(), 1.0, nothing
+    )
     assert len(found) == 0
-    merged = merge(strong, [], posterior, chosen, counts, trust=0.0)
+    merged = merge(MergeInputs(strong, [], posterior, chosen), counts, 0.0)
     scores = merged.classifier(strong.unit_images(chosen.rows))
     own = chosen.classifier(strong.unit_images(chosen.rows))
     if seen is None:
@@ -132,18 +136,20 @@ def test_nothing_is_left_out_where_no_class_can_be_or_need_be(
 
 
 @pytest.mark.parametrize("trust", [0.0, 1.0])
-def test_held_out_scores_are_merged_as_the_classifier_is(part: tuple[Embeddings, torch.Tensor, Chosen], trust: float):
+def test_held_out_scores_are_merged_as_the_classifier_is(
+    part: tuple[Embeddings, torch.Tensor, CalibratedDiscriminant], trust: float
+):
     strong, posterior, chosen = part
     images = strong.unit_images(chosen.rows)
     known = replace(chosen, held_out=chosen.classifier(images))
     classes = posterior.shape[1]
     counts = counts_of(classes, classes - 2)
-    merged = merge(strong, [], posterior, known, counts, trust)
+    merged = merge(MergeInputs(strong, [], posterior, known), counts, trust)
     torch.testing.assert_close(merged.held_out, merged.classifier(images).double(), atol=1e-3, rtol=1e-4)
 
 
 def test_margins_are_those_of_what_is_said_without_images_of_the_classes_left_out(
-    world: World, part: tuple[Embeddings, torch.Tensor, Chosen]
+    world: World, part: tuple[Embeddings, torch.Tensor, CalibratedDiscriminant]
 ):
     strong, posterior, chosen = part
     classes, width = posterior.shape[1], 0.7
@@ -155,21 +161,21 @@ def test_margins_are_those_of_what_is_said_without_images_of_the_classes_left_ou
     assert len(says) == 1
     answers = posterior.argmax(-1)[chosen.rows]
     own_scores = Linear.zero_shot(strong, classes)
-    added = correction(says, strong, seen, all_rows(strong))
+    added = combined_correction(says, strong, seen, all_rows(strong))
     mean = strong.unit_images(chosen.rows).mean(0, keepdim=True)
     expected: list[float] = []
     for held in left_out(seen.nonzero().flatten(), 2, TRIALS_OF_HALVES):
         kept = torch.tensor([one for one in range(classes) if seen[one] and one not in held])
         out = torch.isin(torch.arange(classes), held)
         away = torch.isin(answers, held)
-        without = correction(says, strong, ~out, chosen.rows[~away])
+        without = combined_correction(says, strong, ~out, chosen.rows[~away])
         first, shift = own_scores + without, added(mean)[:, ~seen].mean() - without(mean)[:, out].mean()
         some = share.clone()
         some[held] = 0
         for image, own in zip(strong.unit_images(chosen.rows[away]), chosen.held_out[away], strict=True):
             scores = blend(width * (first(image[None]) + shift * out), own[None], some)[0]
             expected.append(max(scores[kept].tolist()) - max(scores[out].tolist()))
-    found = margins_left_out(strong, says, posterior, chosen, seen, share, width, added)
+    found = margins_left_out(MergeInputs(strong, says, posterior, chosen), seen, share, width, added)
     torch.testing.assert_close(found.sort().values, torch.tensor(expected).double().sort().values, atol=1e-3, rtol=1e-4)
 
 
@@ -182,7 +188,7 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     has = counts > 0
     teacher = Teacher(world.finetuned_logits[TRAIN], world.part(world.weak, TRAIN))
     says = carry(strong, [teacher], [trust], posterior.log(), has)
-    added = correction(says, strong, has, all_rows(strong))
+    added = combined_correction(says, strong, has, all_rows(strong))
     labels, scores = posterior[chosen.rows], (Linear.zero_shot(strong, len(has)) + added)(images)
     width = calming(scores, labels, has)
     if seen < ENOUGH:
@@ -190,12 +196,12 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
         width = widening(scores, chosen.held_out, has)
     share = shares_of_images(counts, posterior.sum(0), len(strong), trust)
     merged = blend(width * scores, chosen.held_out, share)
-    won = margins_left_out(strong, says, posterior, chosen, has, share, width, added)
+    won = margins_left_out(MergeInputs(strong, says, posterior, chosen), has, share, width, added)
     assert (len(won) > 0) == (seen >= ENOUGH)
     rows = labels.argmax(-1) < seen
     before = Linear.zero_shot(strong, len(has))(images[rows])
     lift = unseen_lift(won, merged[rows], before, has, trust > 0)
-    after = merge(strong, says, posterior, chosen, counts, trust).held_out
+    after = merge(MergeInputs(strong, says, posterior, chosen), counts, trust).held_out
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
 
@@ -206,20 +212,20 @@ def test_nothing_is_widened_where_all_of_a_few_classes_have_images():
     first, share = Linear.zero_shot(strong, 4), shares_of_images(counts, posterior.sum(0), len(strong), 1.0)
     scores = first(strong.unit_images(chosen.rows))
     assert calming(scores, posterior[chosen.rows], every) == 1 < widening(scores, chosen.held_out, every)
-    found = merge(strong, [], posterior, chosen, counts, trust=1.0).held_out
+    found = merge(MergeInputs(strong, [], posterior, chosen), counts, 1.0).held_out
     torch.testing.assert_close(found, blend(scores, chosen.held_out, share), atol=1e-3, rtol=1e-3)
 
 
 def test_classes_without_images_are_lifted_less_where_they_would_take_images(
-    part: tuple[Embeddings, torch.Tensor, Chosen],
+    part: tuple[Embeddings, torch.Tensor, CalibratedDiscriminant],
 ):
     strong, posterior, chosen = part
     strong = replace(strong, logit_scale=2.0)
     classes = posterior.shape[1]
     counts = counts_of(classes, classes - 1)
 
-    def bias(some: Chosen) -> float:
-        return merge(strong, [], posterior, some, counts, trust=0.0).classifier.bias[-1].item()
+    def bias(some: CalibratedDiscriminant) -> float:
+        return merge(MergeInputs(strong, [], posterior, some), counts, 0.0).classifier.bias[-1].item()
 
     unsure = replace(chosen, held_out=0.1 * chosen.held_out)
     assert bias(unsure) < bias(chosen) - 0.1

@@ -10,11 +10,11 @@ from transmiter_cli.method.per_image import (
     Computed,
     PerImage,
     blocks_of,
-    class_logits,
-    computed_class_logits,
+    computed_zero_shot_logits,
     predictions,
     probabilities,
     softmax_of,
+    zero_shot_class_logits,
 )
 
 ROWS = [slice(3, 9), torch.tensor([5, 0, 5]), slice(None)]
@@ -23,8 +23,8 @@ ROWS = [slice(3, 9), torch.tensor([5, 0, 5]), slice(None)]
 @pytest.mark.parametrize("rows", ROWS)
 def test_computed_logits_are_the_logits(rows: slice | torch.Tensor):
     model = random_embeddings(20, 9, 5, 0)
-    whole = class_logits(model, 4)
-    computed = computed_class_logits(model, 4)
+    whole = zero_shot_class_logits(model, 4)
+    computed = computed_zero_shot_logits(model, 4)
     assert tuple(computed.shape) == tuple(whole.shape)
     torch.testing.assert_close(computed[rows], whole[rows])
     torch.testing.assert_close(softmax_of(computed)[rows], F.softmax(whole[rows], -1))

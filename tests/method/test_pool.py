@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import World
 from tests.method.worlds import all_of
-from transmiter_cli.method.per_image import class_logits
+from transmiter_cli.method.per_image import zero_shot_class_logits
 from transmiter_cli.method.pool import (
     ANSWERED,
     CONFIRMED,
@@ -52,7 +52,7 @@ def test_one_teacher_is_kept_without_a_look():
 
 
 def test_common_answers_are_tempered_where_trust_is_not_too_high(world: World):
-    strong, told = class_logits(world.strong, world.classes), world.finetuned_logits
+    strong, told = zero_shot_class_logits(world.strong, world.classes), world.finetuned_logits
 
     by_answer = torch.linspace(0, 1, world.classes)
 
@@ -99,14 +99,14 @@ def part_of(world: World, share: float, trust: float = 0.9) -> tuple[Pool, torch
     """The strong model, trusted differently by its answers, and a teacher of the first four classes; those."""
     some = torch.arange(world.classes) < 4
     own = torch.linspace(share, 1, world.classes)
-    strong = class_logits(world.strong, world.classes)
+    strong = zero_shot_class_logits(world.strong, world.classes)
     return Pool(strong, own, [world.finetuned_logits], [some], [trust], [trust]), some
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9])
 def test_a_teacher_of_some_classes_says_nothing_of_whether_an_image_is_of_these(world: World, share: float):
     pool, some = part_of(world, share)
-    alone, common = pool.alone(slice(None)), pool.common([0])[:]
+    alone, common = pool.by_strong(slice(None)), pool.common([0])[:]
     before, after = (one.softmax(-1)[:, some].sum(-1) for one in (alone, common))
     torch.testing.assert_close(after, before)
     others = [one[:, ~some].softmax(-1) for one in (alone, common)]
@@ -117,5 +117,5 @@ def test_a_teacher_of_some_classes_says_nothing_of_whether_an_image_is_of_these(
 
 def test_a_teacher_that_has_no_say_changes_nothing_whatever_it_knows(world: World):
     pool, _ = part_of(world, 0.5, trust=0.0)
-    found, alone = pool.common([0])[:].softmax(-1), pool.alone(slice(None)).softmax(-1)
+    found, alone = pool.common([0])[:].softmax(-1), pool.by_strong(slice(None)).softmax(-1)
     torch.testing.assert_close(found, alone, atol=1e-6, rtol=1e-5)

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method import refine_linear as module
-from transmiter_cli.method.folds import folds_of, stratified_folds, total
+from transmiter_cli.method.discriminant import isotropic, score_deviation
+from transmiter_cli.method.folds import folds_of, stratified_folds
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.metrics import negative_log_likelihood
+from transmiter_cli.method.moments import total
 from transmiter_cli.method.refine_linear import (
     CHANCE,
     WORTHS,
     HeldOut,
-    Refined,
+    RefinedClassifier,
     above_errors,
     calibrated_inverse_temperature,
     held_out_scores,
@@ -28,7 +30,6 @@ from transmiter_cli.method.refine_linear import (
     share_of,
 )
 from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
-from transmiter_cli.method.self_training import isotropic, spread
 
 
 def shots(world: World, count: int) -> torch.Tensor:
@@ -45,7 +46,7 @@ def start(world: World, rho: float, factor: float = 1.0) -> Linear:
     return ridge_transfer(world.strong, moments, rho).scaled(factor)
 
 
-def refined(world: World, rows: torch.Tensor, before: Linear, labels: torch.Tensor | None = None) -> Refined:
+def refined(world: World, rows: torch.Tensor, before: Linear, labels: torch.Tensor | None = None) -> RefinedClassifier:
     labelled = replace(world.strong, images=world.strong.images[rows])
     return refine_linear(labelled, world.labels[rows] if labels is None else labels, before, seed=0)
 
@@ -89,7 +90,7 @@ def test_the_discriminants_scores_vary_as_far_as_those_of_the_classifier(world: 
     for factor in (0.1, 10.0):
         before = start(world, 1.0, factor)
         found = levelled_discriminant(before, moments)
-        assert spread(found, moments) == pytest.approx(float(spread(before, moments)))
+        assert score_deviation(found, moments) == pytest.approx(float(score_deviation(before, moments)))
 
 
 def test_classes_without_a_label_keep_their_weights_and_the_others_their_mean(world: World):

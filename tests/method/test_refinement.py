@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from tests.conftest import World
 from transmiter_cli.method import refinement
 from transmiter_cli.method.adapter import Adapter
+from transmiter_cli.method.cross_moment import cross_moment
 from transmiter_cli.method.distillation import FitSettings, fit_adapter
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.moments import cross_moment
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter, total_loss
 from transmiter_cli.method.transfer import transfer_adapters
 

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from tests.method.worlds import all_of
-from transmiter_cli.method.consensus import CONSISTENT
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import folds_of
-from transmiter_cli.method.per_image import class_logits
+from transmiter_cli.method.per_image import zero_shot_class_logits
 from transmiter_cli.method.pool import CONFIRMED, CONTRADICTED
 from transmiter_cli.method.reliability import (
     FEW_ANSWERS,
@@ -29,6 +28,7 @@ from transmiter_cli.method.reliability import (
     reliabilities,
     reliability_by_answer,
 )
+from transmiter_cli.method.verdict import CONSISTENT
 
 ANSWERS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 
@@ -42,7 +42,7 @@ def answers(labels: torch.Tensor, rate: float, classes: int, seed: int) -> torch
 
 def trust(world: World, teachers: list[Teacher], strong: Embeddings) -> Reliabilities:
     known = [all_of(world)] * len(teachers)
-    return reliabilities(strong, class_logits(strong, world.classes), teachers, known, folds_of(strong))
+    return reliabilities(strong, zero_shot_class_logits(strong, world.classes), teachers, known, folds_of(strong))
 
 
 def misnamed(model: Embeddings, names: list[int]) -> Embeddings:
@@ -112,7 +112,7 @@ def test_a_teacher_that_errs_as_the_strong_model_does_is_no_better_than_the_disc
 def test_a_good_teacher_is_trusted_and_tells_how_often_the_strong_model_is_right(seed: int):
     world = World(seed)
     found = trust(world, [Teacher(world.finetuned_logits, world.weak)], world.strong)
-    right = (class_logits(world.strong, world.classes).argmax(-1) == world.labels).double().mean().item()
+    right = (zero_shot_class_logits(world.strong, world.classes).argmax(-1) == world.labels).double().mean().item()
     assert found.teachers[0].trust > 0.9
     assert found.teachers[0].named >= CONFIRMED
     assert found.strong_trust == pytest.approx(beyond_chance(right, world.classes), abs=0.05)
@@ -162,7 +162,7 @@ def test_of_several_teachers_the_most_trusted_one_is_heard_about_the_strong_mode
 def test_as_far_as_a_teacher_is_trusted_the_strong_model_is_no_better_than_they_agree(world: World):
     teacher = Teacher(world.finetuned_logits, world.weak)
     found = trust(world, [teacher], world.strong)
-    folds, logits = folds_of(world.strong), class_logits(world.strong, world.classes)
+    folds, logits = folds_of(world.strong), zero_shot_class_logits(world.strong, world.classes)
     alone = beyond_chance(held_out_agreement(world.strong, logits, folds), world.classes)
     agreed, q = kappa(logits.argmax(-1), teacher.finetuned.argmax(-1), world.classes), found.teachers[0].trust
     assert agreed < q * alone
@@ -176,7 +176,7 @@ def test_trust_is_the_product_of_three_signs():
     teacher = Teacher(8.0 * torch.eye(world.classes)[order[world.labels]], world.weak)
     found, classes = trust(world, [teacher], world.strong), world.classes
     folds, t = folds_of(world.strong), teacher.finetuned.argmax(-1)
-    s, w = (class_logits(model, classes).argmax(-1) for model in (world.strong, world.weak))
+    s, w = (zero_shot_class_logits(model, classes).argmax(-1) for model in (world.strong, world.weak))
     predicted = held_out_agreement(world.strong, teacher.finetuned, folds)
     signs = [
         beyond_chance(predicted, classes),  # its estimated accuracy: zero-shot answers agree with it less
@@ -205,7 +205,7 @@ def test_a_teacher_is_consistent_whose_agreement_with_the_strong_model_bears_out
 
 def test_how_consistent_a_teacher_is_goes_by_how_well_both_models_are_foretold(world: World):
     """A teacher that takes two classes for each other."""
-    logits, classes, folds = class_logits(world.strong, world.classes), world.classes, folds_of(world.strong)
+    logits, classes, folds = zero_shot_class_logits(world.strong, world.classes), world.classes, folds_of(world.strong)
     mixed = world.finetuned_logits[:, [1, 0, 2, 3, 4, 5]]
     (found,) = trust(world, [Teacher(mixed, world.weak)], world.strong).teachers
     agreed = kappa(logits.argmax(-1), mixed.argmax(-1), classes)
@@ -221,7 +221,7 @@ def test_of_fewer_than_a_hundred_images_rates_differ_more_by_chance():
     world = World(2, images=49)
     coarse = torch.tensor([0, 0, 2, 3, 4, 5])[world.labels]
     (found,) = trust(world, [Teacher(8.0 * torch.eye(6)[coarse], world.weak)], world.strong).teachers
-    s, w = (class_logits(model, 6).argmax(-1) for model in (world.strong, world.weak))
+    s, w = (zero_shot_class_logits(model, 6).argmax(-1) for model in (world.strong, world.weak))
     said = held_out_predictions(world.strong, 8.0 * torch.eye(6)[coarse], folds_of(world.strong))
     by_teacher, by_strong = (predictability(one, w, 6) for one in (coarse, s))
     assert by_teacher < by_strong
@@ -273,7 +273,7 @@ def test_the_trust_in_answers_is_a_share(pairs: list[tuple[int, int]], own: floa
 def test_beside_names_that_say_nothing_the_trust_in_each_answer_is_nearer_to_how_often_it_is_right(world: World):
     strong, weak = (misnamed(model, [0, 1, 2, 20, 21, 22]) for model in (world.strong, world.weak))
     found = trust(world, [Teacher(world.finetuned_logits, weak)], strong)
-    logits = class_logits(strong, world.classes)
+    logits = zero_shot_class_logits(strong, world.classes)
     answered, right = logits.argmax(-1), logits.argmax(-1) == world.labels
     often = [one for one in range(world.classes) if (answered == one).sum() > 20]
     true = torch.tensor([beyond_chance(right[answered == one].double().mean().item(), world.classes) for one in often])
@@ -290,7 +290,7 @@ def test_images_count_that_a_teacher_answers_as_others_foretell(world: World):
 
 def test_a_teacher_of_some_classes_is_asked_of_images_that_the_strong_model_answers_with_these(world: World):
     some = torch.arange(world.classes) < 4
-    logits = class_logits(world.strong, world.classes)
+    logits = zero_shot_class_logits(world.strong, world.classes)
     taught = world.finetuned_logits.masked_fill(~some, -100.0)
     folds = folds_of(world.strong)
     every, known = (

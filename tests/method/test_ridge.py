@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import World, random_embeddings
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.folds import folds_of, total
+from transmiter_cli.method.folds import folds_of
 from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.moments import total
 from transmiter_cli.method.ridge import ridge_moments, ridge_path, ridge_transfer, solve_ridge
 
 

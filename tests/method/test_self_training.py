@@ -8,18 +8,11 @@ from hypothesis import strategies as st
 
 from tests.conftest import random_embeddings
 from transmiter_cli.method import self_training
-from transmiter_cli.method.discriminant import discriminants
+from transmiter_cli.method.discriminant import COVARIANCE_SHRINKAGE, discriminants, expected_means, score_deviation
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.folds import Moments, total
 from transmiter_cli.method.linear import Linear
-from transmiter_cli.method.self_training import (
-    COVARIANCE_SHRINKAGE,
-    FEWEST_IMAGES,
-    expected_means,
-    fit_discriminant,
-    self_train_classifier,
-    spread,
-)
+from transmiter_cli.method.moments import Moments, total
+from transmiter_cli.method.self_training import FEWEST_IMAGES, fit_discriminant, self_train_classifier
 
 CLASSES, WIDTH, SCALE = 8, 32, 20.0
 
@@ -134,7 +127,7 @@ def test_scores_vary_no_more_than_those_of_a_modest_classifier(task: tuple[torch
     model = Embeddings(images[:100], texts, 5.0)
     found = self_train_classifier(model, start)
     moments = soft_moments(model, start)
-    assert spread(found, moments) <= 1.05 * spread(start, moments)
+    assert score_deviation(found, moments) <= 1.05 * score_deviation(start, moments)
 
 
 def test_scores_that_are_too_sure_are_not_made_as_wide_again(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):
@@ -142,7 +135,7 @@ def test_scores_that_are_too_sure_are_not_made_as_wide_again(task: tuple[torch.T
     start = Linear(20 * SCALE * texts.double(), torch.zeros(len(texts)).double())
     model = Embeddings(images, texts, SCALE)
     moments = soft_moments(model, start)
-    assert spread(self_train_classifier(model, start), moments) < 0.5 * spread(start, moments)
+    assert score_deviation(self_train_classifier(model, start), moments) < 0.5 * score_deviation(start, moments)
 
 
 @given(seed=st.integers(0, 2**16), images=st.integers(2, 40))
@@ -153,7 +146,9 @@ def test_the_spread_is_that_of_the_scores(seed: int, images: int):
     scores = classifier(model.unit_images().double())
     scores = scores - scores.mean(-1, keepdim=True)
     expected = scores.var(0, unbiased=False).sum().sqrt()
-    torch.testing.assert_close(spread(classifier, soft_moments(model, classifier)), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        score_deviation(classifier, soft_moments(model, classifier)), expected, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_same_inputs_give_the_same_classifier(task: tuple[torch.Tensor, torch.Tensor, torch.Tensor]):

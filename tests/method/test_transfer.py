@@ -7,9 +7,9 @@ from tests.conftest import random_embeddings
 from tests.method.test_adapter import trained_like
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
+from transmiter_cli.method.cross_moment import cross_moment
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.logits import standardize, zero_shot_logits
-from transmiter_cli.method.moments import cross_moment
 from transmiter_cli.method.transfer import basis_rotations, transfer_adapters
 
 

@@ -12,7 +12,7 @@ from transmiter_cli.method import unseen as module
 from transmiter_cli.method.basis import centred_texts
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.folds import NUMBERS
+from transmiter_cli.method.folds import NUMBERS, sampled_rows
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import centred
 from transmiter_cli.method.unseen import (
@@ -22,12 +22,11 @@ from transmiter_cli.method.unseen import (
     Carrier,
     Novelty,
     carry,
-    correction,
-    corrections,
+    combined_correction,
     joint_moments,
+    learn_corrections,
     left_out,
     novelty,
-    some_rows,
     text_anchors,
     weight_of_whole,
 )
@@ -40,7 +39,7 @@ def whole(classes: int) -> Novelty:
 
 def scores(carriers: list[Carrier], strong: Embeddings, seen: torch.Tensor) -> Linear:
     """The strong model's own scores, and what teachers add to them."""
-    return Linear.zero_shot(strong, len(seen)) + correction(carriers, strong, seen, every(strong))
+    return Linear.zero_shot(strong, len(seen)) + combined_correction(carriers, strong, seen, every(strong))
 
 
 @given(seed=st.integers(0, 2**16), images=st.integers(3, 40))
@@ -61,7 +60,7 @@ def test_the_bridge_is_two_centred_ridge_regressions_the_first_one_also_of_texts
     strong, teacher = teacher_of(world)
     weak, said = teacher.weak, centred(teacher.finetuned.double())
     moments = joint_moments(strong, teacher, every(strong))
-    found = corrections(text_anchors(strong, weak), teacher, moments, whole(world.classes)).whole
+    found = learn_corrections(text_anchors(strong, weak), teacher, moments, whole(world.classes)).whole
     x, w = (model.unit_images().double() - model.unit_images().double().mean(0) for model in (strong, weak))
     weight = (TEXTS_WEIGH * len(x) / len(strong.texts)) ** 0.5
     both = [torch.cat([rows, weight * centred_texts(one.texts)]) for rows, one in ((x, strong), (w, weak))]
@@ -74,7 +73,7 @@ def test_what_is_new_is_learned_by_a_centred_ridge_regression_on_strong_embeddin
     slope = torch.linspace(0, 1, world.classes).double()
     new = Novelty(slope, torch.ones(world.classes).double())
     moments = joint_moments(strong, teacher, every(strong))
-    found = corrections(text_anchors(strong, teacher.weak), teacher, moments, new).new
+    found = learn_corrections(text_anchors(strong, teacher.weak), teacher, moments, new).new
     images = strong.unit_images().double()
     said = centred(teacher.finetuned.double()) - slope * centred(teacher.weak_logits[:].double())
     expected = (images - images.mean(0)) @ ridge(images - images.mean(0), said - said.mean(0), RHO) + said.mean(0)
@@ -99,7 +98,7 @@ def test_the_whole_is_as_strong_as_it_is_new(world: World):
     new, anchors = novelty(teacher, seen, rows), text_anchors(strong, teacher.weak)
     moments = joint_moments(strong, teacher, rows)
     one = Novelty(new.slope, torch.ones(world.classes).double())
-    found, unscaled = (corrections(anchors, teacher, moments, some).whole for some in (new, one))
+    found, unscaled = (learn_corrections(anchors, teacher, moments, some).whole for some in (new, one))
     torch.testing.assert_close(found.weight, strength[:, None] * unscaled.weight)
     torch.testing.assert_close(found.bias, strength * unscaled.bias)
 
@@ -111,7 +110,7 @@ def test_the_bridge_is_exact_between_rotations_of_the_same_embeddings():
     head = torch.randn(5, 8, generator=torch.Generator().manual_seed(2))
     teacher = Teacher(weak.unit_images() @ head.T, weak, head)
     moments = joint_moments(strong, teacher, every(strong))
-    found = corrections(text_anchors(strong, teacher.weak), teacher, moments, whole(5)).whole
+    found = learn_corrections(text_anchors(strong, teacher.weak), teacher, moments, whole(5)).whole
     answers = centred(teacher.finetuned.double())
     scores = found(strong.unit_images())
     assert torch.corrcoef(torch.stack([scores.flatten(), answers.flatten()]))[0, 1] > 0.99
@@ -203,8 +202,8 @@ def test_of_classes_that_are_left_out_no_more_is_made_than_of_those_without_imag
         teacher = Teacher(logits, teacher.weak)
     (carrier,) = carry(strong, [teacher], [1.0], log_posterior, seen)
     rows = every(strong)
-    found = correction([carrier], strong, kept, rows).weight
-    whole = carrier.correction(strong, novelty(carrier.teacher, kept, rows), rows).weight
+    found = combined_correction([carrier], strong, kept, rows).weight
+    whole = carrier.learn(strong, novelty(carrier.teacher, kept, rows), rows).weight
     said = found[2:4].norm() / whole[2:4].norm()
     assert said < 0.05 if blind else said > 0.9
     torch.testing.assert_close(found[:2], whole[:2], atol=1e-6, rtol=1e-6)
@@ -248,7 +247,7 @@ def test_too_few_classes_to_leave_some_out(world: World):
 
 @pytest.mark.parametrize(("classes", "rows"), [(2, 4096), (1000, 4096), (NUMBERS // 100, 100), (2 * NUMBERS, 1)])
 def test_no_more_images_are_looked_at_than_there_is_room_for(classes: int, rows: int):
-    chosen = some_rows(torch.arange(5000) + 7, classes)
+    chosen = sampled_rows(torch.arange(5000) + 7, classes)
     assert len(chosen.unique()) == rows
     assert 7 <= int(chosen.min()) <= int(chosen.max()) < 5007
 
@@ -267,7 +266,9 @@ def test_all_texts_together_weigh_the_same_however_many_they_are(world: World):
     strong, teacher = teacher_of(world)
     anchors, moments = text_anchors(strong, teacher.weak), joint_moments(strong, teacher, every(strong))
     twice = replace(anchors, texts=2 * anchors.texts, gram=2 * anchors.gram, cross=2 * anchors.cross)
-    once, again = (corrections(one, teacher, moments, whole(world.classes)).whole.weight for one in (anchors, twice))
+    once, again = (
+        learn_corrections(one, teacher, moments, whole(world.classes)).whole.weight for one in (anchors, twice)
+    )
     torch.testing.assert_close(once, again)
 
 
@@ -279,7 +280,7 @@ def test_known_class_embeddings_tell_of_answers_that_few_images_do_not(world: Wo
     anchors, wanted = text_anchors(strong, given.weak), centred(given.finetuned.double()).flatten()
 
     def told(one: Teacher) -> float:
-        found = corrections(anchors, one, moments, whole(world.classes)).whole
+        found = learn_corrections(anchors, one, moments, whole(world.classes)).whole
         answers = centred(found(strong.unit_images()).double()).flatten()
         return torch.corrcoef(torch.stack([answers, wanted]))[0, 1].item()
 

@@ -23,7 +23,7 @@ from transmiter_cli.method.embeddings import (
     require_finite,
     require_tensor,
 )
-from transmiter_cli.method.per_image import class_logits
+from transmiter_cli.method.per_image import zero_shot_class_logits
 
 EFT_STRENGTHS = (0.5, 1.0, 1.5)
 """The strengths a of EFT that are shown: fixed, so that none is chosen on what is evaluated."""
@@ -113,12 +113,12 @@ def candidates(
     for model in models.values():
         await_device(model.images)
     if weak is not None:
-        found["weak"] = timed("weak", lambda: class_logits(weak, classes))
+        found["weak"] = timed("weak", lambda: zero_shot_class_logits(weak, classes))
     if finetuned_logits is not None:
         found["weak_finetuned"] = timed("weak_finetuned", lambda: finetuned_logits, labels=True, gradients=True)
     if strong is None:
         return found
-    found["strong"] = timed("strong", lambda: class_logits(strong, classes))
+    found["strong"] = timed("strong", lambda: zero_shot_class_logits(strong, classes))
     if weak is not None and finetuned_logits is not None:
         flops, parameters = (None if one is None else weak_models * one for one in (weak_flops, weak_parameters))
         cost = {"parameters": parameters, "flops": flops, "models": weak_models}

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from transmiter_cli.evaluation.candidates import Candidate, Cost, Parts, candidates
 from transmiter_cli.evaluation.protocols import BaseToNovel, MeanRates, Rates, base_to_novel, mean_rates
-from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.metrics import (
     accuracy,
@@ -26,6 +25,7 @@ from transmiter_cli.method.metrics import (
     top_five,
 )
 from transmiter_cli.method.ranges import SEED, plain
+from transmiter_cli.method.torch_state import plain_torch
 
 ClassNumbers = Iterable[SupportsIndex] | Shaped[Tensor, "..."]
 REFERENCE = "strong"

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from transmiter_cli.method.cross_moment import CrossMoment
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.folds import JUDGED, Folds, Moments, evenly_spaced, total
-from transmiter_cli.method.moments import CrossMoment
+from transmiter_cli.method.folds import JUDGED, Folds, evenly_spaced
+from transmiter_cli.method.moments import Moments, total
 from transmiter_cli.method.ridge import ridge_path
 from transmiter_cli.method.transfer import basis_rotations
 

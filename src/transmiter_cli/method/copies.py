@@ -30,11 +30,11 @@ def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:
     kept = torch.arange(len(places), device=device)
     for shift in (0, 1 / 3, 2 / 3):
         cells = ((places[kept, :DIRECTIONS] / RESOLUTION + shift).floor().long() * names).sum(-1)
-        kept = without_copies(model, kept, cells, places[kept, DIRECTIONS])
+        kept = first_of_copies(model, kept, cells, places[kept, DIRECTIONS])
     return kept
 
 
-def without_copies(
+def first_of_copies(
     model: Embeddings,
     rows: Int[Tensor, " rows"],
     cells: Int[Tensor, " rows"],

@@ -22,8 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import TINY, Embeddings
-from transmiter_cli.method.folds import JUDGED, NUMBERS, Folds, Moments, evenly_spaced, total
+from transmiter_cli.method.folds import JUDGED, NUMBERS, Folds, evenly_spaced
 from transmiter_cli.method.linear import Linear
+from transmiter_cli.method.moments import Moments, total
 from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred
 
 SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -35,6 +36,8 @@ MOST_PRIOR = 1e3
 LEAST_WITHIN = 1e-5
 """Least variance of a direction within classes, relative to the mean square of an image: below it, of images all alike,
 it is rounding errors."""
+COVARIANCE_SHRINKAGE = 0.5
+"""The identity's share in the covariance that tells the expected class means."""
 STEPS, LEAST_STEP, LEAST_GAIN = 50, 1e-4, 1e-8
 """The search for a factor ends after so many steps, or where one, relative to it, or the entropy that it saves is
 smaller."""
@@ -138,7 +141,7 @@ def smoothed_labels(posterior: Float[Tensor, "rows classes"]) -> Float[Tensor, "
 
 
 @dataclass(frozen=True)
-class Chosen:
+class CalibratedDiscriminant:
     """A classifier with shrinkage and calibration chosen on held-out images.
 
     Attributes:
@@ -163,7 +166,7 @@ def choose_discriminant(
     folds: Folds,
     moments: Sequence[Moments],
     shrinkages: Sequence[float] = SHRINKAGES,
-) -> Chosen:
+) -> CalibratedDiscriminant:
     """The shrinkage and inverse temperature with the least cross-entropy of held-out scores and `smoothed_labels`."""
     most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
     each = -(-most // len(folds.rows))
@@ -174,4 +177,35 @@ def choose_discriminant(
     best = min(range(len(shrinkages)), key=lambda place: found[place][1])
     factor = found[best][0]
     classifier = discriminants(total(moments), texts, [shrinkages[best]])[0].scaled(factor)
-    return Chosen(classifier, shrinkages[best], factor, rows, factor * scores[best])
+    return CalibratedDiscriminant(classifier, shrinkages[best], factor, rows, factor * scores[best])
+
+
+def score_deviation(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:
+    """The deviation over images of scores less their mean over the classes: the root of a sum over the classes.
+
+    Args:
+        classifier: gives the scores.
+        moments: of the images, and of what is added to them for a covariance without a direction.
+    """
+    images = moments.mass.sum()
+    mean, weight = moments.sums.sum(0) / images, classifier.centred().weight
+    covariance = moments.gram / images - torch.outer(mean, mean)
+    return ((weight @ covariance) * weight).sum().clamp_min(0).sqrt()
+
+
+def isotropic(strong: Embeddings) -> Float[Tensor, "width width"]:
+    """A covariance without a direction, as wide as that of the texts: what images have where they say nothing."""
+    texts = strong.unit_texts().double()
+    width = texts.shape[1]
+    variance = (texts - texts.mean(0)).square().sum(-1).mean() / width
+    return variance * torch.eye(width, dtype=texts.dtype, device=texts.device)
+
+
+def expected_means(moments: Moments, start: Linear) -> Float[Tensor, "classes width"]:
+    """The class means, up to a factor and a common vector, of which Fisher's rule would make a classifier's weights."""
+    means = moments.sums / moments.mass[:, None].clamp_min(TINY)
+    covariance = (moments.gram - moments.sums.T @ means) / moments.mass.sum()
+    directions = start.centred().weight
+    return (
+        1 - COVARIANCE_SHRINKAGE
+    ) * directions @ covariance + COVARIANCE_SHRINKAGE * covariance.diagonal().mean() * directions

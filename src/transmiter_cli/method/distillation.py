@@ -16,8 +16,8 @@ from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.cuda_graph import recorded
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError, check_teacher
+from transmiter_cli.method.learned_basis import LearnedBasis
 from transmiter_cli.method.ranges import POSITIVE, SHARE, TRAINING, Range, require_within
-from transmiter_cli.method.rotation import LearnedBasis
 
 Basis = Literal["compact", "paper"]
 Progress = Callable[[int, int], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,8 +10,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import TINY, Embeddings
-from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred, computed_class_logits
+from transmiter_cli.method.embeddings import (
+    TINY,
+    Embeddings,
+    InvalidTensorError,
+    check_teacher,
+    require_embeddings,
+    require_finite,
+    require_same_device,
+    require_tensor,
+)
+from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred, computed_zero_shot_logits
 
 LEAST_WIDTH = 0.5
 """Fine-tuned logits vary so far beside the weak model's, at least."""
@@ -43,7 +53,7 @@ class Expert:
     @cached_property
     def weak_logits(self) -> Computed:
         """The weak model's zero-shot logits of the classes."""
-        return computed_class_logits(self.weak, self.classes)
+        return computed_zero_shot_logits(self.weak, self.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,3 +127,41 @@ def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor
 
     calm = Computed((len(teacher.weak), teacher.classes), limited)
     return Expert(calm, teacher.weak, None if teacher.head is None else factor * teacher.head.double())
+
+
+def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
+    """The number of classes, on which all teachers must agree.
+
+    Raises:
+        InvalidTensorError: if rows or classes do not match, values are not finite, or there is no teacher.
+    """
+    if not teachers:
+        raise InvalidTensorError("there is no fine-tuned model to transfer from.")
+    for teacher in teachers:
+        check_teacher(strong, teacher.finetuned)
+        check_twin(strong, teacher)
+    counts = sorted({teacher.classes for teacher in teachers})
+    if len(counts) > 1:
+        raise InvalidTensorError(f"the fine-tuned logits have {counts} classes; they must have the same.")
+    return counts[0]
+
+
+def check_twin(strong: Embeddings, teacher: Teacher) -> None:
+    """Raise InvalidTensorError if a teacher's weak model or head does not belong to its logits and the strong model."""
+    weak = teacher.weak
+    require_embeddings("a teacher's weak model", weak)
+    require_same_device(strong, weak)
+    if len(weak) != len(strong):
+        raise InvalidTensorError(f"there are {len(strong)} strong image embeddings but {len(weak)} weak ones.")
+    if len(weak.texts) != len(strong.texts):
+        sizes = f"{len(strong.texts)} strong and {len(weak.texts)} weak text embeddings"
+        raise InvalidTensorError(f"there are {sizes}; both models need the same vocabulary.")
+    if teacher.head is None:
+        return
+    require_tensor("the fine-tuned head", teacher.head)
+    if teacher.head.shape != (teacher.classes, weak.images.shape[1]):
+        raise InvalidTensorError(
+            f"the fine-tuned head has shape {tuple(teacher.head.shape)}; {teacher.classes} classes and weak "
+            f"embeddings of {weak.images.shape[1]} numbers are expected."
+        )
+    require_finite("the weights of the fine-tuned head", teacher.head)

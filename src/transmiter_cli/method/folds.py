@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import BLOCK, Embeddings, block_rows
-from transmiter_cli.method.per_image import PerImage
+from transmiter_cli.method.embeddings import BLOCK, Embeddings
 
 FOLDS = 5
 JUDGED = 8192
 """Most held-out images that a choice is made on."""
 NUMBERS = 2**26
 """Most scores that are compared at a time; of very many classes, fewer images are looked at."""
+LOOKED_AT = 4096
+"""Most images of a random sample, as where classes are left out."""
 
 
 def fold_rows(images: int, folds: int = FOLDS) -> list[Int[Tensor, " _"]]:
@@ -30,6 +29,18 @@ def fold_rows(images: int, folds: int = FOLDS) -> list[Int[Tensor, " _"]]:
 def evenly_spaced(rows: Int[Tensor, " rows"], most: int) -> Int[Tensor, " some"]:
     """At most so many of the rows, at even distances: in a list that is sorted by class, each class keeps its share."""
     return rows[torch.arange(most) * len(rows) // most] if most < len(rows) else rows
+
+
+def all_rows(strong: Embeddings) -> Int[Tensor, " rows"]:
+    """The numbers of all images."""
+    return torch.arange(len(strong), device=strong.images.device)
+
+
+def sampled_rows(rows: Int[Tensor, " rows"], classes: int) -> Int[Tensor, " some"]:
+    """A random choice of images, as many as can be looked at at once."""
+    most = min(LOOKED_AT, max(1, NUMBERS // classes))
+    generator = torch.Generator().manual_seed(0)
+    return rows[torch.randperm(len(rows), generator=generator)[:most].to(rows.device)]
 
 
 @dataclass(frozen=True)
@@ -66,48 +77,6 @@ def folds_of(
             gram += images.T @ images
         grams.append(gram + prior / len(rows))
     return Folds(rows, grams)
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What images X with targets P of each class contribute, in float64; those of disjoint images add up.
-
-    Products are taken in float32 within a block of images and summed over blocks in float64.
-
-    Attributes:
-        gram: X'X.
-        sums: P'X.
-        mass: the column sums of P: of soft labels, how many images each class has.
-    """
-
-    gram: Float[Tensor, "width width"]
-    sums: Float[Tensor, "classes width"]
-    mass: Float[Tensor, " classes"]
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.gram + other.gram, self.sums + other.sums, self.mass + other.mass)
-
-    def __sub__(self, other: Moments) -> Moments:
-        return Moments(self.gram - other.gram, self.sums - other.sums, self.mass - other.mass)
-
-
-def fold_moments(model: Embeddings, targets: PerImage, folds: Folds) -> list[Moments]:
-    """The moments of each part."""
-    classes = targets.shape[1]
-    result: list[Moments] = []
-    for part, gram in zip(folds.rows, folds.grams, strict=True):
-        sums, mass = gram.new_zeros(classes, len(gram)), gram.new_zeros(classes)
-        for rows in part.to(gram.device).split(block_rows(classes)):
-            wanted = targets[rows]
-            sums += wanted.T @ model.unit_images(rows).to(wanted.dtype)
-            mass += wanted.double().sum(0)
-        result.append(Moments(gram, sums, mass))
-    return result
-
-
-def total(moments: Sequence[Moments]) -> Moments:
-    """The sum of the parts."""
-    return reduce(add, moments)
 
 
 def stratified_folds(labels: Int[Tensor, " images"], folds: int, seed: int) -> list[Int[Tensor, " rows"]]:

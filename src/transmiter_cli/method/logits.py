@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.defaults import plain_torch
 from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.torch_state import plain_torch
 
 EPSILON = 1e-6
 """Added to a row's standard deviation before dividing by it."""

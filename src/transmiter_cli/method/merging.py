@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import Chosen, fit_inverse_temperature
+from transmiter_cli.method.discriminant import CalibratedDiscriminant, fit_inverse_temperature
 from transmiter_cli.method.embeddings import TINY, Embeddings
+from transmiter_cli.method.folds import all_rows, sampled_rows
 from transmiter_cli.method.linear import Linear, blend
 from transmiter_cli.method.per_image import PerImage, blocks_of, centred
-from transmiter_cli.method.unseen import Carrier, all_rows, correction, left_out, some_rows
+from transmiter_cli.method.unseen import Carrier, combined_correction, left_out
 
 STRAY = 0.25
 """With more than this share of its even share of the images, a class has images, and not only stray ones."""
@@ -51,7 +52,7 @@ def have_images(counts: Float[Tensor, " classes"], images: int) -> Bool[Tensor, 
 
 
 def shares_of_images(
-    counts: Float[Tensor, " classes"], labelled: Float[Tensor, " classes"], images: int, trust: float
+    counts: Float[Tensor, " classes"], labelled: Float[Tensor, " classes"], images: int, relative_trust: float
 ) -> Float[Tensor, " classes"]:
     """How far each class goes by its own images, 0 to 1, given how many it has of them all.
 
@@ -64,9 +65,9 @@ def shares_of_images(
             less even than they are where models are poor.
         labelled: the sum of the soft labels of each class, by which the evenness goes therefore.
         images: all of them.
-        trust: as for `merge`.
+        relative_trust: as for `merge`.
     """
-    half = max(STRAY * images / len(counts), min(SCARCE / max(trust, TINY), ALONE))
+    half = max(STRAY * images / len(counts), min(SCARCE / max(relative_trust, TINY), ALONE))
     seen = have_images(counts, images)
     most = (1 - UNSEEN_DISCOUNT * (~seen).double().mean()) * evenness(labelled[seen])
     return most * counts.square() / (counts.square() + half**2)
@@ -77,7 +78,7 @@ def raised_shares(
     seen: Bool[Tensor, " classes"],
     scores: Float[Tensor, "rows classes"],
     held_out: Float[Tensor, "rows classes"],
-    taught: Float[Tensor, "rows classes"],
+    by_teachers: Float[Tensor, "rows classes"],
 ) -> Float[Tensor, " classes"]:
     """The shares of the classes with images, as much nearer to their most as what teachers say tells.
 
@@ -90,15 +91,15 @@ def raised_shares(
         seen: which classes have images. What teachers say tells nothing of the others.
         scores: of the strong model, with what is said of classes on other images.
         held_out: those of the discriminant, which did not see the images.
-        taught: what teachers say of the images: probabilities.
+        by_teachers: the posterior of the teachers alone.
     """
     most = 1 - UNSEEN_DISCOUNT * (~seen).to(share.dtype).mean()
     missing = torch.where(seen, most - share, 0.0).clamp_min(0)
-    first = lowest = cross_entropies(blend(scores, held_out, share), taught)
+    first = lowest = cross_entropies(blend(scores, held_out, share), by_teachers)
     best = share
     for step in range(1, SHARES_TRIED):
         tried = share + step / (SHARES_TRIED - 1) * missing
-        found = cross_entropies(blend(scores, held_out, tried), taught)
+        found = cross_entropies(blend(scores, held_out, tried), by_teachers)
         if not found.mean() < lowest.mean():
             break
         best, lowest = tried, found
@@ -125,7 +126,24 @@ def evenness(counts: Float[Tensor, " classes"]) -> Float[Tensor, ""]:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergeInputs:
+    """What is merged, and the images that tell how.
+
+    Attributes:
+        strong: the strong model on the unlabelled images.
+        carriers: the teachers that are trusted, and what each says of classes on other images.
+        posterior: the soft labels of the images.
+        discriminant: of these.
+    """
+
+    strong: Embeddings
+    carriers: Sequence[Carrier]
+    posterior: PerImage
+    discriminant: CalibratedDiscriminant
+
+
+@dataclass(frozen=True)
+class MergedClassifier:
     """A classifier for all classes.
 
     Attributes:
@@ -139,44 +157,43 @@ class Merged:
 
 
 def merge(
-    strong: Embeddings,
-    carriers: Sequence[Carrier],
-    posterior: PerImage,
-    chosen: Chosen,
+    inputs: MergeInputs,
     counts: Float[Tensor, " classes"],
-    trust: float,
-    taught: PerImage | None = None,
-) -> Merged:
+    relative_trust: float,
+    by_teachers: PerImage | None = None,
+) -> MergedClassifier:
     """The discriminant's scores for classes, as far as they have images, and for the rest the corrected strong ones.
 
     Those of classes without images are lifted.
 
     Args:
-        strong: the strong model on the unlabelled images.
-        carriers: the teachers that are trusted, and what each says of classes on other images.
-        posterior: the soft labels of the images.
-        chosen: the discriminant.
+        inputs: what is merged.
         counts: how many images each class has.
-        trust: how far a teacher is trusted beside the strong model: 0 for not at all, 1 for as much as it or more.
-        taught: what the trusted teachers alone say of the images.
+        relative_trust: how far a teacher is trusted beside the strong model: 0 for not at all, 1 for as much as it or
+            more.
+        by_teachers: the posterior of the trusted teachers alone.
     """
-    seen, labelled = have_images(counts, len(strong)), sum_of(posterior)
-    share = shares_of_images(counts, labelled, len(strong), trust)
-    images, labels = strong.unit_images(chosen.rows), posterior[chosen.rows]
-    own, added = Linear.zero_shot(strong, len(seen)), correction(carriers, strong, seen, all_rows(strong))
-    first = own + added
-    scores = first(images)
-    width = calming(scores, labels, seen)
+    strong, discriminant = inputs.strong, inputs.discriminant
+    seen, labelled = have_images(counts, len(strong)), sum_of(inputs.posterior)
+    share = shares_of_images(counts, labelled, len(strong), relative_trust)
+    images, labels = strong.unit_images(discriminant.rows), inputs.posterior[discriminant.rows]
+    zero_shot = Linear.zero_shot(strong, len(seen))
+    correction = combined_correction(inputs.carriers, strong, seen, all_rows(strong))
+    corrected = zero_shot + correction
+    scores = corrected(images)
+    scale = calming(scores, labels, seen)
     if int(seen.sum()) < min(ENOUGH, len(seen)):
-        width = max(width, widening(scores, chosen.held_out, seen))
-    if taught is not None:
-        share = raised_shares(share, seen, width * scores, chosen.held_out, taught[chosen.rows])
-    held_out = blend(width * scores, chosen.held_out, share)
-    won = margins_left_out(strong, carriers, posterior, chosen, seen, share, width, added)
+        scale = max(scale, widening(scores, discriminant.held_out, seen))
+    if by_teachers is not None:
+        told = by_teachers[discriminant.rows]
+        share = raised_shares(share, seen, scale * scores, discriminant.held_out, told)
+    held_out = blend(scale * scores, discriminant.held_out, share)
+    won = margins_left_out(inputs, seen, share, scale, correction)
     known = seen[labels.argmax(-1)]
-    lift = (~seen).to(held_out.dtype) * unseen_lift(won, held_out[known], own(images[known]), seen, trust > 0)
-    merged = first.scaled(width).blended(chosen.classifier, share)
-    return Merged(Linear(merged.weight, merged.bias + lift), held_out + lift)
+    lift = unseen_lift(won, held_out[known], zero_shot(images[known]), seen, relative_trust > 0)
+    lifts = lift * (~seen).to(held_out.dtype)
+    merged = corrected.scaled(scale).blended(discriminant.classifier, share)
+    return MergedClassifier(Linear(merged.weight, merged.bias + lifts), held_out + lifts)
 
 
 def calming(
@@ -207,39 +224,43 @@ def deviation(scores: Float[Tensor, "rows classes"]) -> float:
 
 
 def margins_left_out(
-    strong: Embeddings,
-    carriers: Sequence[Carrier],
-    posterior: PerImage,
-    chosen: Chosen,
+    inputs: MergeInputs,
     seen: Bool[Tensor, " classes"],
     share: Float[Tensor, " classes"],
-    width: float,
-    added: Linear,
+    scale: float,
+    correction: Linear,
 ) -> Float[Tensor, " left_out"]:
     """By how much images of classes that were left out prefer the others, half of those with images at a time.
 
-    Arguments as for `merge`; which classes have images, how far each goes by them, the factor of the carried scores,
-    and what teachers add to the strong model's own. What they add to classes that are left out is shifted to what they
-    add, on average, to those without images, of which they may say far less. Empty where too few classes have images.
+    What teachers add to classes that are left out is shifted to what they add, on average, to those without images, of
+    which they may say far less. Empty where too few classes have images.
+
+    Args:
+        inputs: what is merged.
+        seen: which classes have images.
+        share: how far each class goes by its own images.
+        scale: the factor of corrected strong scores.
+        correction: what teachers add to the strong model's own scores.
     """
-    found = [chosen.held_out.new_empty(0, dtype=torch.float64)]
+    strong, discriminant = inputs.strong, inputs.discriminant
+    found = [discriminant.held_out.new_empty(0, dtype=torch.float64)]
     if bool(seen.all()) or int(seen.sum()) < ENOUGH:
         return found[0]
-    picked = some_rows(torch.arange(len(chosen.rows), device=seen.device), len(seen))
-    rows, held_out = chosen.rows[picked], chosen.held_out[picked]
-    images, predicted = strong.unit_images(rows), posterior[rows].argmax(-1)
-    own, mean = Linear.zero_shot(strong, len(seen)), images.mean(0, keepdim=True)
-    usual = added(mean)[:, ~seen].mean()
+    sample = sampled_rows(torch.arange(len(discriminant.rows), device=seen.device), len(seen))
+    rows, held_out = discriminant.rows[sample], discriminant.held_out[sample]
+    images, predicted = strong.unit_images(rows), inputs.posterior[rows].argmax(-1)
+    zero_shot, mean = Linear.zero_shot(strong, len(seen)), images.mean(0, keepdim=True)
+    usual = correction(mean)[:, ~seen].mean()
     for held in left_out(seen.nonzero().flatten(), 2, TRIALS_OF_HALVES):
         away = torch.isin(predicted, held)
         if bool(away.all()) or not bool(away.any()):
             continue
         out = torch.zeros_like(seen)
         out[held] = True
-        without = correction(carriers, strong, ~out, rows[~away])
-        scores = (own + without)(images[away])
+        without = combined_correction(inputs.carriers, strong, ~out, rows[~away])
+        scores = (zero_shot + without)(images[away])
         scores[:, out] += usual - without(mean)[:, out].mean()
-        scores = blend(width * scores, held_out[away], share.masked_fill(out, 0.0))
+        scores = blend(scale * scores, held_out[away], share.masked_fill(out, 0.0))
         # Of classes that never had images, a teacher may know nothing: they are no part of the trial.
         found.append(margins(scores, seen & ~out, out).double())
     return torch.cat(found)

@@ -1,135 +1,57 @@
-"""Second moments of models on the same images, without ever forming their N x M logits.
-
-Images come in blocks, of any number and size: a product is taken in float32 within a block and summed over blocks
-in float64, so what is held is O(d^2) however many images there are. The relative error is that of one float32
-product, about 1e-6 of the moment's norm.
-"""
+"""First and second moments of images with targets, which all solves in closed form start from."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.basis import centred_texts
-from transmiter_cli.method.embeddings import TINY, WIDEST, Embeddings, InvalidTensorError, block_rows
-from transmiter_cli.method.logits import EPSILON
-
-STRIPS = 8
-"""Parts of a triangular matrix that a CPU multiplies one by one: 9/16 of the operations of the whole."""
-CACHED = 2048
-"""A width for which blocks are small enough to stay in a processor's cache between two operations."""
+from transmiter_cli.method.embeddings import Embeddings, block_rows
+from transmiter_cli.method.folds import Folds
+from transmiter_cli.method.per_image import PerImage
 
 
-def is_bound_by_products(device: torch.device) -> bool:
-    """Whether products cost more than starting them: on a GPU fewer and larger ones are faster, if of more numbers."""
-    return device.type == "cpu"
+@dataclass(frozen=True)
+class Moments:
+    """What images X with targets P of each class contribute, in float64; those of disjoint images add up.
 
+    Products are taken in float32 within a block of images and summed over blocks in float64.
 
-class Standardizer:
-    """The scalar of each image that standardises its row of logits, from the d x d geometry of the texts.
-
-    With Tc the texts minus their mean row and x a unit-norm image, a row of centred logits is s Tc x, so that
-    std(z)^2 = s^2 |Tc x|^2 / (M - 1) = s^2 |R x|^2 / (M - 1) with Tc = Q R: no logit is needed. A sum of squares, it
-    loses no digits to cancellation, as x'(Tc'Tc)x would. R is triangular, and its zeros are mostly skipped on a CPU.
-
-    Args:
-        model: its texts and logit scale are used; its images are not looked at.
+    Attributes:
+        gram: X'X.
+        sums: P'X.
+        mass: the column sums of P: of soft labels, how many images each class has.
     """
 
-    def __init__(self, model: Embeddings) -> None:
-        self.centred = centred_texts(model.texts).float()
-        self.scale = model.logit_scale
-        root = torch.linalg.qr(self.centred / (len(self.centred) - 1) ** 0.5, mode="r").R
-        strips = STRIPS if is_bound_by_products(root.device) else 1
-        starts = range(0, len(root), max(1, math.ceil(len(root) / strips)))
-        self.strips = [(start, root[start : start + starts.step, start:].T.contiguous()) for start in starts]
+    gram: Float[Tensor, "width width"]
+    sums: Float[Tensor, "classes width"]
+    mass: Float[Tensor, " classes"]
 
-    def weights(self, images: Float[Tensor, "rows width"]) -> Float[Tensor, " rows"]:
-        """The w with z~ = w Tc x, for float32 images that need not be unit-norm: s / (std(z) + EPSILON) / |x|, or 0."""
-        length = torch.linalg.vector_norm(images, dim=-1).clamp_min(TINY)
-        parts = [torch.linalg.vector_norm(images[:, start:] @ strip, dim=-1) for start, strip in self.strips]
-        deviation = torch.linalg.vector_norm(torch.stack(parts), dim=0) / length
-        weights = self.scale / (self.scale * deviation + EPSILON) / length
-        return weights.masked_fill(length <= TINY, 0.0)
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.gram + other.gram, self.sums + other.sums, self.mass + other.mass)
+
+    def __sub__(self, other: Moments) -> Moments:
+        return Moments(self.gram - other.gram, self.sums - other.sums, self.mass - other.mass)
 
 
-class CrossMoment:
-    """X_t' diag(w_t w_s) X_s, summed over blocks of the same images seen by two models: d_t x d_s, whatever N.
-
-    A standardised row is z~ = w Tc x with a scalar weight w, so its coordinates in a basis B are H = diag(w) X (B Tc)'
-    and H_t'H_s = (B Tc_t) [X_t' diag(w_t w_s) X_s] (B Tc_s)' (paper Eq. 6). The bracket is what is summed.
-
-    Args:
-        target: of the model to transfer to.
-        source: of the model to transfer from.
-
-    Raises:
-        InvalidTensorError: if the two models have vocabularies of different sizes.
-    """
-
-    def __init__(self, target: Standardizer, source: Standardizer) -> None:
-        if len(target.centred) != len(source.centred):
-            sizes = f"{len(target.centred)} and {len(source.centred)}"
-            raise InvalidTensorError(f"the two models have vocabularies of {sizes} entries; they must be the same.")
-        self.target, self.source = target, source
-        self.images = 0
-        shape = (target.centred.shape[1], source.centred.shape[1])
-        self.sum = target.centred.new_zeros(shape, dtype=torch.float64)
-
-    def add(self, target: Float[Tensor, "rows target_width"], source: Float[Tensor, "rows source_width"]) -> None:
-        """Add a block of images, row i of both being the same image; they need not be unit-norm."""
-        target, source = target.float(), source.float()
-        weights = self.target.weights(target) * self.source.weights(source)
-        self.sum += target.T @ (source * weights[:, None])
-        self.images += len(target)
-
-    def __add__(self, other: CrossMoment) -> CrossMoment:
-        """The moment of the images of both; the models must be the same."""
-        both = CrossMoment(self.target, self.source)
-        both.sum, both.images = self.sum + other.sum, self.images + other.images
-        return both
-
-    def __sub__(self, other: CrossMoment) -> CrossMoment:
-        """The moment of this one's images but for the other's, which are some of them."""
-        rest = CrossMoment(self.target, self.source)
-        rest.sum, rest.images = self.sum - other.sum, self.images - other.images
-        return rest
-
-    def in_basis(self, basis: Float[Tensor, "basis vocabulary"]) -> Float[Tensor, "basis basis"]:
-        """H_t'H_s of all images so far, float64."""
-        target, source = ((basis @ model.centred).double() for model in (self.target, self.source))
-        return target @ self.sum @ source.T
+def fold_moments(model: Embeddings, targets: PerImage, folds: Folds) -> list[Moments]:
+    """The moments of each part."""
+    classes = targets.shape[1]
+    result: list[Moments] = []
+    for part, gram in zip(folds.rows, folds.grams, strict=True):
+        sums, mass = gram.new_zeros(classes, len(gram)), gram.new_zeros(classes)
+        for rows in part.to(gram.device).split(block_rows(classes)):
+            wanted = targets[rows]
+            sums += wanted.T @ model.unit_images(rows).to(wanted.dtype)
+            mass += wanted.double().sum(0)
+        result.append(Moments(gram, sums, mass))
+    return result
 
 
-def cross_moment(target: Embeddings, source: Embeddings) -> CrossMoment:
-    """The cross-moment of two models on all their images, a block at a time.
-
-    Raises:
-        InvalidTensorError: if the two models saw different numbers of images or vocabulary entries.
-    """
-    return cross_moments(target, source, [None])[0]
-
-
-def cross_moments(
-    target: Embeddings, source: Embeddings, parts: Sequence[Int[Tensor, " _"] | None]
-) -> list[CrossMoment]:
-    """The same on each of several parts of the images; None is all of them, in order.
-
-    Raises:
-        InvalidTensorError: if the two models saw different numbers of images or vocabulary entries.
-    """
-    if len(target) != len(source):
-        raise InvalidTensorError(f"the two models have {len(target)} and {len(source)} images; they must be the same.")
-    of_target, of_source = Standardizer(target), Standardizer(source)
-    width = CACHED if is_bound_by_products(target.images.device) else WIDEST
-    moments: list[CrossMoment] = []
-    for part in parts:
-        moment = CrossMoment(of_target, of_source)
-        for rows in target.blocks(width) if part is None else part.to(target.images.device).split(block_rows(width)):
-            moment.add(target.images[rows], source.images[rows])
-        moments.append(moment)
-    return moments
+def total(moments: Sequence[Moments]) -> Moments:
+    """The sum of the parts."""
+    return reduce(add, moments)

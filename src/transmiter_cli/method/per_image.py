@@ -50,15 +50,15 @@ class Computed:
         return self.compute(rows)
 
 
-def computed_class_logits(model: Embeddings, classes: int) -> Computed:
+def computed_zero_shot_logits(model: Embeddings, classes: int) -> Computed:
     """The first C columns of the zero-shot logits s X T'."""
     classifier = model.classifier(classes).T
     return Computed((len(model), classes), lambda rows: model.unit_images(rows) @ classifier)
 
 
-def class_logits(model: Embeddings, classes: int) -> Float[Tensor, "images classes"]:
+def zero_shot_class_logits(model: Embeddings, classes: int) -> Float[Tensor, "images classes"]:
     """The same as a tensor; neither the auxiliary words' columns nor a copy of the images is ever formed."""
-    computed = computed_class_logits(model, classes)
+    computed = computed_zero_shot_logits(model, classes)
     return torch.cat([computed[rows] for rows in blocks_of(computed)])
 
 

@@ -80,23 +80,24 @@ class Pool:
     weights: Sequence[float]
 
     @cached_property
-    def answers(self) -> list[Int[Tensor, " images"]]:
+    def teacher_predictions(self) -> list[Int[Tensor, " images"]]:
         """Of each teacher."""
         return [predictions(logits) for logits in self.finetuned]
 
     def shares(self, some: Sequence[int]) -> list[float]:
         """How much of what each of some teachers says is its own."""
-        chosen = [self.answers[one] for one in some], [self.teacher_trust[one] for one in some]
+        chosen = [self.teacher_predictions[one] for one in some], [self.teacher_trust[one] for one in some]
         return independent_shares(*chosen, self.zero_shot.shape[1])
 
-    def alone(self, rows: Rows) -> Float[Tensor, "rows classes"]:
-        """What the strong model says of images: logarithms, as of all that follows."""
+    def by_strong(self, rows: Rows) -> Float[Tensor, "rows classes"]:
+        """The log-posterior of the strong model alone."""
         return torch.log(doubted(self.zero_shot[rows], self.strong_trust))
 
-    def said(self, teacher: int, share: float) -> Computed:
-        """What a teacher says of each image: of classes that it does not know, nothing.
+    def by_teacher(self, teacher: int, share: float) -> Computed:
+        """The log-likelihood of each class by one teacher, which counts so much.
 
-        These get what leaves each image with them, or with the others, as far as the strong model alone has it.
+        Of classes that it does not know it says nothing. Their common value leaves the probability of all of them
+        together where the strong model alone has it.
         """
         logits, weight, known = self.finetuned[teacher], self.weights[teacher], self.known[teacher]
         images, classes = logits.shape
@@ -105,21 +106,21 @@ class Pool:
             return share * torch.log(doubted(logits[rows], weight))
 
         def where_known(rows: Rows) -> Float[Tensor, "rows classes"]:
-            told, before = everywhere(rows), self.alone(rows)[:, known]
-            neutral = (before + told[:, known]).logsumexp(-1) - before.logsumexp(-1)
-            return torch.where(known, told, neutral[:, None])
+            likelihood, prior = everywhere(rows), self.by_strong(rows)[:, known]
+            neutral = (prior + likelihood[:, known]).logsumexp(-1) - prior.logsumexp(-1)
+            return torch.where(known, likelihood, neutral[:, None])
 
         return Computed((images, classes), everywhere if bool(known.all()) else where_known)
 
-    def taught(self, some: Sequence[int]) -> Computed:
+    def by_teachers(self, some: Sequence[int]) -> Computed:
         """The log-posterior of some teachers alone."""
-        each = [self.said(one, share) for one, share in zip(some, self.shares(some), strict=True)]
+        each = [self.by_teacher(one, share) for one, share in zip(some, self.shares(some), strict=True)]
         return Computed(each[0].shape, lambda rows: reduce(torch.add, (one[rows] for one in each)))
 
     def common(self, some: Sequence[int]) -> Computed:
         """The log-posterior of the strong model and some teachers."""
-        taught = self.taught(some)
-        return Computed(taught.shape, lambda rows: self.alone(rows) + taught[rows])
+        by_teachers = self.by_teachers(some)
+        return Computed(by_teachers.shape, lambda rows: self.by_strong(rows) + by_teachers[rows])
 
 
 def pooling(

@@ -19,23 +19,17 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import (
     SHRINKAGE,
     discriminants,
+    expected_means,
     fit_inverse_temperature,
+    isotropic,
+    score_deviation,
     smoothed_labels,
 )
 from transmiter_cli.method.embeddings import TINY, Embeddings
-from transmiter_cli.method.folds import (
-    JUDGED,
-    NUMBERS,
-    Moments,
-    evenly_spaced,
-    fold_moments,
-    folds_of,
-    stratified_folds,
-    total,
-)
+from transmiter_cli.method.folds import JUDGED, NUMBERS, evenly_spaced, folds_of, stratified_folds
 from transmiter_cli.method.linear import Linear
+from transmiter_cli.method.moments import Moments, fold_moments, total
 from transmiter_cli.method.per_image import Computed
-from transmiter_cli.method.self_training import expected_means, isotropic, spread
 
 WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
 """The classifier that is there counts like so many images of each class; the first leaves its answers as they are."""
@@ -46,7 +40,7 @@ LIKELIHOOD_MARGIN = 2.0
 HALVINGS = 15
 
 
-class Refined(NamedTuple):
+class RefinedClassifier(NamedTuple):
     """What labels made of a classifier.
 
     Attributes:
@@ -85,7 +79,7 @@ class HeldOut(NamedTuple):
 
 def refine_linear(
     labelled: Embeddings, labels: Int[Tensor, " images"], start: Linear, seed: int, folds: int = 5
-) -> Refined:
+) -> RefinedClassifier:
     """The mean of a classifier, which counts like k images of each class, and of a discriminant of labelled images.
 
     Of n images of C classes, the discriminant's share is n / (n + k C). k is the one, of several, that makes held-out
@@ -108,7 +102,7 @@ def refine_linear(
     known, own = labels.unique(return_inverse=True)
     parts = stratified_folds(own, folds, seed)
     if min(len(known), len(parts)) < 2:
-        return Refined(start, 0.0, 1.0)
+        return RefinedClassifier(start, 0.0, 1.0)
     before = start.only(known)
     moments = labelled_moments(labelled, own, len(known), parts)
     whole = total(moments)
@@ -125,7 +119,7 @@ def refine_linear(
     share = share_of(len(labels), worth, len(known))
     after = before.towards(levelled_discriminant(before, whole), share)
     factor = calibrated_inverse_temperature(held_out(worth)) if len(known) == len(start.bias) else 1.0
-    return Refined(start.replaced(known, after).scaled(factor), share, factor)
+    return RefinedClassifier(start.replaced(known, after).scaled(factor), share, factor)
 
 
 def most_likely(held_out: Callable[[float], HeldOut]) -> float:
@@ -155,7 +149,7 @@ def levelled_discriminant(start: Linear, moments: Moments) -> Linear:
     Among classes without a label, the labelled ones would else lose or win.
     """
     found = discriminants(moments, expected_means(moments, start), [SHRINKAGE])[0].centred()
-    return found.scaled(spread(start, moments) / spread(found, moments).clamp_min(TINY))
+    return found.scaled(score_deviation(start, moments) / score_deviation(found, moments).clamp_min(TINY))
 
 
 def held_out_scores(

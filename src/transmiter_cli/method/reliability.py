@@ -26,7 +26,8 @@ from torch import Tensor
 from transmiter_cli.method.discriminant import SHRINKAGE, held_out
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.experts import Expert
-from transmiter_cli.method.folds import Folds, fold_moments
+from transmiter_cli.method.folds import Folds
+from transmiter_cli.method.moments import fold_moments
 from transmiter_cli.method.per_image import PerImage, agreement, beyond_chance, predictions, softmax_of
 
 SLACK = 0.1
@@ -102,36 +103,66 @@ def reliabilities(
         folds: parts of the images, of which each is predicted by the others.
         opaque_names: whether the names of the classes say nothing to zero-shot models.
     """
-    answers, classes = predictions(zero_shot), zero_shot.shape[1]
-    own = beyond_chance(held_out_agreement(strong, zero_shot, folds), classes)
+    by_strong, classes = predictions(zero_shot), zero_shot.shape[1]
+    predicted = beyond_chance(held_out_agreement(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
     found: list[Reliabilities] = []
     for teacher, own_classes in zip(teachers, known, strict=True):
-        said = held_out_predictions(strong, teacher.finetuned, folds)
-        every = (answers, predictions(teacher.finetuned), predictions(teacher.weak_logits), said)
-        asked = own_classes[answers]
-        asked |= ~asked.any()  # of all, if the strong model answers none of these classes
-        before, after, weak, said = (one[asked] for one in every)
-        trust, alike = estimated_accuracy(before, after, said, classes), kappa(before, after, classes)
-        named = consistent = 1.0
-        if not opaque_names:
-            by_teacher, by_strong = (predictability(one, weak, classes) + slack for one in (after, before))
-            fine = min(1.0, by_teacher / by_strong)
-            named = named_alike(before, after, classes) * named_alike(weak, after, classes)
-            trust *= fine * named
-            consistent = min(alike / max(kappa(after, said, classes) * own, TINY), 1.0)
-        limited = (1 - trust) * own + min(trust * own, alike)
-        by_answer = reliability_by_answer(before, said, own, trust, classes, opaque_names)
-        foretold = torch.bincount(after[after == said], minlength=classes)
-        found.append(Reliabilities(limited, by_answer, foretold, (Reliability(trust, named, consistent),)))
+        by_teacher, by_weak = predictions(teacher.finetuned), predictions(teacher.weak_logits)
+        every = (by_strong, by_teacher, by_weak, held_out_predictions(strong, teacher.finetuned, folds))
+        asked = own_classes[by_strong]
+        asked |= ~asked.any()  # of all images, if the strong model predicts none of these classes
+        chosen = Predictions(*(one[asked] for one in every))
+        found.append(beside_teacher(chosen, predicted, slack, classes, opaque_names))
     best = max(found, key=lambda one: one.teachers[0].trust)
     return best._replace(teachers=tuple(one.teachers[0] for one in found))
 
 
+class Predictions(NamedTuple):
+    """Classes of the same images.
+
+    Attributes:
+        strong, weak: by the zero-shot models.
+        teacher: by the fine-tuned one.
+        discriminant: by one that was trained on what the teacher says of other images.
+    """
+
+    strong: Int[Tensor, " images"]
+    teacher: Int[Tensor, " images"]
+    weak: Int[Tensor, " images"]
+    discriminant: Int[Tensor, " images"]
+
+
+def beside_teacher(
+    by: Predictions, predicted: float, slack: float, classes: int, opaque_names: bool = False
+) -> Reliabilities:
+    """The reliability of the strong model and of one teacher (`reliabilities`).
+
+    Args:
+        by: all predictions.
+        predicted: f_s, how often the strong model's are predicted, beyond chance.
+        slack: e.
+        classes: how many there are to answer among.
+        opaque_names: whether the names of the classes say nothing to zero-shot models.
+    """
+    trust = estimated_accuracy(by.strong, by.teacher, by.discriminant, classes)
+    agreed = kappa(by.strong, by.teacher, classes)
+    named = consistent = 1.0
+    if not opaque_names:
+        told, usual = (predictability(one, by.weak, classes) + slack for one in (by.teacher, by.strong))
+        named = named_alike(by.strong, by.teacher, classes) * named_alike(by.weak, by.teacher, classes)
+        trust *= min(1.0, told / usual) * named
+        consistent = min(agreed / max(kappa(by.teacher, by.discriminant, classes) * predicted, TINY), 1.0)
+    limited = (1 - trust) * predicted + min(trust * predicted, agreed)
+    by_answer = reliability_by_answer(by.strong, by.discriminant, predicted, trust, classes, opaque_names)
+    foretold = torch.bincount(by.teacher[by.teacher == by.discriminant], minlength=classes)
+    return Reliabilities(limited, by_answer, foretold, (Reliability(trust, named, consistent),))
+
+
 def reliability_by_answer(
-    answers: Int[Tensor, " images"],
+    strong: Int[Tensor, " images"],
     discriminant: Int[Tensor, " images"],
-    own: float,
+    predicted: float,
     trust: float,
     classes: int,
     opaque_names: bool = False,
@@ -149,22 +180,22 @@ def reliability_by_answer(
     n_c.) With opaque names n_c is 1.
 
     Args:
-        answers: the strong model's.
+        strong: the strong model's predictions.
         discriminant: those of the discriminant that predicts the teacher's, each image by the others.
-        own: f_s, how often the strong model's answers are predicted, beyond chance.
+        predicted: f_s, how often the strong model's are predicted, beyond chance.
         trust: q_t, 0 to 1.
         classes: how many there are to answer among.
         opaque_names: whether the names of the classes say nothing to zero-shot models.
     """
-    pairs, counts = torch.unique(answers * classes + discriminant, return_counts=True)
-    given, same = (torch.bincount(one, minlength=classes) for one in (answers, answers[answers == discriminant]))
+    pairs, counts = torch.unique(strong * classes + discriminant, return_counts=True)
+    given, same = (torch.bincount(one, minlength=classes) for one in (strong, strong[strong == discriminant]))
     likeliest = torch.zeros_like(given).scatter_reduce(0, pairs // classes, counts, "amax")
     given, same, likeliest = given.double(), same.double(), likeliest.double()
     overall = same.sum() / given.sum()
     agreed = beyond_chance_of((same + FEW_ANSWERS * overall) / (given + FEW_ANSWERS), classes)
     named, most = (beyond_chance_of(one / given.clamp_min(1), classes) for one in (same, likeliest))
     alike = torch.ones_like(agreed) if opaque_names else (named + SLACK) / (most + SLACK)
-    return own + (1 - (1 - trust) ** 2) * alike * (agreed - own)
+    return predicted + (1 - (1 - trust) ** 2) * alike * (agreed - predicted)
 
 
 def estimated_accuracy(

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError, check_teacher
-from transmiter_cli.method.folds import Folds, Moments, fold_moments
+from transmiter_cli.method.folds import Folds
 from transmiter_cli.method.linear import Linear
+from transmiter_cli.method.moments import Moments, fold_moments
 from transmiter_cli.method.per_image import Computed, centred
 
 

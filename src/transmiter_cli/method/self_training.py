@@ -9,19 +9,24 @@ each class.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.discriminant import Chosen, choose_discriminant, held_out
+from transmiter_cli.method.discriminant import (
+    CalibratedDiscriminant,
+    choose_discriminant,
+    expected_means,
+    held_out,
+    isotropic,
+    score_deviation,
+)
 from transmiter_cli.method.embeddings import TINY, Embeddings
-from transmiter_cli.method.folds import Folds, Moments, fold_moments, folds_of, total
+from transmiter_cli.method.folds import Folds, folds_of
 from transmiter_cli.method.linear import Linear
+from transmiter_cli.method.moments import Moments, fold_moments, total
 from transmiter_cli.method.per_image import Computed, PerImage, Rows, softmax_of
 
-COVARIANCE_SHRINKAGE = 0.5
-"""The identity's share in the covariance that tells the expected class means."""
 WORTH = 10.0
 """The classifier that is there counts like so many images of each class."""
 FEWEST_IMAGES = 10
@@ -49,46 +54,15 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
 
     found = fit_discriminant(strong, start, Computed(own.shape, product), folds)[0].classifier.centred()
     whole = total(moments)
-    before, after = (spread(one, whole) for one in (start, found))
+    before, after = (score_deviation(one, whole) for one in (start, found))
     level = (before / after.clamp_min(TINY)).clamp_max(1.0)
     return start.blended(found.scaled(level), whole.mass / (whole.mass + WORTH))
 
 
 def fit_discriminant(
     strong: Embeddings, start: Linear, posterior: PerImage, folds: Folds
-) -> tuple[Chosen, list[Moments], Float[Tensor, "classes width"]]:
+) -> tuple[CalibratedDiscriminant, list[Moments], Float[Tensor, "classes width"]]:
     """The discriminant of soft labels, the moments of its parts, and where the classes were expected to be."""
     moments = fold_moments(strong, posterior, folds)
     means = expected_means(total(moments), start)
     return choose_discriminant(strong, posterior, means, folds, moments), moments, means
-
-
-def spread(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:
-    """The deviation over images of scores less their mean over the classes: the root of a sum over the classes.
-
-    Args:
-        classifier: gives the scores.
-        moments: of the images, and of what is added to them for a covariance without a direction.
-    """
-    images = moments.mass.sum()
-    mean, weight = moments.sums.sum(0) / images, classifier.centred().weight
-    covariance = moments.gram / images - torch.outer(mean, mean)
-    return ((weight @ covariance) * weight).sum().clamp_min(0).sqrt()
-
-
-def isotropic(strong: Embeddings) -> Float[Tensor, "width width"]:
-    """A covariance without a direction, as wide as that of the texts: what images have where they say nothing."""
-    texts = strong.unit_texts().double()
-    width = texts.shape[1]
-    variance = (texts - texts.mean(0)).square().sum(-1).mean() / width
-    return variance * torch.eye(width, dtype=texts.dtype, device=texts.device)
-
-
-def expected_means(moments: Moments, start: Linear) -> Float[Tensor, "classes width"]:
-    """The class means, up to a factor and a common vector, of which Fisher's rule would make a classifier's weights."""
-    means = moments.sums / moments.mass[:, None].clamp_min(TINY)
-    covariance = (moments.gram - moments.sums.T @ means) / moments.mass.sum()
-    directions = start.centred().weight
-    return (
-        1 - COVARIANCE_SHRINKAGE
-    ) * directions @ covariance + COVARIANCE_SHRINKAGE * covariance.diagonal().mean() * directions

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.method.adapter import Adapter, with_basis
-from transmiter_cli.method.moments import CrossMoment
+from transmiter_cli.method.cross_moment import CrossMoment
 from transmiter_cli.method.polar import polar_factor
 
 

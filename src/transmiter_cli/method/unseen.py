@@ -30,13 +30,11 @@ from torch import Tensor
 from transmiter_cli.method.basis import centred_texts
 from transmiter_cli.method.embeddings import TINY, Embeddings, block_rows
 from transmiter_cli.method.experts import Expert, comparable
-from transmiter_cli.method.folds import NUMBERS
+from transmiter_cli.method.folds import all_rows, sampled_rows
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.per_image import PerImage, centred
 from transmiter_cli.method.ridge import solve_ridge
 
-LOOKED_AT = 4096
-"""Most images of which classes are left out."""
 FEWEST_CLASSES = 4
 """Classes with images that are needed to leave some of them out."""
 TRIALS_OF_THIRDS = 12
@@ -177,7 +175,7 @@ def weak_head(teacher: Expert, moments: JointMoments, new: Novelty) -> Float[Ten
     return prior + solve_ridge(weak, moments.cross[d:] - weak @ prior, PULL)
 
 
-def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: Novelty) -> Corrections:
+def learn_corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: Novelty) -> Corrections:
     """What is learned of L from the moments of some images."""
     d = moments.width
     gram, between = moments.gram[:d, :d], moments.gram[:d, d:]
@@ -192,18 +190,6 @@ def corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, new: N
 def about(moments: JointMoments, weight: Float[Tensor, "width classes"], mean: Float[Tensor, " classes"]) -> Linear:
     """The linear map of strong embeddings with these weights and, over the images, this mean."""
     return Linear(weight.T, mean - moments.mean[: moments.width] @ weight)
-
-
-def all_rows(strong: Embeddings) -> Int[Tensor, " rows"]:
-    """The numbers of all images."""
-    return torch.arange(len(strong), device=strong.images.device)
-
-
-def some_rows(rows: Int[Tensor, " rows"], classes: int) -> Int[Tensor, " some"]:
-    """A random choice of images, as many as can be looked at at once."""
-    most = min(LOOKED_AT, max(1, NUMBERS // classes))
-    generator = torch.Generator().manual_seed(0)
-    return rows[torch.randperm(len(rows), generator=generator)[:most].to(rows.device)]
 
 
 def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[Int[Tensor, " part"]]:
@@ -240,7 +226,7 @@ def weight_of_whole(
     """
     if int(seen.sum()) < FEWEST_CLASSES:
         return 1.0
-    rows = some_rows(all_rows(strong), len(seen))
+    rows = sampled_rows(all_rows(strong), len(seen))
     posterior = log_posterior[rows]
     predicted = posterior.argmax(-1)
     base = Linear.zero_shot(strong, len(seen))
@@ -252,7 +238,7 @@ def weight_of_whole(
         rest = torch.ones_like(seen)
         rest[held] = False
         kept = rows[~away]
-        found = corrections(anchors, teacher, joint_moments(strong, teacher, kept), novelty(teacher, rest, kept))
+        found = learn_corrections(anchors, teacher, joint_moments(strong, teacher, kept), novelty(teacher, rest, kept))
         images, wanted = strong.unit_images(rows[away]), posterior[away][:, held].argmax(-1)
         whole, new = (
             ((base + one)(images)[:, held].argmax(-1) == wanted).sum().item() for one in (found.whole, found.new)
@@ -286,10 +272,10 @@ class Carrier:
         """
         return (self.new / share.clamp_min(TINY)).clamp_max(1.0)
 
-    def correction(self, strong: Embeddings, new: Novelty, rows: Int[Tensor, " rows"]) -> Linear:
+    def learn(self, strong: Embeddings, new: Novelty, rows: Int[Tensor, " rows"]) -> Linear:
         """What is added to the strong model's logits, learned from some images."""
         moments = joint_moments(strong, self.teacher, rows)
-        return corrections(self.anchors, self.teacher, moments, new).mixed(self.whole)
+        return learn_corrections(self.anchors, self.teacher, moments, new).mixed(self.whole)
 
 
 def carry(
@@ -309,7 +295,7 @@ def carry(
         seen: the classes that have images.
     """
     found: list[Carrier] = []
-    rows = some_rows(all_rows(strong), len(seen))
+    rows = sampled_rows(all_rows(strong), len(seen))
     for given, reliability in zip(teachers, trust, strict=True):
         if reliability:
             teacher = comparable(given, seen, rows)
@@ -321,7 +307,7 @@ def carry(
     return found
 
 
-def correction(
+def combined_correction(
     carriers: Sequence[Carrier], strong: Embeddings, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]
 ) -> Linear:
     """What teachers add to the strong model's own scores.
@@ -338,10 +324,10 @@ def correction(
         rows: the images to learn from.
     """
     result = Linear.zero_shot(strong, len(seen)).scaled(0.0)
-    news = [novelty(one.teacher, seen, some_rows(rows, len(seen))) for one in carriers]
+    news = [novelty(one.teacher, seen, sampled_rows(rows, len(seen))) for one in carriers]
     says = [one.trust * new.share.square() for one, new in zip(carriers, news, strict=True)]
     for one, new, say in zip(carriers, news, says, strict=True):
         weight = one.trust * say / torch.stack(says).sum(0).clamp_min(TINY)
         weight = torch.where(seen, weight, weight * one.known(new.share))
-        result += one.correction(strong, new, rows).scaled(weight)
+        result += one.learn(strong, new, rows).scaled(weight)
     return result

@@ -25,7 +25,7 @@ from transmiter_cli.files import write_atomically
 from transmiter_cli.layout import FITTED, PROBE_FILE
 from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.mix_up import mixed_up
-from transmiter_cli.method.per_image import agreement, computed_class_logits, predictions
+from transmiter_cli.method.per_image import agreement, computed_zero_shot_logits, predictions
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.names import some
 from transmiter_cli.record import Task, without
@@ -172,7 +172,7 @@ def fit_task(
     require_answers(teacher, task)
     note_constant_columns(teacher, task, workspace)
     wanted = predictions(teacher[plain])
-    zero_shot = predictions(computed_class_logits(seen.embeddings, len(task.classes)))
+    zero_shot = predictions(computed_zero_shot_logits(seen.embeddings, len(task.classes)))
     if columns and probe is None:
         warn_of_mix_up(zero_shot, wanted, task, command, workspace)
         warn_of_cosines(teacher, task, workspace)

@@ -17,10 +17,10 @@ from transmiter_cli.embedding.sources.opening import same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import DEFAULT_METHODS, ROWS, SWEPT, artefacts_in, file_name, swept_row
-from transmiter_cli.method.consensus import NEEDED
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.per_image import agreement, computed_class_logits, predictions
+from transmiter_cli.method.per_image import agreement, computed_zero_shot_logits, predictions
+from transmiter_cli.method.verdict import NEEDED
 from transmiter_cli.names import some
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
@@ -240,7 +240,7 @@ def results_of(
     artefacts: Mapping[str, Artefact], encoder: CachedEncoder, seen: Embeddings, classes: int, home: Path
 ) -> Iterator[TransferResult]:
     """What was made for one strong model, with how many of its answers on the images it saw changed."""
-    before = predictions(computed_class_logits(seen, classes))
+    before = predictions(computed_zero_shot_logits(seen, classes))
     for row, artefact in artefacts.items():
         changed = 1 - agreement(artefact.predictions(seen), before)
         yield TransferResult(encoder.name, row, signed(artefact, encoder), home / file_name(row), changed)

@@ -7,18 +7,14 @@ import torch.nn.functional as F
 
 from tests.conftest import World, random_embeddings
 from transmiter_cli.description import verdict_in_words
-from transmiter_cli.method import consensus, merging
-from transmiter_cli.method.consensus import (
-    NEEDED,
-    Verdict,
-    discriminant_transfer,
-    expected_gain,
-    images_of_classes,
-)
+from transmiter_cli.method import discriminant_transfer as module
+from transmiter_cli.method import merging
+from transmiter_cli.method.discriminant_transfer import discriminant_transfer, images_of_classes
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.reliability import Reliabilities, Reliability
+from transmiter_cli.method.verdict import NEEDED, Verdict, expected_gain
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
 
@@ -232,8 +228,8 @@ def test_held_out_answers_count_as_far_as_the_most_trusted_model(world: World, t
     foretold = 1 + nothing(world)
     found = Reliabilities(0.7, torch.full((world.classes,), 0.7), foretold, (Reliability(told, 1.0, 1.0),))
     with (
-        patch.object(consensus, "reliabilities", lambda *_: found),
-        patch.object(consensus, "images_of_classes", wraps=images_of_classes) as counted,
+        patch.object(module, "reliabilities", lambda *_: found),
+        patch.object(module, "images_of_classes", wraps=images_of_classes) as counted,
     ):
         discriminant_transfer(world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)])
     assert counted.call_args.args[2] == trust
@@ -268,7 +264,7 @@ def test_a_class_with_a_few_images_of_many_is_one_without(world: World):
 @pytest.mark.parametrize("trusted", [True, False])
 def test_merging_knows_whether_a_teacher_is_trusted(world: World, trusted: bool):
     logits = world.finetuned_logits if trusted else world.finetuned_logits.roll(1, -1)
-    with patch.object(consensus, "merge", wraps=consensus.merge) as merge:
+    with patch.object(module, "merge", wraps=module.merge) as merge:
         discriminant_transfer(world.part(world.strong, TRAIN), [teacher(world, logits)])
     *_, trust, taught = merge.call_args.args
     assert (trust > 0) is trusted
@@ -278,7 +274,7 @@ def test_merging_knows_whether_a_teacher_is_trusted(world: World, trusted: bool)
 def test_where_nobody_can_be_trusted_nothing_changes(world: World):
     strong = world.part(world.strong, TRAIN)
     nobody = Reliabilities(0.0, torch.zeros(world.classes), nothing(world), (Reliability(0.0, 0.0, 1.0),))
-    with patch.object(consensus, "reliabilities", lambda *_: nobody):
+    with patch.object(module, "reliabilities", lambda *_: nobody):
         classifier, verdict = discriminant_transfer(strong, [teacher(world, world.finetuned_logits)])
     assert verdict.word == "useless teacher"
     assert torch.equal(classifier.weight, strong.classifier(world.classes).double())
@@ -469,7 +465,7 @@ def test_a_verdict_doubts_the_teacher_that_is_heard():
     world = World(0)
     teachers = Reliability(0.37, 0.38, 0.1), Reliability(0.32, 1.0, 1.0)
     found = Reliabilities(0.97, torch.full((world.classes,), 0.97), nothing(world), teachers)
-    with patch.object(consensus, "reliabilities", lambda *_: found):
+    with patch.object(module, "reliabilities", lambda *_: found):
         verdict = rates(world, [teacher(world, world.finetuned_logits)] * 2)[2]
     assert verdict.teacher_trust == (0.0, 0.32)
     assert (verdict.named, verdict.consistent) == (True, True)
@@ -512,7 +508,7 @@ def test_a_teacher_of_some_classes_leaves_images_of_the_others_to_the_strong_mod
     assert verdict.unknown == tuple((~some).nonzero().flatten().tolist())
     assert max(verdict.teacher_trust) > 0.7
     assert after > before + 0.1
-    with patch.object(consensus, "known_classes", lambda *_: torch.ones(12, dtype=torch.bool)):
+    with patch.object(module, "known_classes", lambda *_: torch.ones(12, dtype=torch.bool)):
         _, believed, verdict = rates(world, [teacher(world, answers)])
     assert verdict.unknown == ()
     assert after > believed + 0.04

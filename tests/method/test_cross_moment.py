@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.conftest import random_embeddings
 from transmiter_cli.method import embeddings as embeddings_module
 from transmiter_cli.method.basis import compact_basis
+from transmiter_cli.method.cross_moment import CrossMoment, Standardizer, cross_moment, cross_moments
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.folds import fold_rows
 from transmiter_cli.method.logits import standardize
-from transmiter_cli.method.moments import CrossMoment, Standardizer, cross_moment, cross_moments
 
 
 def direct(target: Embeddings, source: Embeddings, basis: torch.Tensor) -> torch.Tensor:

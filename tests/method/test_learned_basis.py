@@ -8,8 +8,8 @@ from torch.nn.utils.parametrizations import orthogonal
 from tests.conftest import random_embeddings
 from tests.method.test_adapter import trained_like
 from transmiter_cli.method.adapter import Adapter, with_basis
+from transmiter_cli.method.learned_basis import LearnedBasis, turned
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.rotation import LearnedBasis, turned
 
 
 def skew(size: int, norm: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:

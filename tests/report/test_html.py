@@ -19,10 +19,10 @@ from transmiter_cli.embedding.sources import ImageSet
 from transmiter_cli.embedding.sources.record import ImageFile
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation import candidates, measure
+from transmiter_cli.evaluation.result import EvalResult, Evidence
 from transmiter_cli.evaluation.unlabelled import describe
 from transmiter_cli.report.gallery import in_turn
 from transmiter_cli.report.html import render, subject, write_report
-from transmiter_cli.workflow.evaluate import EvalResult, Evidence
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from transmiter_cli.evaluation import Row, Unlabelled
+from transmiter_cli.evaluation.result import EvalResult, Evidence
 from transmiter_cli.evaluation.rows import mean_rows
 from transmiter_cli.evaluation.unlabelled import Move
 from transmiter_cli.report.columns import number, title
@@ -18,7 +19,6 @@ from transmiter_cli.report.table import (
     evaluation_table,
     means_table,
 )
-from transmiter_cli.workflow.evaluate import EvalResult, Evidence
 
 
 def row(top1: float, **more) -> Row:

@@ -92,7 +92,7 @@ def spreads(
         for column in ("top1", "base", "novel", "hm"):
             found[f"{column}/{data}"] = [one for cell in own if (one := cell.rows[row].get(column)) is not None]
     kept = {name: [one for one in values if one is not None] for name, values in found.items()}
-    return {name: spread(values) for name, values in kept.items() if values}
+    return {name: mean_and_deviation(values) for name, values in kept.items() if values}
 
 
 def seed_mean(cells: Sequence[Cell], row: str, column: str, seed: int, sets: int) -> float | None:
@@ -105,6 +105,6 @@ def seed_mean(cells: Sequence[Cell], row: str, column: str, seed: int, sets: int
     return sum(known) / len(known) if len(known) == sets else None
 
 
-def spread(values: Sequence[float]) -> Spread:
+def mean_and_deviation(values: Sequence[float]) -> Spread:
     """Mean and deviation."""
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))

@@ -13,7 +13,7 @@ from transmiter_cli.cli.options import (
     Encoding,
     JsonOption,
     MarkdownOption,
-    require_one_format,
+    output_form,
 )
 
 NAME = "bench"
@@ -40,16 +40,16 @@ def command(
     from transmiter_cli.bench.summary import summarize
     from transmiter_cli.report import bench
 
-    require_one_format(json, csv, markdown)
+    form = output_form(json, csv, markdown)
     spec = read_spec(file)
     workspace = encoding.workspace()
     found = run_bench(spec, results or Path(f"{file.stem}-results"), workspace)
     lines = summarize(found.cells)
-    if json:
+    if form == "json":
         console.print_json(bench.bench_json(found, lines))
-    elif csv:
+    elif form == "csv":
         console.print_text(bench.bench_csv(lines))
-    elif markdown:
+    elif form == "markdown":
         console.print_text(bench.bench_markdown(lines))
     else:
         for table in bench.bench_tables(lines):

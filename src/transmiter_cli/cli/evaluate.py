@@ -14,11 +14,12 @@ from transmiter_cli.cli.options import (
     Encoding,
     JsonOption,
     MarkdownOption,
+    OutputForm,
     RunOption,
     SeedOption,
     Selection,
     StrongOption,
-    require_one_format,
+    output_form,
 )
 from transmiter_cli.errors import TransmiterError, UsageError
 
@@ -90,10 +91,10 @@ def command(
     from transmiter_cli.evaluation.require import parse_gate
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.common import DataFlags
-    from transmiter_cli.workflow.eval_sets import EvalSets, eval_sets
+    from transmiter_cli.workflow.eval_sets import EvalSets
     from transmiter_cli.workflow.evaluate import EvalOptions
 
-    require_one_format(json, csv, markdown)
+    form = output_form(json, csv, markdown)
     if report is not None and data is not None and len(data) > 1:
         raise UsageError("--report is about one data set.", "give one --data")
     if report is not None and (report.is_dir() or str(report) == "-"):
@@ -114,13 +115,12 @@ def command(
         eft=strengths,
         seed=seed,
     )
-    found = EvalSets()
+    found = EvalSets(options, data or [None], Run(run), workspace, gates)
     try:
-        eval_sets(options, data or [None], Run(run), workspace, gates, found)
+        found.measure()
     finally:
         if found.results:  # what was measured is shown, also where a later data set, or a gate, fails
-            form = "json" if json else "csv" if csv else "markdown" if markdown else ""
-            show(found, form, wide, several=len(data or ()) > 1)
+            show(found, form, wide)
     unmet = not all(one.met for one in found.gated)
     if report is not None:
         from transmiter_cli.report.html import write_report
@@ -152,14 +152,16 @@ def eft_strengths(given: list[str]) -> tuple[float, ...]:
     return strengths
 
 
-def show(found: EvalSets, form: str, wide: bool, several: bool) -> None:
+def show(found: EvalSets, form: OutputForm, wide: bool) -> None:
     """Print an evaluation; unmet gates also on stderr."""
     from transmiter_cli.report import table
 
     results, means = found.results, found.means
     if form == "json":
         sets = [table.evaluation_json(result) for result in results]
-        whole = sets[0] if not several else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
+        whole = (
+            sets[0] if not found.several else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
+        )
         console.print_json({**whole, "requirements": [vars(one) for one in found.gated]})
     elif form == "csv":
         console.print_text(table.evaluation_csv(results, means))
@@ -173,7 +175,7 @@ def show(found: EvalSets, form: str, wide: bool, several: bool) -> None:
             console.results.print(table.means_table(means, results[0].reg))
     for one in found.gated:
         said = f"{one.gate}: {one.left:.4f} against {one.right:.4f}"
-        if one.met and not form:
+        if one.met and form == "table":
             console.results.print(f"Met: {said}", markup=False)
         if one.note or not one.met:
             note = f"; {one.note}" if one.note else ""

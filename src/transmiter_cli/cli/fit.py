@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, SeedOption, Selection, settings_of
+from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, SeedOption, Selection, checked_settings
 from transmiter_cli.errors import UsageError
 from transmiter_cli.names import some
 
@@ -83,7 +83,7 @@ def command(
             "add --finetuned CHECKPOINT, or --finetuned probe to train one on the labels of --data",
         )
     recipe = {"basis": basis, "epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "noise": noise}
-    settings = settings_of(FitSettings, **recipe, seed=seed)
+    settings = checked_settings(FitSettings, **recipe, seed=seed)
     images = DataSpec(data, **vars(selection))
     prompts = (template or [], templates)
     options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, views, force)

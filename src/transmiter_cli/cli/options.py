@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transmiter_cli.embedding.workspace import Workspace
 
 Settings = TypeVar("Settings")
+OutputForm = Literal["table", "json", "csv", "markdown"]
 RunOption = Annotated[
     Path,
     typer.Option(
@@ -44,7 +45,7 @@ MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print a Markdo
 
 @dataclass(frozen=True)
 class Selection:
-    """Which images of --data a command takes. Its fields are options of the command, by `spread`."""
+    """Which images of --data a command takes. Its fields are options of the command, by `with_option_groups`."""
 
     root: Annotated[
         str | None,
@@ -60,7 +61,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Where and how a command computes embeddings. Its fields are options of the command, by `spread`."""
+    """Where and how a command computes embeddings. Its fields are options of the command, by `with_option_groups`."""
 
     device: DeviceOption = "auto"
     encode_batch: Annotated[
@@ -113,7 +114,7 @@ def changed(options: Selection | Encoding) -> list[str]:
     return [f"--{one.name.replace('_', '-')}" for one, value in values.items() if value != one.default]
 
 
-def spread(command: Callable[..., None]) -> Callable[..., None]:
+def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """The same command, with options for the fields of each parameter whose type is a dataclass of options."""
     given = inspect.signature(command, eval_str=True).parameters
     groups = {name: one.annotation for name, one in given.items() if one.annotation in (Selection, Encoding)}
@@ -121,17 +122,17 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     each = [one for name, parameter in given.items() for one in own.get(name, {name: parameter}).values()]
 
     @functools.wraps(command)
-    def spread_out(**options: Any) -> None:
+    def grouped(**options: Any) -> None:
         filled = {name: group(**{one: options.pop(one) for one in own[name]}) for name, group in groups.items()}
         command(**options, **filled)
 
     each = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in each]
-    vars(spread_out)["__signature__"] = inspect.Signature(each)
-    spread_out.__annotations__ = {one.name: one.annotation for one in each}
-    return spread_out
+    vars(grouped)["__signature__"] = inspect.Signature(each)
+    grouped.__annotations__ = {one.name: one.annotation for one in each}
+    return grouped
 
 
-def settings_of(kind: Callable[..., Settings], **values: Any) -> Settings:
+def checked_settings(kind: Callable[..., Settings], **values: Any) -> Settings:
     """The settings of a command.
 
     Raises:
@@ -145,7 +146,14 @@ def settings_of(kind: Callable[..., Settings], **values: Any) -> Settings:
         raise UsageError(f"{flag} {what}", f"leave {flag} out for the usual value") from error
 
 
-def require_one_format(*formats: bool) -> None:
-    """Raise UsageError if more than one form of output is asked for."""
-    if sum(formats) > 1:
+def output_form(json: bool, csv: bool, markdown: bool) -> OutputForm:
+    """The form of output that flags ask for.
+
+    Raises:
+        UsageError: if it is more than one.
+    """
+    forms: list[tuple[OutputForm, bool]] = [("json", json), ("csv", csv), ("markdown", markdown)]
+    asked: list[OutputForm] = [form for form, wanted in forms if wanted]
+    if len(asked) > 1:
         raise UsageError("Output takes one form at a time.", "one of --json, --csv and --markdown")
+    return asked[0] if asked else "table"

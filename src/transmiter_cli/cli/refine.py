@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from transmiter_cli.cli import console
-from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, SeedOption, Selection, StrongOption, settings_of
+from transmiter_cli.cli.options import (
+    Encoding,
+    JsonOption,
+    RunOption,
+    SeedOption,
+    Selection,
+    StrongOption,
+    checked_settings,
+)
 
 NAME = "refine"
 EXAMPLE = "transmiter refine --shots 16"
@@ -53,7 +61,7 @@ def command(
     tuned: dict[str, Any] = {
         name: value for name, value in (("epochs", epochs), ("learning_rate", lr)) if value is not None
     }
-    settings = settings_of(RefineSettings, seed=seed, **tuned)
+    settings = checked_settings(RefineSettings, seed=seed, **tuned)
     options = RefineOptions(flags, shots, method, strong, settings, bool(tuned))
     workspace = encoding.workspace()
     result = refine_run(options, Run(run), workspace, console.command_line())

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from transmiter_cli import __version__
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.evaluation.result import EvalResult, Evidence
 from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.files import write_atomically
+from transmiter_cli.layout import PREDICTED_BY
 from transmiter_cli.method.metrics import calibration, correct
 from transmiter_cli.report import figures
 from transmiter_cli.report.columns import gain, is_ours, number, percent, points, titles
 from transmiter_cli.report.gallery import Shot, shots
-from transmiter_cli.report.table import best_row, heading, shown_columns
-from transmiter_cli.workflow.evaluate import EvalResult, Evidence
-from transmiter_cli.workflow.predict import PREDICTED_BY
+from transmiter_cli.report.table import best_row, columns_of, heading
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "points": points, "number": number, "gain": gain}
     source = (resources.files("transmiter_cli") / "report" / "report.html.j2").read_text(encoding="utf-8")
-    shown = shown_columns(result, wide=True)
+    shown = columns_of(result, wide=True)
     best = best_row(result)
     names = titles(result.rows, result.reg)
     table = [(names[one], one == best, [column.cell(row) for column in shown]) for one, row in result.rows.items()]

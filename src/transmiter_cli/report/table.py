@@ -14,9 +14,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from transmiter_cli.evaluation.result import EvalResult
 from transmiter_cli.evaluation.rows import REFERENCE, MeanRow
 from transmiter_cli.report.columns import MEAN_BASE_TO_NOVEL_COLUMNS, MEANS, Column, columns, is_ours, titles
-from transmiter_cli.workflow.evaluate import EvalResult
 
 WIDTH = 80
 MARK = "*"
@@ -27,7 +27,7 @@ NO_BEST = f"No row that runs one strong model is better than the strong model it
 
 def evaluation_table(result: EvalResult, wide: bool = False) -> Table:
     """All rows at 80 columns, or with all columns; the best of ours is marked by a star, not by style alone."""
-    about = (shown_columns(result, wide), best_row(result), caption(result), result.reg)
+    about = (columns_of(result, wide), best_row(result), caption(result), result.reg)
     return table(heading(result), result.rows, *about)
 
 
@@ -67,7 +67,7 @@ def wrapped(text: str) -> str:
     return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH) or [""])
 
 
-def shown_columns(result: EvalResult, wide: bool) -> tuple[Column, ...]:
+def columns_of(result: EvalResult, wide: bool) -> tuple[Column, ...]:
     """The columns for a result."""
     return columns(result.labelled, result.has_parts, wide)
 
@@ -128,7 +128,7 @@ def about_means(means: Mapping[str, MeanRow]) -> tuple[str, tuple[Column, ...], 
 def evaluation_markdown(result: EvalResult) -> str:
     """All rows and columns as Markdown."""
     below = "\n".join(result.notes)
-    return markdown(heading(result), result.rows, shown_columns(result, wide=True), below, result.reg)
+    return markdown(heading(result), result.rows, columns_of(result, wide=True), below, result.reg)
 
 
 def means_markdown(means: Mapping[str, MeanRow], reg: float | None = None) -> str:

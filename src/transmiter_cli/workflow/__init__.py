@@ -1,1 +1,1 @@
-"""One module per command: from a run directory, data and model names to artefacts and numbers."""
+"""What each command does, from a run directory, data and model names to artefacts and numbers; and what they share."""

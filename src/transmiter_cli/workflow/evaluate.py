@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting, same_data
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, mended_by
-from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, Candidate, eft_name
+from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, eft_name
 from transmiter_cli.evaluation.protocols import base_to_novel
 from transmiter_cli.evaluation.require import Gate, require_names
+from transmiter_cli.evaluation.result import EvalResult, Evidence
 from transmiter_cli.evaluation.rows import Row, column_names, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.layout import SWEPT_ROW
@@ -33,7 +33,7 @@ from transmiter_cli.workflow.common import (
     open_told,
 )
 from transmiter_cli.workflow.overlap import overlap
-from transmiter_cli.workflow.scene import Scene, make_candidates, open_scene, open_twin, optional_logits
+from transmiter_cli.workflow.run_models import RunModels, make_candidates, open_run_models, open_twin, optional_logits
 
 FEW = 50
 """Images; bootstrap intervals of fewer hold the truth less often than they say."""
@@ -70,49 +70,6 @@ class EvalOptions:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What the rows were measured on, for those who want to look at images and classes.
-
-    Attributes:
-        models: logits among `class_names`, by row.
-        labels: positions in `class_names`; None without labels.
-    """
-
-    models: Mapping[str, Candidate]
-    labels: Int[Tensor, " images"] | None
-    files: Sequence[ImageRecord]
-    class_names: Sequence[str]
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """Rows of the evaluation by name, and what they were measured on.
-
-    Attributes:
-        labelled: whether rows are `Row`s; `Unlabelled` otherwise.
-        reg: the strength of the row "transferred", where the run has rows of other strengths; None otherwise.
-        notes: what a reader of the numbers must know.
-    """
-
-    rows: Mapping[str, Row] | Mapping[str, Unlabelled]
-    data: str
-    split: str | None
-    images: int
-    classes: int
-    weak: str
-    strong: str
-    evidence: Evidence
-    labelled: bool = True
-    notes: tuple[str, ...] = ()
-    reg: float | None = None
-
-    @property
-    def has_parts(self) -> bool:
-        """Whether base and novel classes were measured, too."""
-        return any(getattr(row, "hm", None) is not None for row in self.rows.values())
-
-
 def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequence[Gate] = ()) -> EvalResult:
     """Measure a run's models.
 
@@ -128,9 +85,66 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         TransmiterError: if the images' labels are none of the run's classes, none is of base or novel classes, the run
             learned from the images, or the fine-tuned strong model cannot be used.
     """
-    scene = open_scene(run, workspace, options.strong)
-    task, spec = scene.task, options.data.spec(scene.task)
-    images = open_measured(options, spec, scene)
+    run_models = open_run_models(run, workspace, options.strong)
+    task, spec = run_models.task, options.data.spec(run_models.task)
+    test = check_measured(options, spec, run_models, gates)
+    twin = None if options.strong_finetuned is None else open_twin(options.strong_finetuned, run_models, test.images)
+    notes = overlap_notes(test.images.files, run_models, options.allow_overlap)
+    weak = encode(run_models.weak, test.images, run_models.fitted.vocabulary, task.templates)
+    teacher, untold = optional_logits(run_models, weak, same_data(lasting(spec), fit_data(task)))
+    notes += untold
+    models = make_candidates(options.eft, run_models, weak, teacher, twin)
+    files, labels, class_names = weak.images.files, None, task.classes
+    if test.labelled:
+        labels = torch.tensor(test.mapping.indices(files), device=workspace.method_device)
+        among = test.mapping.among(test.images)
+        if among is not None:
+            models = {name: model.among(among) for name, model in models.items()}
+            labels, class_names = positions_among(labels, among, len(class_names)), [class_names[i] for i in among]
+        rows = measure(models, labels, base=test.base, seed=options.seed)
+        notes += few_notes(len(labels)) + (() if test.base is None else novel_notes(test.base, task))
+    else:
+        rows = describe(models)
+        notes += ("Without labels nothing here says which model is right.",)
+    return EvalResult(
+        rows,
+        data=spec.data,
+        split=test.images.split,
+        images=len(files),
+        classes=len(class_names),
+        weak=task.weak,
+        strong=run_models.strong.name,
+        labelled=test.labelled,
+        notes=notes,
+        evidence=Evidence(models, labels, files, class_names),
+        reg=first_reg(run_models.transferred),
+    )
+
+
+class Measured(NamedTuple):
+    """Images to measure on, and what their labels mean to the run.
+
+    Attributes:
+        images: those whose label, if labels are used, is of the run's classes.
+        labelled: whether labels are used.
+        mapping: from their labels to the run's classes.
+        base: the base classes, if base and novel ones are measured, too.
+    """
+
+    images: ImageSet
+    labelled: bool
+    mapping: ClassMap
+    base: list[int] | None
+
+
+def check_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels, gates: Sequence[Gate]) -> Measured:
+    """The images to measure on, and all that can be wrong with them before one is encoded.
+
+    Raises:
+        UsageError, TransmiterError: as `eval_run`.
+    """
+    task, run, reporter = run_models.task, run_models.run, run_models.workspace.reporter
+    images = open_measured(options, spec, run_models)
     labelled = options.labels and images.labelled
     with mended_by(f"transmiter inspect --json{run.flag}"):  # which lists the classes
         mapping = read_map(options.mapping, task.classes, task.labels)
@@ -140,54 +154,25 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         raise UsageError("--map and base classes ask for answers among different classes.", "leave one of them out")
     require_names(gates, row_names(options, run), column_names(Row if labelled else Unlabelled, base is not None))
     if labelled:
-        warn_of_strangers(mapping, {*images.label_names, *options.elsewhere}, workspace.reporter)
-        images = mapping.known_only(images)  # fails on a strange label before anything is encoded, as do the next
+        warn_of_strangers(mapping, {*images.label_names, *options.elsewhere}, reporter)
+        images = mapping.known_only(images)
     if base is not None:
         base_to_novel(torch.tensor(mapping.indices(images.files)), base, len(task.classes))
-    twin = None if options.strong_finetuned is None else open_twin(options.strong_finetuned, scene, images)
-    notes = overlap_notes(images.files, scene, options.allow_overlap)
-    weak = encode(scene.weak, images, scene.fitted.vocabulary, task.templates)
-    teacher, untold = optional_logits(scene, weak, same_data(lasting(spec), fit_data(task)))
-    notes += untold
-    models = make_candidates(options.eft, scene, weak, teacher, twin)
-    files = weak.images.files
-    labels = torch.tensor(mapping.indices(files), device=workspace.method_device) if labelled else None
-    evidence = Evidence(models, labels, files, task.classes)
-    if labels is None:
-        rows = describe(models)
-        notes += ("Without labels nothing here says which model is right.",)
-    else:
-        among = mapping.among(images)
-        rows = measure(models, labels, base=base, among=among, seed=options.seed)
-        evidence = evidence if among is None else narrowed(evidence, among)
-        notes += few_notes(len(labels)) + (() if base is None else novel_notes(base, task))
-    return EvalResult(
-        rows,
-        data=spec.data,
-        split=images.split,
-        images=len(files),
-        classes=len(evidence.class_names),
-        weak=task.weak,
-        strong=scene.strong.name,
-        labelled=labelled,
-        notes=notes,
-        evidence=evidence,
-        reg=first_reg(scene.transferred),
-    )
+    return Measured(images, labelled, mapping, base)
 
 
-def open_measured(options: EvalOptions, spec: DataSpec, scene: Scene) -> ImageSet:
+def open_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels) -> ImageSet:
     """The images to measure on.
 
     Raises:
         TransmiterError: if they are the very data that fit was given, and none others were named.
     """
-    reporter = scene.workspace.reporter
+    reporter = run_models.workspace.reporter
     images = open_told(spec, "test", reporter, options.labels)
     if images.beside and options.labels:
         reporter.note("eval --no-labels takes them, too.")
-    if options.data.data is None and images.split == scene.task.split and not options.allow_overlap:
-        raise seen_by_fit(spec, images.split, scene.run)
+    if options.data.data is None and images.split == run_models.task.split and not options.allow_overlap:
+        raise seen_by_fit(spec, images.split, run_models.run)
     return images
 
 
@@ -203,14 +188,6 @@ def first_reg(transferred: Mapping[str, Artefact]) -> float | None:
     if "transferred" not in transferred or not any(row.startswith(SWEPT_ROW) for row in transferred):
         return None
     return transferred["transferred"].details["transfer"]["reg"]
-
-
-def narrowed(evidence: Evidence, among: Sequence[int]) -> Evidence:
-    """The same evidence, with the classes that may be answered as its only ones."""
-    assert evidence.labels is not None
-    models = {name: model.among(among) for name, model in evidence.models.items()}
-    labels = positions_among(evidence.labels, among, len(evidence.class_names))
-    return Evidence(models, labels, evidence.files, [evidence.class_names[i] for i in among])
 
 
 def warn_of_strangers(mapping: ClassMap, labels: Collection[str], reporter: Reporter) -> None:
@@ -239,13 +216,13 @@ def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:
     return TransmiterError(message, f"transmiter eval --data FOLDER{run.flag}")
 
 
-def overlap_notes(files: Sequence[ImageRecord], scene: Scene, allowed: bool) -> tuple[str, ...]:
+def overlap_notes(files: Sequence[ImageRecord], run_models: RunModels, allowed: bool) -> tuple[str, ...]:
     """What to say of images that fit, transfer, self-train or refine used.
 
     Raises:
         TransmiterError: if there are any and they are not allowed.
     """
-    used = overlap(files, scene.run, scene.workspace)
+    used = overlap(files, run_models.run, run_models.workspace)
     if used is None:
         return ("The run does not say which images fit used, so nobody knows whether it used these.",)
     told = [f"{use} used {len(same):,} of these {len(files):,} images" for use, same in used.items() if same]

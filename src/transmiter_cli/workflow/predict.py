@@ -11,6 +11,7 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
+from transmiter_cli.layout import PREDICTED_BY
 from transmiter_cli.run import Run
 from transmiter_cli.workflow.common import check_artefact
 
@@ -18,8 +19,6 @@ CHUNK = 4096
 """Images between two outputs; what is held in memory does not grow beyond."""
 GPU_CHUNK = 32_768
 """Images that a GPU encodes between outputs: processes that decode start anew each time."""
-PREDICTED_BY = ("refined", "self_trained", "discriminant", "transferred", "ridge")
-"""Which correction is taken where none is named: what saw labels, what saw more images, the default method's."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from transmiter_cli.artefact import Artefact, Method, load
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
-from transmiter_cli.layout import ARTEFACTS, ROWS
+from transmiter_cli.layout import ARTEFACTS, REFINED_FROM, ROWS
 from transmiter_cli.method.refinement import RefineSettings
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
@@ -22,9 +22,6 @@ from transmiter_cli.task.finetuned import PROBE
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import remembering
-
-REFINED_FROM = ("self_trained", *(ROWS[method] for method in ("discriminant", "adapter", "ridge")))
-"""Which correction is refined where none is named, by its row."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.layout import ARTEFACTS
+from transmiter_cli.layout import ARTEFACTS, SELF_TRAINED_FROM
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.self_training import WORTH
 from transmiter_cli.names import some
@@ -24,8 +24,6 @@ from transmiter_cli.workflow.overlap import forget_unused, remembering
 from transmiter_cli.workflow.removal import telling_removed
 
 LinearMethod = Literal["discriminant", "ridge"]
-SELF_TRAINED_FROM = ("discriminant", "ridge")
-"""Which classifier is trained where none is named."""
 
 
 @dataclass(frozen=True)

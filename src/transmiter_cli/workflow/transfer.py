@@ -191,49 +191,70 @@ def tell_limits(one: TransferResult, followers: Sequence[str], task: Task, run: 
         run: where it is.
         reporter: what says it.
     """
-    verdict = one.verdict
-    if verdict["different_images"] < NEEDED:
+    if one.verdict["different_images"] < NEEDED:
         reporter.warn(
-            f"{verdict['different_images']} different images are too few: discriminant keeps the zero-shot answers of "
-            f"{one.strong}. It needs {NEEDED}, and several of each class to be of use."
+            f"{one.verdict['different_images']} different images are too few: discriminant keeps the zero-shot answers "
+            f"of {one.strong}. It needs {NEEDED}, and several of each class to be of use."
         )
-    if verdict["verdict"] == "useless teacher" and followers:
+    warn_of_teachers(one, followers, task, reporter)
+    note_classes_left_out(one, task, run, reporter)
+    warn_of_names(one, reporter)
+
+
+def teachers_aside(one: TransferResult, task: Task) -> list[str]:
+    """The run's own fine-tuned models that "discriminant" leaves aside."""
+    trust = one.verdict["teachers"][: len(task.finetuned)]
+    return [name for name, value in zip(task.finetuned, trust, strict=False) if not value]
+
+
+def warn_of_teachers(one: TransferResult, followers: Sequence[str], task: Task, reporter: Reporter) -> None:
+    """Say so where "discriminant" leaves fine-tuned models aside, which what else was made follows."""
+    if one.verdict["verdict"] == "useless teacher" and followers:
         reporter.warn(
             f"To {one.strong} the fine-tuned model looks useless, and {', '.join(followers)} will follow it: use "
             "discriminant, which leaves it aside, or another fine-tuned model."
         )
-    trust = verdict["teachers"][: len(task.finetuned)]
-    aside = [name for name, value in zip(task.finetuned, trust, strict=False) if not value]
-    if any(trust) and aside:
+    aside = teachers_aside(one, task)
+    if 0 < len(aside) < len(task.finetuned):
         reporter.warn(
             f"To {one.strong}, discriminant does better without {some(aside)}; what fit learned, and ridge, is the "
             "mean with it. Fit without it if you use these."
         )
+
+
+def note_classes_left_out(one: TransferResult, task: Task, run: Run, reporter: Reporter) -> None:
+    """Say which classes the fine-tuned models do not know, and which no image seems to show."""
+    verdict, count = one.verdict, len(task.classes)
     if verdict["unknown_classes"]:
-        unknown = [task.classes[i] for i in verdict["unknown_classes"]]
+        aside, unknown = teachers_aside(one, task), [task.classes[i] for i in verdict["unknown_classes"]]
         heard = [name for name in task.finetuned if name not in aside]
         reporter.note(
             f"By {one.strong}, images show classes that {some(heard) if heard else 'the fine-tuned model'} hardly ever "
-            f"answers, as if fine-tuned on others alone: {len(unknown)} of {len(task.classes)} ({some(unknown)}). "
-            "discriminant asks the strong model which images are theirs, and trust is that on the others; the other "
-            "methods follow the fine-tuned model."
+            f"answers, as if fine-tuned on others alone: {len(unknown)} of {count} ({some(unknown)}). discriminant "
+            "asks the strong model which images are theirs, and trust is that on the others; the other methods follow "
+            "the fine-tuned model."
         )
     if verdict["unseen"]:
-        absent, count = some([task.classes[i] for i in verdict["unseen_classes"]]), len(task.classes)
+        absent = some([task.classes[i] for i in verdict["unseen_classes"]])
         reporter.note(
             f"By {one.strong}, hardly any image shows {verdict['unseen']} of {count} classes ({absent}). If so, "
             "what was transferred may be worse than zero-shot on these, and no verdict tells; if images do show them, "
             "these models hardly know them, and eval tells what became of that. Once there are more images "
             f"of them, without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
         )
-    if not verdict["named"]:
-        does = "follows it" if any(verdict["teachers"]) else "leaves it aside"
-        reporter.warn(
-            f"To {one.strong}, zero-shot models do not know the fine-tuned model's classes by these names: it has "
-            "them in another order, or the names say little. Without labels the two look alike, and discriminant "
-            f"{does}. Check the order of the classes; fit --classes or --templates give other names. Where they are "
-            "codes, which say nothing to any model, transfer --opaque-names believes the fine-tuned one."
-        )
+
+
+def warn_of_names(one: TransferResult, reporter: Reporter) -> None:
+    """Say so where zero-shot models do not confirm the names of the fine-tuned model's classes."""
+    if one.verdict["named"]:
+        return
+    does = "follows it" if any(one.verdict["teachers"]) else "leaves it aside"
+    reporter.warn(
+        f"To {one.strong}, zero-shot models do not know the fine-tuned model's classes by these names: it has "
+        "them in another order, or the names say little. Without labels the two look alike, and discriminant "
+        f"{does}. Check the order of the classes; fit --classes or --templates give other names. Where they are "
+        "codes, which say nothing to any model, transfer --opaque-names believes the fine-tuned one."
+    )
 
 
 def results_of(

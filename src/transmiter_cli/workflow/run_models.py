@@ -34,7 +34,7 @@ from transmiter_cli.workflow.cost import image_flops
 
 
 @dataclass(frozen=True)
-class Scene:
+class RunModels:
     """A run's models, ready to look at images."""
 
     task: Task
@@ -46,7 +46,7 @@ class Scene:
     transferred: Mapping[str, Artefact]
 
 
-def open_scene(run: Run, workspace: Workspace, strong_name: str | None) -> Scene:
+def open_run_models(run: Run, workspace: Workspace, strong_name: str | None) -> RunModels:
     """A run's models, checked to be of its task.
 
     Raises:
@@ -61,10 +61,10 @@ def open_scene(run: Run, workspace: Workspace, strong_name: str | None) -> Scene
     check_artefact(fitted, task, weak)
     for artefact in transferred.values():
         check_artefact(artefact, task, strong)
-    return Scene(task, run, workspace, weak, strong, fitted, transferred)
+    return RunModels(task, run, workspace, weak, strong, fitted, transferred)
 
 
-def open_twin(given: str, scene: Scene, images: ImageSet) -> FinetunedModel:
+def open_twin(given: str, run_models: RunModels, images: ImageSet) -> FinetunedModel:
     """A fine-tuned strong model, in any form that --finetuned takes; checked here, before any image is encoded.
 
     Raises:
@@ -74,7 +74,7 @@ def open_twin(given: str, scene: Scene, images: ImageSet) -> FinetunedModel:
     if given == PROBE:
         raise UsageError("A probe is trained by fit, and there is none of the strong model.", "--strong-finetuned FILE")
     try:
-        twin = open_finetuned(given, scene.strong, scene.task.classes, scene.task.templates)
+        twin = open_finetuned(given, run_models.strong, run_models.task.classes, run_models.task.templates)
         twin.check(images.files)
     except WrongCheckpointError as error:
         error.fix = (
@@ -91,24 +91,26 @@ class WeakFinetuned(NamedTuple):
     towers: int
 
 
-def optional_logits(scene: Scene, weak: EncodedImages, own_data: bool) -> tuple[WeakFinetuned | None, tuple[str, ...]]:
+def optional_logits(
+    run_models: RunModels, weak: EncodedImages, own_data: bool
+) -> tuple[WeakFinetuned | None, tuple[str, ...]]:
     """The fine-tuned weak model on images, and what to say of it.
 
     None where its file has gone or changed, or was logits that lack these images.
     """
     try:
-        models = finetuned_models(scene.task, scene.run, scene.weak, own_data)
+        models = finetuned_models(run_models.task, run_models.run, run_models.weak, own_data)
         logits = mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models])
         return WeakFinetuned(logits, sum(not isinstance(one, FinetunedHead) for one in models)), ()
     except (MissingLogitsError, UsageError) as error:
         said = f"{error} The rows weak_finetuned and eft are left out."
-        scene.workspace.reporter.warn(said)
+        run_models.workspace.reporter.warn(said)
         return None, (said,)
 
 
 def make_candidates(
     eft: Sequence[float],
-    scene: Scene,
+    run_models: RunModels,
     weak: EncodedImages,
     teacher: WeakFinetuned | None,
     twin: FinetunedModel | None,
@@ -117,12 +119,12 @@ def make_candidates(
 
     Args:
         eft: strengths of EFT.
-        scene: the run's models.
+        run_models: the run's models.
         weak: the images, and what the weak model makes of them.
         teacher: the fine-tuned weak model on them, if it is known.
         twin: the fine-tuned strong model, if there is one.
     """
-    strong = encode(scene.strong, weak.images, scene.fitted.vocabulary, scene.task.templates)
+    strong = encode(run_models.strong, weak.images, run_models.fitted.vocabulary, run_models.task.templates)
     files = strong.images.files
     require_unchanged(files, weak.images.files)
     return candidates(
@@ -130,10 +132,10 @@ def make_candidates(
         finetuned_logits=None if teacher is None else teacher.logits,
         strong=strong.embeddings,
         strong_finetuned_logits=None if twin is None else finetuned_logits(twin, files, strong.embeddings),
-        fitted=scene.fitted,
-        transferred=scene.transferred,
-        weak_parameters=scene.weak.facts.parameters,
-        weak_flops=None if teacher is None else image_flops(scene.weak),
+        fitted=run_models.fitted,
+        transferred=run_models.transferred,
+        weak_parameters=run_models.weak.facts.parameters,
+        weak_flops=None if teacher is None else image_flops(run_models.weak),
         weak_models=1 if teacher is None else 1 + teacher.towers,
         eft=eft,
     )

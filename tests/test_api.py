@@ -327,7 +327,6 @@ WRONG_CALLS = {
     "tm.transfer(fitted, model, model, 'discriminant', teachers=[logits])": "ValueError: teachers are Teacher(",
     "tm.transfer(fitted, model, model, 'discriminant', teachers=[tm.Teacher(logits, logits)])": "teacher's weak model",
     "tm.Embeddings(model.images.to(torch.float8_e4m3fn), model.texts, 1.0)": "of 16 bits at least",
-    "tm.transfer(fitted, model, model, teachers=[tm.Teacher(logits, model)])": "teachers is for method 'ridge'",
     "tm.transfer(fitted, model, model, opaque_names=True)": "opaque_names is for method 'discriminant', not 'adapter'",
     "tm.transfer(fitted, model, model, 'ridge', reg=1.0, finetuned_logits=logits)": "reg is for method 'adapter'",
     "tm.transfer(fitted, model, model, 'discriminant', rho=1.0, finetuned_logits=logits)": "rho is for method 'ridge'",

@@ -84,13 +84,8 @@ def fit(
 
 
 Auto = Literal["auto"]
-HEEDED: Mapping[str, tuple[Method, ...]] = {
-    "reg": ("adapter",),
-    "rho": ("ridge",),
-    "teachers": ("ridge", "discriminant"),
-    "opaque_names": ("discriminant",),
-}
-"""Which methods heed an option of `transfer`."""
+HEEDED_BY: Mapping[str, Method] = {"reg": "adapter", "rho": "ridge", "opaque_names": "discriminant"}
+"""The method that heeds an option of `transfer`."""
 
 
 @plain_torch()
@@ -118,9 +113,9 @@ def transfer(
         reg: the paper's lambda divided by the number of images, or "auto", which takes the one that explains held-out
             images best; "adapter" only.
         rho: ridge strength, or "auto", which takes the one whose answers on held-out images are closest; "ridge" only.
-        finetuned_logits: the fine-tuned weak model on the same images; "adapter" needs none, since `fit` saw them.
+        finetuned_logits: the fine-tuned weak model on the same images; "adapter" asks no teacher, `fit` did.
         teachers: fine-tuned models that bring weak models of their own, one or several, in place of or beside
-            `finetuned_logits`; "ridge" takes one in all, "adapter" none. A teacher's `head` helps "discriminant" with
+            `finetuned_logits`; "ridge" takes one in all. A teacher's `head` helps "discriminant" with
             classes that no image shows.
         opaque_names: whether the names of the classes are codes that say nothing to either zero-shot model: no
             teacher is doubted then for answering otherwise than these; "discriminant" only.
@@ -139,15 +134,14 @@ def transfer(
     fitted, adapter = check_transfer(fitted, [weak, strong])
     reg = reg if reg == "auto" else positive("reg", reg)
     rho = rho if rho == "auto" else positive("rho", rho)
-    own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
-    others = [teachers] if isinstance(teachers, Teacher) else [*teachers]
-    require_heeded(method, reg=reg != "auto", rho=rho != "auto", teachers=bool(others), opaque_names=opaque_names)
+    require_heeded(method, reg=reg != "auto", rho=rho != "auto", opaque_names=opaque_names)
     if method == "adapter":
         parts = cross_moments(strong, weak, fold_rows(len(strong)) if reg == "auto" else [None])
         strength = choose_reg(parts, adapter.basis) if reg == "auto" else reg
         moved = transfer_adapters(adapter, [reduce(add, parts)], [strength])[0][0]
         return on_strong(fitted, strong, method, moved, {"reg": strength})
-    every = [*own, *others]
+    own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
+    every = [*own, *([teachers] if isinstance(teachers, Teacher) else teachers)]
     for teacher in every:
         require_teacher(teacher)
     if not every:
@@ -214,10 +208,10 @@ def transfer_all(
 
 
 def require_heeded(method: Method, **given: bool) -> None:
-    """Raise ValueError if an option of HEEDED is given that a method would ignore."""
+    """Raise ValueError if an option of HEEDED_BY is given that a method would ignore."""
     for name, is_given in given.items():
-        if is_given and method not in HEEDED[name]:
-            raise ValueError(f"{name} is for method {' or '.join(map(repr, HEEDED[name]))}, not {method!r}.")
+        if is_given and method != HEEDED_BY[name]:
+            raise ValueError(f"{name} is for method {HEEDED_BY[name]!r}, not {method!r}.")
 
 
 def require_teacher(value: object) -> None:

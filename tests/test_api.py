@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten
 import transmiter_cli as tm
 from tests.conftest import World, random_embeddings
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.method import discriminant, unseen
+from transmiter_cli.method import discriminant, folds
 from transmiter_cli.method import embeddings as embeddings_module
 from transmiter_cli.method.embeddings import InvalidTensorError, are_probabilities
 from transmiter_cli.method.logits import zero_shot_logits
@@ -187,7 +187,7 @@ def test_the_discriminant_holds_no_matrix_of_all_images_and_classes():
         patch.object(embeddings_module, "BLOCK", 64),
         patch.object(embeddings_module, "CHECKED", 64),
         patch.object(discriminant, "NUMBERS", 2**16),
-        patch.object(unseen, "NUMBERS", 2**16),
+        patch.object(folds, "NUMBERS", 2**16),
     ]
     with limits[0], limits[1], limits[2], limits[3], Largest(teacher, weak.images, strong.images) as seen:
         moved = tm.transfer(fitted, weak, strong, "discriminant", finetuned_logits=teacher)

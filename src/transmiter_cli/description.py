@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,9 @@ def read_description(path: str | Path) -> dict[str, Any]:
             metadata = (file.metadata() or {}).get(METADATA_KEY)
             shapes = {name: list(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
     except OSError as error:
-        raise TransmiterError(f"{path} cannot be read: {error.strerror or error}.") from error
+        # Safetensors says that there is no file where it may not be read.
+        why = error.strerror or error if os.access(path, os.R_OK) else os.strerror(errno.EACCES)
+        raise TransmiterError(f"{path} cannot be read: {why}.", f"ls -ld {shlex.quote(str(path))}") from error
     except SafetensorError as error:
         raise DamagedArtefactError(
             f"{path} cannot be read as an artefact: {error}.",

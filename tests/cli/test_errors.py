@@ -200,6 +200,19 @@ def test_commands_out_of_order(cli: Cli):
     failed(cli("refine"), 2, "Nothing was transferred")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("fit", "--weak", "demo-weak", "--data", "one", "--data", "two"),
+        ("predict", "--top", "2", "photo.png", "--top=2"),
+        ("eval", "--run", "a", "--data", "x", "--data", "y", "--run", "b"),
+    ],
+)
+def test_an_option_that_takes_one_value_is_not_given_two(cli: Cli, line: tuple[str, ...]):
+    flag = {"fit": "--data", "predict": "--top", "eval": "--run"}[line[0]]
+    failed(cli(*line), 2, f"{flag} is given more than once, and takes one value.")
+
+
 def test_unlabelled_test_images(cli: Cli, pictures: Path):
     assert cli(*FIT, "--data", "demo-digits").code == 0
     assert cli("transfer", "--strong", "demo-strong").code == 0
@@ -207,6 +220,10 @@ def test_unlabelled_test_images(cli: Cli, pictures: Path):
     assert outcome.code == 0
     assert "nothing here says which model is right" in outcome.out
     failed(cli("eval", "--data", pictures / "one", "--base-to-novel"), 1, "need labels")
+    gate = ("--require", "discriminant.top1 > 0.2")
+    failed(
+        cli("eval", "--data", pictures / "one", *gate), 2, "has no number 'top1'", "Try: --require 'discriminant.agrees"
+    )
     failed(cli("refine", "--data", pictures / "one"), 1, "have no labels", "Try: put them into a folder for each class")
     (pictures / "two").rename(pictures / "twelve")
     failed(cli("eval", "--data", pictures), 1, "class 'twelve'")

@@ -111,6 +111,9 @@ def test_what_cannot_be_read_now_or_by_this_version_is_not_taken_for_damaged(run
     with pytest.raises(TransmiterError, match="cannot be read: Input/output error") as caught:
         read_description(later)
     assert not isinstance(caught.value, DamagedArtefactError)
+    monkeypatch.setattr("os.access", lambda *_: False)  # as for other users than root
+    with pytest.raises(TransmiterError, match="cannot be read: Permission denied"):
+        read_description(later)
 
 
 def test_self_train_takes_a_damaged_refinement_away(run: Cli):

@@ -106,6 +106,13 @@ def test_named_images_without_a_prediction_are_listed_after_the_others(run: Cli,
     assert run("predict", file, "bad.jpg", "--strict").code == 1
 
 
+def test_paths_that_are_none_are_told_what_mends_them(cli: Cli):
+    assert cli(*FIT).code == 0
+    assert cli("transfer", "--strong", "demo-strong").code == 0
+    failed(cli("predict", "nowhere/absent.png"), 1, "No such file or directory", "Try: ls ")
+    failed(cli("predict", "https://x.y/z.png"), 2, "https://x.y/z.png is an address", "Try: curl -O https://x.y/z.png")
+
+
 def test_of_many_images_without_a_prediction_a_few_are_named(run: Cli):
     file = open_images("demo-digits", "test").files[0].path
     outcome = run("predict", file, *(f"absent{number}.png" for number in range(8)))

@@ -157,6 +157,7 @@ def test_a_refinement_of_what_was_transferred_stays(run: Cli):
     assert run("refine", "--data", "new", "--shots", 1).code == 0
     outcome = run("self-train", "--data", "test")
     assert "predict still answers with refined.safetensors" in outcome.err
+    assert "To begin it with this: transmiter refine --data new --shots 1\n" in outcome.err
     assert "No longer" not in outcome.err
     assert {"self_trained", "refined"} <= set(top1(run, "--allow-overlap"))
 
@@ -166,7 +167,7 @@ def test_with_two_strong_models_the_next_command_names_the_one(run: Cli):
     assert run("transfer", *models).code == 0
     assert run("refine", "--data", "new", "--shots", 1, "--strong", "demo-weak").code == 0
     outcome = run("self-train", "--data", "test", "--strong", "demo-weak")
-    assert "transmiter refine --strong demo-weak\n" in outcome.err
+    assert "transmiter refine --data new --shots 1 --strong demo-weak\n" in outcome.err
 
 
 def test_labels_that_the_run_does_not_know_are_refused_with_what_mends_it(run: Cli, tmp_path: Path):

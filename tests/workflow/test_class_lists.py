@@ -33,6 +33,17 @@ def test_labels_are_found_in_another_spelling():
     assert images("Pug-Dog", "axolotl").labels(LABELS) == [1, 2]
 
 
+def test_labels_may_be_the_names_of_classes_that_fits_data_call_otherwise():
+    found = read_map(None, ("maine coon", "pug", "n01"), ("n01", "n02", "n03"))
+    assert found.classes_of(["Pug", "n02", "n01", "n03"]) == {"Pug": 1, "n02": 1, "n01": 0, "n03": 2}
+
+
+def test_labels_that_a_map_does_not_name_are_told(tmp_path: Path):
+    found = read_map(given(tmp_path / "map.json", {"A_b": "pug_dog"}), CLASSES, LABELS)
+    assert found.unmapped(["a b", "axolotl", "n01"]) == ["axolotl", "n01"]
+    assert read_map(None, CLASSES, LABELS).unmapped(["axolotl"]) == []
+
+
 def test_two_labels_that_differ_in_spelling_alone_are_refused():
     for read in (lambda: read_map(None, CLASSES, LABELS).classes_of(["axolotl", "Axolotl"]), same_class):
         with pytest.raises(TransmiterError, match="'axolotl' and 'Axolotl', which differ in spelling alone"):

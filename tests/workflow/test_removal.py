@@ -98,5 +98,11 @@ def test_strengths_that_differ_little_are_kept_apart(run: Run):
     assert "--reg 0.1,1.0,10" in removal([Made("SigLIP", "reg=1")], run)
 
 
+def test_an_older_transfer_is_said_to_replace_the_one_that_was_just_made(run: Run):
+    run.add(["transmiter", "transfer", "--strong", "SigLIP", "--method", "adapter"], {"SigLIP": "fingerprint"})
+    assert "To make it again, which replaces what was just made: " in removal([Made("SigLIP", "discriminant")], run)
+    assert "To make it again: " in removal([Made("SigLIP", "refined")], run)
+
+
 def test_nothing_is_said_of_nothing(run: Run):
     assert removal([], run) == ""

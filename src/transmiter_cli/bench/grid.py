@@ -106,6 +106,7 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
     require_writable(results, "pass another --results")
     cells: list[Cell] = []
     failures: list[str] = []
+    told: set[str] = set()
     kept = 0
     trained = Trained()
     scenes = list(spec.scenes())
@@ -113,14 +114,15 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
         scene = run_scene(spec, key, results, workspace, trained)
         trained = scene.trained
         cells += scene.cells
-        failures += scene.failures
+        failures += [f"{key}: {failure}" for failure in scene.failures]
         kept += scene.kept
         for failure in scene.failures:
-            workspace.reporter.warn(failure)
+            workspace.reporter.warn(f"{key}: the same." if failure in told else f"{key}: {failure}")
+            told.add(failure)
         if scene.cells:
-            told = ", ".join(f"{cell.method} {100 * cell.rows[cell.method]['top1']:.1f}" for cell in scene.cells)
+            numbers = ", ".join(f"{cell.method} {100 * cell.rows[cell.method]['top1']:.1f}" for cell in scene.cells)
             before = " (kept)" if scene.kept == len(scene.cells) else ""
-            workspace.reporter.note(f"{number}/{len(scenes)} {key}: {told}{before}")
+            workspace.reporter.note(f"{number}/{len(scenes)} {key}: {numbers}{before}")
     return BenchResult(cells, failures, kept)
 
 
@@ -130,7 +132,7 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
     try:
         source = open_source(spec, key, quiet)
     except FAILURES as error:
-        return SceneResult([], [failure(key, error)], 0, trained)
+        return SceneResult([], [failure(error)], 0, trained)
     trained = trained.of((replace(key, target=None), source.origin))
     files = {method.name: cell_file(spec, method, source, results) for method in spec.method}
     cells = {name: cell for name, file in files.items() if (cell := read_cell(file.path)) is not None}
@@ -144,16 +146,16 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
             cells[method.name] = measure_cell(key, method, material, trained)
             files[method.name].write(cells[method.name])
         except FAILURES as error:
-            failures.append(failure(key, error))
+            failures.append(failure(error))
         if material is None:  # without it there is none for the other methods either
             break
     return SceneResult([cells[name] for name in files if name in cells], failures, kept, trained)
 
 
-def failure(key: SceneKey, error: BaseException) -> str:
-    """What is said of a scene's error, and what mends it."""
+def failure(error: BaseException) -> str:
+    """What is said of an error, and what mends it."""
     fix = getattr(error, "fix", None)
-    return f"{key}: {error}" + (f" Try: {fix}" if fix else "")
+    return f"{error}" + (f" Try: {fix}" if fix else "")
 
 
 class CellFile(NamedTuple):

@@ -166,7 +166,7 @@ class SceneKey:
             raise UsageError(f"{pattern!r} has a placeholder that nothing fills; there are {known}.") from error
 
     def __str__(self) -> str:
-        shots = "" if self.shots is None else f", {self.shots} shots"
+        shots = "" if self.shots is None else f", {self.shots} shot{'s' * (self.shots > 1)}"
         where = self.data.name if self.target is None else f"{self.target.name} (fitted on {self.data.name})"
         return f"{where}, {self.teacher.name}, {self.weak} > {self.strong}{shots}, seed {self.seed}"
 

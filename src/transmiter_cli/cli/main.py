@@ -25,6 +25,7 @@ from transmiter_cli.cli import (
     self_train,
     transfer,
 )
+from transmiter_cli.cli.once import OnceCommand
 from transmiter_cli.cli.options import with_option_groups
 
 app = typer.Typer(
@@ -56,7 +57,7 @@ def root(
 
 
 for module in (demo, fit, transfer, self_train, refine, evaluate, predict, bench, embed, models, inspect):
-    app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(with_option_groups(module.command))
+    app.command(module.NAME, cls=OnceCommand, epilog=f"Example: `{module.EXAMPLE}`")(with_option_groups(module.command))
 
 app.add_typer(cache.app, name=cache.NAME)
 

@@ -29,6 +29,8 @@ EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
 STDIN = "-"
 IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF.{4}WEBP|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*|BM.{4}\0{4}", re.DOTALL)
 """How files of JPEG, PNG, WebP, GIF, TIFF and BMP begin, and no path."""
+ADDRESS = re.compile(r"[a-z][a-z0-9+]*://")
+"""How an address on the web begins, and hardly a path."""
 NAMED = 5
 """Images without a prediction that the last line names."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -94,6 +96,9 @@ def command(
     folder = next((one for one in images or [] if one and Path(one).is_dir()), None)
     if not listed and folder is not None:
         raise UsageError(f"{folder} is a folder.", f"{again} --data {shlex.quote(folder)}")
+    address = next((one for one in images or () if ADDRESS.match(one)), None)
+    if address is not None:
+        raise UsageError(f"{address} is an address, and files are read here.", f"curl -O {shlex.quote(address)}")
     if images and (flags := changed(selection)):
         raise UsageError(
             f"{', '.join(flags)} says which images of --data are meant, not which image files.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,7 +31,7 @@ from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.sources.record import file_identity
 from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.views import View
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, listing
 from transmiter_cli.files import canonical_json, digest, file_digest, stored_json, write_if_possible
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.reporter import Reporter
@@ -237,7 +239,10 @@ class CachedEncoder:
             told = f"{told} {skipped[0].name}: {skipped[0].reason}."
             if kept:
                 raise TransmiterError(told, "mend or remove them, or leave --strict out")
-            raise NoImagesError(told, "pass other images, or these as JPEG or PNG files")
+            missing = skipped[0].reason == os.strerror(errno.ENOENT)
+            raise NoImagesError(
+                told, listing(Path(skipped[0].name)) if missing else "pass other images, or these as JPEG or PNG files"
+            )
 
     def _embed(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> ImageEmbeddings:
         """The images' rows, all of them at once."""

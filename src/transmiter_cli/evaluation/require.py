@@ -33,6 +33,7 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 EXAMPLE = "--require 'discriminant.top1 >= strong.top1 + 0.02'"
+UNLABELLED_EXAMPLE = "--require 'discriminant.agrees_strong >= 0.5'"
 NO_RATES = ("nll", "fixed", "broken", "changed", "parameters", "flops", "models", "seconds", "sets")
 """Columns that may be above 1."""
 
@@ -138,7 +139,8 @@ def require_name(one: Term, gate: Gate, rows: Collection[str], columns: Collecti
     for name, known, what in ((one.row, rows, "there is no row"), (one.column, columns, f"{one.row} has no number")):
         if name not in known:
             meant = resembling(name, known)
-            raise UsageError(f"--require {gate.text!r}: {what} {name!r}, only {', '.join(known)}.{meant}", EXAMPLE)
+            example = EXAMPLE if "top1" in columns else UNLABELLED_EXAMPLE
+            raise UsageError(f"--require {gate.text!r}: {what} {name!r}, only {', '.join(known)}.{meant}", example)
 
 
 def judge(gate: Gate, rows: Mapping[str, Any]) -> GateResult:

@@ -50,7 +50,7 @@ class Column:
 
 def percent(fraction: float | None) -> str:
     """91.8; nothing where it is not known."""
-    return "" if fraction is None else f"{100 * fraction:.1f}"
+    return "" if fraction is None else f"{100 * fraction:z.1f}"
 
 
 def points(difference: float | None) -> str:
@@ -75,7 +75,7 @@ def gain(row: Any) -> str:
         return ""
     if not row.fixed and not row.broken:
         return "-"
-    return f"{100 * row.gain:+.1f} [{100 * row.gain_low:.1f}, {100 * row.gain_high:.1f}]"
+    return f"{100 * row.gain:+.1f} [{percent(row.gain_low)}, {percent(row.gain_high)}]"
 
 
 def adds(row: Any) -> str:

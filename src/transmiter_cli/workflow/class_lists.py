@@ -11,7 +11,7 @@ from transmiter_cli.embedding.sources.record import places_of
 from transmiter_cli.embedding.sources.text import read_json, read_list
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.protocols import coop_base
-from transmiter_cli.names import finder, numbered, resembling, spelled
+from transmiter_cli.names import finder, normal, numbered, resembling, spelled
 from transmiter_cli.record import Task
 
 LEFT_OUT = -1
@@ -24,21 +24,28 @@ class ClassMap:
 
     Attributes:
         labels: what fit's data call the run's classes.
+        names: of the run's classes.
         targets: class index by label, for the labels that a map file names; LEFT_OUT for one to leave out.
     """
 
     labels: Sequence[str]
+    names: Sequence[str]
     targets: Mapping[str, int]
 
     def classes_of(self, labels: Iterable[str | None]) -> dict[str | None, int]:
-        """The class of each label, or of the only one that is spelled alike; LEFT_OUT if its images are left out.
+        """The class of each label: by the map, by what fit's data call it, or by its name; or LEFT_OUT.
+
+        A label that is none of these is that of the only one that is spelled alike.
 
         Raises:
             TransmiterError: if a label is neither in the map nor a class of the run, or two that differ in spelling
                 alone would be the same class.
         """
         fix = 'name each in --map FILE, a JSON object {"label": "class of the run", or null to leave it out}'
-        return places_of(labels, {**numbered(self.labels), **self.targets}, self.labels, fix)
+        places = {**numbered(self.labels), **self.targets}
+        taken = {normal(label) for label in places}
+        names = {name: place for name, place in numbered(self.names).items() if normal(name) not in taken}
+        return places_of(labels, {**names, **places}, self.labels, fix)
 
     def known_only(self, images: ImageSet) -> ImageSet:
         """The images whose label is not left out.
@@ -56,6 +63,11 @@ class ClassMap:
         """What the map names and is none of the data's labels."""
         find = finder(numbered(list(labels)))
         return [label for label in self.targets if find(label) is None]
+
+    def unmapped(self, labels: Iterable[str]) -> list[str]:
+        """The labels that a map file does not name, if there is one: they are taken by their own names."""
+        find = finder(self.targets)
+        return [label for label in labels if find(label) is None] if self.targets else []
 
     def indices(self, files: Sequence[ImageRecord]) -> list[int]:
         """The class of each image, of which none is left out."""
@@ -87,7 +99,7 @@ def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -
         TransmiterError: if it is no such object, or names a class that the run does not have.
     """
     if path is None:
-        return ClassMap(labels, {})
+        return ClassMap(labels, classes, {})
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(name, str | None) for name in content.values()):
         raise TransmiterError(
@@ -100,7 +112,7 @@ def read_map(path: Path | None, classes: Sequence[str], labels: Sequence[str]) -
     if unknown:
         said = f"{path} maps to {unknown[0]!r}, which is none of the run's {len(classes)} classes."
         raise TransmiterError(f"{said}{resembling(str(unknown[0]), classes)}")
-    return ClassMap(labels, {label: place for label, place in found.items() if place is not None})
+    return ClassMap(labels, classes, {label: place for label, place in found.items() if place is not None})
 
 
 def base_classes(path: Path | None, task: Task) -> list[int]:

@@ -156,6 +156,7 @@ def check_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels, 
     if labelled:
         warn_of_strangers(mapping, {*images.label_names, *options.elsewhere}, reporter)
         images = mapping.known_only(images)
+        note_unmapped(mapping, images.label_names, reporter)
     if base is not None:
         base_to_novel(torch.tensor(mapping.indices(images.files)), base, len(task.classes))
     return Measured(images, labelled, mapping, base)
@@ -196,6 +197,13 @@ def warn_of_strangers(mapping: ClassMap, labels: Collection[str], reporter: Repo
     if strange:
         meant = resembling(strange[0], labels)
         reporter.warn(f"--map names {len(strange)} labels that these images do not have: {some(strange)}.{meant}")
+
+
+def note_unmapped(mapping: ClassMap, labels: Sequence[str], reporter: Reporter) -> None:
+    """Say so where a map leaves labels to be classes of the same name."""
+    own = mapping.unmapped(labels)
+    if own:
+        reporter.note(f"--map does not name {len(own)} labels, which are classes of the same name: {some(own)}.")
 
 
 def require_labels_for(options: EvalOptions, labelled: bool) -> None:
@@ -239,7 +247,7 @@ def overlap_notes(files: Sequence[ImageRecord], run_models: RunModels, allowed: 
 
 def few_notes(images: int) -> tuple[str, ...]:
     """What to say of numbers that are measured on few images."""
-    return (f"{images} images: intervals of so few are too narrow.",) if images < FEW else ()
+    return (f"{images} image{'s' * (images > 1)}: intervals of so few are too narrow.",) if images < FEW else ()
 
 
 def novel_notes(base: Sequence[int], task: Task) -> tuple[str, ...]:

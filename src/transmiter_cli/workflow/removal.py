@@ -37,14 +37,34 @@ def removal(gone: Sequence[Made], run: Run) -> str:
     for made in gone:
         rows.setdefault(made.strong, []).append(made.row)
     what = "; ".join(f"{', '.join(names)} ({strong})" for strong, names in rows.items())
-    several, history = len({*run.strong_models(), *rows}) > 1, run.history()
-    last = {made: max((i for i, step in enumerate(history) if makes(step, made)), default=-1) for made in gone}
-    in_order = sorted(gone, key=lambda made: (made.row in LATER, last[made]))
+    several = len({*run.strong_models(), *rows}) > 1
+    history = run.history()
+    last = {made: last_maker(made, history) for made in gone}
     lines = dict.fromkeys(
-        run.again(told_for(history[last[made]], made, several)) if last[made] >= 0 else plain_line(made, run)
-        for made in in_order
+        line_for(made, run, several) for made in sorted(gone, key=lambda made: (made.row in LATER, last[made]))
     )
-    return f"No longer in {run.path}: {what}. To make it again: {' && '.join(lines)}"
+    newest = len(history) - 1
+    older = [i for made, i in last.items() if made.row not in LATER and 0 <= i < newest]
+    undone = ", which replaces what was just made" if older and history[newest].line[1:2] == ["transfer"] else ""
+    return f"No longer in {run.path}: {what}. To make it again{undone}: {' && '.join(lines)}"
+
+
+def last_maker(made: Made, history: Sequence[Step]) -> int:
+    """The place in the history of the command that made something last; -1 if none did."""
+    return max((i for i, step in enumerate(history) if makes(step, made)), default=-1)
+
+
+def line_for(made: Made, run: Run, several: bool) -> str:
+    """The command line that makes something again, as it was made last.
+
+    Args:
+        made: what is to be made.
+        run: where, with the history that made it.
+        several: whether the run has several strong models, or had.
+    """
+    history = run.history()
+    last = last_maker(made, history)
+    return run.again(told_for(history[last], made, several)) if last >= 0 else plain_line(made, run)
 
 
 def told_for(step: Step, made: Made, several: bool) -> Step:

@@ -18,10 +18,10 @@ from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.self_training import WORTH
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import Run
+from transmiter_cli.run import Made, Run
 from transmiter_cli.workflow.common import alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import forget_unused, remembering
-from transmiter_cli.workflow.removal import telling_removed
+from transmiter_cli.workflow.removal import line_for, telling_removed
 
 LinearMethod = Literal["discriminant", "ridge"]
 
@@ -94,9 +94,9 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))
     tell_limits(result, workspace.reporter)
     if refined.is_file():
+        again = line_for(Made(strong, "refined"), run, several=len(run.strong_models()) > 1)
         workspace.reporter.note(
-            f"predict still answers with {refined.name}, which did not begin with this. To begin it with this: "
-            f"transmiter refine{run.strong_flag(strong)}{run.flag}"
+            f"predict still answers with {refined.name}, which did not begin with this. To begin it with this: {again}"
         )
     return result
 

@@ -212,7 +212,8 @@ def warn_of_teachers(one: TransferResult, followers: Sequence[str], task: Task, 
     if one.verdict["verdict"] == "useless teacher" and followers:
         reporter.warn(
             f"To {one.strong} the fine-tuned model looks useless, and {', '.join(followers)} will follow it: use "
-            "discriminant, which leaves it aside, or another fine-tuned model."
+            "discriminant, which leaves it aside, or another fine-tuned model. It may also have the classes in another "
+            "order (fit --classes), or these may have names that say nothing (transfer --opaque-names)."
         )
     aside = teachers_aside(one, task)
     if 0 < len(aside) < len(task.finetuned):

@@ -65,6 +65,12 @@ def test_the_pixels_are_those_that_webdataset_reads(shards: Path):
     assert [file.open().read() for file in open_images(pattern, None).files] == expected
 
 
+def test_a_pattern_of_the_shell_is_told_what_to_write_in_its_place(shards: Path):
+    with pytest.raises(UsageError, match="1 of 1 shards are missing") as caught:
+        open_images(str(shards / "*.tar"), None)
+    assert caught.value.fix == "name their folder, or the shards as NAME-{000..009}.tar"
+
+
 def test_keys_are_of_the_shard_and_the_place(shards: Path):
     first = {file.key() for file in open_images(str(shards), None).files}
     assert len(first) == 12

@@ -111,9 +111,12 @@ class ShardReader:
         paths = [Path(text) for text in expand_braces(str(self.path))]
         missing = [path for path in paths if not path.is_file()]
         if missing:
-            raise UsageError(
-                f"{len(missing)} of {len(paths)} shards are missing, {missing[0]} the first.", listing(missing[0])
+            fix = (
+                "name their folder, or the shards as NAME-{000..009}.tar"
+                if "*" in str(self.path)
+                else listing(missing[0])
             )
+            raise UsageError(f"{len(missing)} of {len(paths)} shards are missing, {missing[0]} the first.", fix)
         return paths
 
     def read(self, split: str | None) -> ImageSet:

@@ -63,7 +63,7 @@ def solve(x: Tensor, y: Tensor, rho: float, weights: Tensor | None = None) -> Te
 def ridge_auto(trial: Trial) -> Tensor:
     """Ridge transfer with `--rho auto`."""
     logits = trial.teacher.logits(trial.unlabelled)
-    return ridge(trial, ridge_classifier(trial.model("strong", trial.unlabelled), logits, "auto")[1])
+    return ridge_classifier(trial.model("strong", trial.unlabelled), logits, "auto")[0](images(trial)[1])
 
 
 def finetuned(trial: Trial) -> Tensor:

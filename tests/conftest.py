@@ -14,7 +14,7 @@ from jaxtyping import install_import_hook
 HUB_FOLDER = tempfile.TemporaryDirectory(prefix="transmiter-hub-")
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": HUB_FOLDER.name}
 
-CHECKED = ("method", "embedding", "task", "workflow", "api", "artefact", "evaluation")
+CHECKED = ("method", "embedding", "task", "workflow", "api", "artefact", "evaluation", "bench")
 install_import_hook([f"transmiter_cli.{room}" for room in CHECKED], "beartype.beartype")
 
 import pytest  # noqa: E402

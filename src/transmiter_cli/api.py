@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import reduce
-from numbers import Real
 from operator import add
 from typing import Any, Literal, get_args
 
@@ -40,7 +37,7 @@ from transmiter_cli.method.metrics import check_labels
 from transmiter_cli.method.moments import total
 from transmiter_cli.method.per_image import agreement
 from transmiter_cli.method.posterior import class_counts
-from transmiter_cli.method.ranges import plain, settings_of
+from transmiter_cli.method.ranges import POSITIVE, plain, settings_of
 from transmiter_cli.method.refine_linear import refine_linear
 from transmiter_cli.method.refinement import RefineSettings, refine_adapter
 from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
@@ -220,18 +217,16 @@ def require_teacher(value: object) -> None:
         raise ValueError(f"teachers are Teacher(finetuned_logits, weak), not {kind_of(value)}.")
 
 
-def positive(name: str, value: object) -> float:
+def positive(name: str, value: Any) -> float:
     """A strength as a float.
 
     Raises:
         ValueError: if it is no number, not positive, or not finite.
     """
     value = plain(value)
-    if not isinstance(value, bool) and isinstance(value, Real):
-        with suppress(OverflowError):
-            if 0 < float(value) < math.inf:
-                return float(value)
-    raise ValueError(f"{name} must be positive and finite, not {value!r}; transfer takes 'auto', too.")
+    if not POSITIVE.holds(value):
+        raise ValueError(f"{name} must be positive and finite, not {value!r}; transfer takes 'auto', too.")
+    return float(value)
 
 
 def check_transfer(fitted: object, models: Sequence[Embeddings]) -> tuple[Artefact, Adapter]:

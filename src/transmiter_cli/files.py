@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,6 +25,8 @@ TEMPORARY = ".*.tmp"
 """Names of files that are being written."""
 ABANDONED = 24 * 3600.0
 """Seconds without a change after which nobody is writing such a file any more."""
+SHELLS_OWN = ("/dev/fd/", "/dev/std", "/proc/")
+"""How the real paths begin of what a shell passes in place of a file."""
 
 
 def absolute(path: str | Path) -> Path:
@@ -143,3 +148,30 @@ def write_if_possible(path: Path, data: bytes) -> None:
     """Write what could be computed anew; a cache that is read-only or full is no reason to fail."""
     with suppress(OSError):
         write_atomically(path, data)
+
+
+def file_identity(path: str) -> str:
+    """A file's path, size and time of change, so that an edited file is a new one.
+
+    Strings in place of Path objects: this is done for each of maybe a million images, before anything else.
+
+    Raises:
+        OSError: if there is no such file, or it is a folder, or a FIFO that might be waited for without end; the
+            shell's own, of `<(...)` and /dev/stdin, are taken.
+    """
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        real, status = os.path.realpath(path), os.stat(path)  # noqa: PTH116
+    else:
+        name = path.rpartition(os.sep)[2]
+        real = real_folder(path[: len(path) - len(name)]) + name
+    if not stat.S_ISREG(status.st_mode) and not real.startswith(SHELLS_OWN):
+        what = "Is a directory" if stat.S_ISDIR(status.st_mode) else "Not a regular file"
+        raise OSError(errno.EINVAL, what, path)
+    return f"{real}|{status.st_size}|{status.st_mtime_ns}"
+
+
+@lru_cache(maxsize=1024)
+def real_folder(folder: str) -> str:
+    """A folder's path without symbolic links, ending in a separator; to find it takes far longer than a file's size."""
+    return os.path.join(os.path.realpath(folder), "")  # noqa: PTH118

@@ -15,12 +15,12 @@ from transmiter_cli.method.folds import folds_of, stratified_folds
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.metrics import negative_log_likelihood
 from transmiter_cli.method.moments import total
+from transmiter_cli.method.per_image import above_errors
 from transmiter_cli.method.refine_linear import (
     CHANCE,
     WORTHS,
     HeldOut,
     RefinedClassifier,
-    above_errors,
     calibrated_inverse_temperature,
     held_out_scores,
     labelled_moments,

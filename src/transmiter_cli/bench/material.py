@@ -19,11 +19,10 @@ from transmiter_cli.embedding.image_keys import image_key
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
-from transmiter_cli.embedding.sources.record import file_identity
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.evaluation.protocols import coop_base
-from transmiter_cli.files import canonical_json, digest
+from transmiter_cli.files import canonical_json, digest, file_identity
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.probe import linear_probe

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.index import ABSENT, Digests, RowIndex, key_digests
 from transmiter_cli.embedding.shard import METADATA_KEY, DamagedShardError, read_keys
-from transmiter_cli.embedding.sources.record import file_identity
-from transmiter_cli.files import TEMPORARY, canonical_json, digest, write_atomically
+from transmiter_cli.files import TEMPORARY, canonical_json, digest, file_identity, write_atomically
 from transmiter_cli.reporter import Reporter
 
 Result = TypeVar("Result")

@@ -28,11 +28,10 @@ from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.models import ModelSpec
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
-from transmiter_cli.embedding.sources.record import file_identity
 from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.views import View
 from transmiter_cli.errors import TransmiterError, listing
-from transmiter_cli.files import canonical_json, digest, file_digest, stored_json, write_if_possible
+from transmiter_cli.files import canonical_json, digest, file_digest, file_identity, stored_json, write_if_possible
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.reporter import Reporter
 

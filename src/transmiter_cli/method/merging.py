@@ -25,7 +25,7 @@ from transmiter_cli.method.discriminant import CalibratedDiscriminant, fit_inver
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.folds import all_rows, sampled_rows
 from transmiter_cli.method.linear import Linear, blend
-from transmiter_cli.method.per_image import PerImage, blocks_of, centred
+from transmiter_cli.method.per_image import PerImage, above_errors, blocks_of, centred
 from transmiter_cli.method.unseen import Carrier, combined_correction, left_out
 
 STRAY = 0.25
@@ -103,8 +103,7 @@ def raised_shares(
         if not found.mean() < lowest.mean():
             break
         best, lowest = tried, found
-    gained = first - lowest
-    return best if gained.mean() > gained.std() / len(gained) ** 0.5 else share
+    return best if above_errors(first - lowest, 1.0) else share
 
 
 def cross_entropies(

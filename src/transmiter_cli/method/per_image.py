@@ -97,3 +97,9 @@ def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"]) -> 
 def beyond_chance(rate: float, classes: int) -> float:
     """(C rate - 1) / (C - 1), 0 at least: 1 for always, 0 for as often as by chance or less."""
     return max((classes * rate - 1) / (classes - 1), 0.0)
+
+
+def above_errors(differences: Float[Tensor, " images"], errors: float) -> bool:
+    """Whether the mean over images is more than so many of its standard errors above 0."""
+    error = differences.std(unbiased=False) / len(differences) ** 0.5
+    return bool(differences.mean() > errors * error)

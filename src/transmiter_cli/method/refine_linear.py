@@ -29,7 +29,7 @@ from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.folds import JUDGED, NUMBERS, evenly_spaced, folds_of, stratified_folds
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.moments import Moments, fold_moments, total
-from transmiter_cli.method.per_image import Computed
+from transmiter_cli.method.per_image import Computed, above_errors
 
 WORTHS = (math.inf, 100.0, 30.0, 10.0, 3.0, 1.0)
 """The classifier that is there counts like so many images of each class; the first leaves its answers as they are."""
@@ -200,9 +200,3 @@ def onehot(labels: Int[Tensor, " images"], classes: int) -> Float[Tensor, "image
 def share_of(images: int, worth: float, classes: int) -> float:
     """The discriminant's share in the mean, n / (n + k C)."""
     return images / (images + worth * classes)
-
-
-def above_errors(differences: Float[Tensor, " images"], errors: float) -> bool:
-    """Whether the mean over images is more than so many of its standard errors above 0."""
-    error = differences.std(unbiased=False) / len(differences) ** 0.5
-    return bool(differences.mean() > errors * error)

@@ -143,7 +143,9 @@ def confusion_figure(names: Sequence[str], labels: Int[Tensor, " images"], befor
     chosen: list[int] = sorted(moved.argsort(descending=True, stable=True)[:CONFUSED].tolist())
     size = len(chosen)
     figure, (axes,) = canvas(WIDTH * 0.86)
-    cells = [[difference(labels, before, after, row, column) for column in chosen] for row in chosen]
+    place = torch.full((len(names),), size).index_copy(0, torch.tensor(chosen), torch.arange(size))
+    now, then = (confusion(place[labels], place[answers], size + 1) for answers in (after, before))
+    cells = (now - then)[:size, :size].tolist()
     largest = max(1, *(abs(cell) for line in cells for cell in line))
     for i, line in enumerate(cells):
         for j, cell in enumerate(line):
@@ -163,10 +165,9 @@ def confusion_figure(names: Sequence[str], labels: Int[Tensor, " images"], befor
     return inline_svg(figure, f"Change of answers among the classes that changed most: {told}.", "confusion")
 
 
-def difference(labels: Tensor, before: Tensor, after: Tensor, row: int, column: int) -> int:
-    """Images of one class that are answered with another: how many more than before."""
-    own = labels == row
-    return int((after[own] == column).sum()) - int((before[own] == column).sum())
+def confusion(labels: Tensor, answers: Tensor, classes: int) -> Int[Tensor, "classes classes"]:
+    """How many images of each class (row) are answered with each (column)."""
+    return torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
 
 
 def square(x: float, y: float, colour: str, strength: float) -> Any:

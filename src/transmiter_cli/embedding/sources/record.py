@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from PIL import Image
 
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.files import file_identity
 from transmiter_cli.names import ambiguous, finder, numbered, resembling, some, spelled
-
-SHELLS_OWN = ("/dev/fd/", "/dev/std", "/proc/")
-"""How the real paths begin of what a shell passes in place of a file."""
 
 
 @runtime_checkable
@@ -158,33 +153,6 @@ def foreign_classes(unknown: Sequence[str | None], known: Sequence[str]) -> str:
     what = f"the class {named}, which is" if len(unknown) == 1 else f"{len(unknown)} classes, {named}, which are"
     said = f"The data have {what} none of the run's {len(known)} classes ({some(known)})."
     return f"{said}{resembling(str(unknown[0]), known)}"
-
-
-def file_identity(path: str) -> str:
-    """A file's path, size and time of change, so that an edited file is a new one.
-
-    Strings in place of Path objects: this is done for each of maybe a million images, before anything else.
-
-    Raises:
-        OSError: if there is no such file, or it is a folder, or a FIFO that might be waited for without end; the
-            shell's own, of `<(...)` and /dev/stdin, are taken.
-    """
-    status = os.lstat(path)
-    if stat.S_ISLNK(status.st_mode):
-        real, status = os.path.realpath(path), os.stat(path)  # noqa: PTH116
-    else:
-        name = path.rpartition(os.sep)[2]
-        real = real_folder(path[: len(path) - len(name)]) + name
-    if not stat.S_ISREG(status.st_mode) and not real.startswith(SHELLS_OWN):
-        what = "Is a directory" if stat.S_ISDIR(status.st_mode) else "Not a regular file"
-        raise OSError(errno.EINVAL, what, path)
-    return f"{real}|{status.st_size}|{status.st_mtime_ns}"
-
-
-@lru_cache(maxsize=1024)
-def real_folder(folder: str) -> str:
-    """A folder's path without symbolic links, ending in a separator; to find it takes far longer than a file's size."""
-    return os.path.join(os.path.realpath(folder), "")  # noqa: PTH118
 
 
 def real_places(root: Path, paths: Sequence[str]) -> Sequence[str]:

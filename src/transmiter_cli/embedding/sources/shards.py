@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from transmiter_cli.embedding.sources.folder import IMAGE_SUFFIXES, is_image, split_folders
-from transmiter_cli.embedding.sources.record import ImageSet, file_identity, require_all_or_none
+from transmiter_cli.embedding.sources.record import ImageSet, require_all_or_none
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError, listing
+from transmiter_cli.files import file_identity
 
 SUFFIX = ".tar"
 LABEL_EXTENSION = "cls"

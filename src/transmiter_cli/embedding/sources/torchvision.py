@@ -13,10 +13,10 @@ from PIL import Image
 
 from transmiter_cli.embedding.cache import default_cache
 from transmiter_cli.embedding.hub import is_offline
-from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, file_identity
+from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
 from transmiter_cli.embedding.sources.torchvision_names import DIGITS, TRAFFIC_SIGNS, plain, scene, words
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.files import digest
+from transmiter_cli.files import digest, file_identity
 
 PREFIX = "torchvision:"
 TRAIN_VAL_TEST = {name: {"split": name} for name in ("train", "val", "test")}

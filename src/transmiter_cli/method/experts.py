@@ -95,11 +95,12 @@ def widened(teacher: Expert, rows: Int[Tensor, " rows"]) -> Expert:
 def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor, " rows"]) -> Expert:
     """A teacher with logits that can be added to zero-shot ones, also in classes without images.
 
-    They are made to vary no more among classes with images than the weak model's own, and at least LEAST_WIDTH as far:
-    zero-shot logits would drown in them, or they in these. And fine-tuned models may have -100 for classes that they do
-    not know: none is put further below the likeliest of the classes with images than such a class is on some image, or
-    any class to the weak model. Where that raises a class on most images, but not all others without images, nothing is
-    said of it beside these: it gets their mean.
+    1. Scale: among classes with images they vary at most as far as the weak model's own, and at least LEAST_WIDTH as
+       far; else one of the two would drown in the other.
+    2. Masks: fine-tuned models may have -100 for classes that they do not know. No logit is further below the highest
+       of the classes with images than the largest gap there is: of such a class on any image, or of the weak model's.
+    3. A class that is raised so on most images is taken for masked, and gets the mean of the classes without images
+       that are not, if there are any: nothing is said of it beside these.
 
     Args:
         teacher: a fine-tuned model and its weak twin.

@@ -54,11 +54,12 @@ def have_images(counts: Float[Tensor, " classes"], images: int) -> Bool[Tensor, 
 def shares_of_images(
     counts: Float[Tensor, " classes"], labelled: Float[Tensor, " classes"], images: int, relative_trust: float
 ) -> Float[Tensor, " classes"]:
-    """How far each class goes by its own images, 0 to 1, given how many it has of them all.
+    """How far each class goes by its own images, 0 to 1: most n^2 / (n^2 + half^2) of a class with n images.
 
-    Half of the most where it has hardly more images than one without, and where they are few: then its mean is noise.
-    The most is 1, less UNSEEN_DISCOUNT times the share of classes without images, times the `evenness` of the others:
-    of the images that soft labels give to a small class beside large ones, many are mistakes about these.
+    `half`, the number of images at which it is half of the most, is that above which a class has images at all, or,
+    where images are few, SCARCE over the relative trust: a mean of fewer is noise. `most` is 1, less UNSEEN_DISCOUNT
+    times the share of classes without images, times the `evenness` of the others: of the images that soft labels give
+    to a small class beside large ones, many are mistakes about these.
 
     Args:
         counts: of the images of each class; expectation maximisation, which finds classes without any, makes them far

@@ -193,9 +193,10 @@ def about(moments: JointMoments, weight: Float[Tensor, "width classes"], mean: F
 
 
 def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[Int[Tensor, " part"]]:
-    """At least so many random choices of one part in `part` of some classes, two at least; all, if there are no more.
+    """Random subsets of some classes, to be left out one after the other; all classes are about as often.
 
-    Whole orders of the classes are cut into parts, so that all classes are left out about as often.
+    Each has one class in `part` of them, and two at least. Random orders of the classes are cut into disjoint subsets
+    until there are `times` of them, or more; if there are no more at all, each comes once.
     """
     size = max(2, len(seen) // part)
     if math.comb(len(seen), size) <= times:
@@ -266,9 +267,13 @@ class Carrier:
     new: float
 
     def known(self, share: Float[Tensor, " classes"]) -> Float[Tensor, " classes"]:
-        """How much of a share that is new there is of classes without images, too: 1 at most.
+        """The `Novelty.share` of classes without images over that of classes that are left out in a trial, 1 at most.
 
-        A teacher that was fine-tuned on the other classes alone knows those that are left out, but not these.
+        A teacher that was fine-tuned on classes with images alone knows those that are left out, but none without
+        images: a trial would promise too much of these.
+
+        Args:
+            share: the `Novelty.share` of each class in the trial.
         """
         return (self.new / share.clamp_min(TINY)).clamp_max(1.0)
 

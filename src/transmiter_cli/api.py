@@ -335,11 +335,12 @@ def refine(
 ) -> Artefact:
     """Improve a correction of the strong model with a few labelled images, the model frozen (paper Sec. 3.4).
 
-    An adapter is trained further; "ridge" and "discriminant" are linear classifiers, and become the mean of what
-    they were and of a discriminant of the labelled images. Cross-validation on the labelled images decides how far
-    either goes, and leaves the answers as they are where nothing helps; where each class has a label, a linear
-    classifier's scores are calibrated then, too. An image that repeats another one counts once, with the label of the
-    first; near-copies with the same label would make it too sure of itself.
+    An adapter is trained further; "ridge" and "discriminant" are linear classifiers, and become the mean of what they
+    were and of a discriminant of the labelled images. Cross-validation on the labelled images decides how far either
+    goes, and leaves the answers as they are where nothing helps; where each class has a label, a linear classifier's
+    scores are calibrated then, too, and it starts from the zero-shot one if that is clearly better. An image that
+    repeats another one counts once, with the label of the first; near-copies with the same label would make it too sure
+    of itself.
 
     Args:
         transferred: what `transfer` or `self_train` returned.
@@ -365,12 +366,13 @@ def refine(
     settings: dict[str, Any]
     if isinstance(correction, LinearClassifier):
         start = correction.linear
-        found, share, factor = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
+        found, share, factor, zero_shot = refine_linear(embeddings, labels, start, recipe.seed, recipe.folds)
         module: Correction = correction
         if found is not start:
             module = LinearClassifier(found).eval()
-        unchanged = not share
-        settings = {"share": share, "factor": factor, "folds": recipe.folds, "seed": recipe.seed}
+        unchanged = not share and not zero_shot
+        settings = {"share": share, "factor": factor, "zero_shot": zero_shot}
+        settings |= {"folds": recipe.folds, "seed": recipe.seed}
     else:
         module, epochs = refine_adapter(correction, embeddings, labels, recipe, progress)
         unchanged = not epochs

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
 from transmiter_cli.artefact import load
+from transmiter_cli.method.linear import Linear, LinearClassifier
 from transmiter_cli.run import Run
 from transmiter_cli.workflow import fit
 
@@ -41,6 +43,21 @@ def test_all_results_that_follow_a_useless_teacher_are_warned_of(cli: Cli, tmp_p
     outcome = cli(*TRANSFER, "--method", "adapter", "--method", "ridge", "--method", "discriminant")
     assert "the fine-tuned model looks useless, and adapter, ridge will follow it" in " ".join(outcome.err.split())
     assert "useless, and" not in cli(*TRANSFER, "--method", "discriminant").err
+
+
+def test_refine_starts_from_zero_shot_answers_where_what_was_transferred_is_clearly_worse(run: Cli):
+    """It has the classes in another order, as from a head whose columns are mixed up."""
+    assert run(*TRANSFER, "--method", "ridge").code == 0
+    path = Path("transmiter-run/strong-ridge.safetensors")
+    artefact = load(path)
+    assert isinstance(artefact.correction, LinearClassifier)
+    right = artefact.correction.linear
+    mixed_up = LinearClassifier(Linear(right.weight.roll(1, 0), right.bias.roll(1, 0))).eval()
+    replace(artefact, correction=mixed_up).save(path)
+    outcome = run("refine", "--shots", 1, "--json")
+    assert "better to start from zero-shot answers than from strong-ridge.safetensors" in outcome.err
+    assert (json.loads(outcome.out)["start"], json.loads(outcome.out)["zero_shot"]) == ("strong", True)
+    assert "started from  strong, zero-shot" in run("refine", "--shots", 1).out
 
 
 def test_each_of_several_fine_tuned_models_is_trusted_by_itself_and_counts_once(cli: Cli, tmp_path: Path):
@@ -201,13 +218,13 @@ def test_a_run_that_does_not_say_what_its_fine_tuned_file_was_is_taken_at_its_wo
 
 def test_what_a_transfer_or_fit_removes_is_said_with_the_commands_that_make_it_again(run: Cli):
     assert "No longer" not in run(*TRANSFER).err
-    assert run("refine", "--shots", 2).code == 0
+    assert run("refine", "--shots", 1).code == 0
     again = run(*TRANSFER)
     assert "No longer in transmiter-run: refined (demo-strong)." in again.err
     assert "To make it again: transmiter refine --shots 2\n" in again.err
     assert "No longer" not in run(*TRANSFER, "--method", "ridge").err
     assert "No longer" not in run("transfer", "--strong", "demo-weak", "--method", "ridge").err
-    assert run("refine", "--shots", 2, "--strong", "demo-strong").code == 0
+    assert run("refine", "--shots", 1, "--strong", "demo-strong").code == 0
     before = Run(Path("transmiter-run")).made()
     assert len(before) == 5
     fitted = run(*FIT, "--finetuned", "demo-finetuned")
@@ -224,7 +241,7 @@ def test_refine_says_that_a_probe_knows_the_labels_of_fit(cli: Cli, tmp_path: Pa
     assert cli(*FIT, "--finetuned", "probe", "--limit", 100).code == 0
     assert cli("transfer", "--strong", "demo-strong", "--method", "ridge").code == 0
     said = "The probe of this run learned from these very labels"
-    assert said in cli("refine", "--shots", 2).err
+    assert said in cli("refine", "--shots", 1).err
     assert said not in cli("refine", "--data", "demo-digits", "--split", "test", "--shots", 2).err
 
 

@@ -53,7 +53,7 @@ def refined(world: World, rows: torch.Tensor, before: Linear, labels: torch.Tens
 
 def test_labels_improve_images_that_were_not_labelled(world: World):
     rows, before = shots(world, 16), start(world, 300.0)
-    after, share, _ = refined(world, rows, before)
+    after, share, _, _ = refined(world, rows, before)
     rest = torch.ones(len(world.labels), dtype=torch.bool)
     rest[rows] = False
     assert 0 < share < 1
@@ -64,7 +64,7 @@ def test_labels_improve_images_that_were_not_labelled(world: World):
 def test_labels_that_say_nothing_new_change_nothing(world: World, factor: float):
     """Every label is what it answers anyway, modestly or surely."""
     rows, before = shots(world, 16), start(world, 0.1, factor)
-    after, share, times = refined(world, rows, before, before(world.strong.unit_images(rows)).argmax(-1))
+    after, share, times, _ = refined(world, rows, before, before(world.strong.unit_images(rows)).argmax(-1))
     assert share == 0
     assert times > 2 if factor == 0.1 else times == 1
     torch.testing.assert_close(after.weight, times * before.weight)
@@ -96,7 +96,7 @@ def test_the_discriminants_scores_vary_as_far_as_those_of_the_classifier(world: 
 def test_classes_without_a_label_keep_their_weights_and_the_others_their_mean(world: World):
     rows = (world.labels < 4).nonzero()[:, 0][:60]
     before = start(world, 300.0)
-    after, share, factor = refined(world, rows, before)
+    after, share, factor, _ = refined(world, rows, before)
     assert (share > 0, factor) == (True, 1)
     for old, new in ((before.weight, after.weight), (before.bias, after.bias)):
         assert torch.equal(old[4:], new[4:])
@@ -151,7 +151,7 @@ def test_calibration_never_costs_likelihood(world: World, rho: float, factor: fl
     rest = torch.ones(len(world.labels), dtype=torch.bool)
     rest[rows] = False
     chosen = rest.nonzero()[:, 0]
-    after, _, times = refined(world, rows, start(world, rho, factor))
+    after, _, times, _ = refined(world, rows, start(world, rho, factor))
     as_wide_as_before = after.scaled(1 / times)
     assert nll(world, after, chosen) < nll(world, as_wide_as_before, chosen) + 0.01
     if count == 30 and factor == 0.1:
@@ -256,6 +256,19 @@ def test_one_label_per_class_and_one_label_in_all_do_not_hurt(world: World):
     for rows in (shots(world, 1), torch.tensor([0])):
         after, *_ = refined(world, rows, before)
         assert rate(world, after, everything) >= rate(world, before, everything) - 0.01
+
+
+def test_zero_shot_takes_the_place_of_what_is_clearly_worse_where_each_class_has_a_label(world: World):
+    """What was transferred answers each class by the name of the next."""
+    zero_shot = Linear.zero_shot(world.strong, world.classes)
+    useless = Linear(zero_shot.weight.roll(1, 0), zero_shot.bias)
+    everything = torch.arange(len(world.labels))
+    found = refined(world, shots(world, 1), useless)
+    assert found.zero_shot
+    assert rate(world, found.classifier, everything) >= rate(world, zero_shot, everything)
+    some = shots(world, 1)
+    assert not refined(world, some[world.labels[some] > 0], useless).zero_shot
+    assert not refined(world, shots(world, 1), zero_shot).zero_shot
 
 
 def test_images_that_are_all_the_same_give_numbers(world: World):

@@ -75,7 +75,7 @@ def command(
                 **{
                     name: value
                     for name, value in result.artefact.details["refine"].items()
-                    if name in ("unchanged", "share", "factor", "epochs_taken")
+                    if name in ("unchanged", "share", "factor", "zero_shot", "epochs_taken")
                 },
             }
         )
@@ -96,6 +96,6 @@ def chosen(settings: Mapping[str, Any]) -> tuple[str, str]:
     """How far the refinement went: epochs of an adapter, the share of what labels alone say, and the factor."""
     if "epochs_taken" in settings:
         return "epochs", f"{settings['epochs_taken']} of {settings['epochs']}"
-    weigh = "nothing" if settings["unchanged"] else f"{settings['share']:.0%}"
+    weigh = "nothing" if not settings["share"] else f"{settings['share']:.0%}"
     scores = "" if settings["factor"] == 1 else f"; scores times {settings['factor']:.3g}, by held-out labels"
     return "labels weigh", weigh + scores

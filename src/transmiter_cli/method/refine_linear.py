@@ -47,11 +47,13 @@ class RefinedClassifier(NamedTuple):
         classifier: the refined one.
         share: of the discriminant of the labelled images in it; 0 where answers stay as they were.
         factor: what calibrated its scores.
+        zero_shot: whether it began with the strong model's zero-shot classifier, in place of what was transferred.
     """
 
     classifier: Linear
     share: float
     factor: float
+    zero_shot: bool = False
 
 
 class HeldOut(NamedTuple):
@@ -92,6 +94,9 @@ def refine_linear(
     gain few images of those, and an answer with one of those is wrong. Nothing is calibrated then: labels say nothing
     of how sure to be of those. One class alone changes nothing.
 
+    Where each class has a label, the same is made of the zero-shot classifier, and taken if it is `clearly_better` on
+    held-out labels: what was transferred may come from a useless teacher, or from images unlike the labelled ones.
+
     Args:
         labelled: the strong model on labelled images.
         labels: their class indices.
@@ -103,9 +108,34 @@ def refine_linear(
     parts = stratified_folds(own, folds, seed)
     if min(len(known), len(parts)) < 2:
         return RefinedClassifier(start, 0.0, 1.0)
-    before = start.only(known)
     moments = labelled_moments(labelled, own, len(known), parts)
-    whole = total(moments)
+    found, held_out = refine_from(start, labelled, labels, parts, moments)
+    if len(known) == len(start.bias):
+        zero_shot = Linear.zero_shot(labelled, len(start.bias))
+        other, beside = refine_from(zero_shot, labelled, labels, parts, moments)
+        if clearly_better(beside, held_out):
+            return other._replace(zero_shot=True)
+    return found
+
+
+def refine_from(
+    start: Linear,
+    labelled: Embeddings,
+    labels: Int[Tensor, " images"],
+    parts: Sequence[Int[Tensor, " _"]],
+    moments: Sequence[Moments],
+) -> tuple[RefinedClassifier, HeldOut]:
+    """What labels make of one classifier, and its scores of the labelled images, each part's without its own labels.
+
+    Args:
+        start: the classifier, of unit-norm embeddings.
+        labelled: the strong model on labelled images.
+        labels: their class indices.
+        parts: rows of the images that are held out in turn.
+        moments: of each part (`labelled_moments`).
+    """
+    known = labels.unique()
+    before, whole = start.only(known), total(moments)
     found = [levelled_discriminant(before, whole - part) for part in moments]
 
     def held_out(worth: float) -> HeldOut:
@@ -116,23 +146,21 @@ def refine_linear(
         return held_out_scores(labelled, labels, [start.replaced(known, one) for one in mixed], parts)
 
     worth = most_likely(held_out)
-    share = share_of(len(labels), worth, len(known))
+    share, told = share_of(len(labels), worth, len(known)), held_out(worth)
     after = before.towards(levelled_discriminant(before, whole), share)
-    factor = calibrated_inverse_temperature(held_out(worth)) if len(known) == len(start.bias) else 1.0
-    return RefinedClassifier(start.replaced(known, after).scaled(factor), share, factor)
+    factor = calibrated_inverse_temperature(told) if len(known) == len(start.bias) else 1.0
+    return RefinedClassifier(start.replaced(known, after).scaled(factor), share, factor), told
 
 
 def most_likely(held_out: Callable[[float], HeldOut]) -> float:
     """The one of WORTHS that makes held-out labels likeliest; infinity, unless it is better than that beyond chance."""
-    unchanged = held_out(WORTHS[0])
-    before = unchanged.losses()
-    best, least = WORTHS[0], before
-    for worth in WORTHS[1:]:
-        losses = held_out(worth).losses()
-        if losses.sum() < least.sum():
-            best, least = worth, losses
-    clear = above_errors(before - least, CHANCE) and bool(held_out(best).right() > unchanged.right())
-    return best if clear else WORTHS[0]
+    best = min(WORTHS, key=lambda worth: held_out(worth).losses().sum().item())
+    return best if clearly_better(held_out(best), held_out(WORTHS[0])) else WORTHS[0]
+
+
+def clearly_better(found: HeldOut, before: HeldOut) -> bool:
+    """Whether labels are likelier than before by more than CHANCE standard errors, and more answers are right."""
+    return above_errors(before.losses() - found.losses(), CHANCE) and bool(found.right() > before.right())
 
 
 def labelled_moments(

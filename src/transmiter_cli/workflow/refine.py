@@ -23,6 +23,9 @@ from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import remembering
 
+ZERO_SHOT = "strong"
+"""The row that is refined where what was transferred is clearly worse."""
+
 
 @dataclass(frozen=True)
 class RefineOptions:
@@ -46,7 +49,7 @@ class RefineOptions:
 
 @dataclass(frozen=True)
 class RefineResult:
-    """What refine made of which row's correction, from how many labelled images."""
+    """What refine made, starting from which row, of how many labelled images."""
 
     artefact: Artefact
     path: Path
@@ -96,7 +99,8 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
     tell_limits(artefact, len(targets), source.name, workspace.reporter)
-    return RefineResult(artefact, path, start, artefact.details["refine"]["images"])
+    learned = artefact.details["refine"]
+    return RefineResult(artefact, path, ZERO_SHOT if learned.get("zero_shot") else start, learned["images"])
 
 
 def note_fewer(labels: Int[Tensor, " images"], shots: int | None, classes: int, reporter: Reporter) -> None:
@@ -119,6 +123,10 @@ def tell_limits(artefact: Artefact, images: int, source: str, reporter: Reporter
     if learned["images"] < images:
         reporter.note(f"{images - learned['images']:,} of {images:,} labelled images repeat others: each counts once.")
     known = learned["labelled_classes"]
+    if learned.get("zero_shot"):
+        reporter.note(
+            f"By held-out labels it is better to start from zero-shot answers than from {source}: so refined does."
+        )
     if learned["unchanged"]:
         why = (
             "Nothing clearly helped on held-out labels" if known > 1 else "Labels of one class alone tell nothing apart"

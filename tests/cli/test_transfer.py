@@ -218,13 +218,13 @@ def test_a_run_that_does_not_say_what_its_fine_tuned_file_was_is_taken_at_its_wo
 
 def test_what_a_transfer_or_fit_removes_is_said_with_the_commands_that_make_it_again(run: Cli):
     assert "No longer" not in run(*TRANSFER).err
-    assert run("refine", "--shots", 1).code == 0
+    assert run("refine", "--shots", 2).code == 0
     again = run(*TRANSFER)
     assert "No longer in transmiter-run: refined (demo-strong)." in again.err
     assert "To make it again: transmiter refine --shots 2\n" in again.err
     assert "No longer" not in run(*TRANSFER, "--method", "ridge").err
     assert "No longer" not in run("transfer", "--strong", "demo-weak", "--method", "ridge").err
-    assert run("refine", "--shots", 1, "--strong", "demo-strong").code == 0
+    assert run("refine", "--shots", 2, "--strong", "demo-strong").code == 0
     before = Run(Path("transmiter-run")).made()
     assert len(before) == 5
     fitted = run(*FIT, "--finetuned", "demo-finetuned")
@@ -241,7 +241,7 @@ def test_refine_says_that_a_probe_knows_the_labels_of_fit(cli: Cli, tmp_path: Pa
     assert cli(*FIT, "--finetuned", "probe", "--limit", 100).code == 0
     assert cli("transfer", "--strong", "demo-strong", "--method", "ridge").code == 0
     said = "The probe of this run learned from these very labels"
-    assert said in cli("refine", "--shots", 1).err
+    assert said in cli("refine", "--shots", 2).err
     assert said not in cli("refine", "--data", "demo-digits", "--split", "test", "--shots", 2).err
 
 

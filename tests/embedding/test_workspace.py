@@ -177,6 +177,7 @@ def test_images_that_are_gone_are_skipped_and_named(weak: CachedEncoder, folder:
 def test_the_fingerprint_is_of_what_is_computed(workspace: Workspace, weak: CachedEncoder, tmp_path: Path):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(weak.encoder.spec.weights.read_bytes())
+    os.utime(copy, (1, 1))  # a clock ticks every few milliseconds, and the next change may come sooner
     assert workspace.open(with_weights(weak.encoder.spec, copy, "copy")).fingerprint == weak.fingerprint
     assert workspace.open(resolve_model("demo-strong")).fingerprint != weak.fingerprint
     tuned = with_weights(weak.encoder.spec, resolve_model("demo-strong").weights, "other weights")
@@ -188,6 +189,7 @@ def test_weights_replaced_by_others_of_the_same_size_are_another_model(
 ):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(weak.encoder.spec.weights.read_bytes())
+    os.utime(copy, (1, 1))  # a clock ticks every few milliseconds, and the next change may come sooner
     spec = with_weights(weak.encoder.spec, copy, "copy")
     before = workspace.open(spec).fingerprint
     copy.write_bytes(copy.read_bytes()[:-1] + b"x")
@@ -208,6 +210,7 @@ def test_nothing_of_weights_that_changed_since_they_were_identified_is_stored(
 ):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(weak.encoder.spec.weights.read_bytes())
+    os.utime(copy, (1, 1))  # a clock ticks every few milliseconds, and the next change may come sooner
     opened = workspace.open(with_weights(weak.encoder.spec, copy, "copy"))
     replaced(copy, weak.encoder.spec.weights)
     with pytest.raises(TransmiterError, match=r"weights .*copy\.safetensors changed while they were read") as caught:
@@ -228,6 +231,7 @@ def test_weights_that_change_while_they_are_digested_are_no_others_memo(
 ):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(weak.encoder.spec.weights.read_bytes())
+    os.utime(copy, (1, 1))  # a clock ticks every few milliseconds, and the next change may come sooner
     before, time = copy.read_bytes(), copy.stat().st_mtime_ns
 
     def late(path: Path) -> str:

@@ -95,10 +95,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"python -c {shlex.quote(code)}",
         )
     if not is_torch_file(path):
-        raise TransmiterError(
-            f"{path} is no file of torch, nor of another kind that is read here.",
-            "safetensors, torch.save or numpy.save",
-        )
+        raise TransmiterError(f"{path} is no file of torch, nor of another kind that is read here.")
     try:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

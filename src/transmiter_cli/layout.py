@@ -27,10 +27,11 @@ ROWS: dict[Method, str] = {"adapter": "transferred", "ridge": "ridge", "discrimi
 DEFAULT_METHODS: tuple[Method, ...] = ("adapter", "discriminant")
 """What transfer makes where no method is named: the paper's, and the best there is."""
 PREDICTED_BY = ("refined", "self_trained", "discriminant", "transferred", "ridge")
+"""The rows of which predict takes the first there is: what saw labels, what saw more images, the default method's."""
 REFINED_FROM = ("self_trained", "discriminant", "transferred", "ridge")
+"""The rows of which refine takes the first there is."""
 SELF_TRAINED_FROM = ("discriminant", "ridge")
-"""The rows that predict, refine and self-train take where none is named, the first there is: what saw labels, what saw
-more images, the default method's."""
+"""The rows of which self-train takes the first there is."""
 SWEPT = "strong-reg="
 """How the files begin of what transfer makes with other --reg values than the first."""
 SWEPT_ROW = "reg="

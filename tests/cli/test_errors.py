@@ -15,9 +15,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from typer.main import get_command
 
 from tests.cli.conftest import Cli
 from transmiter_cli.cli.errors import run
+from transmiter_cli.cli.main import app
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.task.finetuned import bundled_path
 
@@ -206,11 +208,20 @@ def test_commands_out_of_order(cli: Cli):
         ("fit", "--weak", "demo-weak", "--data", "one", "--data", "two"),
         ("predict", "--top", "2", "photo.png", "--top=2"),
         ("eval", "--run", "a", "--data", "x", "--data", "y", "--run", "b"),
+        ("transfer", "--strong", "demo-strong", "--reg", "1", "--strong", "demo-weak", "--reg", "10"),
     ],
 )
 def test_an_option_that_takes_one_value_is_not_given_two(cli: Cli, line: tuple[str, ...]):
-    flag = {"fit": "--data", "predict": "--top", "eval": "--run"}[line[0]]
-    failed(cli(*line), 2, f"{flag} is given more than once, and takes one value.")
+    flag = {"fit": "--data", "predict": "--top", "eval": "--run", "transfer": "--reg"}[line[0]]
+    fix = "--reg 0.1,1,10" if flag == "--reg" else "leave all but one out"
+    failed(cli(*line), 2, f"{flag} is given more than once, and takes one value.", fix)
+
+
+def test_a_flag_may_be_given_twice_and_a_shell_may_ask_what_comes_next(cli: Cli):
+    failed(cli("eval", "-q", "--quiet", "--wide", "--wide"), 2, "There is no run")
+    command = get_command(app).commands["fit"]
+    line = ["--limit", "3", "--limit", "4"]
+    assert command.make_context("fit", line, resilient_parsing=True).params["limit"] == 4
 
 
 def test_unlabelled_test_images(cli: Cli, pictures: Path):

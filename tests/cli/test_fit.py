@@ -32,10 +32,10 @@ def test_help_says_what_is_required_without_a_default(cli: Cli, command: str, op
 
 def test_few_steps_are_hinted_at_with_what_makes_more(cli: Cli):
     few = cli(*LINE)
-    assert "Hint: 40 images in 10 epochs are 10 steps" in few.err
+    assert "Hint: 40 images times 10 epochs make 10 steps" in few.err
     assert "--views 10 for random crops of each, or --epochs 100" in few.err
     viewed = cli(*LINE, "--views", 3, "--batch-size", 40)
-    assert "160 images in 10 epochs are 40 steps" in viewed.err
+    assert "160 images times 10 epochs make 40 steps" in viewed.err
     assert "More images, or --epochs 25" in viewed.err
     for enough in (("--epochs", 100), ("--batch-size", 4)):
         outcome = cli(*LINE, *enough)

@@ -110,7 +110,7 @@ def test_paths_that_are_none_are_told_what_mends_them(cli: Cli):
     assert cli(*FIT).code == 0
     assert cli("transfer", "--strong", "demo-strong").code == 0
     failed(cli("predict", "nowhere/absent.png"), 1, "No such file or directory", "Try: ls ")
-    failed(cli("predict", "https://x.y/z.png"), 2, "https://x.y/z.png is an address", "Try: curl -O https://x.y/z.png")
+    failed(cli("predict", "https://x.y/z.png"), 2, "https://x.y/z.png is an address", "FILE, once you have it here")
 
 
 def test_of_many_images_without_a_prediction_a_few_are_named(run: Cli):

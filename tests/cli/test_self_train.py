@@ -162,6 +162,12 @@ def test_a_refinement_of_what_was_transferred_stays(run: Cli):
     assert {"self_trained", "refined"} <= set(top1(run, "--allow-overlap"))
 
 
+def test_what_refine_starts_from_is_left_to_it_once_there_is_more(run: Cli):
+    assert run("refine", "--data", "new", "--shots", 1, "--method", "adapter", "--epochs", 1).code == 0
+    outcome = run("self-train", "--data", "test")
+    assert "To begin it with this: transmiter refine --data new --shots 1\n" in outcome.err
+
+
 def test_with_two_strong_models_the_next_command_names_the_one(run: Cli):
     models = ("--strong", "demo-weak", "--strong", "demo-strong", "--method", "discriminant")
     assert run("transfer", *models).code == 0

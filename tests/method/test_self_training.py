@@ -140,7 +140,7 @@ def test_scores_that_are_too_sure_are_not_made_as_wide_again(task: tuple[torch.T
 
 @given(seed=st.integers(0, 2**16), images=st.integers(2, 40))
 @settings(max_examples=20, deadline=None)
-def test_the_spread_is_that_of_the_scores(seed: int, images: int):
+def test_the_deviation_of_scores_is_that_over_images(seed: int, images: int):
     model = random_embeddings(images, 12, 6, seed)
     classifier = zero_shot(model.unit_texts()[:5])
     scores = classifier(model.unit_images().double())

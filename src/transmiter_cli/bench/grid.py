@@ -22,6 +22,8 @@ from transmiter_cli.task.shots import choose_shots
 
 FAILURES = (TransmiterError, OSError)
 """What ends a cell, or a scene, and not the bench."""
+TRY = " Try: "
+"""Between what happened and what mends it."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
         failures += [f"{key}: {failure}" for failure in scene.failures]
         kept += scene.kept
         for failure in scene.failures:
-            workspace.reporter.warn(f"{key}: the same." if failure in told else f"{key}: {failure}")
+            workspace.reporter.warn(f"{key}: {failure.partition(TRY)[0] if failure in told else failure}")
             told.add(failure)
         if scene.cells:
             numbers = ", ".join(f"{cell.method} {100 * cell.rows[cell.method]['top1']:.1f}" for cell in scene.cells)
@@ -155,7 +157,7 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
 def failure(error: BaseException) -> str:
     """What is said of an error, and what mends it."""
     fix = getattr(error, "fix", None)
-    return f"{error}" + (f" Try: {fix}" if fix else "")
+    return f"{error}" + (f"{TRY}{fix}" if fix else "")
 
 
 class CellFile(NamedTuple):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NAME = "inspect"
 EXAMPLE = "transmiter inspect transmiter-run/weak.safetensors"
-SHOWN_SETTINGS = ("reg", "rho", "images", "basis", "epochs", "epochs_taken", "share", "seed")
+SHOWN_SETTINGS = ("reg", "rho", "images", "basis", "epochs", "epochs_taken", "share", "zero_shot", "seed")
 """Settings that the line of an artefact has, of the step that made it."""
 STEP_OF_STAGE = {"weak": "fit", "strong": "transfer", "self_trained": "self_train", "refined": "refine"}
 

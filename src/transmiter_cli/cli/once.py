@@ -8,6 +8,9 @@ from typer.core import TyperCommand, TyperOption
 
 from transmiter_cli.errors import UsageError
 
+SEVERAL = {"--reg": "--reg 0.1,1,10"}
+"""How options take several values in one."""
+
 
 class OnceCommand(TyperCommand):
     """A command whose options are given once, but for those that may be repeated: none is silently forgotten."""
@@ -19,9 +22,8 @@ class OnceCommand(TyperCommand):
             UsageError: if an option that takes one value is given several.
         """
         _, _, given = self.make_parser(ctx).parse_args(args=[*args])
-        for option in given:
+        for option in given if not ctx.resilient_parsing else ():  # a shell asks what comes next
             if isinstance(option, TyperOption) and not (option.multiple or option.is_flag) and given.count(option) > 1:
-                raise UsageError(
-                    f"{option.opts[0]} is given more than once, and takes one value.", "leave all but one out"
-                )
+                fix = SEVERAL.get(option.opts[0], "leave all but one out")
+                raise UsageError(f"{option.opts[0]} is given more than once, and takes one value.", fix)
         return super().parse_args(ctx, args)

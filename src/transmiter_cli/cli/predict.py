@@ -29,7 +29,7 @@ EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
 STDIN = "-"
 IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF.{4}WEBP|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*|BM.{4}\0{4}", re.DOTALL)
 """How files of JPEG, PNG, WebP, GIF, TIFF and BMP begin, and no path."""
-ADDRESS = re.compile(r"[a-z][a-z0-9+]*://")
+ADDRESS = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
 """How an address on the web begins, and hardly a path."""
 NAMED = 5
 """Images without a prediction that the last line names."""
@@ -88,17 +88,8 @@ def command(
         raise UsageError("There is nothing to predict: name image files, or --data.", f"{again} --data FOLDER")
     if images and data is not None:
         raise UsageError("Name image files or --data, and not both.", f"{again} --data {shlex.quote(data)}")
-    listed = images == [STDIN]
-    if listed:
-        images = paths_in(sys.stdin.buffer.read(), again)
-    elif STDIN in (images or ()):
-        raise UsageError(f"{STDIN} reads paths from stdin, and goes with no others.", f"./{STDIN} for a file")
-    folder = next((one for one in images or [] if one and Path(one).is_dir()), None)
-    if not listed and folder is not None:
-        raise UsageError(f"{folder} is a folder.", f"{again} --data {shlex.quote(folder)}")
-    address = next((one for one in images or () if ADDRESS.match(one)), None)
-    if address is not None:
-        raise UsageError(f"{address} is an address, and files are read here.", f"curl -O {shlex.quote(address)}")
+    if images:
+        images = named_files(images, again)
     if images and (flags := changed(selection)):
         raise UsageError(
             f"{', '.join(flags)} says which images of --data are meant, not which image files.",
@@ -127,6 +118,28 @@ def command(
             f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {first(absent)}.",
             "the same command without them; why is said above",
         )
+
+
+def named_files(images: Sequence[str], again: str) -> list[str]:
+    """The image files that a command line names, or stdin.
+
+    Args:
+        images: what it names.
+        again: the command line that predicts in the run.
+
+    Raises:
+        UsageError: if one is a folder or an address, or stdin comes with others.
+    """
+    if [*images] == [STDIN]:
+        return paths_in(sys.stdin.buffer.read(), again)
+    for one in images:
+        if one == STDIN:
+            raise UsageError(f"{STDIN} reads paths from stdin, and goes with no others.", f"./{STDIN} for a file")
+        if one and Path(one).is_dir():
+            raise UsageError(f"{one} is a folder.", f"{again} --data {shlex.quote(one)}")
+        if ADDRESS.match(one):
+            raise UsageError(f"{one} is an address, and files are read here.", f"{again} FILE, once you have it here")
+    return [*images]
 
 
 def paths_in(lines: bytes, again: str) -> list[str]:

@@ -112,6 +112,7 @@ def own_prompts(
         label = labels[number] if number < len(labels) else name
         place = next((place for place in map(find, (name, label)) if place is not None), None)
         if place is None:
-            raise UsageError(f"{source} has no prompts for the class {name!r}.", "give every class a list of prompts")
+            said = f"{source} has no prompts for the class {name!r}, or several of names spelled alike."
+            raise UsageError(said, "give every class a list of prompts")
         own[name] = tuple(prompts[place])
     return own

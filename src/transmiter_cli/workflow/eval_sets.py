@@ -45,7 +45,7 @@ class EvalSets:
         return len(self.datas) > 1
 
     def measure(self) -> None:
-        """Measure each data set, and judge the gates.
+        """Measure each data set, and judge the gates; each is checked when its turn comes.
 
         Raises:
             UsageError: as `eval_run`, and if one of several data sets has no labels.

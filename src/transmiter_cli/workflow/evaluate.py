@@ -203,7 +203,7 @@ def note_unmapped(mapping: ClassMap, labels: Sequence[str], reporter: Reporter) 
     """Say so where a map leaves labels to be classes of the same name."""
     own = mapping.unmapped(labels)
     if own:
-        reporter.note(f"--map does not name {len(own)} labels, which are classes of the same name: {some(own)}.")
+        reporter.note(f"{len(own)} labels that --map does not name are taken as without it: {some(own)}.")
 
 
 def require_labels_for(options: EvalOptions, labelled: bool) -> None:

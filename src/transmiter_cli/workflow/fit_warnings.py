@@ -125,6 +125,6 @@ def hint_at_few_steps(rows: int, views: int, settings: FitSettings, reporter: Re
     enough = math.ceil(FEW_STEPS / math.ceil(rows / settings.batch_size))
     crops = "" if views else f", --views {math.ceil(FEW_STEPS / steps)} for random crops of each"
     reporter.note(
-        f"Hint: {rows:,} images in {settings.epochs} epochs are {steps} steps of the optimiser, which is few. "
+        f"Hint: {rows:,} images times {settings.epochs} epochs make {steps} steps of the optimiser, which is few. "
         f"More images{crops}, or --epochs {enough} give it more."
     )

@@ -41,12 +41,13 @@ def removal(gone: Sequence[Made], run: Run) -> str:
     history = run.history()
     last = {made: last_maker(made, history) for made in gone}
     lines = dict.fromkeys(
-        line_for(made, run, several) for made in sorted(gone, key=lambda made: (made.row in LATER, last[made]))
+        line_for(made, run, history, several) for made in sorted(gone, key=lambda made: (made.row in LATER, last[made]))
     )
     newest = len(history) - 1
     older = [i for made, i in last.items() if made.row not in LATER and 0 <= i < newest]
-    undone = ", which replaces what was just made" if older and history[newest].line[1:2] == ["transfer"] else ""
-    return f"No longer in {run.path}: {what}. To make it again{undone}: {' && '.join(lines)}"
+    replaces = bool(older) and history[newest].line[1:2] == ["transfer"]
+    undone = "This replaces what was just made, but makes it again" if replaces else "To make it again"
+    return f"No longer in {run.path}: {what}. {undone}: {' && '.join(lines)}"
 
 
 def last_maker(made: Made, history: Sequence[Step]) -> int:
@@ -54,15 +55,15 @@ def last_maker(made: Made, history: Sequence[Step]) -> int:
     return max((i for i, step in enumerate(history) if makes(step, made)), default=-1)
 
 
-def line_for(made: Made, run: Run, several: bool) -> str:
+def line_for(made: Made, run: Run, history: Sequence[Step], several: bool) -> str:
     """The command line that makes something again, as it was made last.
 
     Args:
         made: what is to be made.
-        run: where, with the history that made it.
+        run: where.
+        history: the commands that changed the run.
         several: whether the run has several strong models, or had.
     """
-    history = run.history()
     last = last_maker(made, history)
     return run.again(told_for(history[last], made, several)) if last >= 0 else plain_line(made, run)
 

@@ -81,11 +81,11 @@ def raised_shares(
     held_out: Float[Tensor, "rows classes"],
     by_teachers: Float[Tensor, "rows classes"],
 ) -> Float[Tensor, " classes"]:
-    """The shares of the classes with images, as much nearer to their most as what teachers say tells.
+    """The shares of the classes with images, raised towards their most as far as the teachers' posterior asks for it.
 
-    The strong model's scores had a part in the soft labels, but none in these: where scores tell of these what images
-    of a class do not, they are right. Step by step, as long as the cross-entropy of calibrated scores falls; no step,
-    if it falls by no more than its standard error.
+    In the soft labels the strong model had a part, but none in that posterior: what explains it better is right. Step
+    by step, as long as the cross-entropy of calibrated scores with it falls; not at all, if that falls by no more than
+    its standard error. Shares are never lowered: the scores have learned the teachers' mistakes on these very images.
 
     Args:
         share: how far each class goes by its own images.

@@ -330,6 +330,7 @@ WRONG_CALLS = {
     "tm.transfer(fitted, model, model, opaque_names=True)": "opaque_names is for method 'discriminant', not 'adapter'",
     "tm.transfer(fitted, model, model, 'ridge', reg=1.0, finetuned_logits=logits)": "reg is for method 'adapter'",
     "tm.transfer(fitted, model, model, 'discriminant', rho=1.0, finetuned_logits=logits)": "rho is for method 'ridge'",
+    "tm.transfer(fitted, model, model, reg=10**400)": "reg must be positive and finite",
     "tm.Embeddings(torch.randn(9, 0), torch.randn(5, 0), 1.0)": "their width is 0",
     "tm.Embeddings(model.images, model.texts, None)": "the logit scale must be positive and finite, not None",
     "tm.Embeddings(model.images, model.texts, torch.ones(2))": "the logit scale must be positive and finite",

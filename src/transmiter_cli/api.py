@@ -110,10 +110,10 @@ def transfer(
         reg: the paper's lambda divided by the number of images, or "auto", which takes the one that explains held-out
             images best; "adapter" only.
         rho: ridge strength, or "auto", which takes the one whose answers on held-out images are closest; "ridge" only.
-        finetuned_logits: the fine-tuned weak model on the same images; "adapter" asks no teacher, `fit` did.
+        finetuned_logits: the fine-tuned weak model on the same images; "adapter" needs none, since `fit` saw them.
         teachers: fine-tuned models that bring weak models of their own, one or several, in place of or beside
-            `finetuned_logits`; "ridge" takes one in all. A teacher's `head` helps "discriminant" with
-            classes that no image shows.
+            `finetuned_logits`; "ridge" takes one in all. A teacher's `head` helps "discriminant" with classes that no
+            image shows.
         opaque_names: whether the names of the classes are codes that say nothing to either zero-shot model: no
             teacher is doubted then for answering otherwise than these; "discriminant" only.
 

@@ -22,8 +22,6 @@ from transmiter_cli.task.shots import choose_shots
 
 FAILURES = (TransmiterError, OSError)
 """What ends a cell, or a scene, and not the bench."""
-TRY = " Try: "
-"""Between what happened and what mends it."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,21 @@ class BenchResult:
     kept: int
 
 
+class Failure(NamedTuple):
+    """What happened and why, and what mends it."""
+
+    what: str
+    fix: str | None
+
+    def __str__(self) -> str:
+        return f"{self.what} Try: {self.fix}" if self.fix else self.what
+
+
 class SceneResult(NamedTuple):
     """The cells of one scene, why others could not be measured, how many were there before, and what was trained."""
 
     cells: Sequence[Cell]
-    failures: Sequence[str]
+    failures: Sequence[Failure]
     kept: int
     trained: Trained
 
@@ -108,7 +116,7 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
     require_writable(results, "pass another --results")
     cells: list[Cell] = []
     failures: list[str] = []
-    told: set[str] = set()
+    told: set[Failure] = set()
     kept = 0
     trained = Trained()
     scenes = list(spec.scenes())
@@ -119,7 +127,7 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
         failures += [f"{key}: {failure}" for failure in scene.failures]
         kept += scene.kept
         for failure in scene.failures:
-            workspace.reporter.warn(f"{key}: {failure.partition(TRY)[0] if failure in told else failure}")
+            workspace.reporter.warn(f"{key}: {failure.what if failure in told else failure}")
             told.add(failure)
         if scene.cells:
             numbers = ", ".join(f"{cell.method} {100 * cell.rows[cell.method]['top1']:.1f}" for cell in scene.cells)
@@ -134,13 +142,13 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
     try:
         source = open_source(spec, key, quiet)
     except FAILURES as error:
-        return SceneResult([], [failure(error)], 0, trained)
+        return SceneResult([], [failure_of(error)], 0, trained)
     trained = trained.of((replace(key, target=None), source.origin))
     files = {method.name: cell_file(spec, method, source, results) for method in spec.method}
     cells = {name: cell for name, file in files.items() if (cell := read_cell(file.path)) is not None}
     kept = len(cells)
     missing = [method for method in spec.method if method.name not in cells]
-    failures: list[str] = []
+    failures: list[Failure] = []
     material: Material | None = None
     for method in missing:
         try:
@@ -148,16 +156,15 @@ def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspac
             cells[method.name] = measure_cell(key, method, material, trained)
             files[method.name].write(cells[method.name])
         except FAILURES as error:
-            failures.append(failure(error))
+            failures.append(failure_of(error))
         if material is None:  # without it there is none for the other methods either
             break
     return SceneResult([cells[name] for name in files if name in cells], failures, kept, trained)
 
 
-def failure(error: BaseException) -> str:
-    """What is said of an error, and what mends it."""
-    fix = getattr(error, "fix", None)
-    return f"{error}" + (f"{TRY}{fix}" if fix else "")
+def failure_of(error: BaseException) -> Failure:
+    """What is said of an error."""
+    return Failure(str(error), getattr(error, "fix", None))
 
 
 class CellFile(NamedTuple):

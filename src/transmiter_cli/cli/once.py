@@ -21,8 +21,8 @@ class OnceCommand(TyperCommand):
         Raises:
             UsageError: if an option that takes one value is given several.
         """
-        _, _, given = self.make_parser(ctx).parse_args(args=[*args])
-        for option in given if not ctx.resilient_parsing else ():  # a shell asks what comes next
+        given = [] if ctx.resilient_parsing else self.make_parser(ctx).parse_args(args=[*args])[2]  # or a shell asks
+        for option in given:
             if isinstance(option, TyperOption) and not (option.multiple or option.is_flag) and given.count(option) > 1:
                 fix = SEVERAL.get(option.opts[0], "leave all but one out")
                 raise UsageError(f"{option.opts[0]} is given more than once, and takes one value.", fix)

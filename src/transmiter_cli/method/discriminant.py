@@ -205,7 +205,5 @@ def expected_means(moments: Moments, start: Linear) -> Float[Tensor, "classes wi
     """The class means, up to a factor and a common vector, of which Fisher's rule would make a classifier's weights."""
     means = moments.sums / moments.mass[:, None].clamp_min(TINY)
     covariance = (moments.gram - moments.sums.T @ means) / moments.mass.sum()
-    directions = start.centred().weight
-    return (
-        1 - COVARIANCE_SHRINKAGE
-    ) * directions @ covariance + COVARIANCE_SHRINKAGE * covariance.diagonal().mean() * directions
+    directions, level = start.centred().weight, covariance.diagonal().mean()
+    return (1 - COVARIANCE_SHRINKAGE) * directions @ covariance + COVARIANCE_SHRINKAGE * level * directions

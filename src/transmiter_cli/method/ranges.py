@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
@@ -34,7 +35,7 @@ class Range:
         if isinstance(value, str):
             return self.auto and value == "auto"
         kind = int if self.whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind) or value == math.inf:
+        if isinstance(value, bool) or not isinstance(value, kind) or (not self.whole and value > sys.float_info.max):
             return False
         return self.least <= value <= self.most and not (self.above and value == self.least)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 
 from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.layout import DEFAULT_METHODS, LATER, SWEPT_ROW, method_of, swept_row
-from transmiter_cli.record import Step, values
+from transmiter_cli.record import Step, values, without
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Made, Run
 
@@ -66,6 +67,16 @@ def line_for(made: Made, run: Run, history: Sequence[Step], several: bool) -> st
     """
     last = last_maker(made, history)
     return run.again(told_for(history[last], made, several)) if last >= 0 else plain_line(made, run)
+
+
+def refine_again(strong: str, run: Run) -> str:
+    """The command line that refines a strong model as it was done last, from what refine itself prefers to start with.
+
+    What it was told to start with, and how to train that, is left out.
+    """
+    told = ("--method", "--epochs", "--lr")
+    history = [step._replace(line=reduce(without, told, step.line)) for step in run.history()]
+    return line_for(Made(strong, "refined"), run, history, several=len(run.strong_models()) > 1)
 
 
 def told_for(step: Step, made: Made, several: bool) -> Step:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +17,11 @@ from transmiter_cli.layout import ARTEFACTS, SELF_TRAINED_FROM
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.self_training import WORTH
 from transmiter_cli.names import some
-from transmiter_cli.record import without
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import Made, Run
+from transmiter_cli.run import Run
 from transmiter_cli.workflow.common import alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import forget_unused, remembering
-from transmiter_cli.workflow.removal import line_for, telling_removed
+from transmiter_cli.workflow.removal import refine_again, telling_removed
 
 LinearMethod = Literal["discriminant", "ridge"]
 
@@ -96,12 +94,9 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))
     tell_limits(result, workspace.reporter)
     if refined.is_file():
-        # Not as it was made, from another method's result: what refine starts from is left to it.
-        told = ("--method", "--epochs", "--lr")
-        history = [step._replace(line=reduce(without, told, step.line)) for step in run.history()]
-        again = line_for(Made(strong, "refined"), run, history, several=len(run.strong_models()) > 1)
         workspace.reporter.note(
-            f"predict still answers with {refined.name}, which did not begin with this. To begin it with this: {again}"
+            f"predict still answers with {refined.name}, which did not begin with this. To begin it with this: "
+            f"{refine_again(strong, run)}"
         )
     return result
 

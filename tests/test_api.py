@@ -299,6 +299,7 @@ def test_arrays_of_numpy_are_refused_by_name(call: str, what: str):
             "tm.transfer_all(fitted, model, [model], ['auto'])",
             "ValueError: reg must be positive and finite, not 'auto'; transfer takes 'auto', too.",
         ),
+        ("tm.transfer_all(fitted, model, model, 1)", "ValueError: regs is a sequence of strengths, not 1: write [1]"),
     ],
 )
 def test_wrong_arguments_of_transfer_are_refused_by_name(call: str, error: str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
@@ -192,6 +192,8 @@ def transfer_all(
         ValueError: if `fitted` is no fitted adapter, a strength is not positive, or there is none, or no strong model.
     """
     strong = [strong] if isinstance(strong, Embeddings) else [*strong]
+    if not isinstance(regs, Iterable):
+        raise ValueError(f"regs is a sequence of strengths, not {regs!r}: write [{regs!r}].")
     strengths = [positive("reg", reg) for reg in regs]
     for name, given in (("strong model to transfer to", strong), ("strength to transfer with", strengths)):
         if not given:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import time
@@ -35,6 +36,11 @@ def absolute(path: str | Path) -> Path:
     after = whole.parts[::-1].index("..") if ".." in whole.parts else len(whole.parts)
     start = len(whole.parts) - after
     return Path(*whole.parts[:start]).resolve().joinpath(*whole.parts[start:]) if start else whole
+
+
+def is_address(text: str) -> bool:
+    """Whether a text begins as an address on the web does, and hardly a path."""
+    return re.match(r"[a-z][a-z0-9+]*://", text, re.IGNORECASE) is not None
 
 
 def canonical_json(value: Any) -> str:

@@ -53,6 +53,17 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(names)}
 
 
+def labels_and_names(labels: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
+    """The place of each label, and of each name that is spelled like none of the labels.
+
+    Args:
+        labels: places by label.
+        names: what the same classes are called.
+    """
+    taken = {normal(label) for label in labels}
+    return {**{name: place for name, place in numbered(names).items() if normal(name) not in taken}, **labels}
+
+
 def spelled(first: str, second: str) -> str:
     """Two names of one thing, for a message; escaped where their encoding alone tells them apart."""
     same = unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second)

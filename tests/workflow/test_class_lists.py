@@ -36,6 +36,9 @@ def test_labels_are_found_in_another_spelling():
 def test_labels_may_be_the_names_of_classes_that_fits_data_call_otherwise():
     found = read_map(None, ("maine coon", "pug", "n01"), ("n01", "n02", "n03"))
     assert found.classes_of(["Pug", "n02", "n01", "n03"]) == {"Pug": 1, "n02": 1, "n01": 0, "n03": 2}
+    assert images("Pug", "n01").labels(found.labels, found.names) == [1, 0]
+    with pytest.raises(TransmiterError, match="none of the run's 3 classes"):
+        images("Pug", "n01").labels(found.labels)
 
 
 def test_labels_that_a_map_does_not_name_are_told(tmp_path: Path):

@@ -20,6 +20,7 @@ import typer
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import Encoding, RunOption, Selection, StrongOption, changed
 from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.files import is_address
 
 if TYPE_CHECKING:
     from transmiter_cli.workflow.predict import Prediction
@@ -29,8 +30,6 @@ EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
 STDIN = "-"
 IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF.{4}WEBP|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*|BM.{4}\0{4}", re.DOTALL)
 """How files of JPEG, PNG, WebP, GIF, TIFF and BMP begin, and no path."""
-ADDRESS = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
-"""How an address on the web begins, and hardly a path."""
 NAMED = 5
 """Images without a prediction that the last line names."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -137,7 +136,7 @@ def named_files(images: Sequence[str], again: str) -> list[str]:
             raise UsageError(f"{STDIN} reads paths from stdin, and goes with no others.", f"./{STDIN} for a file")
         if one and Path(one).is_dir():
             raise UsageError(f"{one} is a folder.", f"{again} --data {shlex.quote(one)}")
-        if ADDRESS.match(one):
+        if is_address(one):
             raise UsageError(f"{one} is an address, and files are read here.", f"{again} FILE, once you have it here")
     return [*images]
 

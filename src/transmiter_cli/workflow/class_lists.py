@@ -11,7 +11,7 @@ from transmiter_cli.embedding.sources.record import places_of
 from transmiter_cli.embedding.sources.text import read_json, read_list
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.protocols import coop_base
-from transmiter_cli.names import finder, normal, numbered, resembling, spelled
+from transmiter_cli.names import finder, labels_and_names, numbered, resembling, spelled
 from transmiter_cli.record import Task
 
 LEFT_OUT = -1
@@ -42,10 +42,8 @@ class ClassMap:
                 alone would be the same class.
         """
         fix = 'name each in --map FILE, a JSON object {"label": "class of the run", or null to leave it out}'
-        places = {**numbered(self.labels), **self.targets}
-        taken = {normal(label) for label in places}
-        names = {name: place for name, place in numbered(self.names).items() if normal(name) not in taken}
-        return places_of(labels, {**names, **places}, self.labels, fix)
+        places = labels_and_names({**numbered(self.labels), **self.targets}, self.names)
+        return places_of(labels, places, self.labels, fix)
 
     def known_only(self, images: ImageSet) -> ImageSet:
         """The images whose label is not left out.

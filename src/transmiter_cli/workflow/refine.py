@@ -84,7 +84,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         )
     split = "train" if options.data.data else task.split or "train"
     images = open_told(options.data.spec(task, task.limit), split, workspace.reporter)
-    labels = images.labels(task.labels)
+    labels = images.labels(task.labels, task.classes)
     chosen = choose_shots(labels, options.shots, options.settings.seed)
     files = tuple(images.files[i] for i in chosen)
     found = encoder.image_embeddings(files)

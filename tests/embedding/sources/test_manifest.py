@@ -136,6 +136,7 @@ def test_numbers_are_labels(pictures: Path):
         ("l.jsonl", '{"photo": "a.png"}\n', 'no object with the key "path"'),
         ("l.jsonl", '["a.png"]\n', 'no object with the key "path"'),
         ("l.jsonl", '{"path": "a.png", "label": ["cat"]}\n', "label in line 1 .* is no text"),
+        ("l.jsonl", '{"path": 3}\n', "path in line 1 .* is no text, but 3"),
         ("l.jsonl", "\n", "lists no images"),
         ("l.jsonl", '{"path": "a\\u0000.png"}\n', "path in line 1 .* holds a NUL character"),
         ("l.jsonl", '{"path": "\\ud83d.png"}\n', "path in line 1 .* half of a surrogate pair"),

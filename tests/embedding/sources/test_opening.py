@@ -111,6 +111,11 @@ def test_a_file_of_no_known_kind_is_told_the_kinds(tmp_path: Path):
     assert caught.value.fix == "unpack it"
 
 
+def test_an_address_is_told_from_a_missing_folder():
+    with pytest.raises(UsageError, match="is an address; --data takes what is on this disk"):
+        open_images("https://example.org/pets.tar", None)
+
+
 def test_an_empty_split_folder_holds_no_images(tmp_path: Path):
     write_image(tmp_path / "train/a/1.png")
     (tmp_path / "test").mkdir()

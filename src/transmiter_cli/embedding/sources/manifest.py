@@ -209,12 +209,14 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
     """A row, checked; numbers serve as labels, too.
 
     Raises:
-        TransmiterError: if the path is empty, a value is neither a text nor a number, or holds what no text can.
+        TransmiterError: if the path is empty or no text, another value is neither a text nor a number, or one holds what
+            no text can.
     """
     texts: dict[str, str | None] = {}
     for column in ("path", "label", "split"):
         value = values.get(column)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+        kinds = (str,) if column == "path" else (str, int)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
             raise TransmiterError(
                 f"The {column} in line {line} of {source} is no text, but {value!r}.", 'put it in quotes: "..."'
             )

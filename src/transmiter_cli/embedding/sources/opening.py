@@ -14,7 +14,7 @@ from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, Imag
 from transmiter_cli.embedding.sources.spec import DataSpec
 from transmiter_cli.embedding.sources.splits import choose_split
 from transmiter_cli.errors import TransmiterError, UsageError, listing
-from transmiter_cli.files import absolute
+from transmiter_cli.files import absolute, is_address
 
 ARCHIVES = {".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 KINDS = "a folder of images, a .csv or .jsonl manifest, a CoOp split .json, WebDataset .tar shards, torchvision:NAME"
@@ -74,11 +74,13 @@ def open_reader(spec: DataSpec) -> Reader:
     """The reader for a kind of data.
 
     Raises:
-        UsageError: if there are no such data, or they take no --root.
+        UsageError: if there are no such data, they are not on this disk, or they take no --root.
     """
     data = spec.data
     if not data:
         raise UsageError("--data is empty.", "--data FOLDER")
+    if is_address(data):
+        raise UsageError(f"{data!r} is an address; --data takes what is on this disk: {KINDS}.", "download it first")
     root = None if spec.root is None else existing_root(spec.root)
     if torchvision.accepts(data):
         return torchvision.TorchvisionReader(data, root)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import file_identity
-from transmiter_cli.names import ambiguous, finder, numbered, resembling, some, spelled
+from transmiter_cli.names import ambiguous, finder, labels_and_names, numbered, resembling, some, spelled
 
 
 @runtime_checkable
@@ -105,12 +105,16 @@ class ImageSet:
         """Whether every image has a label."""
         return all(file.label is not None for file in self.files)
 
-    def labels(self, label_names: Sequence[str]) -> list[int]:
+    def labels(self, label_names: Sequence[str], class_names: Sequence[str] = ()) -> list[int]:
         """The index of each image's label in `label_names`, or of the only one that is spelled alike.
 
+        Args:
+            label_names: what the data call the classes.
+            class_names: what they are called elsewhere; a label that is none of the others may be one of these.
+
         Raises:
-            TransmiterError: if the images have no labels, a label is not among `label_names`, or two that differ in
-                spelling alone would be the same class.
+            TransmiterError: if the images have no labels, a label is none of these, or two that differ in spelling
+                alone would be the same class.
         """
         if not self.labelled:
             raise TransmiterError(
@@ -118,7 +122,8 @@ class ImageSet:
                 "put them into a folder for each class, or list them in a .csv with the columns path,label",
             )
         fix = "name each folder, or label, as the run's classes are; eval takes others with --map FILE"
-        index = places_of((file.label for file in self.files), numbered(label_names), label_names, fix)
+        places = labels_and_names(numbered(label_names), class_names)
+        index = places_of((file.label for file in self.files), places, label_names, fix)
         return [index[file.label] for file in self.files]
 
 

@@ -186,9 +186,9 @@ def test_merging_knows_whether_a_teacher_is_trusted(world: World, trusted: bool)
     logits = world.finetuned_logits if trusted else world.finetuned_logits.roll(1, -1)
     with patch.object(module, "merge", wraps=module.merge) as merge:
         discriminant_transfer(world.part(world.strong, TRAIN), [teacher(world, logits)])
-    *_, trust, taught = merge.call_args.args
-    assert (trust > 0) is trusted
-    assert (taught is not None) is trusted
+    *_, relative_trust, by_teachers = merge.call_args.args
+    assert (relative_trust > 0) is trusted
+    assert (by_teachers is not None) is trusted
 
 
 def test_where_nobody_can_be_trusted_nothing_changes(world: World):

@@ -34,16 +34,6 @@ def test_a_path_is_what_each_strength_gives_alone(world: World):
         torch.testing.assert_close(found, solve_ridge(moments.gram, moments.sums.T, rho))
 
 
-def test_moments_of_parts_add_up(world: World):
-    order = torch.randperm(len(world.labels))
-    (whole,), (one, two) = (
-        ridge_moments(world.strong, world.finetuned_logits, folds_of(world.strong, order.split(rows)))
-        for rows in (400, 250)
-    )
-    torch.testing.assert_close(vars(one + two), vars(whole), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(vars(whole - two), vars(one), atol=1e-5, rtol=1e-5)
-
-
 def test_it_helps_on_images_it_has_not_seen(world: World):
     train, test = slice(0, 300), slice(300, None)
     strong = world.part(world.strong, train)

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -20,6 +21,7 @@ from transmiter_cli.method.discriminant import (
     held_out,
     smoothed_labels,
 )
+from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.folds import evenly_spaced, fold_rows, folds_of
 from transmiter_cli.method.moments import Moments, fold_moments, total
 
@@ -241,3 +243,25 @@ def test_scores_of_images_in_a_narrow_cone_keep_their_digits():
     exact -= exact.mean(-1, keepdim=True)
     error = (found[:] - found[:].mean(-1, keepdim=True) - exact).abs().max()
     assert error < 1e-3 * exact.std()
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Products whose sums are as long as a block: one thread of some libraries cuts them shorter, and rounds less."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_equal_soft_labels_of_images_that_hardly_differ_leave_a_positive_covariance():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(6, (9000,), generator=generator)
+    texts = F.normalize(torch.randn(6, 256, generator=generator), dim=-1)
+    common = 30 * F.normalize(torch.randn(256, generator=generator), dim=0)  # cosines of 0.999
+    rows = common + texts[labels] + 0.5 * torch.randn(9000, 256, generator=generator) / 16
+    strong, posterior = Embeddings(rows, texts, 100.0), F.softmax(8 * F.one_hot(labels, 6).float(), -1)
+    moments = total(fold_moments(strong, posterior, folds_of(strong)))
+    for classifier in discriminants(moments, texts.double(), SHRINKAGES):
+        assert (classifier.centred()(strong.unit_images().double()).argmax(-1) == labels).double().mean() > 0.99

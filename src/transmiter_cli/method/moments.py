@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,15 +40,21 @@ class Moments:
 
 
 def fold_moments(model: Embeddings, targets: PerImage, folds: Folds) -> list[Moments]:
-    """The moments of each part."""
+    """The moments of each part.
+
+    Sums are taken about the first image of a block: equal soft labels times what all images have in common would round
+    alike, again and again, and leave a covariance that is not positive.
+    """
     classes = targets.shape[1]
     result: list[Moments] = []
     for part, gram in zip(folds.rows, folds.grams, strict=True):
         sums, mass = gram.new_zeros(classes, len(gram)), gram.new_zeros(classes)
         for rows in part.to(gram.device).split(block_rows(classes)):
-            wanted = targets[rows]
-            sums += wanted.T @ model.unit_images(rows).to(wanted.dtype)
-            mass += wanted.double().sum(0)
+            labels = targets[rows]
+            images = model.unit_images(rows).to(labels.dtype)
+            count = labels.double().sum(0)
+            sums += labels.T @ (images - images[0]) + torch.outer(count, images[0].double())
+            mass += count
         result.append(Moments(gram, sums, mass))
     return result
 

@@ -26,7 +26,7 @@ from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.folds import all_rows, sampled_rows
 from transmiter_cli.method.linear import Linear, blend
 from transmiter_cli.method.per_image import PerImage, above_errors, blocks_of, centred
-from transmiter_cli.method.unseen import Carrier, combined_correction, left_out
+from transmiter_cli.method.unseen import Carrier, combined_correction, trials
 
 STRAY = 0.25
 """With more than this share of its even share of the images, a class has images, and not only stray ones."""
@@ -251,18 +251,13 @@ def margins_left_out(
     images, predicted = strong.unit_images(rows), inputs.posterior[rows].argmax(-1)
     zero_shot, mean = Linear.zero_shot(strong, len(seen)), images.mean(0, keepdim=True)
     usual = correction(mean)[:, ~seen].mean()
-    for held in left_out(seen.nonzero().flatten(), 2, TRIALS_OF_HALVES):
-        away = torch.isin(predicted, held)
-        if bool(away.all()) or not bool(away.any()):
-            continue
-        out = torch.zeros_like(seen)
-        out[held] = True
-        without = combined_correction(inputs.carriers, strong, ~out, rows[~away])
+    for held, away in trials(seen, predicted, 2, TRIALS_OF_HALVES):
+        without = combined_correction(inputs.carriers, strong, ~held, rows[~away])
         scores = (zero_shot + without)(images[away])
-        scores[:, out] += usual - without(mean)[:, out].mean()
-        scores = blend(scale * scores, held_out[away], share.masked_fill(out, 0.0))
+        scores[:, held] += usual - without(mean)[:, held].mean()
+        scores = blend(scale * scores, held_out[away], share.masked_fill(held, 0.0))
         # Of classes that never had images, a teacher may know nothing: they are no part of the trial.
-        found.append(margins(scores, seen & ~out, out).double())
+        found.append(margins(scores, seen & ~held, held).double())
     return torch.cat(found)
 
 

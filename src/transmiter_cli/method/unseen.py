@@ -209,6 +209,18 @@ def left_out(seen: Int[Tensor, " classes"], part: int, times: int) -> Iterator[I
         yield from seen[order[: apart * size]].split(size)
 
 
+def trials(
+    seen: Bool[Tensor, " classes"], predicted: Int[Tensor, " rows"], part: int, times: int
+) -> Iterator[tuple[Bool[Tensor, " classes"], Bool[Tensor, " rows"]]]:
+    """The classes that are left out in turn (`left_out`), and the images that go with them: some, but not all."""
+    for classes in left_out(seen.nonzero().flatten(), part, times):
+        held = torch.zeros_like(seen)
+        held[classes] = True
+        away = held[predicted]
+        if bool(away.any()) and not bool(away.all()):
+            yield held, away
+
+
 def weight_of_whole(
     strong: Embeddings, teacher: Expert, anchors: Anchors, log_posterior: PerImage, seen: Bool[Tensor, " classes"]
 ) -> float:
@@ -229,22 +241,15 @@ def weight_of_whole(
         return 1.0
     rows = sampled_rows(all_rows(strong), len(seen))
     posterior = log_posterior[rows]
-    predicted = posterior.argmax(-1)
     base = Linear.zero_shot(strong, len(seen))
     ahead, asked = 0, 0
-    for held in left_out(seen.nonzero().flatten(), 3, TRIALS_OF_THIRDS):
-        away = torch.isin(predicted, held)
-        if bool(away.all()) or not bool(away.any()):
-            continue
-        rest = torch.ones_like(seen)
-        rest[held] = False
-        kept = rows[~away]
-        found = learn_corrections(anchors, teacher, joint_moments(strong, teacher, kept), novelty(teacher, rest, kept))
-        images, wanted = strong.unit_images(rows[away]), posterior[away][:, held].argmax(-1)
-        whole, new = (
-            ((base + one)(images)[:, held].argmax(-1) == wanted).sum().item() for one in (found.whole, found.new)
-        )
-        ahead, asked = ahead + whole - new, asked + len(wanted)
+    for held, away in trials(seen, posterior.argmax(-1), 3, TRIALS_OF_THIRDS):
+        kept, images, answers = rows[~away], strong.unit_images(rows[away]), posterior[away][:, held].argmax(-1)
+        moments, new = joint_moments(strong, teacher, kept), novelty(teacher, ~held, kept)
+        learned = learn_corrections(anchors, teacher, moments, new)
+        by_whole, by_new = ((base + one)(images)[:, held].argmax(-1) for one in (learned.whole, learned.new))
+        ahead += int((by_whole == answers).sum() - (by_new == answers).sum())
+        asked += len(answers)
     return torch.tensor(ahead / asked * len(rows), dtype=torch.float64).sigmoid().item() if asked else 1.0
 
 

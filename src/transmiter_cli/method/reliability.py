@@ -268,13 +268,15 @@ def predictability(first: Int[Tensor, " images"], second: Int[Tensor, " images"]
     few second answers occur at all, a first one tells some of them by chance.
     """
     pairs, counts = torch.unique(first * classes + second, return_counts=True)
-    step = len(first) + 1
-    ordered = (pairs // classes * step + counts).sort().values  # by first answer, then by count
-    said, count = ordered // step, ordered % step
-    again = said[1:] == said[:-1]
-    last = torch.cat([~again, again.new_ones(1)])
-    before = torch.cat([count.new_zeros(1), count[:-1] * again])
-    return beyond_chance(count[last & (count - 1 > before)].sum().item() / len(first), classes)
+    given = pairs // classes
+
+    def largest(values: Int[Tensor, " pairs"]) -> Int[Tensor, " pairs"]:
+        return values.new_zeros(classes).scatter_reduce(0, given, values, "amax")[given]
+
+    commonest = counts == largest(counts)
+    alone = torch.bincount(given[commonest], minlength=classes)[given] == 1
+    told = commonest & alone & (counts - 1 > largest(counts.masked_fill(commonest, 0)))
+    return beyond_chance(counts[told].sum().item() / len(first), classes)
 
 
 def named_alike(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:

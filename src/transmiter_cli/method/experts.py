@@ -24,6 +24,8 @@ from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred, c
 
 LEAST_WIDTH = 0.5
 """Fine-tuned logits vary so far beside the weak model's, at least."""
+MOSTLY = 0.5
+"""A class whose logit is raised on more than this share of the images is taken for masked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,27 +109,35 @@ def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor
         seen: the classes that have images.
         rows: images to look at.
     """
-    said, weak = teacher.finetuned[rows].double(), teacher.weak_logits[rows].double()
-    told = seen & (torch.bincount(said.argmax(-1), minlength=len(seen)) > 0)
-    told = told if bool(told.any()) else seen
-    varied = told | (told.sum() < 2)  # a single class does not vary: all of them tell the scale
-    ratio = deviation_ratio(teacher, rows, varied)
-    factor = min(ratio, max(LEAST_WIDTH * ratio, 1.0))
-    gap = max((one.amax(-1) - one.amin(-1)).max().item() for one in (factor * said[:, told], weak))
+    answers = teacher.finetuned[rows].argmax(-1)
+    answered = seen & (torch.bincount(answers, minlength=len(seen)) > 0)
+    answered = answered if bool(answered.any()) else seen
+    ratio = deviation_ratio(teacher, rows, answered | (answered.sum() < 2))  # one class alone does not vary: all tell
+    factor = ratio if ratio < 1 else max(LEAST_WIDTH * ratio, 1.0)
+
+    def scaled(chosen: Rows) -> Float[Tensor, "chosen classes"]:
+        return factor * teacher.finetuned[chosen].double()
+
+    gap = max(widest(scaled(rows)[:, answered]), widest(teacher.weak_logits[rows].double()))
 
     def raised(chosen: Rows) -> Float[Tensor, "chosen classes"]:
-        logits = factor * teacher.finetuned[chosen].double()
-        return torch.where(told, logits, torch.maximum(logits, logits[:, told].amax(-1, keepdim=True) - gap))
+        logits = scaled(chosen)
+        return torch.where(answered, logits, logits.maximum(logits[:, answered].amax(-1, keepdim=True) - gap))
 
-    masked = (raised(rows) > factor * said).double().mean(0) > 0.5
-    others = ~told & ~masked
+    masked = (raised(rows) > scaled(rows)).double().mean(0) > MOSTLY
+    others = ~answered & ~masked
 
-    def limited(chosen: Rows) -> Float[Tensor, "chosen classes"]:
+    def neutral(chosen: Rows) -> Float[Tensor, "chosen classes"]:
         logits = raised(chosen)
-        return torch.where(masked, logits[:, others].mean(-1, keepdim=True), logits) if bool(others.any()) else logits
+        return torch.where(masked, logits[:, others].mean(-1, keepdim=True), logits)
 
-    calm = Computed((len(teacher.weak), teacher.classes), limited)
-    return Expert(calm, teacher.weak, None if teacher.head is None else factor * teacher.head.double())
+    logits = Computed((len(teacher.weak), teacher.classes), neutral if bool(others.any()) else raised)
+    return Expert(logits, teacher.weak, None if teacher.head is None else factor * teacher.head.double())
+
+
+def widest(logits: Float[Tensor, "rows classes"]) -> float:
+    """The largest gap between the highest and the lowest logit of an image."""
+    return (logits.amax(-1) - logits.amin(-1)).max().item()
 
 
 def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transmiter_cli.embedding.sources import DataSpec, ImageSet
 from transmiter_cli.embedding.sources.splits import SPLITS, canonical
 from transmiter_cli.method.distillation import FitSettings
+from transmiter_cli.method.experts import widest
 from transmiter_cli.method.mix_up import mixed_up
 from transmiter_cli.names import some
 from transmiter_cli.record import Task, without
@@ -93,7 +94,7 @@ def warn_of_mix_up(
 
 def warn_of_cosines(teacher: Float[Tensor, "images classes"], task: Task, reporter: Reporter) -> None:
     """Say so where logits differ as little as cosines do: no softmax of them is ever sure."""
-    spread = (teacher.amax(-1) - teacher.amin(-1)).max().item()
+    spread = widest(teacher)
     if spread <= COSINES:
         reporter.warn(
             f"The logits of {' and '.join(task.finetuned)} differ by {spread:.2g} at most, so that no softmax of them "

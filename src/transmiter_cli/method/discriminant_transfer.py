@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.method.copies import distinct
-from transmiter_cli.method.discriminant import choose_discriminant, held_out
+from transmiter_cli.method.discriminant import CalibratedDiscriminant, choose_discriminant, held_out
 from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError
 from transmiter_cli.method.experts import Teacher, check_teachers, widened
 from transmiter_cli.method.folds import Folds, all_rows, folds_of, sampled_rows
 from transmiter_cli.method.linear import Linear
-from transmiter_cli.method.merging import ENOUGH, MergeInputs, have_images, merge
+from transmiter_cli.method.merging import ENOUGH, MergedClassifier, MergeInputs, have_images, merge
 from transmiter_cli.method.moments import fold_moments
 from transmiter_cli.method.per_image import PerImage, computed_zero_shot_logits, predictions, softmax_of
 from transmiter_cli.method.pool import known_classes, pooling, select_teachers, usable_trust
@@ -30,24 +30,27 @@ class Consensus:
     """What all models that are trusted say in common of unlabelled images.
 
     Attributes:
-        strong_trust: how far the strong model's zero-shot answers are trusted, 0 to 1.
-        teacher_trust: the same for each fine-tuned model, 0 for those that are left aside.
-        named, consistent, unknown: see `Verdict`.
+        verdict: how far each is trusted, and what is known of the most trusted teacher; without a gain yet.
         zero_shot: the strong model's logits.
         foretold: see `Reliabilities`; of no image if no teacher is trusted.
         log_posterior: of the classes, for each image.
-        teachers_log_posterior: the same by the teachers alone, if any is trusted.
+        by_teachers: the posterior of the teachers alone, if any is trusted.
     """
 
-    strong_trust: float
-    teacher_trust: tuple[float, ...]
-    named: bool
-    consistent: bool
-    unknown: tuple[int, ...]
+    verdict: Verdict
     zero_shot: PerImage
     foretold: Int[Tensor, " classes"]
     log_posterior: PerImage
-    teachers_log_posterior: PerImage | None
+    by_teachers: PerImage | None
+
+    def gain(self, merged: MergedClassifier, discriminant: CalibratedDiscriminant) -> float:
+        """The `expected_gain` of a merged classifier, a fraction; 0 if no teacher is trusted."""
+        if self.by_teachers is None:
+            return 0.0
+        models = (self.zero_shot, self.log_posterior, self.by_teachers)
+        zero_shot, common, by_teachers = (one[discriminant.rows].argmax(-1) for one in models)
+        transferred, alone = (one.held_out.argmax(-1) for one in (merged, discriminant))
+        return expected_gain(transferred, zero_shot, common, by_teachers, alone)
 
 
 def consensus(
@@ -59,19 +62,18 @@ def consensus(
     counts, logits = class_counts(zero_shot), [expert.finetuned for expert in experts]
     known = [known_classes(predictions(one), counts) for one in logits]
     found = reliabilities(strong, zero_shot, experts, known, folds, opaque_names)
-    trust = usable_trust(found)
-    named, consistent = named_and_consistent(found, trust)
-    pool = pooling(zero_shot, found, logits, known, trust)
-    heard = select_teachers(lambda some: held_out_agreement(strong, pool.common(some), folds), trust, len(strong))
-    trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(trust))
-    common, none = pool.common(heard), 0 * found.foretold
+    usable = usable_trust(found)
+    named, consistent = named_and_consistent(found, usable)
+    pool = pooling(zero_shot, found, logits, known, usable)
+    heard = select_teachers(lambda some: held_out_agreement(strong, pool.common(some), folds), usable, len(strong))
+    trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(usable))
+    verdict = Verdict(found.strong_trust, trust, 0.0, len(strong), named=named, consistent=consistent)
+    common = pool.common(heard)
     if not any(trust):
-        return Consensus(found.strong_trust, trust, named, consistent, (), zero_shot, none, common, None)
-    unknown = tuple((~torch.stack([known[one] for one in heard]).any(0)).nonzero().flatten().tolist())
-    by_teachers = pool.by_teachers(heard)
-    return Consensus(
-        found.strong_trust, trust, named, consistent, unknown, zero_shot, found.foretold, common, by_teachers
-    )
+        return Consensus(verdict, zero_shot, torch.zeros_like(found.foretold), common, None)
+    unknown = ~torch.stack([known[one] for one in heard]).any(0)
+    verdict = replace(verdict, unknown=tuple(unknown.nonzero().flatten().tolist()))
+    return Consensus(verdict, zero_shot, found.foretold, common, softmax_of(pool.by_teachers(heard)))
 
 
 def discriminant_transfer(
@@ -109,30 +111,21 @@ def discriminant_transfer(
         return unchanged, Verdict(0.0, (0.0,) * len(teachers), 0.0, len(strong))
     folds = folds_of(strong)
     found = consensus(strong, teachers, classes, folds, opaque_names)
-    strong_trust, trust, log_posterior = found.strong_trust, found.teacher_trust, found.log_posterior
-    verdict = Verdict(strong_trust, trust, 0.0, len(strong), named=found.named, consistent=found.consistent)
-    if not max(strong_trust, *trust):
+    verdict, best_trust = found.verdict, max(found.verdict.teacher_trust)
+    if not max(verdict.strong_trust, best_trust):
         return unchanged, verdict
-    posterior = softmax_of(log_posterior)
-    texts = strong.unit_texts()[:classes].double()
+    posterior, texts = softmax_of(found.log_posterior), strong.unit_texts()[:classes].double()
     moments = fold_moments(strong, posterior, folds)
     discriminant = choose_discriminant(strong, posterior, texts, folds, moments)
     predicted = predictions(held_out(strong, moments, texts, folds, [discriminant.shrinkage])[0])
-    counts = images_of_classes(log_posterior, predicted, max(trust) or strong_trust, found.foretold)
+    counts = images_of_classes(found.log_posterior, predicted, best_trust or verdict.strong_trust, found.foretold)
     seen = have_images(counts, len(strong))
     # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.
-    carriers = carry(strong, teachers, trust, log_posterior, seen)
-    by_teachers = None if found.teachers_log_posterior is None else softmax_of(found.teachers_log_posterior)
-    relative_trust = min(max(trust) / max(strong_trust, TINY), 1.0)
-    merged = merge(MergeInputs(strong, carriers, posterior, discriminant), counts, relative_trust, by_teachers)
-    gain = 0.0
-    if by_teachers is not None:
-        every = (found.zero_shot, log_posterior, by_teachers)
-        zero_shot, common, of_teachers = (one[discriminant.rows].argmax(-1) for one in every)
-        transferred, alone = (one.held_out.argmax(-1) for one in (merged, discriminant))
-        gain = expected_gain(transferred, zero_shot, common, of_teachers, alone)
+    carriers = carry(strong, teachers, verdict.teacher_trust, found.log_posterior, seen)
+    relative_trust = min(best_trust / max(verdict.strong_trust, TINY), 1.0)
+    merged = merge(MergeInputs(strong, carriers, posterior, discriminant), counts, relative_trust, found.by_teachers)
     unseen, tested = tuple((~seen).nonzero().flatten().tolist()), int(seen.sum()) >= ENOUGH
-    return merged.classifier, replace(verdict, gain=gain, unseen=unseen, tested=tested, unknown=found.unknown)
+    return merged.classifier, replace(verdict, gain=found.gain(merged, discriminant), unseen=unseen, tested=tested)
 
 
 def without_copies(strong: Embeddings, teachers: Sequence[Teacher]) -> tuple[Embeddings, Sequence[Teacher]]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
 from transmiter_cli.embedding.decoding import Decoding
 from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
-from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.image_keys import image_key
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.prompts import Templates
@@ -39,7 +38,7 @@ from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.task.templates import choose_templates, read_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.class_lists import read_map
-from transmiter_cli.workflow.common import EncodedImages, as_teacher, encode
+from transmiter_cli.workflow.common import EncodedImages, as_teacher, encode, encode_same
 from transmiter_cli.workflow.overlap import fingerprints
 
 
@@ -243,8 +242,7 @@ def from_images(source: Source) -> Material:
     elsewhere = replace(teacher, own_data=False) if key.target and isinstance(teacher, FinetunedLogits) else teacher
 
     def part(seen: EncodedImages, labelled: Tensor, teacher: FinetunedModel) -> Part:
-        strong = encode(source.strong, seen.images, vocabulary, templates)
-        require_unchanged(strong.images.files, seen.images.files)
+        strong = encode_same(source.strong, seen, vocabulary, templates)
         return Part(as_teacher(teacher, seen.images.files, seen.embeddings), strong.embeddings, labelled)
 
     learned, measured = (part(*one) for one in zip(both, numbers, (teacher, elsewhere), strict=True))

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.artefact import Artefact, load
+from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
@@ -97,6 +98,19 @@ def encode(encoder: CachedEncoder, images: ImageSet, vocabulary: Sequence[str], 
     found = encoder.image_embeddings(images.files)
     embeddings = Embeddings(found.rows.to(device), texts.to(device), encoder.facts.logit_scale)
     return EncodedImages(replace(images, files=found.files), embeddings)
+
+
+def encode_same(
+    encoder: CachedEncoder, seen: EncodedImages, vocabulary: Sequence[str], templates: Templates
+) -> EncodedImages:
+    """Another model on the very images that a first one saw.
+
+    Raises:
+        TransmiterError: if it cannot read all of them, since they changed meanwhile.
+    """
+    encoded = encode(encoder, seen.images, vocabulary, templates)
+    require_unchanged(encoded.images.files, seen.images.files)
+    return encoded
 
 
 def finetuned_models(task: Task, run: Run, weak: CachedEncoder, own_data: bool = True) -> list[FinetunedModel]:

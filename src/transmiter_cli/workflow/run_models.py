@@ -11,7 +11,6 @@ from torch import Tensor
 
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.encoder import WrongCheckpointError
-from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
@@ -24,7 +23,7 @@ from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.common import (
     EncodedImages,
     check_artefact,
-    encode,
+    encode_same,
     finetuned_logits,
     finetuned_models,
     load_fitted,
@@ -124,9 +123,8 @@ def make_candidates(
         teacher: the fine-tuned weak model on them, if it is known.
         twin: the fine-tuned strong model, if there is one.
     """
-    strong = encode(run_models.strong, weak.images, run_models.fitted.vocabulary, run_models.task.templates)
+    strong = encode_same(run_models.strong, weak, run_models.fitted.vocabulary, run_models.task.templates)
     files = strong.images.files
-    require_unchanged(files, weak.images.files)
     return candidates(
         weak=weak.embeddings,
         finetuned_logits=None if teacher is None else teacher.logits,

@@ -10,7 +10,6 @@ from typing import Any
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, Method
 from transmiter_cli.description import DamagedArtefactError, read_description
-from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.sources.opening import same_data
@@ -32,6 +31,7 @@ from transmiter_cli.workflow.common import (
     as_teacher,
     check_artefact,
     encode,
+    encode_same,
     finetuned_models,
     fit_data,
     load_fitted,
@@ -110,44 +110,58 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     weak_encoder, *encoders = (workspace.open(resolve_model(name)) for name in (task.weak, *options.strong))
     check_artefact(fitted, task, weak_encoder)
     warn_of_twins(weak_encoder, encoders, workspace)
-    asked = set(options.methods) != {"adapter"}
+    asked = set(options.methods) != {"adapter"}  # whether methods ask fine-tuned models, whose answers fit has learned
     for one in [run, *others] if asked else others:
         require_finetuned(one.task(), one, workspace)
-    images = open_images(fit_data(task), task.split)
-    weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
-    strong = [encode(encoder, weak.images, fitted.vocabulary, task.templates) for encoder in encoders]
-    for encoded in strong:
-        require_unchanged(encoded.images.files, weak.images.files)
+    weak = encode(weak_encoder, open_images(fit_data(task), task.split), fitted.vocabulary, task.templates)
+    strong = [encode_same(encoder, weak, fitted.vocabulary, task.templates) for encoder in encoders]
     own = teachers_of(run, task, weak_encoder, weak) if asked else []
     also = [teacher for other in others for teacher in other_teachers(other, task, fitted, workspace, weak)]
-    made = solve(options, fitted, weak.embeddings, [encoded.embeddings for encoded in strong], own, also)
-    names = [encoder.name for encoder in encoders]
-    homes = run.with_homes(names)
+    embeddings = [encoded.embeddings for encoded in strong]
+    solved = solve(options, fitted, weak.embeddings, embeddings, own, also)
+    homes = run.with_homes([encoder.name for encoder in encoders])
     results = [
         result
-        for encoder, encoded, artefacts in zip(encoders, strong, made, strict=True)
-        for result in results_of(
-            artefacts, encoder, encoded.embeddings, len(task.classes), run.path / homes[encoder.name]
-        )
+        for encoder, seen, artefacts in zip(encoders, embeddings, solved, strict=True)
+        for result in results_of(artefacts, encoder, seen, len(task.classes), run.path / homes[encoder.name])
     ]
     remember_transfer(weak.images.files, run, workspace)
-    fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
-    written = [result.path for result in results]
-
-    def forget() -> None:
-        for encoder in encoders:
-            forget_stale(run.path / homes[encoder.name], encoder, options.methods, written)
-
     with telling_removed(run, workspace.reporter):
-        for result in results:  # a kill leaves nothing that stems from what is replaced
-            result.artefact.save(result.path, forget if result is results[0] else None)
-        run.add(command, fingerprints, strong=names[-1], homes=homes)
+        save_results(results, encoders, options.methods, run.path, homes)
+        fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
+        run.add(command, fingerprints, strong=encoders[-1].name, homes=homes)
         forget_unused(run)
     for result in results:
         if result.verdict:
             followers = [one.name for one in results if one.strong == result.strong and not one.verdict]
             tell_limits(result, followers, task, run, workspace.reporter)
     return results
+
+
+def save_results(
+    results: Sequence[TransferResult],
+    encoders: Sequence[CachedEncoder],
+    methods: Sequence[Method],
+    folder: Path,
+    homes: Mapping[str, str],
+) -> None:
+    """Write what was made; what stems from that which it replaces goes first, so that a kill leaves none of it.
+
+    Args:
+        results: what was made.
+        encoders: the strong models.
+        methods: those that made it.
+        folder: the run's.
+        homes: where each strong model's artefacts are in it.
+    """
+    written = [result.path for result in results]
+
+    def forget() -> None:
+        for encoder in encoders:
+            forget_stale(folder / homes[encoder.name], encoder, methods, written)
+
+    for result in results:
+        result.artefact.save(result.path, forget if result is results[0] else None)
 
 
 def other_runs(others: Sequence[Run], run: Run, task: Task) -> list[Run]:
@@ -316,8 +330,7 @@ def other_teachers(run: Run, task: Task, fitted: Artefact, workspace: Workspace,
     """
     other = run.task()
     encoder = workspace.open(resolve_model(other.weak))
-    weak = encode(encoder, seen.images, fitted.vocabulary, other.templates)
-    require_unchanged(weak.images.files, seen.images.files)
+    weak = encode_same(encoder, seen, fitted.vocabulary, other.templates)
     return teachers_of(run, other, encoder, weak, own_data=same_data(fit_data(other), fit_data(task)))
 
 

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -208,13 +208,8 @@ def decode_batches(
         workers: threads.
     """
     with decoding_threads(workers) as pool:
-        pending: deque[tuple[Sequence[int], list[Future[list[Tensor | Skipped]]]]] = deque()
-        for positions in batches:
-            pending.append((positions, [pool.submit(decoder, views) for views in pictures(records, positions)]))
-            if len(pending) > BATCHES_AHEAD:
-                positions, futures = pending.popleft()
-                yield collect(positions, [future.result() for future in futures])
-        for positions, futures in pending:
+        started = ((p, [pool.submit(decoder, views) for views in pictures(records, p)]) for p in batches)
+        for positions, futures in lookahead(started, BATCHES_AHEAD):
             yield collect(positions, [future.result() for future in futures])
 
 
@@ -229,15 +224,21 @@ def map_batches(
     threads = torch.get_num_threads()
     try:
         with decoding_threads(workers, lambda: torch.set_num_threads(1)) as pool:
-            pending: deque[Future[Result]] = deque()
-            for positions in batches:
-                pending.append(pool.submit(work, positions))
-                if len(pending) > BATCHES_AHEAD * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            for future in lookahead((pool.submit(work, positions) for positions in batches), BATCHES_AHEAD * workers):
+                yield future.result()
     finally:
         torch.set_num_threads(threads)  # what a thread sets, those that start later find
+
+
+def lookahead(started: Iterable[Result], count: int) -> Iterator[Result]:
+    """The same work in its order, `count` more of it started before each is given on; none is held afterwards."""
+    waiting: deque[Result] = deque()
+    for one in started:
+        waiting.append(one)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
 def decode_batch(records: Sequence[ImageRecord], positions: Sequence[int], decoder: Decoder) -> Batch:

@@ -54,3 +54,9 @@ def listing(path: Path) -> str:
     whole = Path(os.path.abspath(path))  # noqa: PTH100 (takes ".." away, and leaves links)
     folder = next((folder for folder in whole.parents if folder.is_dir()), whole)
     return f"ls {shlex.quote(str(folder))}"
+
+
+def first_line(error: Exception | None) -> str:
+    """What an exception says, on one line and without a full stop; its type if that is nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import UsageError, first_line
 
 KINDS = ("cpu", "cuda", "mps")
 """Devices of torch that encoders were written for."""
@@ -25,10 +25,6 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"There is no device {name!r} here: {first_sentence(error)}", "--device cpu") from error
+        why = first_line(error).split(". ")[0]  # torch may go on with all devices that it was ever built for
+        raise UsageError(f"There is no device {name!r} here: {why}.", "--device cpu") from error
     return device
-
-
-def first_sentence(error: Exception) -> str:
-    """How torch's message begins; the whole may list all devices that it was ever built for."""
-    return str(error).split("\n")[0].split(". ")[0].removesuffix(".") + "."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, first_line
 
 
 def hub_cache() -> Path:
@@ -71,9 +71,3 @@ def missing_file(repository: str, names: Sequence[str], purpose: str, reason: st
         f"{purpose[:1].upper()}{purpose[1:]} cannot be had: {files} not in {hub_cache()}, and {reason}.",
         f"HF_HUB_OFFLINE=0 hf download {repository} {' '.join(names)}",
     )
-
-
-def first_line(error: Exception | None) -> str:
-    """What an exception says, on one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

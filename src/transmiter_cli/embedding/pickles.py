@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from transmiter_cli.embedding.hub import first_line
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Under which of its names a trainer's checkpoint keeps the weights, the likeliest first."""

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from transmiter_cli.embedding.decoding import Batch, Decoder, Skipped, collect, decode_pictures, quiet_pillow
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.views import picture_of
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, first_line
 
 CAN_FORK = sys.platform == "linux"
 """Whether processes start with all that this one holds; elsewhere each would import torch first."""
@@ -96,8 +96,7 @@ def deaths_explained() -> Generator[None]:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise TransmiterError(
-            f"A process that decodes images died: {str(error).strip().splitlines()[0].rstrip('.')}. "
-            "What was encoded is kept.",
+            f"A process that decodes images died: {first_line(error)}. What was encoded is kept.",
             "the same command with --workers 1, if the memory was too small",
         ) from error
 

@@ -32,7 +32,7 @@ from transmiter_cli.embedding.pickles import beside_the_model, load_tensors, wei
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.errors import TransmiterError, UsageError, listing, mended_by
+from transmiter_cli.errors import TransmiterError, UsageError, first_line, listing, mended_by
 from transmiter_cli.files import absolute, digest
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.method.per_image import centred
@@ -296,8 +296,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
                 tensors = {name: file.get_tensor(name) if small else torch.empty(0) for name in names}
                 return tensors, file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        what = f"{path} cannot be read: {str(error).splitlines()[0]}"
-        raise TransmiterError(what, "save, or download, it again") from error
+        raise TransmiterError(f"{path} cannot be read: {first_line(error)}.", "save, or download, it again") from error
     with mended_by("pass what torch.save or safetensors wrote; logits may be in a .npy, their ids in a .txt beside it"):
         return weights_in(load_tensors(path)), {}
 

@@ -15,7 +15,7 @@ from transmiter_cli.embedding.cache import default_cache
 from transmiter_cli.embedding.hub import is_offline
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
 from transmiter_cli.embedding.sources.torchvision_names import DIGITS, TRAFFIC_SIGNS, plain, scene, words
-from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.errors import TransmiterError, UsageError, first_line
 from transmiter_cli.files import digest, file_identity
 
 PREFIX = "torchvision:"
@@ -187,7 +187,7 @@ class TorchvisionReader:
 
     def absent(self, error: Exception, reason: str) -> TransmiterError:
         """The error for a data set that is not on this disk, or not whole."""
-        detail = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". You can use")[0]
+        detail = first_line(error).split(". You can use")[0]
         return TransmiterError(
             f"{self.dataset_name} is not in {self.root} ({detail}), and {reason}.",
             "run once with a network and without HF_HUB_OFFLINE, or pass --root FOLDER that holds it",

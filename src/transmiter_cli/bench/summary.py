@@ -75,8 +75,11 @@ def lines_of(setting: tuple[str, str, str, int | None], cells: Sequence[Cell], f
             sets.setdefault(cell.seed, set()).add(cell.data)
     of_row: dict[str, list[Cell]] = {}
     for name in references:
-        first = {(cell.data, cell.seed): cell for cell in reversed(cells) if name in cell.rows}
-        of_row[name] = [cell for cell in cells if first.get((cell.data, cell.seed)) is cell]
+        first: dict[tuple[str, int], Cell] = {}
+        for cell in cells:
+            if name in cell.rows:
+                first.setdefault((cell.data, cell.seed), cell)
+        of_row[name] = [*first.values()]
     of_row |= {method: [cell for cell in cells if cell.method == method] for method in methods}
     return [Line(*setting, name, spreads(own, name, sets, fit_on), fit_on) for name, own in of_row.items()]
 

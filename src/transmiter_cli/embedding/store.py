@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,24 +78,13 @@ class EmbeddingStore:
 
         A folder that cannot be written to needs no lock.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                self.reporter.warn(f"Waiting for another process that writes to {self.folder}.")
-                lock.acquire()
-        except (OSError, NotImplementedError):  # the latter where a file system knows no locks
+        lock = self._lock()
+        with lock or nullcontext():
+            if lock:
+                for left in self.folder.glob(TEMPORARY):  # by a process that was killed: nobody else writes now
+                    left.unlink(missing_ok=True)
+                self.refresh()
             yield
-            return
-        try:
-            for left in self.folder.glob(TEMPORARY):  # by a process that was killed: nobody else writes now
-                left.unlink(missing_ok=True)
-            self.refresh()
-            yield
-        finally:
-            lock.release()
 
     def has(self, keys: Digests) -> Bool[np.ndarray, " keys"]:
         """Which of the keys have a row."""
@@ -185,6 +174,19 @@ class EmbeddingStore:
             yield add
         finally:
             flush()
+
+    def _lock(self) -> AbstractContextManager[object] | None:
+        """The store's lock, held; None if the folder cannot be written to, or its file system has no locks."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            try:
+                return lock.acquire(timeout=0)
+            except Timeout:
+                self.reporter.warn(f"Waiting for another process that writes to {self.folder}.")
+                return lock.acquire()
+        except (OSError, NotImplementedError):  # the latter where a file system knows no locks
+            return None
 
     def _take_in(self, shards: Mapping[Path, Digests]) -> None:
         self._index.add([*shards.values()], len(self._shards))

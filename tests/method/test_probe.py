@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from tests.conftest import World
@@ -27,3 +29,12 @@ def test_a_class_without_images_gets_a_finite_classifier(world: World):
     part = type(world.weak)(world.weak.images[rows], world.weak.texts, world.weak.logit_scale)
     weight = linear_probe(part, world.labels[rows], world.classes, seed=0)
     assert torch.isfinite(weight).all()
+
+
+def test_the_penalty_is_chosen_on_images_that_training_has_not_seen(world: World):
+    """Labels at random can be learned, and say nothing of others: the least penalty would be the best of them."""
+    weak, labels = world.weak, torch.randint(6, (60,), generator=torch.Generator().manual_seed(7))
+    weak = replace(weak.only(torch.arange(60)), logit_scale=1.0)
+    chosen, loose = (linear_probe(weak, labels, 6, 0, strengths) for strengths in ((10.0, 1e-4), (1e-4,)))
+    far, farther = (torch.linalg.norm(weight - weak.classifier(6)) for weight in (chosen, loose))
+    assert far < farther / 3

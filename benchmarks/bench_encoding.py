@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from transmiter_cli.embedding.decoding import Decoding, usable_processors
-from transmiter_cli.embedding.encoder import Encoder, Precision
+from transmiter_cli.embedding.choices import Decoding, Precision
+from transmiter_cli.embedding.decoding import usable_processors
+from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import ImageRecord, open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace

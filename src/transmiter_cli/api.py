@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.artefact import Artefact, Correction, Method
+from transmiter_cli.artefact import Artefact, Correction
 from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.choice import choose_reg, choose_rho
 from transmiter_cli.method.copies import distinct
@@ -44,6 +44,7 @@ from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
 from transmiter_cli.method.self_training import FEWEST_IMAGES, self_train_classifier
 from transmiter_cli.method.torch_state import plain_torch
 from transmiter_cli.method.transfer import transfer_adapters
+from transmiter_cli.methods import HEEDED_BY, Method
 
 
 @plain_torch()
@@ -81,8 +82,6 @@ def fit(
 
 
 Auto = Literal["auto"]
-HEEDED_BY: Mapping[str, Method] = {"reg": "adapter", "rho": "ridge", "opaque_names": "discriminant"}
-"""The method that heeds an option of `transfer`."""
 
 
 @plain_torch()

@@ -28,9 +28,9 @@ from transmiter_cli.method.embeddings import (
 )
 from transmiter_cli.method.linear import Linear, LinearClassifier
 from transmiter_cli.method.torch_state import plain_torch
+from transmiter_cli.methods import Method
 
 Stage = Literal["weak", "strong", "self_trained", "refined"]
-Method = Literal["adapter", "ridge", "discriminant"]
 Correction = Adapter | LinearClassifier
 
 DIFFERENCES = 1

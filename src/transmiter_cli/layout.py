@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from transmiter_cli.files import digest
-
-if TYPE_CHECKING:
-    from transmiter_cli.artefact import Method
+from transmiter_cli.methods import Method
 
 ARTEFACTS = {
     "transferred": "strong.safetensors",

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from transmiter_cli.embedding.choices import Decoding, Precision
 from transmiter_cli.embedding.prompts import Templates
-
-if TYPE_CHECKING:
-    from transmiter_cli.embedding.decoding import Decoding
-    from transmiter_cli.embedding.encoder import Precision
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
-from transmiter_cli.embedding.decoding import Decoding
+from transmiter_cli.embedding.choices import Decoding
 from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
 from transmiter_cli.embedding.image_keys import image_key
 from transmiter_cli.embedding.models import resolve_model

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from transmiter_cli import demo
-from transmiter_cli.artefact import Method
 from transmiter_cli.bench.numbers import check_numbers
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError, listing, mended_by
 from transmiter_cli.method.ranges import COUNT, SEED, Range
+from transmiter_cli.methods import Method
 
 REFERENCES = ("weak", "weak_finetuned", "strong", "direct")
 PLAIN, BASE_TO_NOVEL = "plain", "base-to-novel"

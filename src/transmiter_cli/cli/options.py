@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from transmiter_cli.cli import console
+from transmiter_cli.embedding.choices import Decoding, Precision
 from transmiter_cli.errors import UsageError
 from transmiter_cli.run import RUN_VARIABLE, default_run
 
@@ -71,7 +72,7 @@ class Encoding:
         bool, typer.Option("--strict", help="Fail on an image that cannot be decoded; do not skip it.")
     ] = False
     decode: Annotated[
-        Literal["full", "scaled"] | None,
+        Decoding | None,
         typer.Option(
             "--decode",
             help="`scaled`: decode JPEG files at a part of their size, which is faster; `full`: as they are. "
@@ -83,7 +84,7 @@ class Encoding:
         typer.Option("--workers", min=1, help="Threads or processes that decode images; one per processor by default."),
     ] = None
     precision: Annotated[
-        Literal["full", "half"] | None,
+        Precision | None,
         typer.Option(
             "--precision",
             help="What image towers compute in: `full` is float32; `half` is float16 on a GPU, bfloat16 on a CPU. "

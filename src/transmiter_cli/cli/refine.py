@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from transmiter_cli.cli.options import (
     StrongOption,
     checked_settings,
 )
+from transmiter_cli.methods import Method
 
 NAME = "refine"
 EXAMPLE = "transmiter refine --shots 16"
@@ -31,7 +32,7 @@ def command(
     selection: Selection,
     shots: Annotated[int | None, typer.Option(min=1, help="Labelled images per class; all if left out.")] = None,
     method: Annotated[
-        Literal["adapter", "ridge", "discriminant"] | None,
+        Method | None,
         typer.Option(
             help="Which transferred correction to refine; if left out, what self-train made, "
             "else the first there is of discriminant, adapter, ridge."

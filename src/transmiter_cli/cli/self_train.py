@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, Selection, StrongOption
+from transmiter_cli.methods import LinearMethod
 
 NAME = "self-train"
 EXAMPLE = "transmiter self-train --data demo-digits"
@@ -19,7 +20,7 @@ def command(
     data: Annotated[str, typer.Option(help="Unlabelled images, as fit takes them; labels are not looked at.")],
     selection: Selection,
     method: Annotated[
-        Literal["discriminant", "ridge"] | None,
+        LinearMethod | None,
         typer.Option(help="Which transferred classifier to start from; discriminant if there is one, else ridge."),
     ] = None,
     strong: StrongOption = None,

@@ -18,10 +18,10 @@ from transmiter_cli.cli.options import (
 )
 from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import DEFAULT_METHODS
+from transmiter_cli.methods import HEEDED_BY, Method
 from transmiter_cli.run import Run
 
 if TYPE_CHECKING:
-    from transmiter_cli.artefact import Method
     from transmiter_cli.workflow.transfer import TransferResult
 
 NAME = "transfer"
@@ -85,13 +85,10 @@ def command(
     if not strong:
         raise UsageError("No strong model was given, so there is nowhere to transfer to.", f"{EXAMPLE}{Run(run).flag}")
     methods: Sequence[Method] = tuple(dict.fromkeys(name.value for name in method)) if method else DEFAULT_METHODS
-    for flag, given, needs in (
-        ("--also", also, "discriminant"),
-        ("--opaque-names", opaque_names, "discriminant"),
-        ("--reg", reg, "adapter"),
-        ("--rho", rho, "ridge"),
-    ):
-        if given and given != "auto" and needs not in methods:
+    given = {"also": bool(also), "opaque_names": opaque_names, "reg": reg != "auto", "rho": rho != "auto"}
+    for name, needs in {"also": "discriminant", **HEEDED_BY}.items():
+        if given[name] and needs not in methods:
+            flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} needs --method {needs}.", f"add --method {needs}, or leave {flag} out")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
     from transmiter_cli.embedding.models import lasting_model_name

@@ -11,20 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Shaped
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from transmiter_cli.embedding.choices import Decoding
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.views import View, picture_of
 
 Result = TypeVar("Result")
 BATCHES_AHEAD = 2
 """Batches that are worked on before they are asked for; per thread where each thread has its own."""
-Decoding = Literal["full", "scaled"]
 SPARE = 1.5
 """How many times finer than the model's input a scaled picture must still be."""
 SIDEWAYS = (5, 6, 7, 8)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from transmiter_cli.embedding.choices import Precision
 from transmiter_cli.embedding.hub import cached_file, missing_file
 from transmiter_cli.embedding.models import LOCAL, ModelSpec
 from transmiter_cli.embedding.pickles import unwrapped
@@ -28,7 +29,6 @@ from transmiter_cli.embedding.towers import multiply_by_onednn, read_first_token
 from transmiter_cli.errors import TransmiterError, first_line
 from transmiter_cli.files import file_identity
 
-Precision = Literal["full", "half"]
 LOGIT_BIAS = "logit_bias"
 """What training by SigLIP's loss adds to all logits, which changes no softmax; a model may be without."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
+from transmiter_cli.embedding.choices import Decoding
 from transmiter_cli.embedding.decoding import (
     Batch,
     Decoder,
-    Decoding,
     Skipped,
     decode_batch,
     decode_batches,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from transmiter_cli.embedding.decoding import SPARE, Decoding, Skipped
+from transmiter_cli.embedding.choices import Decoding
+from transmiter_cli.embedding.decoding import SPARE, Skipped
 from transmiter_cli.embedding.index import Digests, key_digests
 from transmiter_cli.embedding.sources import ImageRecord
 

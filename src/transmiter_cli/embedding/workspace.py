@@ -19,8 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.embedding.cache import ENCODERS, FACTS, WEIGHTS, default_cache
-from transmiter_cli.embedding.decoding import Decoding, Skipped
-from transmiter_cli.embedding.encoder import Encoder, EncoderFacts, Precision
+from transmiter_cli.embedding.choices import Decoding, Precision
+from transmiter_cli.embedding.decoding import Skipped
+from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
 from transmiter_cli.embedding.filling import ImageFiller, alike, lacking
 from transmiter_cli.embedding.found import ImageEmbeddings, NoImagesError, StoredImages
 from transmiter_cli.embedding.image_keys import KnownFiles, image_keys

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact, load
@@ -16,14 +15,13 @@ from transmiter_cli.errors import TransmiterError
 from transmiter_cli.layout import ARTEFACTS, SELF_TRAINED_FROM
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.self_training import WORTH
+from transmiter_cli.methods import LinearMethod
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 from transmiter_cli.workflow.common import alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import forget_unused, remembering
 from transmiter_cli.workflow.removal import refine_again, telling_removed
-
-LinearMethod = Literal["discriminant", "ridge"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transmiter_cli import api
-from transmiter_cli.artefact import Artefact, Method
+from transmiter_cli.artefact import Artefact
 from transmiter_cli.description import DamagedArtefactError, read_description
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
@@ -20,6 +20,7 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import agreement, computed_zero_shot_logits, predictions
 from transmiter_cli.method.verdict import NEEDED
+from transmiter_cli.methods import Method
 from transmiter_cli.names import some
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter

@@ -209,8 +209,8 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
     """A row, checked; numbers serve as labels, too.
 
     Raises:
-        TransmiterError: if the path is empty or no text, another value is neither a text nor a number, or one holds what
-            no text can.
+        TransmiterError: if the path is empty or no text, another value is neither a text nor a number, or one holds
+            what no text can.
     """
     texts: dict[str, str | None] = {}
     for column in ("path", "label", "split"):

@@ -1,0 +1,11 @@
+"""The methods of transfer, by name, and which of them heeds an option; imported without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+LinearMethod = Literal["discriminant", "ridge"]
+Method = Literal["adapter", "ridge", "discriminant"]
+HEEDED_BY: Mapping[str, Method] = {"reg": "adapter", "rho": "ridge", "opaque_names": "discriminant"}
+"""The method that heeds an option of `transfer`."""

@@ -240,6 +240,7 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
         tm.transfer_all(fitted, world.weak, [], [1.0])
     with pytest.raises(ValueError, match="no strength"):
         tm.transfer_all(fitted, world.weak, world.strong, [])
+    assert [len(each) for each in tm.transfer_all(fitted, world.weak, world.strong, 1.0)] == [1]
     one = [world.part(model, slice(0, 1)) for model in (world.weak, world.strong)]
     for method in ("adapter", "ridge", "discriminant"):
         with pytest.raises(InvalidTensorError, match="two images are needed, got 1"):
@@ -299,7 +300,6 @@ def test_arrays_of_numpy_are_refused_by_name(call: str, what: str):
             "tm.transfer_all(fitted, model, [model], ['auto'])",
             "ValueError: reg must be positive and finite, not 'auto'; transfer takes 'auto', too.",
         ),
-        ("tm.transfer_all(fitted, model, model, 1)", "ValueError: regs is a sequence of strengths, not 1: write [1]"),
     ],
 )
 def test_wrong_arguments_of_transfer_are_refused_by_name(call: str, error: str):

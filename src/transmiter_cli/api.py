@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
@@ -173,7 +173,7 @@ def ridge_classifier(
 @plain_torch()
 @torch.no_grad()
 def transfer_all(
-    fitted: Artefact, weak: Embeddings, strong: Sequence[Embeddings] | Embeddings, regs: Sequence[float]
+    fitted: Artefact, weak: Embeddings, strong: Sequence[Embeddings] | Embeddings, regs: Sequence[float] | float
 ) -> list[list[Artefact]]:
     """Carry a fitted adapter to several strong models with several strengths, in one batched solve.
 
@@ -181,7 +181,7 @@ def transfer_all(
         fitted: what `fit` returned.
         weak: the weak model on unlabelled images.
         strong: the strong models, or a single one, on the same images and vocabulary.
-        regs: numbers, each as `transfer`'s `reg`.
+        regs: numbers, or a single one, each as `transfer`'s `reg`.
 
     Returns:
         For each strong model, an artefact for each strength.
@@ -191,9 +191,7 @@ def transfer_all(
         ValueError: if `fitted` is no fitted adapter, a strength is not positive, or there is none, or no strong model.
     """
     strong = [strong] if isinstance(strong, Embeddings) else [*strong]
-    if not isinstance(regs, Iterable):
-        raise ValueError(f"regs is a sequence of strengths, not {regs!r}: write [{regs!r}].")
-    strengths = [positive("reg", reg) for reg in regs]
+    strengths = [positive("reg", reg) for reg in ([regs] if isinstance(regs, int | float) else regs)]
     for name, given in (("strong model to transfer to", strong), ("strength to transfer with", strengths)):
         if not given:
             raise ValueError(f"there is no {name}.")

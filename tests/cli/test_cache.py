@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from tests.cli.conftest import Cli
+from tests.cli.test_errors import failed
 from tests.cli.test_overlap import FIT, TRANSFER, digits
 from transmiter_cli import demo
 from transmiter_cli.task.finetuned import bundled_path
@@ -98,6 +99,16 @@ def test_a_model_goes_by_its_name_however_its_path_is_written(
     outcome = cli("cache", "rm", "local-dir:./mine")
     assert outcome.code == 0, outcome.err
     assert not listed(cli)
+
+
+@pytest.mark.parametrize("what", ["demo-weak", "--all"])
+def test_what_another_process_writes_to_is_not_removed(cli: Cli, cache: Path, what: str):
+    (store,) = (path.parent for path in cache.glob("encoders/*/*/facts.json") if "demo-weak" in path.read_text())
+    before = files(cache)
+    with FileLock(store / "images/.lock"):
+        failed(cli("cache", "rm", what), 1, f"is writing to {store / 'images'}", "Try: wait for it, then cache rm")
+    assert files(cache) == before
+    assert cli("cache", "rm", what).code == 0
 
 
 def test_a_quiet_command_says_that_it_waits_for_another_process(cli: Cli, cache: Path, tmp_path: Path):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.index import ABSENT, Digests, RowIndex, key_digests
 from transmiter_cli.embedding.shard import METADATA_KEY, DamagedShardError, read_keys
-from transmiter_cli.files import TEMPORARY, canonical_json, digest, file_identity, write_atomically
+from transmiter_cli.files import LOCK, TEMPORARY, canonical_json, digest, file_identity, write_atomically
 from transmiter_cli.reporter import Reporter
 
 Result = TypeVar("Result")
@@ -179,7 +179,7 @@ class EmbeddingStore:
         """The store's lock, held; None if the folder cannot be written to, or its file system has no locks."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
+            lock = FileLock(self.folder / LOCK)
             try:
                 return lock.acquire(timeout=0)
             except Timeout:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from transmiter_cli.embedding.cache import CONTENTS, ENCODERS, FACTS, WEIGHTS
 from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.embedding.shard import DamagedShardError, read_keys
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.files import stored_json
+from transmiter_cli.files import LOCK, stored_json
 from transmiter_cli.reporter import Reporter
 
 
@@ -83,23 +83,46 @@ def remove_from_cache(cache: Path, model: str | None) -> list[CachedModel]:
     Fingerprints of images, and digests of weight files, go with all.
 
     Raises:
-        TransmiterError: if a folder cannot be removed.
+        TransmiterError: if a folder cannot be removed, or another process is writing to one: then nothing is.
     """
     gone = [entry for entry in list_cache(cache) if model is None or entry.is_called(model)]
-    for entry in gone:
-        folder = cache / ENCODERS / entry.fingerprint
-        try:
-            shutil.rmtree(folder / entry.precision)
-        except OSError as error:
-            raise TransmiterError(
-                f"{folder} cannot be removed: {error.strerror}.", f"ls -ld {shlex.quote(str(folder))}"
-            ) from error
-        with suppress(OSError):  # another precision is there
-            folder.rmdir()
-    if model is None:
-        for room in (ENCODERS, CONTENTS, WEIGHTS):
-            shutil.rmtree(cache / room, ignore_errors=True)
+    folders = [cache / ENCODERS / entry.fingerprint / entry.precision for entry in gone]
+    with none_written_to([cache / ENCODERS, cache / CONTENTS] if model is None else folders):
+        for folder in folders:
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise TransmiterError(
+                    f"{folder} cannot be removed: {error.strerror}.", f"ls -ld {shlex.quote(str(folder))}"
+                ) from error
+            with suppress(OSError):  # another precision is there
+                folder.parent.rmdir()
+        if model is None:
+            for room in (ENCODERS, CONTENTS, WEIGHTS):
+                shutil.rmtree(cache / room, ignore_errors=True)
     return gone
+
+
+@contextmanager
+def none_written_to(folders: Iterable[Path]) -> Generator[None]:
+    """Hold the locks of all stores below some folders.
+
+    Raises:
+        TransmiterError: if another process holds one.
+    """
+    from filelock import FileLock, Timeout
+
+    with ExitStack() as held:
+        for lock in (lock for folder in folders for lock in folder.rglob(LOCK)):
+            try:
+                held.enter_context(FileLock(lock, timeout=0))
+            except Timeout as error:
+                raise TransmiterError(
+                    f"Another transmiter command is writing to {lock.parent}.", "wait for it, then cache rm again"
+                ) from error
+            except (OSError, NotImplementedError):  # a folder that is read-only, or a file system without locks
+                continue
+        yield
 
 
 def model_folders(cache: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""fit, transfer, self_train and refine on tensors: all of transmiter for those who have embeddings already."""
+"""fit, transfer, transfer_all, self_train and refine on tensors: transmiter for those who have embeddings already."""
 
 from __future__ import annotations
 

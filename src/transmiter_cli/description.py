@@ -65,16 +65,3 @@ def read_description(path: str | Path) -> dict[str, Any]:
     if not all(isinstance(description.get(name), kind) for name, kind in FIELDS.items()):
         raise DamagedArtefactError(f"{path} is damaged: its description does not say how it was made.", "make it again")
     return description
-
-
-def verdict_in_words(verdict: dict[str, Any]) -> str:
-    """What an artefact of the discriminant keeps of its verdict, in one line; "none" is a teacher that is not used."""
-    word = f"{verdict['verdict']}: {verdict['doubt']}" if verdict.get("doubt") else verdict["verdict"]
-    if not verdict["strong"] and not any(verdict["teachers"]):
-        return word  # nothing was estimated
-    trust = ", ".join(f"{one:.2f}" if one else "none" for one in verdict["teachers"])
-    where = " on classes with images" if verdict.get("unseen") else ""
-    return (
-        f"{word} (expected gain{where} {100 * verdict['gain']:+.1f} points; "
-        f"trust in the fine-tuned model {trust}, in the strong one {verdict['strong']:.2f})"
-    )

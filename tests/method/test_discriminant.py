@@ -21,7 +21,7 @@ from transmiter_cli.method.discriminant import (
     held_out,
     smoothed_labels,
 )
-from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.folds import evenly_spaced, fold_rows, folds_of
 from transmiter_cli.method.moments import Moments, fold_moments, total
 
@@ -265,3 +265,9 @@ def test_equal_soft_labels_of_images_that_hardly_differ_leave_a_positive_covaria
     moments = total(fold_moments(strong, posterior, folds_of(strong)))
     for classifier in discriminants(moments, texts.double(), SHRINKAGES):
         assert (classifier.centred()(strong.unit_images().double()).argmax(-1) == labels).double().mean() > 0.99
+
+
+def test_a_covariance_that_is_not_positive_is_told():
+    gram = torch.diag(torch.tensor([1.0, -1e-3])).double()
+    with pytest.raises(InvalidTensorError, match="differ too little for a discriminant"):
+        discriminants(Moments(gram, torch.zeros(2, 2).double(), torch.ones(2).double()), torch.eye(2).double(), [1e-6])

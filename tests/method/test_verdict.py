@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transmiter_cli.description import verdict_in_words
+from transmiter_cli.cli.console import verdict_in_words
 from transmiter_cli.method.verdict import Verdict, expected_gain
 
 

@@ -274,5 +274,5 @@ def teacher_of(
 def probe(weak: Embeddings, labels: Tensor, classes: int, key: SceneKey) -> FinetunedHead:
     """A linear probe on some or all labelled train images."""
     chosen = choose_shots(labels.tolist(), key.shots, key.seed)
-    shown = Embeddings(weak.images[chosen], weak.texts, weak.logit_scale)
+    shown = weak.only(torch.tensor(chosen))
     return FinetunedHead(linear_probe(shown, labels[chosen], classes, key.seed).cpu())

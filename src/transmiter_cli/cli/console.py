@@ -13,7 +13,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from transmiter_cli.description import verdict_in_words
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import RUN_VARIABLE
 
@@ -109,3 +108,16 @@ def shown(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def verdict_in_words(verdict: dict[str, Any]) -> str:
+    """What an artefact of the discriminant keeps of its verdict, in one line; "none" is a teacher that is not used."""
+    word = f"{verdict['verdict']}: {verdict['doubt']}" if verdict.get("doubt") else verdict["verdict"]
+    if not verdict["strong"] and not any(verdict["teachers"]):
+        return word  # nothing was estimated
+    trust = ", ".join(f"{one:.2f}" if one else "none" for one in verdict["teachers"])
+    where = " on classes with images" if verdict.get("unseen") else ""
+    return (
+        f"{word} (expected gain{where} {100 * verdict['gain']:+.1f} points; "
+        f"trust in the fine-tuned model {trust}, in the strong one {verdict['strong']:.2f})"
+    )

@@ -1,4 +1,4 @@
-"""Encode the images that a store lacks: decoded in threads, written a shard at a time."""
+"""Encode the images that a store lacks: decoded in threads or processes, written a shard at a time."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ def distinct(model: Embeddings) -> Int[Tensor, " distinct"]:
     places = torch.cat([model.unit_images(rows) @ directions for rows in model.blocks()])
     kept = torch.arange(len(places), device=device)
     for shift in (0, 1 / 3, 2 / 3):
+        # A hash of the cell: products of such numbers wrap around, which tells cells apart as well as any sum.
         cells = ((places[kept, :DIRECTIONS] / RESOLUTION + shift).floor().long() * names).sum(-1)
         kept = first_of_copies(model, kept, cells, places[kept, DIRECTIONS])
     return kept

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import TINY, Embeddings
+from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError
 from transmiter_cli.method.folds import JUDGED, NUMBERS, Folds, evenly_spaced
 from transmiter_cli.method.linear import Linear
 from transmiter_cli.method.moments import Moments, total
@@ -61,13 +61,19 @@ def class_means(
 
 
 def discriminants(moments: Moments, texts: Float[Tensor, "classes width"], shrinkages: Sequence[float]) -> list[Linear]:
-    """The classifier for each shrinkage, by a Cholesky factorisation of its covariance."""
+    """The classifier for each shrinkage, by a Cholesky factorisation of its covariance.
+
+    Raises:
+        InvalidTensorError: if a covariance is not positive, as of embeddings that differ by rounding alone.
+    """
     means, within = class_means(moments, texts)
     scale = torch.maximum(within.diagonal().mean(), LEAST_WITHIN * moments.gram.trace() / moments.mass.sum())
     identity = torch.eye(len(within), dtype=within.dtype, device=within.device)
     result: list[Linear] = []
     for share in shrinkages:
-        factor = torch.linalg.cholesky((1 - share) * within + share * scale.clamp_min(TINY) * identity)
+        factor, failed = torch.linalg.cholesky_ex((1 - share) * within + share * scale.clamp_min(TINY) * identity)
+        if bool(failed):
+            raise InvalidTensorError("the embeddings of the images differ too little for a discriminant.")
         weight = torch.cholesky_solve(means.T, factor).T
         result.append(Linear(weight, -0.5 * (means * weight).sum(-1)))
     return result

@@ -51,8 +51,13 @@ def accuracy(correct: Bool[Tensor, " images"], seed: int = 0) -> Accuracy:
     generator = torch.Generator().manual_seed(seed)
     totals = torch.full((RESAMPLES,), float(count), dtype=torch.float64)
     draws = torch.binomial(totals, torch.full_like(totals, rate), generator=generator) / count
+    return Accuracy(rate, *interval(draws))
+
+
+def interval(draws: Float[Tensor, " resamples"]) -> tuple[float, float]:
+    """Where the middle 95 % of what was drawn begin and end."""
     low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Accuracy(rate, low, high)
+    return low, high
 
 
 def check_labels(labels: Int[Tensor, " images"], images: int, classes: int) -> None:
@@ -98,8 +103,7 @@ def compare(correct: Bool[Tensor, " images"], reference: Bool[Tensor, " images"]
     up = torch.binomial(total, torch.full_like(total, fixed / count), generator=generator)
     rest = broken / (count - fixed) if count > fixed else 0.0
     down = torch.binomial(total - up, torch.full_like(total, rest), generator=generator)
-    low, high = torch.quantile((up - down) / count, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Comparison((fixed - broken) / count, low, high, fixed, broken)
+    return Comparison((fixed - broken) / count, *interval((up - down) / count), fixed, broken)
 
 
 def top_five(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> float:

@@ -145,17 +145,19 @@ def refine_from(
         ]
         return held_out_scores(labelled, labels, [start.replaced(known, one) for one in mixed], parts)
 
-    worth = most_likely(held_out)
-    share, told = share_of(len(labels), worth, len(known)), held_out(worth)
+    worth, told = most_likely(held_out)
+    share = share_of(len(labels), worth, len(known))
     after = before.towards(levelled_discriminant(before, whole), share)
     factor = calibrated_inverse_temperature(told) if len(known) == len(start.bias) else 1.0
     return RefinedClassifier(start.replaced(known, after).scaled(factor), share, factor), told
 
 
-def most_likely(held_out: Callable[[float], HeldOut]) -> float:
+def most_likely(held_out: Callable[[float], HeldOut]) -> tuple[float, HeldOut]:
     """The one of WORTHS that makes held-out labels likeliest; infinity, unless it is better than that beyond chance."""
-    best = min(WORTHS, key=lambda worth: held_out(worth).losses().sum().item())
-    return best if clearly_better(held_out(best), held_out(WORTHS[0])) else WORTHS[0]
+    unchanged, *others = WORTHS
+    before = held_out(unchanged)
+    worth, best = min(((one, held_out(one)) for one in others), key=lambda one: one[1].losses().sum().item())
+    return (worth, best) if clearly_better(best, before) else (unchanged, before)
 
 
 def clearly_better(found: HeldOut, before: HeldOut) -> bool:

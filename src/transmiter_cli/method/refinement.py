@@ -16,7 +16,7 @@ from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.distillation import Progress, cosine_with_warmup, require_trained
 from transmiter_cli.method.embeddings import Embeddings, block_rows
 from transmiter_cli.method.folds import stratified_folds
-from transmiter_cli.method.logits import zero_shot_logits
+from transmiter_cli.method.per_image import computed_zero_shot_logits
 from transmiter_cli.method.ranges import TRAINING, Range, require_within
 
 REFINE_RANGES = {**TRAINING, "epochs": Range(whole=True), "folds": Range(2, whole=True)}
@@ -108,11 +108,12 @@ def trajectory(
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_with_warmup(settings.epochs, settings.warmup))
     generator = torch.Generator().manual_seed(settings.seed)
+    logits = computed_zero_shot_logits(labelled, len(labelled.texts))
     yield trained
     for _ in range(settings.epochs):
         order = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
         for batch in order.split(settings.batch_size):
-            loss = F.cross_entropy(trained(zero_shot_logits(labelled, batch)), labels[batch])
+            loss = F.cross_entropy(trained(logits[batch]), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -125,8 +126,9 @@ def total_loss(
     adapter: Adapter, labelled: Embeddings, labels: Int[Tensor, " images"], rows: Int[Tensor, " rows"]
 ) -> Float[Tensor, ""]:
     """The sum of the cross-entropies of the chosen rows, a block of logits at a time."""
+    logits = computed_zero_shot_logits(labelled, len(labelled.texts))
     losses = [
-        F.cross_entropy(adapter(zero_shot_logits(labelled, block)), labels[block], reduction="sum")
+        F.cross_entropy(adapter(logits[block]), labels[block], reduction="sum")
         for block in rows.split(block_rows(len(labelled.texts)))
     ]
     return torch.stack(losses).sum()

@@ -9,6 +9,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -56,8 +57,7 @@ class EncodedImages:
     def part(self, rows: Sequence[int]) -> EncodedImages:
         """Some of the images."""
         files = tuple(self.images.files[i] for i in rows)
-        embeddings = replace(self.embeddings, images=self.embeddings.images[list(rows)])
-        return EncodedImages(replace(self.images, files=files), embeddings)
+        return EncodedImages(replace(self.images, files=files), self.embeddings.only(torch.tensor(rows)))
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,28 @@ def transfer(
         strength = choose_reg(parts, adapter.basis) if reg == "auto" else reg
         moved = transfer_adapters(adapter, [reduce(add, parts)], [strength])[0][0]
         return on_strong(fitted, strong, method, moved, {"reg": strength})
+    every = teachers_given(finetuned_logits, teachers, weak, adapter.classes, method)
+    if method == "ridge":
+        classifier, strength = ridge_classifier(strong, every[0].finetuned, rho)
+        return on_strong(fitted, strong, method, LinearClassifier(classifier), {"rho": strength})
+    classifier, verdict = discriminant_transfer(strong, every, opaque_names)
+    told = {"opaque_names": True} if opaque_names else {}
+    return on_strong(fitted, strong, method, LinearClassifier(classifier), {**told, "verdict": verdict.as_json()})
+
+
+def teachers_given(
+    finetuned_logits: Float[Tensor, "images classes"] | None,
+    teachers: Sequence[Teacher] | Teacher,
+    weak: Embeddings,
+    classes: int,
+    method: Method,
+) -> list[Teacher]:
+    """The fine-tuned models that `transfer` was given, one at least; those of bare logits have its weak model.
+
+    Raises:
+        InvalidTensorError: if the first has other images than the weak model, or other classes than the fitted adapter.
+        ValueError: if there is none, one is no teacher, or there are several for "ridge".
+    """
     own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
     every = [*own, *([teachers] if isinstance(teachers, Teacher) else teachers)]
     for teacher in every:
@@ -143,17 +165,12 @@ def transfer(
     if not every:
         raise ValueError(f"method {method!r} needs finetuned_logits, the fine-tuned weak model on the same images.")
     check_teacher(weak, every[0].finetuned)
-    if every[0].classes != adapter.classes:
-        counts = f"{every[0].classes} classes, the fitted adapter {adapter.classes}"
+    if every[0].classes != classes:
+        counts = f"{every[0].classes} classes, the fitted adapter {classes}"
         raise InvalidTensorError(f"the fine-tuned logits have {counts}.")
-    if method == "ridge":
-        if len(every) > 1:
-            raise ValueError(f"method 'ridge' takes one fine-tuned model, not {len(every)}.")
-        found, strength = ridge_classifier(strong, every[0].finetuned, rho)
-        return on_strong(fitted, strong, method, LinearClassifier(found), {"rho": strength})
-    found, verdict = discriminant_transfer(strong, every, opaque_names)
-    told = {"opaque_names": True} if opaque_names else {}
-    return on_strong(fitted, strong, method, LinearClassifier(found), {**told, "verdict": verdict.as_json()})
+    if method == "ridge" and len(every) > 1:
+        raise ValueError(f"method 'ridge' takes one fine-tuned model, not {len(every)}.")
+    return every
 
 
 def ridge_classifier(

@@ -8,7 +8,7 @@ import pytest
 from transmiter_cli.cli.console import command_line
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.layout import ARTEFACTS, SWEPT_ROW, swept_row
+from transmiter_cli.layout import ARTEFACTS, FITTED, SWEPT_ROW, swept_row
 from transmiter_cli.record import Task
 from transmiter_cli.run import Run, default_run
 
@@ -50,6 +50,9 @@ def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path)
         (tmp_path / name).touch()
     assert {made.row for made in run.begin(TASK)} == set(ARTEFACTS)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    with pytest.raises(UsageError, match="a fit was interrupted"):
+        run.strong()
+    (tmp_path / FITTED).touch()
     with pytest.raises(UsageError, match="Nothing was transferred"):
         run.strong()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, listing
 
 METADATA_KEY = "transmiter"
 FORMAT = 2
@@ -31,6 +31,8 @@ def read_description(path: str | Path) -> dict[str, Any]:
         TransmiterError: if it is missing, cannot be read now, or is of a later version's format.
     """
     path = Path(path)
+    if path.is_dir():
+        raise TransmiterError(f"{path} is a folder; an artefact is a file in it.", listing(path / "x"))
     if not path.is_file():
         raise TransmiterError(f"There is no artefact {path}.", "transmiter fit --help")
     try:

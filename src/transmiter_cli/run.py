@@ -90,6 +90,13 @@ class Run:
             raise UsageError(f"There is no run in {self.path}.", self.usual_fit)
         return task_from_json(record["task"])
 
+    def require_fitted(self) -> None:
+        """Raise UsageError if nothing was fitted, or the fit was not finished."""
+        path = self.path / FITTED
+        if not path.is_file():
+            self.task()  # says so where there is no run at all
+            raise UsageError(f"{path} is missing: a fit was interrupted, or it was removed.", self.usual_fit)
+
     def strong(self, chosen: str | None = None) -> str:
         """The strong model that was transferred to; of several the last, if none is chosen.
 
@@ -98,6 +105,7 @@ class Run:
         """
         known = self.strong_models()
         if not known:
+            self.require_fitted()
             raise UsageError(
                 f"Nothing was transferred in {self.path} yet.", f"transmiter transfer --strong MODEL{self.flag}"
             )

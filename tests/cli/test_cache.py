@@ -74,7 +74,11 @@ def test_a_cache_that_cannot_be_written_to_is_warned_of_once(
     monkeypatch.setattr("transmiter_cli.embedding.store.write_atomically", refuse)
     outcome = cli(*TRANSFER)
     assert outcome.code == 0
-    assert outcome.err.count("The cache cannot be written to (Read-only file system)") == 1
+    assert outcome.err.count(f"The cache {tmp_path / 'other'} cannot be written to (Read-only file system)") == 1
+    line = ("embed", "--model", "demo-weak", "--data", "data")
+    failed(cli(*line), 1, "Embeddings were computed, but not all kept", "--out FILE.safetensors")
+    monkeypatch.setenv("TRANSMITER_CACHE", str(cache))
+    assert cli(*line).code == 0, "all of them are there already"
 
 
 def test_one_model_goes_alone_and_all_go_with_all_else(cli: Cli, cache: Path):

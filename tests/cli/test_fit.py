@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,11 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
+from tests.cli.test_errors import failed
 from tests.cli.test_evaluate import copies
-from tests.cli.test_overlap import digits
+from tests.cli.test_overlap import TRANSFER, digits
 from tests.cli.test_self_train import BASE, NOVEL
 from tests.cli.test_transfer import DIGITS, FIT
 from tests.test_run import TASK
+from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.run import Run
 
 LINE = (*FIT[:-2], "--finetuned", "demo-finetuned", "--limit", 40)
@@ -37,6 +41,10 @@ def test_few_steps_are_hinted_at_with_what_makes_more(cli: Cli):
     viewed = cli(*LINE, "--views", 3, "--batch-size", 40)
     assert "160 images times 10 epochs make 40 steps" in viewed.err
     assert "More images, or --epochs 25" in viewed.err
+    ids = [file.id for file in open_images("demo-digits", "train").files]
+    save_file({"logits": torch.randn(len(ids), 10)}, "logits.safetensors", {"ids": json.dumps(ids)})
+    told = cli(*LINE[:-4], "--finetuned", "logits.safetensors", "--limit", 40)
+    assert "More images, or --epochs 100" in told.err
     for enough in (("--epochs", 100), ("--batch-size", 4)):
         outcome = cli(*LINE, *enough)
         assert outcome.code == 0
@@ -58,6 +66,20 @@ def test_a_fit_of_another_task_that_ends_just_before_is_not_replaced(cli: Cli, m
     assert "decoded" not in outcome.err, "nothing was encoded"
     assert Run(Path("transmiter-run")).task() == TASK
     assert cli(*LINE, "--force").code == 0
+
+
+def test_an_adapter_that_cannot_be_written_leaves_the_run_that_was_there(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    assert cli(*LINE).code == 0
+    assert cli(*TRANSFER).code == 0
+    before = {path: path.read_bytes() for path in Path("transmiter-run").iterdir() if path.is_file()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        failed(cli(*LINE, "--seed", 1), 1, "weak.safetensors: No space left on device")
+    assert {path: path.read_bytes() for path in Path("transmiter-run").iterdir() if path.is_file()} == before
 
 
 def test_one_class_is_refused_before_anything_is_encoded(cli: Cli, tmp_path: Path):

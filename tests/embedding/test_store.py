@@ -205,4 +205,6 @@ def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(
     with store.writing():
         store.append(["b"], rows[1:])
     assert torch.equal(store.read(key_digests(["a", "b"])), rows)
-    assert ["kept for this run only" in one for one in store.reporter.warnings] == [True] * isinstance(error, OSError)
+    assert ["kept for this command only" in one for one in store.reporter.warnings] == [True] * isinstance(
+        error, OSError
+    )

@@ -44,6 +44,23 @@ def test_a_tensor_of_an_unknown_name_and_a_transposed_head_say_what_mends_them(t
     assert "transpose" in str(found.value.fix)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "said", "mended"),
+    [
+        ({"weight": torch.ones(3, 64), "bias": torch.ones(1, 3)}, r"has shape \(1, 3\)", "bias.flatten()"),
+        ({"weight": torch.ones(3, 64), "bias": torch.ones(2)}, r"has shape \(2,\)", "a bias of 3 numbers"),
+        ({"weight": torch.ones(2, 64), "bias": torch.ones(2)}, r"has shape \(2,\)", "--classes FILE"),
+        ({"fc.weight": torch.ones(8, 64), "fc2.weight": torch.ones(3, 8)}, "holds 2 layers, fc, fc2", "alone"),
+        ({"weight": torch.full((3, 64), torch.nan)}, "hold NaN", "save the head again"),
+    ],
+)
+def test_a_wrong_head_says_what_mends_it(tmp_path: Path, tensors: dict[str, torch.Tensor], said: str, mended: str):
+    torch.save(tensors, tmp_path / "h.pt")
+    with pytest.raises(TransmiterError, match=said) as found:
+        opened(tmp_path / "h.pt", tmp_path)
+    assert mended in str(found.value.fix)
+
+
 def test_a_head_beside_a_model_is_not_left_aside_in_silence(tmp_path: Path):
     state = load_file(resolve_model("demo-weak").weights)
     inside = {f"clip.{name}": tensor for name, tensor in state.items()}

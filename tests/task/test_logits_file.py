@@ -24,6 +24,15 @@ def test_logits_are_found_by_id_or_absolute_path(tmp_path: Path):
         assert torch.equal(opened(tmp_path / name, tmp_path).logits(FILES, IMAGES), rows[[2, 0]])
 
 
+def test_absolute_ids_are_found_through_links_to_their_folder(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    rows, files = torch.arange(6.0).reshape(2, 3), [ImageFile(tmp_path / "real", f"{name}.png") for name in "ab"]
+    ids = [str(tmp_path / "linked" / "b.png"), str(tmp_path / "real" / "a.png")]
+    save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": json.dumps(ids)})
+    assert torch.equal(opened(tmp_path / "l.safetensors", tmp_path).logits(files, IMAGES), rows[[1, 0]])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_probabilities_give_the_logits_of_their_softmax(tmp_path: Path, dtype: torch.dtype):
     logits = torch.tensor([[3.0, -1.0, 0.0], [-2.0, 1.0, 90.0]])

@@ -103,7 +103,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise TransmiterError(
             f"{path} holds more than tensors, and running a stranger's pickle is refused.",
-            "save the state_dict alone: torch.save(model.state_dict(), PATH)",
+            "save tensors and texts alone: torch.save(model.state_dict(), PATH); of logits, "
+            '{"logits": torch.as_tensor(logits), "ids": list(map(str, ids))}',
         ) from error
     except PermissionError:
         raise

@@ -45,10 +45,12 @@ class EmbeddingStore:
     Args:
         folder: where the shards lie; need not exist.
         reporter: told of shards set aside, of waiting for another process, and of a folder that cannot be written.
+        cache: the folder that users know, which this one is in; itself if None.
     """
 
-    def __init__(self, folder: Path, reporter: Reporter | None = None) -> None:
+    def __init__(self, folder: Path, reporter: Reporter | None = None, cache: Path | None = None) -> None:
         self.folder = folder
+        self.cache = cache or folder
         self.reporter = reporter or Reporter()
         self._index = RowIndex()
         self._shards: list[Path] = []
@@ -59,6 +61,11 @@ class EmbeddingStore:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether all rows that were added are on the disk."""
+        return not self._memory
 
     def refresh(self) -> None:
         """Take in the shards that were written since, by this process or another."""
@@ -139,9 +146,9 @@ class EmbeddingStore:
             write_atomically(shard, save({"rows": tensor}, metadata))
         except OSError as error:
             if not self._memory:
-                self.reporter.warn(  # the same for all stores, for it is said once
-                    f"The cache cannot be written to ({error.strerror}): embeddings are kept for this run only. Set "
-                    "TRANSMITER_CACHE elsewhere."
+                self.reporter.warn(  # the same for all stores of a cache, for it is said once
+                    f"The cache {self.cache} cannot be written to ({error.strerror}): embeddings are kept for this "
+                    "command only. Set TRANSMITER_CACHE elsewhere."
                 )
             self._memory[shard] = tensor
         self._take_in({shard: key_digests(keys)})

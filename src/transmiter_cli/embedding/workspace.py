@@ -205,12 +205,12 @@ class CachedEncoder:
     @cached_property
     def images(self) -> EmbeddingStore:
         """The store of images."""
-        return EmbeddingStore(self.folder / "images", self.workspace.reporter)
+        return EmbeddingStore(self.folder / "images", self.workspace.reporter, self.workspace.cache)
 
     @cached_property
     def texts(self) -> EmbeddingStore:
         """The store of prompts."""
-        return EmbeddingStore(self.folder / "texts", self.workspace.reporter)
+        return EmbeddingStore(self.folder / "texts", self.workspace.reporter, self.workspace.cache)
 
     @contextmanager
     def _progress(self, total: int) -> Generator[Callable[[int], None]]:

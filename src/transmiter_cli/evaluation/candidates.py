@@ -19,11 +19,13 @@ from transmiter_cli.method.embeddings import (
     Embeddings,
     InvalidTensorError,
     are_probabilities,
+    kind_of,
     require_embeddings,
     require_finite,
     require_tensor,
 )
 from transmiter_cli.method.per_image import zero_shot_class_logits
+from transmiter_cli.method.ranges import Range, plain
 
 EFT_STRENGTHS = (0.5, 1.0, 1.5)
 """The strengths a of EFT that are shown: fixed, so that none is chosen on what is evaluated."""
@@ -96,8 +98,11 @@ def candidates(
 
     Raises:
         InvalidTensorError: if shapes do not match, or logits are not finite.
-        ValueError: if `fitted` was transferred already, or a name in `transferred` is that of another row.
+        ValueError: if `fitted` was transferred already, `transferred` has no names or one that is that of another row,
+            or a strength of EFT is below 0.
     """
+    require_rows(transferred)
+    require_strengths(eft)
     artefacts = dict(transferred or {})
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
     models = {name: model for name, model in (("weak", weak), ("strong", strong)) if model is not None}
@@ -138,6 +143,19 @@ def candidates(
         name = "strong_finetuned"
         found[name] = timed(name, lambda: strong_finetuned_logits, labels=True, gradients=True)
     return found
+
+
+def require_rows(transferred: object) -> None:
+    """Raise ValueError unless artefacts, if there are any, come with the names of their rows."""
+    if transferred is not None and not isinstance(transferred, Mapping):
+        raise ValueError(f"transferred is artefacts by the names of their rows, not {kind_of(transferred)}.")
+
+
+def require_strengths(eft: Sequence[float]) -> None:
+    """Raise ValueError unless each strength of EFT is a finite number, not below 0."""
+    wrong = [a for a in eft if not Range().holds(plain(a))]
+    if wrong:
+        raise ValueError(f"a strength of EFT must be {Range()}, not {wrong[0]!r}.")
 
 
 def require_logits(logits: Float[Tensor, "images classes"]) -> None:

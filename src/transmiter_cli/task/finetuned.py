@@ -179,6 +179,12 @@ def open_finetuned(given: str, weak: CachedEncoder, class_names: Sequence[str], 
             f"{path} holds LoRA's matrices beside the weights that they change, or alone.",
             "merge them before you save: model.merge_and_unload(); docs/finetuned.md has how to do it by hand",
         )
+    layers = sorted({name.rpartition(".")[0] for name in names if name.endswith((".weight", ".bias"))})
+    if len(layers) > 1 and is_head({name.rpartition(".")[2] for name in names}):
+        raise TransmiterError(
+            f"{path} holds {len(layers)} layers, {some(layers)}, and no model of images and texts; a head is one.",
+            "save the layer that classifies alone; or the logits of the images, if several do",
+        )
     if len(names) < FEWEST_TENSORS and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise TransmiterError(
             f"{path} is no checkpoint, for it holds {' and '.join(map(repr, sorted(names))) or 'nothing'} alone; "
@@ -319,9 +325,11 @@ def checked_head(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, cl
         raise TransmiterError(f"The head in {path} is no tensor.", "save it as safetensors: weight (C x d), bias (C)")
     weight = weight.float()
     if bias is not None and bias.shape != (classes,):
+        whole = f"save the whole head: a bias of {classes} numbers beside its weight"
+        flat = "save it flat, bias.flatten()" if bias.numel() == classes else whole
         raise TransmiterError(
             f"The bias in {path} has shape {tuple(bias.shape)}, but the task has {classes} classes.",
-            "--classes FILE with the head's classes",
+            flat if len(weight) == classes else "--classes FILE with the head's classes",
         )
     if weight.shape != (classes, weak.width):
         turned = weight.shape == (weak.width, classes)
@@ -332,12 +340,13 @@ def checked_head(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, cl
             if turned
             else f"pass a head of these classes trained on {weak.name}, or fit --weak MODEL --classes FILE for it",
         )
-    require_finite(f"the weights in {path}", weight)
+    with mended_by("save the head again, once its numbers are finite"):
+        require_finite(f"the weights in {path}", weight)
+        if bias is not None:
+            require_finite(f"the bias in {path}", bias)
     unit = bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())
     if unit and bias is None:
         weight = weak.facts.logit_scale * weight
-    if bias is not None:
-        require_finite(f"the bias in {path}", bias)
     return FinetunedHead(weight, bias.float() if bias is not None else None)
 
 

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.embedding.views import View
 from transmiter_cli.embedding.workspace import CachedEncoder
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, mended_by
+from transmiter_cli.files import real_folder
 from transmiter_cli.method.embeddings import LARGEST, ROUNDING, are_probabilities, require_finite
 
 LEAST_PROBABILITY = 1e-9
@@ -65,8 +67,17 @@ class FinetunedLogits:
     def places(self, files: Sequence[ImageRecord]) -> list[int]:
         """The row of each image; -1 for those without."""
         index, own = self.index, self.own_data
-        names = ((os.path.normpath(file.name), os.path.normpath(file.id)) for file in files)
-        return [index.get(name, index.get(known, -1) if own else -1) for name, known in names]
+        names = [(os.path.normpath(file.name), os.path.normpath(file.id)) for file in files]
+        found = [index.get(name, index.get(known, -1) if own else -1) for name, known in names]
+        if -1 not in found or not self.real:
+            return found
+        each = zip(names, found, strict=True)
+        return [self.real.get(real_name(name), -1) if place < 0 else place for (name, _), place in each]
+
+    @cached_property
+    def real(self) -> Mapping[str, int]:
+        """The rows by absolute paths without symbolic links."""
+        return {real_name(name): row for name, row in self.index.items() if name.startswith(os.sep)}
 
     def missing(self, absent: Sequence[str], fix: str) -> MissingLogitsError:
         """The error for images without logits."""
@@ -76,6 +87,12 @@ class FinetunedLogits:
             + ("." if self.own_data else " and are of fit's --data, which these images are not."),
             fix,
         )
+
+
+def real_name(path: str) -> str:
+    """An absolute path whose folders are no symbolic links."""
+    folder, _, name = path.rpartition(os.sep)
+    return real_folder(f"{folder}{os.sep}") + name
 
 
 def read_ids(path: Path, metadata: Mapping[str, str]) -> object:
@@ -132,7 +149,8 @@ def checked_logits(source: str, rows: object, ids: object, classes: int) -> Fine
     rows = rows.float() if half or not (rows.is_floating_point() or rows.is_complex()) else rows
     masked = (rows < -LARGEST) if rows.is_floating_point() else torch.zeros_like(rows, dtype=torch.bool)
     masked &= ~masked.all(-1, keepdim=True)
-    require_finite(f"the logits in {source}", rows.masked_fill(masked, 0.0))
+    with mended_by("save them again, without NaN; -inf masks a class, but some class of each row must have a logit"):
+        require_finite(f"the logits in {source}", rows.masked_fill(masked, 0.0))
     if bool(masked.any()):
         rows = rows.masked_fill(masked, rows[~masked].min().item())
     return FinetunedLogits(source, rows, places)

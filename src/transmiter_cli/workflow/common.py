@@ -167,11 +167,8 @@ def load_fitted(run: Run, workspace: Workspace) -> Artefact:
     Raises:
         UsageError: if nothing was fitted.
     """
-    path = run.path / FITTED
-    if not path.is_file():
-        run.task()  # says so where there is no run at all
-        raise UsageError(f"{path} is missing: a fit was interrupted, or it was removed.", run.usual_fit)
-    return load(path, workspace.method_device)
+    run.require_fitted()
+    return load(run.path / FITTED, workspace.method_device)
 
 
 def load_transferred(run: Run, strong: str, workspace: Workspace) -> dict[str, Artefact]:

@@ -12,6 +12,7 @@ from transmiter_cli.embedding.export import StoredRows, write_rows
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
+from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json
 from transmiter_cli.workflow.common import open_told
 
@@ -35,6 +36,9 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
         data: which images; the train part of data that have parts, if none is asked for.
         out: a safetensors file to write, with a tensor per model and the image ids as metadata; None for none.
         workspace: cache and device.
+
+    Raises:
+        TransmiterError: if neither the cache keeps the embeddings nor `out` holds them.
     """
     images = open_told(data, "train", workspace.reporter, labels=False)
     encoders = {name: workspace.open(resolve_model(name)) for name in models}
@@ -44,6 +48,11 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
         ids = canonical_json([images.files[i].id for i in np.flatnonzero(common)])
         chosen = {name: StoredRows(encoders[name].images, found.keys[common]) for name, found in stored.items()}
         write_rows(out, chosen, {"ids": ids})
+    elif not all(encoder.images.keeps for encoder in encoders.values()):
+        raise TransmiterError(
+            f"Embeddings were computed, but not all kept: the cache {workspace.cache} cannot be written to.",
+            "TRANSMITER_CACHE=FOLDER in the environment, or --out FILE.safetensors",
+        )
     return [
         EmbedResult(
             name,

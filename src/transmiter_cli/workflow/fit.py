@@ -24,8 +24,9 @@ from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.per_image import agreement, computed_zero_shot_logits, predictions
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.record import Task
-from transmiter_cli.run import Run
+from transmiter_cli.run import Made, Run
 from transmiter_cli.task import finetuned as teachers
+from transmiter_cli.task.logits_file import FinetunedLogits
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.common import (
@@ -176,19 +177,26 @@ def fit_task(
     if columns and probe is None:
         warn_of_mix_up(zero_shot, wanted, task, command, reporter)
         warn_of_cosines(teacher, task, reporter)
-    hint_at_few_steps(len(weak.images.files), options.views, options.settings, reporter)
+    answers_views = not any(isinstance(model, FinetunedLogits) for model in given.values())
+    hint_at_few_steps(len(weak.images.files), answers_views and not options.views, options.settings, reporter)
     with reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
     before, after = agreement(zero_shot, wanted), agreement(artefact.predictions(seen.embeddings), wanted)
     warn_of_no_gain(before, after, reporter)
     used = fingerprints(seen.images.files, workspace)
-    gone = run.begin(task)  # the run that was there goes only now that nothing else can fail
-    if probe is not None:
-        write_atomically(run.path / PROBE_FILE, teachers.save_head(probe))
-    remember_fit(used, run)
-    run.add(command, {encoder.name: encoder.fingerprint}, teachers=digests)
-    artefact.save(run.path / FITTED)  # last: without it a run is none, so one that was killed before is refused
+    gone: list[Made] = []
+
+    def begin() -> None:
+        gone.extend(run.begin(task))
+        if probe is not None:
+            write_atomically(run.path / PROBE_FILE, teachers.save_head(probe))
+        remember_fit(used, run)
+        run.add(command, {encoder.name: encoder.fingerprint}, teachers=digests)
+
+    # What was there goes only when the new adapter is on the disk, which takes its name last: without it a run is none,
+    # so that one that was killed before is refused.
+    artefact.save(run.path / FITTED, begin)
     return FitResult(artefact, run.path / FITTED, len(plain), after, before, removal(gone, run))
 
 

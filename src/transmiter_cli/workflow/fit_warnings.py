@@ -111,20 +111,32 @@ def again_with(command: Sequence[str], option: str, value: str) -> str:
 
 def warn_of_no_gain(before: float, after: float, reporter: Reporter) -> None:
     """Say so where the adapted weak model agrees with the fine-tuned one no more often than the zero-shot one."""
-    if after <= before:
+    if before == 1:
+        reporter.warn(
+            "The fine-tuned model gives each image the class that the zero-shot model gives it: these images show "
+            "nothing of what fine-tuning changed. More images may."
+        )
+    elif after <= before:
         reporter.warn(
             "The adapter agrees with the fine-tuned model no more than the zero-shot model did: nothing was learned. "
             "Few images, few epochs, --aux-words that say nothing to the weak model, or one that was not fine-tuned?"
         )
 
 
-def hint_at_few_steps(rows: int, views: int, settings: FitSettings, reporter: Reporter) -> None:
-    """Say so if images and epochs make a few steps of the optimiser only, and what makes more."""
+def hint_at_few_steps(rows: int, more_views: bool, settings: FitSettings, reporter: Reporter) -> None:
+    """Say so if images and epochs make a few steps of the optimiser only, and what makes more.
+
+    Args:
+        rows: images, and views of them.
+        more_views: whether random crops of the images can be asked for, and were not.
+        settings: of the fit.
+        reporter: what says it.
+    """
     steps = settings.epochs * math.ceil(rows / settings.batch_size)
     if steps >= FEW_STEPS:
         return
     enough = math.ceil(FEW_STEPS / math.ceil(rows / settings.batch_size))
-    crops = "" if views else f", --views {math.ceil(FEW_STEPS / steps)} for random crops of each"
+    crops = f", --views {math.ceil(FEW_STEPS / steps)} for random crops of each" if more_views else ""
     reporter.note(
         f"Hint: {rows:,} images times {settings.epochs} epochs make {steps} steps of the optimiser, which is few. "
         f"More images{crops}, or --epochs {enough} give it more."

@@ -66,7 +66,7 @@ def remember_transfer(files: Sequence[ImageRecord], run: Run, workspace: Workspa
     if more:
         remember("transfer", more | (remembered("transfer", run) or set()), run)
     if more or fewer:
-        workspace.reporter.note(
+        workspace.reporter.warn(
             f"The images are not those that fit saw: {len(more):,} more, {len(fewer):,} fewer (by their content)."
         )
 
@@ -130,7 +130,7 @@ def fingerprint_of_each(files: Sequence[ImageRecord], workspace: Workspace) -> l
 
     None for those that cannot be read.
     """
-    store = EmbeddingStore(workspace.cache / CONTENTS, workspace.reporter)
+    store = EmbeddingStore(workspace.cache / CONTENTS, workspace.reporter, workspace.cache)
     keys, _ = image_keys(files, "full")
 
     def words() -> Float[Tensor, "images words"]:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -232,3 +233,13 @@ def test_many_rows_are_read_in_order(tmp_path: Path):
     lines = [json.dumps({"path": f"{number}.png", "label": str(number % 3)}) for number in range(2000)]
     images = open_images(manifest(tmp_path, "\n".join(lines), "l.jsonl"), None)
     assert [file.id for file in images.files] == [f"{number}.png" for number in range(2000)]
+
+
+@pytest.mark.parametrize("name", ["l.jsonl", "l.csv"])
+def test_spaces_around_a_path_are_its_own_where_there_is_such_a_file(pictures: Path, name: str):
+    """As predict writes paths, and others spaces before and behind them."""
+    shutil.copy(pictures / "a.png", pictures / "a.png ")
+    listed = ["a.png ", " b.png"]
+    json_lines = "\n".join(json.dumps({"path": path}) for path in listed)
+    content = json_lines if name == "l.jsonl" else "\n".join(["path", *(f'"{path}"' for path in listed)])
+    assert [path for path, _ in found(manifest(pictures, content, name))] == ["a.png ", "b.png"]

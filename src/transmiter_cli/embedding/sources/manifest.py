@@ -81,7 +81,7 @@ class ManifestReader:
             TransmiterError: if a row cannot be used, or an image is listed twice.
         """
         read = csv_rows(self.path, self.root) if self.path.suffix.lower() == ".csv" else json_rows(self.path)
-        rows = [as_row(line, values, self.path) for line, values in read]
+        rows = [as_row(line, values, self.path, self.root) for line, values in read]
         if not rows:
             raise TransmiterError(f"{self.path} lists no images.", "list one on each line, or pass another --data")
         first: dict[str, Row] = {}
@@ -205,8 +205,8 @@ def in_our_spelling(names: Sequence[str]) -> list[str]:
     return [found.get(name, name) for name in names]
 
 
-def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
-    """A row, checked; numbers serve as labels, too.
+def as_row(line: int, values: Mapping[str, object], source: Path, root: Path) -> Row:
+    """A row, checked; numbers serve as labels, too. Spaces around a path belong to it if there is such a file.
 
     Raises:
         TransmiterError: if the path is empty or no text, another value is neither a text nor a number, or one holds
@@ -220,7 +220,9 @@ def as_row(line: int, values: Mapping[str, object], source: Path) -> Row:
             raise TransmiterError(
                 f"The {column} in line {line} of {source} is no text, but {value!r}.", 'put it in quotes: "..."'
             )
-        texts[column] = str(value).strip() or None if value is not None else None
+        text = "" if value is None else str(value)
+        named = column == "path" and text != text.strip() and (root / text).is_file()
+        texts[column] = (text if named else text.strip()) or None
         if NO_TEXT.search(texts[column] or ""):
             raise TransmiterError(
                 f"The {column} in line {line} of {source} holds a NUL character or half of a surrogate pair.",

@@ -22,7 +22,7 @@ def test_copies_that_differ_by_the_rounding_of_half_precision_are_found():
     """Their projections lie on both sides of a cell's border now and then."""
     rows = random_embeddings(3000, 3, 256, 0).unit_images()
     noise = torch.randn(3000, 256, generator=torch.Generator().manual_seed(1))
-    for deviation, missed in ((1e-7, 0), (1e-5, 3)):
+    for deviation, missed in ((1e-7, 0), (1e-5, 0), (2e-5, 3)):
         found = distinct(Embeddings(torch.cat([rows, rows + deviation * noise]), rows, 1.0))
         assert 3000 <= len(found) <= 3000 + missed
         assert torch.equal(found[:3000], torch.arange(3000))

@@ -142,6 +142,16 @@ def test_the_temperature_is_the_least_of_a_grid(seed: int):
     assert loss <= min(at(value) for value in torch.linspace(0, 5, 101).tolist()) + 1e-6
 
 
+def test_a_step_that_leads_too_far_is_shortened():
+    """Most scores are small, and a few are very large: Newton's first step is 1.5 times too long."""
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.randn(20, 50, generator=generator).double() ** 5
+    posterior = F.softmax(3 * torch.randn(20, 50, generator=generator).double() + 0.1 * scores, -1)
+    _, lowest = fit_inverse_temperature(scores, posterior)
+    every = [-(posterior * F.log_softmax(one * scores, -1)).sum(-1).mean() for one in torch.linspace(0, 0.2, 101)]
+    assert lowest <= min(every) + 1e-6
+
+
 def test_scores_that_contradict_get_no_weight():
     scores = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double()
     assert fit_inverse_temperature(scores, F.softmax(-scores, -1))[0] == 0

@@ -142,17 +142,21 @@ def test_images_of_a_class_are_counted_by_soft_labels_trusted_answers_and_foreto
         torch.testing.assert_close(counts, torch.tensor(found).double(), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("told", "trust"), [(0.6, 0.6), (0.1, 0.7)])
-def test_held_out_answers_count_as_far_as_the_most_trusted_model(world: World, told: float, trust: float):
-    """The strong model, of 0.7, where the teacher is useless."""
+@pytest.mark.parametrize(("told", "trust", "relative"), [(0.6, 0.6, 6 / 7), (0.1, 0.7, 0.0), (0.9, 0.9, 1.0)])
+def test_held_out_answers_count_as_far_as_the_most_trusted_model(
+    world: World, told: float, trust: float, relative: float
+):
+    """The strong model, of 0.7, where the teacher is useless. Beside it, a teacher counts as much at most."""
     foretold = 1 + nothing(world)
     found = Reliabilities(0.7, torch.full((world.classes,), 0.7), foretold, (Reliability(told, 1.0, 1.0),))
     with (
         patch.object(module, "reliabilities", lambda *_: found),
         patch.object(module, "images_of_classes", wraps=images_of_classes) as counted,
+        patch.object(module, "merge", wraps=module.merge) as merge,
     ):
         discriminant_transfer(world.part(world.strong, TRAIN), [teacher(world, world.finetuned_logits)])
     assert counted.call_args.args[2] == trust
+    assert merge.call_args.args[2] == pytest.approx(relative)
     assert torch.equal(counted.call_args.args[3], foretold * (trust == told))
 
 

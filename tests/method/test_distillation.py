@@ -1,5 +1,7 @@
 from copy import copy
+from dataclasses import replace
 from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -8,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import World, random_embeddings
-from transmiter_cli.method import distillation, learned_basis
+from transmiter_cli.method import distillation, embeddings, learned_basis
 from transmiter_cli.method.distillation import (
     FitSettings,
     add_noise,
@@ -53,6 +55,28 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(world: Wo
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], third[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"basis": "paper"}, {"epochs": 2}, {"batch_size": 64}, {"learning_rate": 1e-4}, {"weight_decay": 0.5}),
+        *({"temperature": 1.0}, {"noise": 0.1}, {"noise_rate": 0.0}, {"warmup": 0.5}),
+    ],
+    ids=str,
+)
+def test_every_setting_is_heeded(world: World, change: dict[str, Any]):
+    usual = FitSettings(epochs=1)
+    first, second = (
+        fit_adapter(world.weak, world.finetuned_logits, settings).correction.state_dict()
+        for settings in (usual, replace(usual, **change))
+    )
+    assert any(first[name].shape != second[name].shape or not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_each_step_goes_by_the_gradient_of_its_own_batch(world: World):
+    fitted = fit_adapter(world.weak, world.finetuned_logits, FitSettings(epochs=1))
+    assert all(parameter.grad is None for parameter in fitted.parameters()), "none is left to add to"
 
 
 def test_fitting_leaves_the_global_random_state_alone(world: World):
@@ -191,7 +215,8 @@ def test_a_teacher_that_does_not_fit_is_refused(images: int, shape: tuple[int, i
         fit_adapter(random_embeddings(images, 8, 4, 0), torch.zeros(shape), FitSettings())
 
 
-def test_nan_logits_are_refused():
+def test_nan_logits_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embeddings, "CHECKED", 2)  # row 3 is the second one of its block
     teacher = torch.zeros(5, 3)
     teacher[3, 1] = torch.nan
     with pytest.raises(InvalidTensorError, match="row 3"):

@@ -3,11 +3,7 @@ import torch
 
 from tests.conftest import World
 from tests.method.worlds import every, mask, teacher_of
-from transmiter_cli.method.experts import (
-    Teacher,
-    comparable,
-    widened,
-)
+from transmiter_cli.method.experts import Teacher, comparable, widened
 from transmiter_cli.method.per_image import centred
 
 
@@ -20,6 +16,13 @@ def test_logits_narrower_than_the_weak_twins_are_made_as_wide_whatever_is_masked
     assert (logits.std().item() == pytest.approx(weak.std().item(), rel=1e-5)) == (factor < 1)
     assert torch.equal(found.finetuned[:].argsort(-1), given.finetuned.argsort(-1))
     assert (found is given) == (factor > 1)
+
+
+def test_beside_a_single_answer_logits_are_made_as_wide_among_all_classes(world: World):
+    given = Teacher(1e-3 * (world.finetuned_logits + 20.0 * mask(world, 2)), world.weak)
+    found = widened(given, torch.arange(len(world.labels)))
+    logits, weak = (centred(one[:].double()) for one in (found.finetuned, given.weak_logits))
+    assert logits.std().item() == pytest.approx(weak.std().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])
@@ -50,6 +53,15 @@ def test_beside_classes_without_images_that_are_not_masked_a_masked_one_gets_the
     others = comparable(teacher, seen, every(strong)).finetuned[:][:, [3, 4]]
     torch.testing.assert_close(found[:, [3, 4]], others)
     torch.testing.assert_close(found[:, 5], others.mean(-1))
+
+
+def test_a_class_that_is_far_below_on_a_few_images_alone_is_not_masked(world: World):
+    strong, teacher = teacher_of(world)
+    seen = ~mask(world, 3, 4, 5)
+    given = Teacher(teacher.finetuned.clone(), teacher.weak)
+    given.finetuned[:10, 5] = -100.0
+    found, before = (comparable(one, seen, every(strong)).finetuned[10:] for one in (given, teacher))
+    torch.testing.assert_close(found, before)
 
 
 @pytest.mark.parametrize("factor", [1.0, 100.0])

@@ -47,6 +47,7 @@ def test_classes_without_a_share_keep_their_weights_in_a_blend():
     one, other = (Linear(random_embeddings(4, 2, 6, seed).images.double(), torch.arange(4).double()) for seed in (0, 1))
     found = one.blended(other, torch.tensor([1.0, 1.0, 0.0, 0.5]).double())
     assert torch.equal(found.weight[2], one.weight[2])
+    assert torch.equal(one.blended(other, torch.zeros(4).double()).weight, one.weight)
     torch.testing.assert_close(found.weight[0] - found.weight[1], other.weight[0] - other.weight[1])
 
 

@@ -108,6 +108,17 @@ def test_classes_go_by_their_own_images_alone_where_strong_scores_tell_nothing_o
     torch.testing.assert_close(found, most if raised else share)
 
 
+@pytest.mark.parametrize("times", [1, 100])
+def test_shares_are_not_raised_for_what_may_be_chance(times: int):
+    generator = torch.Generator().manual_seed(5)
+    truth = F.one_hot(torch.randint(2, (40,), generator=generator), 2).double()
+    both = (2 * truth + 2 * torch.randn(40, 2, generator=generator) for _ in range(2))
+    scores, held_out, told = (one.repeat(times, 1) for one in (*both, truth))
+    share = torch.tensor([0.5, 0.5]).double()
+    found = raised_shares(share, torch.tensor([True, True]), scores, held_out, told)
+    assert bool((found > share).all()) is (times > 1)
+
+
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=30))
 def test_evenness_is_the_share_of_classes_that_count(counts: list[float]):
     found = evenness(torch.tensor(counts).double()).item()

@@ -25,6 +25,11 @@ def test_a_model_may_be_trusted_in_some_answers_more_than_in_others():
     torch.testing.assert_close(found, trust * chance + rest[:, None])
 
 
+@pytest.mark.parametrize("trust", [1.0, torch.ones(2)])
+def test_no_answer_is_impossible(trust: float | torch.Tensor):
+    assert (doubted(torch.tensor([[0.0, 500.0]]), trust) > 0).all()
+
+
 @pytest.mark.parametrize("trust", [0.0, 0.3, 0.6])
 def test_a_tempered_model_is_as_sure_as_it_is_trusted(world: World, trust: float):
     logits = world.finetuned_logits

@@ -211,6 +211,11 @@ def told(answers: int, margin: float) -> HeldOut:
     return HeldOut(margin * F.one_hot(labels ^ wrong.long(), 2).double(), labels)
 
 
+def test_of_labels_that_are_all_told_no_rarer_error_than_one_more_is_excluded():
+    losses = told(100, 3.0).losses()
+    torch.testing.assert_close(losses, torch.full((100,), -math.log(1 - 0.5 / 101)).double(), atol=1e-4, rtol=0)
+
+
 def test_of_several_the_one_that_makes_labels_likeliest_is_taken_however_sure_it_is():
     """As they are, without calibration, the scores of the last ones are likelier than those of the best."""
     answers = dict(zip(WORTHS, (70, 72, 80, 90, 85, 80), strict=True))

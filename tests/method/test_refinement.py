@@ -1,5 +1,6 @@
 import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,3 +116,17 @@ def test_steps_become_small_towards_the_end(world: World, transferred: Adapter):
     biases = [one.correction[-1].bias.detach().clone() for one in path]
     steps = [(after - before).abs().max().item() for before, after in itertools.pairwise(biases)]
     assert steps[-1] < 0.1 * max(steps)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch_size": 8}, {"learning_rate": 1e-4}, {"weight_decay": 0.5}, {"warmup": 0.5}, {"seed": 1}],
+    ids=str,
+)
+def test_every_setting_is_heeded(world: World, transferred: Adapter, change: dict[str, float]):
+    usual, rows = RefineSettings(epochs=3), torch.arange(100)
+    first, second = (
+        list(refinement.trajectory(transferred, world.strong, world.labels, rows, settings))[-1]
+        for settings in (usual, replace(usual, **change))
+    )
+    assert not same(first, second)

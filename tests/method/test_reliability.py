@@ -302,3 +302,11 @@ def test_a_teacher_of_some_classes_is_asked_of_images_that_the_strong_model_answ
     assert known.foretold.sum() <= asked.sum()
     right = (taught.argmax(-1) == world.labels)[asked].float().mean().item()
     assert known.teachers[0].trust == pytest.approx(beyond_chance(right, world.classes), abs=0.1)
+
+
+def test_a_teacher_of_classes_that_the_strong_model_never_answers_is_asked_of_all_images(world: World):
+    last = torch.arange(world.classes) == 5
+    logits = zero_shot_class_logits(world.strong, world.classes).masked_fill(last, -1e3)
+    teacher, folds = Teacher(world.finetuned_logits, world.weak), folds_of(world.strong)
+    never, every = (reliabilities(world.strong, logits, [teacher], [one], folds) for one in (last, all_of(world)))
+    assert never.teachers == every.teachers

@@ -34,6 +34,12 @@ def test_a_path_is_what_each_strength_gives_alone(world: World):
         torch.testing.assert_close(found, solve_ridge(moments.gram, moments.sums.T, rho))
 
 
+def test_a_direction_that_rounding_made_negative_counts_as_one_in_which_no_image_varies():
+    gram, identity = torch.diag(torch.tensor([2.0, -1e-4])).double(), torch.eye(2).double()
+    (found,) = ridge_path(gram, identity, [1e-4])
+    torch.testing.assert_close(found, solve_ridge(gram.clamp_min(0), identity, 1e-4))
+
+
 def test_it_helps_on_images_it_has_not_seen(world: World):
     train, test = slice(0, 300), slice(300, None)
     strong = world.part(world.strong, train)

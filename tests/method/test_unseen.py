@@ -135,7 +135,15 @@ def test_what_is_new_does_not_depend_on_what_is_added_to_all_logits_of_an_image(
     strong, teacher = teacher_of(world)
     seen, rows = ~mask(world, *unseen), every(strong)
     other = Teacher(teacher.finetuned + 5 * torch.randn(len(strong), 1), teacher.weak)
-    torch.testing.assert_close(novelty(teacher, seen, rows).share, novelty(other, seen, rows).share, atol=1e-5, rtol=0)
+    found = novelty(teacher, seen, rows).share
+    assert (found > 0.1).all()
+    torch.testing.assert_close(found, novelty(other, seen, rows).share, atol=1e-5, rtol=0)
+
+
+def test_answers_that_contradict_the_weak_models_own_are_all_new(world: World):
+    strong, teacher = teacher_of(world)
+    found = novelty(Teacher(-teacher.weak_logits[:], teacher.weak), ~mask(world, 4, 5), every(strong))
+    torch.testing.assert_close(found.share, torch.ones(world.classes).double())
 
 
 def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: World):
@@ -149,11 +157,13 @@ def test_a_teacher_that_learned_nothing_leaves_the_strong_models_answers(world: 
     torch.testing.assert_close(centred(found(images)[:, 4:6]), centred(own), atol=0.02 * own.std().item(), rtol=0.02)
 
 
-def test_an_untrusted_teacher_has_no_say(world: World):
+def test_a_teacher_has_a_say_as_far_as_it_is_trusted(world: World):
     strong, teacher = teacher_of(world)
-    log_posterior = torch.log_softmax(teacher.finetuned.double(), -1)
-    unseen = mask(world, 4, 5)
-    assert carry(strong, [teacher], [0.0], log_posterior, ~unseen) == []
+    log_posterior, seen = torch.log_softmax(teacher.finetuned.double(), -1), ~mask(world, 4, 5)
+    none, *some = (carry(strong, [teacher], [trust], log_posterior, seen) for trust in (0.0, 0.4, 0.8))
+    assert none == []
+    half, whole = (combined_correction(one, strong, seen, every(strong)).weight for one in some)
+    torch.testing.assert_close(2 * half, whole)
 
 
 def test_a_teacher_that_says_nothing_new_does_not_water_another_down(world: World):
@@ -236,6 +246,18 @@ def test_what_is_said_on_images_that_are_left_out_is_no_part_of_their_trial(of_l
             for one in (answers, changed)
         )
     assert (before == after) is of_left_out
+
+
+def test_trials_tell_a_share_of_misses_however_many_they_are():
+    strong, weak = random_embeddings(60, 12, 8, 0, scale=1.0), random_embeddings(60, 12, 6, 1, scale=1.0)
+    generator = torch.Generator().manual_seed(2)
+    log_posterior, answers = (torch.randn(60, 6, generator=generator) for _ in range(2))
+    given = (strong, Teacher(answers, weak), text_anchors(strong, weak), log_posterior, torch.ones(6, dtype=torch.bool))
+    found: list[float] = []
+    for times in (1, 3):
+        with patch.object(module, "left_out", lambda *_, times=times: [torch.tensor([0, 1])] * times):
+            found.append(weight_of_whole(*given))
+    assert found[0] == found[1] != 0.5
 
 
 def test_too_few_classes_to_leave_some_out(world: World):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image, ImageOps, features
 from torchvision.transforms.functional import pil_to_tensor
 
 from transmiter_cli.embedding.decoding import (
@@ -18,6 +18,7 @@ from transmiter_cli.embedding.decoding import (
     decode_batches,
     map_batches,
     plan_batches,
+    upright_size,
 )
 from transmiter_cli.embedding.sources import ImageFile
 
@@ -101,6 +102,15 @@ def test_scaled_decoding_computes_fewer_pixels_but_never_too_few(tmp_path: Path)
         Image.new("RGB", (width, height)).save(tmp_path / "a.jpg")
         Decoder(preprocess, 224, "scaled")([ImageFile(tmp_path, "a.jpg")])
     assert seen == [(500, 375), (450, 600), (440, 500), (100, 80)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_of_a_picture_is_that_of_the_turned_one(tmp_path: Path, orientation: int):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert upright_size(image) == ImageOps.exif_transpose(image).size
 
 
 def test_floating_point_pixels_are_brightness_or_refused(tmp_path: Path):

@@ -64,6 +64,7 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path):
     ("change", "said"),
     [
         ({"labels": torch.tensor([0, 0, 1, 1, 2, 5])}, "label 5, but only 3 class names"),
+        ({"labels": torch.tensor([0, 0, 1, 1, 2, -1])}, "label -1, but only 3 class names"),
         ({"labels": torch.tensor([[0, 1]] * 6)}, "different labels"),
         ({"labels": [0, 1]}, "no tensor 'labels'"),
         ({"labels": torch.zeros(6, 0)}, "none of the authors' feature files"),

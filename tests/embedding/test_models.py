@@ -89,6 +89,13 @@ def test_all_that_decides_the_embeddings_is_in_the_description(other: dict[str, 
     assert replace(spec, **other).description() != spec.description()
 
 
+def test_the_names_of_a_tokenizers_files_are_in_the_description(tmp_path: Path):
+    shutil.copytree(resolve_model("demo-weak").weights.parent, tmp_path / "weak")
+    before = resolve_model(f"local-dir:{tmp_path / 'weak'}").description()
+    (tmp_path / "weak" / "tokenizer.json").rename(tmp_path / "weak" / "other.json")
+    assert resolve_model(f"local-dir:{tmp_path / 'weak'}").description() != before
+
+
 def test_both_spellings_of_the_same_weights_share_their_embeddings(hub_cache: Path):
     add_to_hub(hub_cache, "timm/vit_base_patch32_clip_224.openai", resolve_model("demo-weak").weights)
     first, second = resolve_model("ViT-B/32"), resolve_model("ViT-B-32-quickgelu:openai")
@@ -224,6 +231,12 @@ def test_of_two_models_in_one_checkpoint_none_is_chosen(tmp_path: Path):
     torch.save(state, tmp_path / "both.pt")
     with pytest.raises(TransmiterError, match=r"both\.pt does not hold weights of .*demo-weak"):
         _ = Encoder(with_weights(spec, tmp_path / "both.pt", "both"), CPU).model
+
+
+def test_the_side_of_an_input_that_is_no_square_is_its_height():
+    encoder = Encoder(resolve_model("demo-weak"), CPU)
+    encoder.model.visual.preprocess_cfg |= {"size": (24, 48)}
+    assert encoder.side == 24
 
 
 def test_encodings_are_open_clips_own():

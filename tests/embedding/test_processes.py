@@ -70,6 +70,11 @@ def test_no_process_is_left_when_nobody_wants_more(records: list[ImageFile]):
     assert multiprocessing.active_children() == []
 
 
+def test_what_is_sent_to_the_group_of_the_caller_does_not_reach_its_processes(records: list[ImageFile]):
+    (batch,) = decode_in_processes(records, [[0, 1, 2]], Decoder(lambda _: torch.tensor([os.getpgrp()]), 16), 1)
+    assert os.getpgrp() not in batch.images
+
+
 def test_a_process_that_was_killed_is_told(records: list[ImageFile]):
     def dies(image: Image.Image) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGKILL)

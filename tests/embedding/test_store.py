@@ -1,11 +1,13 @@
 import threading
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from tests.embedding.conftest import ListReporter
+from transmiter_cli.embedding import store as store_module
 from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.shard import DamagedShardError
 from transmiter_cli.embedding.store import EmbeddingStore, read_rows
@@ -47,6 +49,21 @@ def test_the_same_rows_written_twice_are_one_shard(tmp_path: Path):
     for _ in range(2):
         EmbeddingStore(tmp_path).append(["a", "b"], rows)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_shard_is_compared_with_its_digest_once(tmp_path: Path):
+    EmbeddingStore(tmp_path).append(["a", "b"], torch.randn(2, 3))
+    store = EmbeddingStore(tmp_path)
+    with patch.object(store_module, "rows_digest", wraps=store_module.rows_digest) as digest:
+        for key in ("a", "b", "a"):
+            store.read(key_digests([key]))
+    assert digest.call_count == 1
+
+
+def test_gathered_rows_are_written_when_it_is_time(tmp_path: Path):
+    with EmbeddingStore(tmp_path).gathering(100, 0.0) as add:
+        add(["a"], torch.randn(1, 3))
+        assert len(EmbeddingStore(tmp_path)) == 1
 
 
 def test_what_a_killed_writer_leaves_behind_is_no_shard(tmp_path: Path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from transmiter_cli.embedding.decoding import Decoder
+from transmiter_cli.embedding.decoding import Decoder, share
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.views import AREA, View, with_views
 
@@ -42,6 +42,13 @@ def test_areas_and_mirrors_are_spread_over_their_range():
     assert 0.4 < np.mean([crop.mirrored for crop in crops]) < 0.6
 
 
+@pytest.mark.parametrize("size", [(300, 200), (200, 300)])
+def test_the_share_of_a_view_is_that_of_the_side_of_which_it_shows_less(size: tuple[int, int]):
+    for number in range(1, 20):
+        crop = view(number).crop(size)
+        assert share(view(number), size) == min(crop.width / size[0], crop.height / size[1])
+
+
 def test_views_follow_their_image_and_have_keys_of_their_own(tmp_path: Path):
     for name in ("a.png", "b.png"):
         Image.new("L", (4, 4)).save(tmp_path / name)
@@ -61,9 +68,9 @@ def test_the_key_tells_apart_what_the_crop_depends_on(tmp_path: Path):
 
 
 def test_what_is_decoded_with_an_image_does_not_change_it(tmp_path: Path):
-    noise = np.random.default_rng(0).integers(0, 255, (1200, 1600, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.jpg")
-    decoder, records = Decoder(pil_to_tensor, 32, "scaled"), with_views([ImageFile(tmp_path, "a.jpg")], 3, 0)
+    decoder, records = Decoder(pil_to_tensor, 32, "scaled"), with_views([ImageFile(tmp_path, "a.jpg")], 12, 0)
     together, alone = decoder(records), [decoder([record])[0] for record in records]
     assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
 

@@ -69,7 +69,9 @@ def test_files_that_are_no_split_files_are_refused(images: Path, content: Any, s
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("spelled", ["./pug_1.jpg", "cats/../pug_1.jpg", "cats//../pug_1.jpg", "alias/pug_1.jpg"])
+@pytest.mark.parametrize(
+    "spelled", ["./pug_1.jpg", "cats/../pug_1.jpg", "cats//../pug_1.jpg", "alias/pug_1.jpg", "/./pug_1.jpg"]
+)
 def test_an_image_is_listed_once_however_its_path_is_spelled(images: Path, spelled: str):
     (images / "alias").symlink_to(images)
     content = {"train": [["pug_1.jpg", 0, "pug"], ["pug_2.jpg", 0, "pug"], [spelled, 1, "cat"]]}

@@ -123,6 +123,14 @@ def test_images_without_labels_and_other_files(tmp_path: Path):
     assert (images.labelled, images.label_names) == (False, ())
 
 
+def test_links_in_a_shard_are_no_images(tmp_path: Path):
+    with tarfile.open(write_shard(tmp_path / "0.tar", {"a.png": b"x"}), "a") as archive:
+        link = tarfile.TarInfo("b.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.png"
+        archive.addfile(link)
+    assert [file.id for file in open_images(str(tmp_path / "0.tar"), None).files] == ["0.tar/a.png"]
+
+
 def test_a_tar_beside_photographs_does_not_hide_them(tmp_path: Path):
     write_shard(tmp_path / "backup.tar", {"a.png": b"x"})
     (tmp_path / "photo.png").touch()

@@ -551,6 +551,11 @@ def test_half_precision_logits_may_have_a_large_constant(world: World, fitted: t
     assert found[2].details["transfer"]["verdict"]["verdict"] == "useless teacher"
 
 
+def test_logits_of_any_precision_are_adapted(world: World, fitted: tm.Artefact):
+    logits = zero_shot_logits(world.weak)
+    torch.testing.assert_close(fitted(logits.double()), fitted(logits))
+
+
 @pytest.mark.parametrize("method", ["ridge", "discriminant"])
 def test_a_constant_of_each_row_changes_nothing(world: World, fitted: tm.Artefact, method):
     weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
@@ -694,9 +699,13 @@ def test_training_that_diverges_is_an_error_and_not_a_result(world: World, fitte
     assert torch.equal(refined(logits), transferred(logits))
 
 
-def test_logits_that_mean_nothing_are_not_evaluated(world: World):
+def test_logits_that_mean_nothing_are_not_evaluated(world: World, fitted: tm.Artefact):
     with pytest.raises(InvalidTensorError, match="NaN"):
         tm.evaluate(world.labels, finetuned_logits=torch.full_like(world.finetuned_logits, torch.nan))
+    ridge = transfer(world, fitted, "ridge")
+    ridge.correction.bias.data[2] = torch.nan
+    with pytest.raises(InvalidTensorError, match="adapted logits"):
+        ridge.predictions(world.strong)
 
 
 def test_all_texts_are_classes_where_nothing_says_otherwise(world: World):

@@ -6,7 +6,7 @@ from tests.conftest import World
 from transmiter_cli.evaluation.candidates import candidates, eft_name
 from transmiter_cli.evaluation.protocols import Rates, accuracy_among, coop_base, mean_rates
 from transmiter_cli.evaluation.rows import measure
-from transmiter_cli.evaluation.unlabelled import Move
+from transmiter_cli.evaluation.unlabelled import MOVES, Move, moves
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.metrics import harmonic_mean
 
@@ -39,8 +39,10 @@ def test_every_row_has_all_numbers(world: World, parts):
         assert (row.base, row.novel, row.hm) == (None, None, None)
     eft, moved = rows["eft"], rows["transferred"]
     assert (eft.models, eft.parameters, eft.flops) == (2, 20, 14)
+    assert eft.seconds > rows["weak"].seconds + rows["strong"].seconds
     classes, words, basis, width = 6, 60, len(parts["fitted"].correction.basis), 48
     assert moved.models == 0
+    assert moved.parameters == words * width + basis * 66 + 8 * basis**2 + 7 * basis
     assert moved.flops == 2 * (words * width + basis * 66 + basis * 4 * basis * 2 + basis * classes)
     assert moved.seconds > 0
 
@@ -85,7 +87,7 @@ def test_classes_may_be_a_tensor_but_no_mask(world: World, dtype: torch.dtype):
 
 @pytest.mark.parametrize("base", [[], [0, 1, 2, 3, 4, 5], [7], [-1]])
 def test_a_base_that_is_no_part_of_the_classes_is_refused(world: World, base):
-    with pytest.raises(InvalidTensorError, match="base classes"):
+    with pytest.raises(InvalidTensorError, match="base classes must be"):
         tm.evaluate(world.labels, strong=world.strong, finetuned_logits=world.finetuned_logits, base=base)
 
 
@@ -113,8 +115,9 @@ def test_answers_among_some_classes_only(world: World, parts):
     logits = candidates(**given)["transferred"].logits
     assert rows["transferred"].top1 == pytest.approx(accuracy_among(logits, world.labels[chosen], [0, 2, 4]))
     assert rows["transferred"].top5 == 1
-    for among in ([0, 0], [], [9], [1, 3, 5]):
-        with pytest.raises(InvalidTensorError):
+    for among in ([0, 0], [], [9], [-1, 0], [1, 3, 5]):
+        said = "a label is none of" if among == [1, 3, 5] else "must be distinct numbers"
+        with pytest.raises(InvalidTensorError, match=said):
             tm.evaluate(world.labels[chosen], **given, among=among)
 
 
@@ -138,6 +141,11 @@ def test_without_labels_agreement_and_moves_are_known(world: World, parts):
     assert first == Move(first.before, first.after, int(((before == first.before) & (after == first.after)).sum()))
     assert sorted(moved.moves, key=lambda move: -move.images) == list(moved.moves)
     assert not hasattr(moved, "top1")
+
+
+def test_the_most_frequent_moves_are_listed_and_no_more():
+    before = torch.arange(2 * MOVES)
+    assert len(moves(before, before.roll(1), 2 * MOVES)) == MOVES
 
 
 def test_models_on_different_images_are_refused(world: World):

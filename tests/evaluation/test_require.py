@@ -42,13 +42,15 @@ def test_gates_are_measured(text: str, met: bool):
     [
         ("strong.top1 < 90", True),
         ("transferred.top1 >= strong.top1 + 2", True),
+        ("transferred.top1 - 2 >= strong.top1", True),
         ("strong.top1 + transferred.top1 > eft_0.5.top1", False),
         ("1000 * strong.top1 > 1000 * reg=0.1.top1", False),
         ("strong.seconds < 60", False),
+        ("strong.sets >= 2", False),
     ],
 )
 def test_numbers_in_percent_beside_rates_are_noted(text: str, noted: bool):
-    rows = {**ROWS, "strong": SimpleNamespace(top1=0.7, seconds=3.0)}
+    rows = {**ROWS, "strong": SimpleNamespace(top1=0.7, seconds=3.0, sets=3)}
     assert bool(judge(parse_gate(text), rows).note) is noted
 
 

@@ -175,6 +175,8 @@ def test_means_over_sets_name_both_harmonic_means():
     assert "HM of means" in text
     assert "mean over 2 data sets" in text
     assert mean_rows([ROWS, ROWS])["strong"].hm is None
+    alone = {name: replace(one, gain=None) for name, one in other.items()}
+    assert mean_rows([PARTS.rows, alone])["strong"].gain is None
 
 
 def test_tensors_of_the_evidence_do_not_reach_json():

@@ -17,9 +17,11 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import file_digest
 from transmiter_cli.task.finetuned import (
     FinetunedCheckpoint,
+    FinetunedHead,
     bundled_path,
     finetuned_digest,
     mean_logits,
+    save_head,
 )
 
 
@@ -134,12 +136,15 @@ def test_what_openais_archives_hold_beside_the_weights_is_left_out(tmp_path: Pat
     assert opened(tmp_path / "openai.pt", tmp_path).encoder.encoder.model.logit_scale == state["logit_scale"]
 
 
-def test_text_features_of_tuned_prompts_get_the_logit_scale(tmp_path: Path):
+def test_text_features_of_tuned_prompts_get_the_logit_scale_and_a_head_that_was_fitted_does_not(tmp_path: Path):
     features = torch.nn.functional.normalize(torch.randn(3, 64), dim=-1)
     save_file({"weight": features}, tmp_path / "prompts.safetensors")
     found = opened(tmp_path / "prompts.safetensors", tmp_path).logits(FILES, IMAGES)
     scale = weak_model(tmp_path).facts.logit_scale
     torch.testing.assert_close(found, scale * IMAGES @ features.T)
+    (tmp_path / "whole.safetensors").write_bytes(save_head(FinetunedHead(features)))
+    found = opened(tmp_path / "whole.safetensors", tmp_path).logits(FILES, IMAGES)
+    torch.testing.assert_close(found, IMAGES @ features.T)
 
 
 def test_a_checkpoint_has_the_weak_models_architecture(tmp_path: Path):
@@ -208,6 +213,11 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
         "turned": ({"logits": torch.randn(3, 2)}, {"ids": '["a", "b", "c"]'}, r"shape \(3, 2\)"),
         "count": ({"logits": torch.randn(2, 3)}, {"ids": '["a"]'}, "1 ids for 2 rows"),
         "bias": ({"weight": torch.randn(3, 64), "bias": torch.zeros(2)}, {}, r"bias in .* has shape \(2,\)"),
+        "nan in bias": (
+            {"weight": torch.randn(3, 64), "bias": torch.tensor([0.0, torch.nan, 0.0])},
+            {},
+            "the bias in",
+        ),
         "json": ({"logits": torch.randn(1, 3)}, {"ids": "{"}, "is no JSON"),
         "twice": ({"logits": torch.randn(2, 3)}, {"ids": '["a", "a"]'}, "has the image id .a. twice"),
         "nan": ({"logits": torch.full((2, 3), torch.nan)}, {"ids": '["a", "b"]'}, "NaN"),
@@ -216,7 +226,11 @@ def test_what_does_not_fit_the_task_is_refused(tmp_path: Path):
             {"ids": '["a", "b"]'},
             "first in row 1",
         ),
-        "mask": ({"logits": torch.full((2, 3), -torch.inf)}, {"ids": '["a", "b"]'}, "infinite"),
+        "mask": (
+            {"logits": torch.tensor([[1.0, -torch.inf, 3.0], [-torch.inf] * 3])},
+            {"ids": '["a", "b"]'},
+            r"infinite values \(first in row 1",
+        ),
     }
     for name, (tensors, metadata, said) in cases.items():
         save_file(tensors, tmp_path / f"{name}.safetensors", metadata)

@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 import re
 import threading
@@ -88,6 +89,11 @@ def test_the_same_value_is_the_same_text():
     )
 
 
+def test_no_value_is_written_that_other_readers_of_json_refuse():
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"gain": math.nan})
+
+
 def test_digests_keep_their_parts_apart(tmp_path: Path):
     assert digest("ab", "c") != digest("a", "bc")
     assert digest("a", b"b") == digest(b"a", "b")
@@ -96,14 +102,19 @@ def test_digests_keep_their_parts_apart(tmp_path: Path):
     assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_what_must_come_before_the_rename_comes_when_all_is_on_the_disk(tmp_path: Path):
+def test_what_must_come_before_the_rename_comes_when_all_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "file").write_bytes(b"old")
     seen: list[bytes] = []
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
 
     def look() -> None:
         seen.extend(one.read_bytes() for one in tmp_path.iterdir())
 
     write_atomically(tmp_path / "file", b"new", before=look)
+    assert sizes == [3]
     assert sorted(seen) == [b"new", b"old"]
     assert (tmp_path / "file").read_bytes() == b"new"
 

@@ -40,13 +40,14 @@ def test_the_history_goes_on_over_fits(tmp_path: Path):
     assert [entry["command"][2] for entry in record["history"]] == ["0", "1"]
     assert record["history"][0]["models"] == {"ViT-B/32": "abc"}
     assert run.strong() == "ViT-L/14"
+    assert run.commands() == ["transmiter fit 1"]
 
 
 def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path):
     run = Run(tmp_path)
     run.begin(TASK)
     run.add(["x"], {}, strong="ViT-L/14", homes={"ViT-L/14": "."})
-    for name in ARTEFACTS.values():
+    for name in (FITTED, *ARTEFACTS.values()):
         (tmp_path / name).touch()
     assert {made.row for made in run.begin(TASK)} == set(ARTEFACTS)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

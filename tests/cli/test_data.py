@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
 from tests.cli.test_errors import failed
 from transmiter_cli.bench import material
 from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.workspace import CachedEncoder
 from transmiter_cli.workflow import evaluate, fit, transfer
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "1")
@@ -85,6 +86,7 @@ def test_what_fit_saw_is_not_evaluated_on_unless_it_is_named(cli: Cli, digits: P
     named = ("eval", "--data", "list.csv", "--root", "pool", "--split", "test")
     failed(cli(*named), 1, "fit used 20 of these 20 images", "--allow-overlap")
     assert "OVERLAP" in cli(*named, "--allow-overlap").out
+    assert json.loads(cli("refine", "--json").out)["labelled_images"] == 20, "as many as fit saw"
 
 
 def test_split_and_limit_of_embed(cli: Cli, tmp_path: Path):
@@ -95,6 +97,22 @@ def test_split_and_limit_of_embed(cli: Cli, tmp_path: Path):
     torch.testing.assert_close(rows.norm(dim=-1), torch.ones(20))
     assert ids == [file.id for i, file in enumerate(open_images("demo-digits", "test").files) if i in range_of(599, 20)]
     failed(cli(*line[:5], "--split", "dev"), 2, "no 'dev' split, only train, test", "Try: --split train")
+
+
+def test_a_file_of_embeddings_holds_the_images_that_all_models_read(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = CachedEncoder.store_images
+
+    def without_one(self: CachedEncoder, files: Any) -> Any:
+        found = real(self, files)
+        found.stored[0 if self.name == "demo-strong" else 1] = False
+        return found
+
+    monkeypatch.setattr(CachedEncoder, "store_images", without_one)
+    line = ("embed", "--model", "demo-weak", "--model", "demo-strong", "--data", "demo-digits", "--limit", 5)
+    assert cli(*line, "--out", "e.safetensors").code == 0
+    assert {name: len(rows) for name, rows in load_file("e.safetensors").items()} == {"demo-weak": 3, "demo-strong": 3}
 
 
 def test_a_file_of_embeddings_is_called_what_it_is(cli: Cli, tmp_path: Path):

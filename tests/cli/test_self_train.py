@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tests.cli.conftest import Cli, done
 from tests.cli.test_errors import failed
 from tests.cli.test_overlap import digits
 from transmiter_cli.artefact import Artefact, load
+from transmiter_cli.workflow import refine
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", 1)
 TRANSFER = ("transfer", "--strong", "demo-strong")
@@ -194,3 +196,11 @@ def test_refine_says_that_classes_have_fewer_images_than_were_asked_for(run: Cli
     said = f"10 of 10 classes have fewer than {FEW + 1} labelled images"
     assert said in run("refine", "--data", "new", "--shots", FEW + 1).err
     assert "have fewer than" not in run("refine", "--data", "new", "--shots", FEW).err
+
+
+def test_labels_stay_with_their_images_where_one_cannot_be_read(run: Cli, tmp_path: Path):
+    shutil.copytree(tmp_path / "new", tmp_path / "some")
+    min((tmp_path / "some" / "eight").iterdir()).write_bytes(b"no image")
+    with patch.object(refine.api, "refine", wraps=refine.api.refine) as called:
+        assert run("refine", "--data", "some").code == 0
+    assert torch.bincount(called.call_args.args[2]).tolist() == [FEW - 1, *[FEW] * 9]

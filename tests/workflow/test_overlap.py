@@ -3,9 +3,11 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.test_run import TASK
 from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.sources.torchvision import ArrayImage
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.run import Run
@@ -14,6 +16,7 @@ from transmiter_cli.workflow.overlap import (
     Use,
     fingerprints,
     forget_unused,
+    read_words,
     remember_fit,
     remember_transfer,
     remembered,
@@ -40,6 +43,12 @@ def test_fingerprints_are_of_the_content(files: list[ImageFile], tmp_path: Path)
     expected = [hashlib.sha256(file.path.read_bytes()).hexdigest()[:32] for file in files]
     assert fingerprints(files, Workspace(cache=tmp_path / "cache")) == expected
     assert expected[0] == expected[4]
+
+
+def test_pictures_of_the_same_bytes_and_of_other_sizes_or_modes_are_no_copies():
+    kinds = (("L", (4, 2)), ("L", (2, 4)), ("RGBA", (2, 1)), ("CMYK", (2, 1)))
+    found = [read_words(ArrayImage([(Image.new(mode, size, 0),)], 0, "", "0")) for mode, size in kinds]
+    assert len(set(map(str, found))) == 4
 
 
 def test_empty_files_are_no_copies_of_each_other(files: list[ImageFile], tmp_path: Path):

@@ -181,13 +181,12 @@ class Run:
         return [step_from_json(entry) for entry in self.record().get("history", [])]
 
     def claim(self, task: Task, force: bool) -> None:
-        """Refuse to overwrite a run of other classes, or to compute what could not be written.
+        """Refuse to overwrite a run of other classes.
 
         Raises:
             UsageError: if the directory holds such a run and `force` is off.
-            TransmiterError: if it cannot be written to.
+            TransmiterError: if its record is damaged, and `force` is off.
         """
-        self.require_writable()
         if force or "task" not in self.record():
             return
         before = self.task().classes

@@ -95,7 +95,7 @@ def raised_shares(
         by_teachers: the posterior of the teachers alone.
     """
     most = 1 - UNSEEN_DISCOUNT * (~seen).to(share.dtype).mean()
-    missing = torch.where(seen, most - share, 0.0).clamp_min(0)
+    missing = torch.where(seen, most - share, 0.0)
     first = lowest = cross_entropies(blend(scores, held_out, share), by_teachers)
     best = share
     for step in range(1, SHARES_TRIED):

@@ -39,3 +39,10 @@ def test_another_basis_shares_nothing_with_the_original():
     with torch.no_grad():
         second.correction[-1].weight.zero_()
     assert first.correction[-1].weight.abs().max() > 0
+
+
+def test_an_adapter_shares_no_memory_with_the_basis_it_is_made_of():
+    """That of a file that is loaded changes with the file."""
+    basis = torch.eye(6)
+    torch.nn.init.zeros_(Adapter(basis, classes=3).basis)
+    assert basis.any()

@@ -488,6 +488,18 @@ def test_all_names_can_be_imported_at_once():
     assert {"fit", "transfer", "evaluate", "Embeddings", "TransmiterError"} <= names.keys()
 
 
+@pytest.mark.parametrize("method", ["adapter", "ridge"])
+def test_a_loaded_artefact_is_no_longer_its_file(world: World, fitted: tm.Artefact, tmp_path: Path, method):
+    transfer(world, fitted, method).save(tmp_path / "a.safetensors")
+    loaded = tm.load(tmp_path / "a.safetensors")
+    before = loaded.class_logits(world.strong.images), loaded.texts.clone()
+    size = (tmp_path / "a.safetensors").stat().st_size
+    with (tmp_path / "a.safetensors").open("r+b") as file:
+        file.write(bytes(size))
+    assert torch.equal(loaded.class_logits(world.strong.images), before[0])
+    assert torch.equal(loaded.texts, before[1])
+
+
 @pytest.mark.parametrize("device", ["cuda:77", "gpu"])
 def test_a_device_that_is_not_there_is_told(fitted: tm.Artefact, tmp_path: Path, device: str):
     fitted.save(tmp_path / "a.safetensors")

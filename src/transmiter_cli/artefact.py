@@ -237,7 +237,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     try:
         place = torch.device(device)
         with safe_open(Path(path), framework="pt", device="cpu" if place.type == "cpu" else str(place)) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: a tensor of a mapped file changes with the file, which `cp` writes in place.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except torch.cuda.OutOfMemoryError:
         raise
     except (SafetensorError, RuntimeError, AssertionError, TypeError) as error:  # the file could be read just now

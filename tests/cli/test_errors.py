@@ -152,7 +152,7 @@ def test_logits_of_other_images_are_told_of_before_images_are_encoded(
 def test_what_the_system_refuses_says_what_mends_it(
     cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
-    def refuse(_: object, path: Path) -> None:
+    def refuse(_: object, path: Path, *_rest: object) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr("transmiter_cli.artefact.Artefact.save", refuse)

@@ -42,7 +42,6 @@ def test_another_basis_shares_nothing_with_the_original():
 
 
 def test_an_adapter_shares_no_memory_with_the_basis_it_is_made_of():
-    """That of a file that is loaded changes with the file."""
     basis = torch.eye(6)
     torch.nn.init.zeros_(Adapter(basis, classes=3).basis)
     assert basis.any()

@@ -47,7 +47,7 @@ def lacking(store: EmbeddingStore, keys: Digests) -> Bool[np.ndarray, " keys"]:
     return missing
 
 
-def alike(
+def links_to_skipped(
     files: Sequence[ImageRecord],
     keys: Digests,
     tried: Bool[np.ndarray, " keys"],

@@ -22,7 +22,7 @@ from transmiter_cli.embedding.cache import ENCODERS, FACTS, WEIGHTS, default_cac
 from transmiter_cli.embedding.choices import Decoding, Precision
 from transmiter_cli.embedding.decoding import Skipped
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
-from transmiter_cli.embedding.filling import ImageFiller, alike, lacking
+from transmiter_cli.embedding.filling import ImageFiller, lacking, links_to_skipped
 from transmiter_cli.embedding.found import ImageEmbeddings, NoImagesError, StoredImages
 from transmiter_cli.embedding.image_keys import KnownFiles, image_keys
 from transmiter_cli.embedding.index import key_digests
@@ -269,7 +269,8 @@ class CachedEncoder:
             missing = lacking(self.images, keys)
             undecoded = filler.fill(files, keys, missing, advance)
         stored, encoded = self.images.has(keys), int(missing.sum()) - len(undecoded)
-        return StoredImages(keys, stored, encoded, gone + undecoded + alike(files, keys, missing, stored, undecoded))
+        links = links_to_skipped(files, keys, missing, stored, undecoded)
+        return StoredImages(keys, stored, encoded, gone + undecoded + links)
 
     def _encode_texts(self, prompts: Sequence[str]) -> None:
         with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:

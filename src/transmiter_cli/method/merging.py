@@ -316,5 +316,5 @@ def best_lift(won: Float[Tensor, " left_out"], kept: Float[Tensor, " rows"], uns
     over = 1 - torch.searchsorted(won, middles).double() / len(won)
     under = torch.searchsorted(kept, middles).double() / len(kept)
     wrong = unseen * over + (1 - unseen) * under
-    best = middles[wrong <= wrong.min() + 1e-9]
+    best = middles[wrong <= wrong.min() + 1e-9]  # rates that differ by rounding are the same
     return best[len(best) // 2].item()

@@ -40,14 +40,14 @@ def correct(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " image
     return logits.argmax(-1) == labels
 
 
-def accuracy(correct: Bool[Tensor, " images"], seed: int = 0) -> Accuracy:
+def accuracy(hits: Bool[Tensor, " images"], seed: int = 0) -> Accuracy:
     """Top-1 with the percentile bootstrap over images.
 
     The resampled count of hits of n images is binomial, so it is drawn as such: the same distribution as
     drawing the n images again, without their N x RESAMPLES indices.
     """
-    count = len(correct)
-    rate = correct.double().mean().item()
+    count = len(hits)
+    rate = hits.double().mean().item()
     generator = torch.Generator().manual_seed(seed)
     totals = torch.full((RESAMPLES,), float(count), dtype=torch.float64)
     draws = torch.binomial(totals, torch.full_like(totals, rate), generator=generator) / count
@@ -90,14 +90,14 @@ class Comparison(NamedTuple):
     broken: int
 
 
-def compare(correct: Bool[Tensor, " images"], reference: Bool[Tensor, " images"], seed: int = 0) -> Comparison:
+def compare(hits: Bool[Tensor, " images"], reference: Bool[Tensor, " images"], seed: int = 0) -> Comparison:
     """The paired difference in accuracy with the percentile bootstrap over images.
 
     A resample's difference needs three counts only: images fixed, broken, and the rest. Resampling n images draws
     them from a multinomial, which is drawn here as two binomials, the second given the first.
     """
-    count = len(correct)
-    fixed, broken = (int(cell.sum()) for cell in (correct & ~reference, reference & ~correct))
+    count = len(hits)
+    fixed, broken = (int(cell.sum()) for cell in (hits & ~reference, reference & ~hits))
     generator = torch.Generator().manual_seed(seed)
     total = torch.full((RESAMPLES,), float(count), dtype=torch.float64)
     up = torch.binomial(total, torch.full_like(total, fixed / count), generator=generator)

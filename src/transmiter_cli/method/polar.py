@@ -14,6 +14,8 @@ SMALLEST_SQUARE = 1e-10
 """Eigenvalues of A'A below this fraction of the largest have lost half of float64's digits, or more."""
 SCALE_LIMIT = 1.5
 """Keeps p(1) at 0.56: a scale near sqrt(3) would send the largest singular value to zero, its direction to noise."""
+SINGULAR = 1e-10
+"""Orthogonality misses 1e-14 or so where all singular values are 1, and 1 where one is 0: anything between tells."""
 
 
 def polar_factor(matrix: Float[Tensor, "*batch size size"]) -> Float[Tensor, "*batch size size"]:
@@ -59,7 +61,7 @@ def polar_by_products(matrix: Float[Tensor, "*batch size size"]) -> Float[Tensor
     factor = newton_schulz(matrix / norm.clamp_min(smallest)[..., None, None])
     identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     gap = identity - factor.mT @ factor
-    if float(gap.abs().max()) < 1e-10:
+    if float(gap.abs().max()) < SINGULAR:
         return factor
     # What has no direction is turned as little as possible: G is the identity, and a little noise where its part
     # between the two null spaces is singular itself. Both projectors vanish elsewhere.

@@ -314,6 +314,7 @@ def test_wrong_arguments_of_transfer_are_refused_by_name(call: str, error: str):
 
 WRONG_CALLS = {
     "tm.evaluate(labels, strong=model, transferred=moved)": "transferred is artefacts by the names of their rows, not",
+    "tm.evaluate(labels, strong=model, transferred={'a': 1})": "artefacts by the names of their rows, not builtins.int",
     "tm.evaluate(labels, strong=model, eft=(-1,))": "a strength of EFT must be a finite number of at least 0, not -1",
     "tm.evaluate(labels, weak=model, transferred={'a': moved})": "ValueError: fitted, transferred and",
     "tm.evaluate(labels, strong=model, weak=model, finetuned_logits=logits[:5])": "given [5, 9] images",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from transmiter_cli.files import absolute, canonical_json, digest, file_digest, write_atomically
+from transmiter_cli.files import absolute, canonical_json, digest, file_digest, write_all, write_atomically
 
 
 def test_readers_see_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -127,3 +127,21 @@ def test_what_a_killed_write_left_is_swept_but_not_what_is_being_written(tmp_pat
     (tmp_path / names[1]).write_bytes(b"half, and growing")
     write_atomically(tmp_path / "a[1]", b"whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "a[1]"])
+
+
+@pytest.mark.parametrize("fails", range(3))
+def test_several_files_are_written_or_none(tmp_path: Path, fails: int):
+    files = [(tmp_path / name, name.encode()) for name in "abc"]
+    for path, _ in files:
+        path.write_bytes(b"before")
+    seen: list[list[bytes]] = []
+    write_all(files, lambda: seen.append([path.read_bytes() for path, _ in files]))
+    assert seen == [[b"before"] * 3]
+    assert [path.read_bytes() for path, _ in files] == [b"a", b"b", b"c"]
+    files[fails] = (tmp_path / "no folder" / "\0", b"")
+    with pytest.raises(ValueError, match="null"):
+        write_all([(path, b"after") for path, _ in files], lambda: pytest.fail("not all are written"))
+    assert [path.read_bytes() for place, (path, _) in enumerate(files) if place != fails] == [
+        name.encode() for place, name in enumerate("abc") if place != fails
+    ]
+    assert {path.name for path in tmp_path.iterdir()} <= {"a", "b", "c", "no folder"}

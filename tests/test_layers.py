@@ -13,7 +13,7 @@ ROOT = Path(transmiter_cli.__file__).parent
 
 
 def imported(tree: ast.Module) -> set[str]:
-    """The parts of the package that a module imports from, for its types alone ones left out."""
+    """The parts of the package that a module imports from, imports under TYPE_CHECKING left out."""
     typing_only = {
         id(inner)
         for node in ast.walk(tree)

@@ -208,7 +208,8 @@ def transfer_all(
         ValueError: if `fitted` is no fitted adapter, a strength is not positive, or there is none, or no strong model.
     """
     strong = [strong] if isinstance(strong, Embeddings) else [*strong]
-    strengths = [positive("reg", reg) for reg in ([regs] if isinstance(regs, int | float) else regs)]
+    given = plain(regs)
+    strengths = [positive("reg", reg) for reg in ([given] if isinstance(given, int | float | str) else given)]
     for name, given in (("strong model to transfer to", strong), ("strength to transfer with", strengths)):
         if not given:
             raise ValueError(f"there is no {name}.")

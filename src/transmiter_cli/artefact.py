@@ -204,12 +204,16 @@ class Artefact:
         return Embeddings(images, self.texts, self.logit_scale)
 
     def save(self, path: str | Path, before: Callable[[], None] | None = None) -> None:
-        """Write the artefact; the same artefact always gives the same bytes.
+        """Write the artefact.
 
         Args:
             path: the file.
             before: called when all is on the disk, and has not yet taken the place of what is there.
         """
+        write_atomically(Path(path), self.serialized(), before=before)
+
+    def serialized(self) -> bytes:
+        """What `save` writes: a safetensors file; the same artefact always gives the same bytes."""
         kind = "adapter" if isinstance(self.correction, Adapter) else "classifier"
         tensors = {f"{kind}.{name}": value for name, value in self.correction.state_dict().items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in {**tensors, "texts": self.texts}.items()}
@@ -222,7 +226,7 @@ class Artefact:
             "vocabulary": list(self.vocabulary),
             "details": dict(self.details),
         }
-        write_atomically(Path(path), save(tensors, {METADATA_KEY: canonical_json(description)}), before=before)
+        return save(tensors, {METADATA_KEY: canonical_json(description)})
 
 
 @plain_torch()

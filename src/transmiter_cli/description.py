@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from transmiter_cli.errors import TransmiterError, listing
+from transmiter_cli.errors import TransmiterError
 
 METADATA_KEY = "transmiter"
 FORMAT = 2
@@ -32,7 +32,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if path.is_dir():
-        raise TransmiterError(f"{path} is a folder; an artefact is a file in it.", listing(path / "x"))
+        raise TransmiterError(f"{path} is a folder; an artefact is a file in it.", f"ls {shlex.quote(str(path))}")
     if not path.is_file():
         raise TransmiterError(f"There is no artefact {path}.", "transmiter fit --help")
     try:

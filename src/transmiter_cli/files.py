@@ -10,7 +10,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from glob import escape
@@ -39,7 +39,7 @@ def absolute(path: str | Path) -> Path:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text begins as an address on the web does, and hardly a path."""
+    """Whether a text begins with a scheme (https://, s3://), as hardly a path does."""
     return re.match(r"[a-z][a-z0-9+]*://", text, re.IGNORECASE) is not None
 
 
@@ -87,6 +87,8 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes], before: Callab
         OSError: if it cannot be written; the error names `path`, or the folder that cannot be made.
     """
     if path.exists() and not path.is_file():
+        if before is not None:
+            before()
         with naming(path, path), path.open("wb") as file:
             write_parts(file, parts)
         return
@@ -106,6 +108,23 @@ def write_atomically(path: Path, *parts: bytes | Iterable[bytes], before: Callab
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # where something failed, or the user interrupted it
+
+
+def write_all(files: Sequence[tuple[Path, bytes]], before: Callable[[], None]) -> None:
+    """Write several files, or none: all are on the disk before any takes its name, the first one last.
+
+    Args:
+        files: paths, and their contents.
+        before: called when all are on the disk, and none has its name yet.
+
+    Raises:
+        OSError: as `write_atomically`.
+    """
+    if not files:
+        before()
+        return
+    (path, content), *others = files
+    write_atomically(path, content, before=lambda: write_all(others, before))
 
 
 def require_writable(folder: Path, fix: str) -> None:

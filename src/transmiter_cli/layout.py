@@ -36,6 +36,8 @@ SWEPT_ROW = "reg="
 """How the rows of the evaluation begin that these give."""
 STRONG_MODELS = "strong"
 """The folder of those strong models that have a folder of their own."""
+SEEN = "seen-by-"
+"""How the files begin that tell which images a command used."""
 FITTED = "weak.safetensors"
 PROBE_FILE = "probe.safetensors"
 

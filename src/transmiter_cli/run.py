@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.files import LOCK, RECORD, absolute, require_writable, writable, write_atomically
+from transmiter_cli.files import LOCK, RECORD, absolute, require_writable, writable, write_all, write_atomically
 from transmiter_cli.layout import (
     FITTED,
     PROBE_FILE,
+    SEEN,
     STRONG_MODELS,
     artefacts_in,
     folder_name,
@@ -223,21 +224,47 @@ class Run:
         """Raise TransmiterError if nothing can be written to the directory."""
         require_writable(self.path, "pass another --run")
 
-    def begin(self, task: Task) -> list[Made]:
-        """Start the record anew for a fit whose artefact is written next; return what goes, made of an earlier fit.
+    def begin(
+        self,
+        task: Task,
+        adapter: bytes | None = None,
+        beside: Mapping[str, bytes] | None = None,
+        step: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> list[Made]:
+        """Put a fit in the place of what is there; return what goes, made of an earlier one.
 
-        The earlier fit's artefact goes first: until the new one is written, nothing takes the directory for a run.
+        All is on the disk before anything goes, and the adapter takes its name last. So what fails leaves what was
+        there, and a kill leaves that, or a directory without an adapter, which nothing takes for a run.
+
+        Args:
+            task: what it is about.
+            adapter: its artefact.
+            beside: further files, by name.
+            step: its `history_entry`.
+            **changes: top-level entries of run.json to set.
+
+        Raises:
+            OSError: if something cannot be written.
         """
         try:
             history, gone = self.record().get("history", []), self.made()
         except TransmiterError:  # a damaged record is what --force replaces
             history, gone = [], []
-        (self.path / FITTED).unlink(missing_ok=True)
-        self.forget()
-        probe = self.path / PROBE_FILE
-        if str(absolute(probe)) not in task.finetuned:  # unless the new fit learned from that very file
-            probe.unlink(missing_ok=True)
-        self.write({"task": asdict(task), "history": history})
+        record = {"task": asdict(task), "history": [*history, *([step] if step else [])], **changes}
+
+        def forget() -> None:
+            self.forget()
+            for seen in self.path.glob(f"{SEEN}*"):
+                seen.unlink(missing_ok=True)
+            probe = self.path / PROBE_FILE
+            if str(absolute(probe)) not in task.finetuned:  # unless the new fit learned from that very file
+                probe.unlink(missing_ok=True)
+            Path(os.path.realpath(self.path / FITTED)).unlink(missing_ok=True)  # not the link, which stays one
+
+        files = [(self.record_path, record_text(record))]
+        files += [(self.path / name, content) for name, content in (beside or {}).items()]
+        write_all([(self.path / FITTED, adapter), *files] if adapter is not None else files, forget)
         return gone
 
     def forget(self) -> None:
@@ -253,7 +280,7 @@ class Run:
             TransmiterError: if the directory cannot be written to.
         """
         with writable(self.path, "pass another --run"):
-            write_atomically(self.record_path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+            write_atomically(self.record_path, record_text(record))
 
     def add(self, command: list[str], models: Mapping[str, str], **changes: Any) -> None:
         """Add a command to the history, with its folder, and the versions and model fingerprints behind its result.
@@ -263,13 +290,22 @@ class Run:
             models: fingerprint by model name.
             **changes: top-level entries of run.json to set.
         """
-        from importlib.metadata import version  # a tenth of the time of --help, which needs none
-
         record = self.record() | changes
-        versions = {name: version(name) for name in ("transmiter", "torch", "open_clip_torch")}
-        step = {"command": command, "folder": str(Path.cwd()), "models": dict(models), "versions": versions}
-        record.setdefault("history", []).append(step)
+        record.setdefault("history", []).append(history_entry(command, models))
         self.write(record)
+
+
+def history_entry(command: list[str], models: Mapping[str, str]) -> dict[str, Any]:
+    """What the history keeps of a command: its line and folder, and the versions and models behind its result."""
+    from importlib.metadata import version  # a tenth of the time of --help, which needs none
+
+    versions = {name: version(name) for name in ("transmiter", "torch", "open_clip_torch")}
+    return {"command": command, "folder": str(Path.cwd()), "models": dict(models), "versions": versions}
+
+
+def record_text(record: Mapping[str, Any]) -> bytes:
+    """A record as run.json has it."""
+    return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()
 
 
 def default_run() -> Path:

@@ -77,6 +77,11 @@ def test_a_cache_that_cannot_be_written_to_is_warned_of_once(
     assert outcome.err.count(f"The cache {tmp_path / 'other'} cannot be written to (Read-only file system)") == 1
     line = ("embed", "--model", "demo-weak", "--data", "data")
     failed(cli(*line), 1, "Embeddings were computed, but not all kept", "--out FILE.safetensors")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / "file"))
+    refused = cli(*line)
+    failed(refused, 1, "file cannot be written to", "--out FILE.safetensors")
+    assert "encoded" not in refused.err, "before any image was"
     monkeypatch.setenv("TRANSMITER_CACHE", str(cache))
     assert cli(*line).code == 0, "all of them are there already"
 

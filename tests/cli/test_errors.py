@@ -152,10 +152,10 @@ def test_logits_of_other_images_are_told_of_before_images_are_encoded(
 def test_what_the_system_refuses_says_what_mends_it(
     cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
-    def refuse(_: object, path: Path, *_rest: object) -> None:
-        raise OSError(number, os.strerror(number), str(path))
+    def refuse(files: list[tuple[Path, bytes]], _: object) -> None:
+        raise OSError(number, os.strerror(number), str(files[0][0]))
 
-    monkeypatch.setattr("transmiter_cli.artefact.Artefact.save", refuse)
+    monkeypatch.setattr("transmiter_cli.run.write_all", refuse)
     fix = "Try: free some space; --run, --out" if number == errno.ENOSPC else "Try: ls -ld transmiter-run"
     failed(cli(*FIT, "--data", pictures), 1, os.strerror(number), fix)
 

@@ -82,6 +82,17 @@ def test_an_adapter_that_cannot_be_written_leaves_the_run_that_was_there(cli: Cl
     assert {path: path.read_bytes() for path in Path("transmiter-run").iterdir() if path.is_file()} == before
 
 
+def test_a_linked_adapter_stays_a_link_over_a_new_fit(cli: Cli, tmp_path: Path):
+    assert cli(*LINE).code == 0
+    fitted = tmp_path / "transmiter-run/weak.safetensors"
+    before = fitted.rename(tmp_path / "elsewhere.safetensors").read_bytes()
+    fitted.symlink_to(tmp_path / "elsewhere.safetensors")
+    assert cli(*LINE, "--seed", 1).code == 0
+    assert fitted.is_symlink()
+    assert fitted.read_bytes() != before
+    assert cli(*TRANSFER).code == 0
+
+
 def test_one_class_is_refused_before_anything_is_encoded(cli: Cli, tmp_path: Path):
     data = copies("train", tmp_path / "few", ["one"])
     outcome = cli(*FIT[:3], "--data", data, "--finetuned", "demo-finetuned")

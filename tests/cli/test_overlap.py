@@ -11,9 +11,9 @@ import pytest
 
 from tests.cli.conftest import Cli
 from tests.cli.test_errors import failed
-from transmiter_cli import artefact, run
+from transmiter_cli import artefact, files, run
 from transmiter_cli.embedding.sources import open_images
-from transmiter_cli.workflow import fit, overlap
+from transmiter_cli.workflow import overlap
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "probe", "--aux-words", "characters", "--epochs", 1)
 TRANSFER = ("transfer", "--strong", "demo-strong", "--method", "discriminant")
@@ -49,7 +49,7 @@ def kill_before(moment: int, patch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    for module in (artefact, fit, overlap, run):
+    for module in (artefact, files, overlap, run):
         patch.setattr(module, "write_atomically", watched("write", module.write_atomically))
     for name in ("unlink", "replace"):
         patch.setattr(run.Path, name, watched(name, getattr(Path, name)))
@@ -90,7 +90,7 @@ def test_images_that_only_transfer_saw_are_refused_too(cli: Cli, tmp_path: Path)
     digits(tmp_path / "data", 2)
     shutil.rmtree(tmp_path / "data" / "one")
     digits(tmp_path / "later", 2)
-    assert "not those that fit saw: 18 more, 2 fewer" in cli(*TRANSFER).err
+    assert "not those that fit saw: 18 more, 2 fewer" in cli(*TRANSFER, "-q").err
     failed(cli("eval", "--data", "later"), 1, "transfer used 18 of these 20 images", "--allow-overlap")
     assert "fit used" not in cli("eval", "--data", "later").err
     assert "OVERLAP" in cli("eval", "--data", "later", "--allow-overlap").out

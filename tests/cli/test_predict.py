@@ -94,6 +94,15 @@ def test_images_are_called_as_they_were_named(run: Cli, tmp_path: Path):
     assert [json.loads(line)["image"] for line in lines] == named
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_what_is_predicted_is_a_manifest_of_the_same_images(run: Cli, tmp_path: Path, form: str):
+    for file, name in zip(open_images("demo-digits", "test").files, ("x.png", " x.png", "x.png "), strict=False):
+        shutil.copy(file.path, tmp_path / name)
+    written = run("predict", "x.png", " x.png", "x.png ", "--format", form).out
+    (tmp_path / f"p.{form}").write_text(written)
+    assert [file.id for file in open_images(str(tmp_path / f"p.{form}"), None).files] == ["x.png", " x.png", "x.png "]
+
+
 def test_named_images_without_a_prediction_are_listed_after_the_others(run: Cli, tmp_path: Path):
     (tmp_path / "bad.jpg").write_bytes(b"")
     file = open_images("demo-digits", "test").files[0].path

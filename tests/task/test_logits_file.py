@@ -31,6 +31,10 @@ def test_absolute_ids_are_found_through_links_to_their_folder(tmp_path: Path):
     ids = [str(tmp_path / "linked" / "b.png"), str(tmp_path / "real" / "a.png")]
     save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": json.dumps(ids)})
     assert torch.equal(opened(tmp_path / "l.safetensors", tmp_path).logits(files, IMAGES), rows[[1, 0]])
+    ids[1] = str(tmp_path / "real" / "b.png")
+    save_file({"logits": rows}, tmp_path / "l.safetensors", {"ids": json.dumps(ids)})
+    with pytest.raises(TransmiterError, match=r"two rows for the image '.*/real/b\.png'"):
+        opened(tmp_path / "l.safetensors", tmp_path).logits(files, IMAGES)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

@@ -17,7 +17,7 @@ from transmiter_cli.workflow.overlap import (
     fingerprints,
     forget_unused,
     read_words,
-    remember_fit,
+    remember,
     remember_transfer,
     remembered,
     remembering,
@@ -120,7 +120,7 @@ def test_another_run_below_this_one_keeps_no_image_in_mind(files: list[ImageFile
 def test_images_of_all_transfers_are_kept_in_mind(files: list[ImageFile], tmp_path: Path):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
     run.path.mkdir()
-    remember_fit(fingerprints(files[:1], workspace), run)
+    remember("fit", fingerprints(files[:1], workspace), run)
     for rows in (slice(0, 2), slice(2, 3)):
         remember_transfer(files[rows], run, workspace)
     assert used("transfer", run, files[:4], workspace) == [1, 2]
@@ -130,7 +130,7 @@ def test_images_of_all_transfers_are_kept_in_mind(files: list[ImageFile], tmp_pa
 def test_damaged_fingerprints_are_named_with_what_mends_it(files: list[ImageFile], tmp_path: Path, damage: bytes):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
     run.path.mkdir()
-    remember_fit(fingerprints(files, workspace), run)
+    remember("fit", fingerprints(files, workspace), run)
     path = run.path / "seen-by-fit.txt"
     path.write_bytes(path.read_bytes() + damage)
     with pytest.raises(TransmiterError, match=r"seen-by-fit\.txt is damaged") as caught:

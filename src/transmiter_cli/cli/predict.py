@@ -187,12 +187,18 @@ def write_jsonl(predictions: Iterator[Prediction]) -> None:
 
 
 def write_csv(predictions: Iterator[Prediction]) -> None:
-    """A row per image and class; bytes of file names that are not UTF-8 are written as they are."""
+    """A row per image and class; bytes of file names that are not UTF-8 are written as they are.
+
+    Rows of paths that begin or end with a space are quoted: readers drop such spaces elsewhere.
+    """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["image", "rank", "label", "probability"])
+    plain, quoted = (
+        csv.writer(sys.stdout, lineterminator="\n", quoting=kind) for kind in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
+    plain.writerow(["image", "rank", "label", "probability"])
     for prediction in predictions:
+        writer = plain if prediction.image == prediction.image.strip() else quoted
         for rank, (label, value) in enumerate(zip(prediction.labels, prediction.probabilities, strict=True), 1):
             writer.writerow([prediction.image, rank, label, f"{value:.6f}"])
 

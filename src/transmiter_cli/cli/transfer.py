@@ -85,10 +85,13 @@ def command(
     if not strong:
         raise UsageError("No strong model was given, so there is nowhere to transfer to.", f"{EXAMPLE}{Run(run).flag}")
     methods: Sequence[Method] = tuple(dict.fromkeys(name.value for name in method)) if method else DEFAULT_METHODS
-    given = {"also": bool(also), "opaque_names": opaque_names, "reg": reg != "auto", "rho": rho != "auto"}
-    for name, needs in {"also": "discriminant", **HEEDED_BY}.items():
-        if given[name] and needs not in methods:
-            flag = f"--{name.replace('_', '-')}"
+    for flag, asked, needs in (
+        ("--also", bool(also), "discriminant"),
+        ("--opaque-names", opaque_names, HEEDED_BY["opaque_names"]),
+        ("--reg", reg != "auto", HEEDED_BY["reg"]),
+        ("--rho", rho != "auto", HEEDED_BY["rho"]),
+    ):
+        if asked and needs not in methods:
             raise UsageError(f"{flag} needs --method {needs}.", f"add --method {needs}, or leave {flag} out")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
     from transmiter_cli.embedding.models import lasting_model_name

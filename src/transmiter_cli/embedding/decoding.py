@@ -231,7 +231,7 @@ def map_batches(
 
 
 def lookahead(started: Iterable[Result], count: int) -> Iterator[Result]:
-    """The same work in its order, `count` more of it started before each is given on; none is held afterwards."""
+    """What was started, in its order, with `count` more started ahead of each."""
     waiting: deque[Result] = deque()
     for one in started:
         waiting.append(one)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ class EmbeddingStore:
     Args:
         folder: where the shards lie; need not exist.
         reporter: told of shards set aside, of waiting for another process, and of a folder that cannot be written.
-        cache: the folder that users know, which this one is in; itself if None.
+        cache: the whole cache's folder, for messages; `folder` if None.
     """
 
     def __init__(self, folder: Path, reporter: Reporter | None = None, cache: Path | None = None) -> None:
@@ -86,11 +86,13 @@ class EmbeddingStore:
         A folder that cannot be written to needs no lock.
         """
         lock = self._lock()
-        with lock or nullcontext():
-            if lock:
-                for left in self.folder.glob(TEMPORARY):  # by a process that was killed: nobody else writes now
-                    left.unlink(missing_ok=True)
-                self.refresh()
+        if lock is None:
+            yield
+            return
+        with lock:
+            for left in self.folder.glob(TEMPORARY):  # by a process that was killed: nobody else writes now
+                left.unlink(missing_ok=True)
+            self.refresh()
             yield
 
     def has(self, keys: Digests) -> Bool[np.ndarray, " keys"]:

@@ -168,6 +168,10 @@ class CachedEncoder:
                 yield start, found
         self._report(len(files), kept, encoded, skipped)
 
+    def lacks(self, files: Sequence[ImageRecord]) -> bool:
+        """Whether the store lacks any of the images that are there."""
+        return bool(lacking(self.images, image_keys(files, self.decoding)[0]).any())
+
     def store_images(self, files: Sequence[ImageRecord]) -> StoredImages:
         """Encode what the store lacks of any number of images, in one go and in bounded memory.
 

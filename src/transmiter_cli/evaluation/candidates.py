@@ -101,8 +101,8 @@ def candidates(
         ValueError: if `fitted` was transferred already, `transferred` has no names or one that is that of another row,
             or a strength of EFT is below 0.
     """
-    require_rows(transferred)
-    require_strengths(eft)
+    require_named_artefacts(transferred)
+    eft = checked_strengths(eft)
     artefacts = dict(transferred or {})
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
     models = {name: model for name, model in (("weak", weak), ("strong", strong)) if model is not None}
@@ -145,17 +145,25 @@ def candidates(
     return found
 
 
-def require_rows(transferred: object) -> None:
-    """Raise ValueError unless artefacts, if there are any, come with the names of their rows."""
-    if transferred is not None and not isinstance(transferred, Mapping):
-        raise ValueError(f"transferred is artefacts by the names of their rows, not {kind_of(transferred)}.")
+def require_named_artefacts(transferred: object) -> None:
+    """Raise ValueError unless these are artefacts by the names of their rows, or None."""
+    named = {} if transferred is None else transferred
+    wrong = [one for one in named.values() if not isinstance(one, Artefact)] if isinstance(named, Mapping) else [named]
+    if wrong:
+        raise ValueError(f"transferred is artefacts by the names of their rows, not {kind_of(wrong[0])}.")
 
 
-def require_strengths(eft: Sequence[float]) -> None:
-    """Raise ValueError unless each strength of EFT is a finite number, not below 0."""
-    wrong = [a for a in eft if not Range().holds(plain(a))]
+def checked_strengths(eft: Sequence[float]) -> tuple[float, ...]:
+    """Strengths of EFT as floats.
+
+    Raises:
+        ValueError: if one is no finite number, or below 0.
+    """
+    strengths = tuple(map(plain, eft))
+    wrong = [a for a in strengths if not Range().holds(a)]
     if wrong:
         raise ValueError(f"a strength of EFT must be {Range()}, not {wrong[0]!r}.")
+    return strengths
 
 
 def require_logits(logits: Float[Tensor, "images classes"]) -> None:

@@ -53,7 +53,8 @@ def fold_moments(model: Embeddings, targets: PerImage, folds: Folds) -> list[Mom
             labels = targets[rows]
             images = model.unit_images(rows).to(labels.dtype)
             count = labels.double().sum(0)
-            sums += labels.T @ (images - images[0]) + torch.outer(count, images[0].double())
+            about = images[:1]
+            sums += labels.T @ (images - about) + torch.outer(count, about.double().sum(0))
             mass += count
         result.append(Moments(gram, sums, mass))
     return result

@@ -273,6 +273,7 @@ def predictability(first: Int[Tensor, " images"], second: Int[Tensor, " images"]
     def largest(values: Int[Tensor, " pairs"]) -> Int[Tensor, " pairs"]:
         return values.new_zeros(classes).scatter_reduce(0, given, values, "amax")[given]
 
+    # The commonest second answer to each first one, where it leads the next by two or more.
     commonest = counts == largest(counts)
     alone = torch.bincount(given[commonest], minlength=classes)[given] == 1
     told = commonest & alone & (counts - 1 > largest(counts.masked_fill(commonest, 0)))

@@ -33,7 +33,7 @@ from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, first_line, listing, mended_by
-from transmiter_cli.files import absolute, digest
+from transmiter_cli.files import absolute, digest, is_address
 from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.method.per_image import centred
 from transmiter_cli.names import some
@@ -235,6 +235,8 @@ def lasting_name(given: str) -> str:
     if given.startswith(LOCAL):
         return resolve_model(given).name
     path = absolute(given)
+    if is_address(given):
+        raise UsageError(f"{given} is an address; --finetuned takes a file on this disk.", "download it first")
     if path.is_dir():
         raise UsageError(
             f"{given} is a folder. A folder is a model if it holds an {CONFIG} beside the weights, and is then named "
@@ -340,6 +342,7 @@ def checked_head(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, cl
             if turned
             else f"pass a head of these classes trained on {weak.name}, or fit --weak MODEL --classes FILE for it",
         )
+    bias = None if bias is None else bias.float()
     with mended_by("save the head again, once its numbers are finite"):
         require_finite(f"the weights in {path}", weight)
         if bias is not None:
@@ -347,7 +350,7 @@ def checked_head(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, cl
     unit = bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())
     if unit and bias is None:
         weight = weak.facts.logit_scale * weight
-    return FinetunedHead(weight, bias.float() if bias is not None else None)
+    return FinetunedHead(weight, bias)
 
 
 def save_head(head: FinetunedHead) -> bytes:

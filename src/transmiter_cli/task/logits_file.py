@@ -67,17 +67,29 @@ class FinetunedLogits:
     def places(self, files: Sequence[ImageRecord]) -> list[int]:
         """The row of each image; -1 for those without."""
         index, own = self.index, self.own_data
-        names = [(os.path.normpath(file.name), os.path.normpath(file.id)) for file in files]
-        found = [index.get(name, index.get(known, -1) if own else -1) for name, known in names]
-        if -1 not in found or not self.real:
-            return found
-        each = zip(names, found, strict=True)
-        return [self.real.get(real_name(name), -1) if place < 0 else place for (name, _), place in each]
+
+        def place(name: str, known: str) -> int:
+            found = index.get(name, index.get(known, -1) if own else -1)
+            return self.absolute.get(with_real_folder(name), -1) if found < 0 and self.absolute else found
+
+        return [place(os.path.normpath(file.name), os.path.normpath(file.id)) for file in files]
 
     @cached_property
-    def real(self) -> Mapping[str, int]:
-        """The rows by absolute paths without symbolic links."""
-        return {real_name(name): row for name, row in self.index.items() if name.startswith(os.sep)}
+    def absolute(self) -> Mapping[str, int]:
+        """The rows by absolute paths, whose folders are no symbolic links.
+
+        Raises:
+            TransmiterError: if two ids are the same image, and their logits differ.
+        """
+        found: dict[str, int] = {}
+        for name, row in self.index.items():
+            if name.startswith(os.sep):
+                first = found.setdefault(with_real_folder(name), row)
+                if not torch.equal(self.rows[first], self.rows[row]):
+                    raise TransmiterError(
+                        f"{self.source} has two rows for the image {name!r}.", "save every image once"
+                    )
+        return found
 
     def missing(self, absent: Sequence[str], fix: str) -> MissingLogitsError:
         """The error for images without logits."""
@@ -89,8 +101,8 @@ class FinetunedLogits:
         )
 
 
-def real_name(path: str) -> str:
-    """An absolute path whose folders are no symbolic links."""
+def with_real_folder(path: str) -> str:
+    """An absolute path, its folders without symbolic links."""
     folder, _, name = path.rpartition(os.sep)
     return real_folder(f"{folder}{os.sep}") + name
 

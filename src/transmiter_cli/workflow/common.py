@@ -207,6 +207,7 @@ def starting_point(run: Run, strong: str, rows: Sequence[str]) -> tuple[str, Pat
     there = run.artefacts(strong)
     found = next(((row, there[row]) for row in rows if row in there), None)
     if found is None:
+        run.require_fitted()
         method = next(method for row in rows for method, own in ROWS.items() if own == row)
         raise UsageError(
             f"There is no {method} in {run.path} to start from.",

@@ -13,8 +13,10 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.files import canonical_json
+from transmiter_cli.files import canonical_json, require_writable
 from transmiter_cli.workflow.common import open_told
+
+KEPT_ELSEWHERE = "TRANSMITER_CACHE=FOLDER in the environment, or --out FILE.safetensors"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
     """
     images = open_told(data, "train", workspace.reporter, labels=False)
     encoders = {name: workspace.open(resolve_model(name)) for name in models}
+    if out is None and any(encoder.lacks(images.files) for encoder in encoders.values()):
+        require_writable(workspace.cache, KEPT_ELSEWHERE)
     stored = {name: encoder.store_images(images.files) for name, encoder in encoders.items()}
     if out is not None:
         common = np.logical_and.reduce([found.stored for found in stored.values()])
@@ -51,7 +55,7 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
     elif not all(encoder.images.keeps for encoder in encoders.values()):
         raise TransmiterError(
             f"Embeddings were computed, but not all kept: the cache {workspace.cache} cannot be written to.",
-            "TRANSMITER_CACHE=FOLDER in the environment, or --out FILE.safetensors",
+            KEPT_ELSEWHERE,
         )
     return [
         EmbedResult(

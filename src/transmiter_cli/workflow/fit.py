@@ -18,13 +18,12 @@ from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.views import View, with_views
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.files import write_atomically
 from transmiter_cli.layout import FITTED, PROBE_FILE
 from transmiter_cli.method.distillation import FitSettings
 from transmiter_cli.method.per_image import agreement, computed_zero_shot_logits, predictions
 from transmiter_cli.method.probe import linear_probe
 from transmiter_cli.record import Task
-from transmiter_cli.run import Made, Run
+from transmiter_cli.run import Run, history_entry
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.logits_file import FinetunedLogits
 from transmiter_cli.task.templates import choose_templates
@@ -48,7 +47,7 @@ from transmiter_cli.workflow.fit_warnings import (
     warn_of_numbers,
     warn_of_splits_among_classes,
 )
-from transmiter_cli.workflow.overlap import fingerprints, remember_fit
+from transmiter_cli.workflow.overlap import FILES, fingerprints, listed
 from transmiter_cli.workflow.removal import removal
 
 
@@ -177,26 +176,19 @@ def fit_task(
     if columns and probe is None:
         warn_of_mix_up(zero_shot, wanted, task, command, reporter)
         warn_of_cosines(teacher, task, reporter)
-    answers_views = not any(isinstance(model, FinetunedLogits) for model in given.values())
-    hint_at_few_steps(len(weak.images.files), answers_views and not options.views, options.settings, reporter)
+    crops_can_be_asked_for = not any(isinstance(model, FinetunedLogits) for model in given.values())
+    hint_at_few_steps(len(weak.images.files), crops_can_be_asked_for and not options.views, options.settings, reporter)
     with reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))
     artefact = signed(artefact, encoder)
     before, after = agreement(zero_shot, wanted), agreement(artefact.predictions(seen.embeddings), wanted)
     warn_of_no_gain(before, after, reporter)
     used = fingerprints(seen.images.files, workspace)
-    gone: list[Made] = []
-
-    def begin() -> None:
-        gone.extend(run.begin(task))
-        if probe is not None:
-            write_atomically(run.path / PROBE_FILE, teachers.save_head(probe))
-        remember_fit(used, run)
-        run.add(command, {encoder.name: encoder.fingerprint}, teachers=digests)
-
-    # What was there goes only when the new adapter is on the disk, which takes its name last: without it a run is none,
-    # so that one that was killed before is refused.
-    artefact.save(run.path / FITTED, begin)
+    beside = {FILES["fit"]: listed(used)}
+    if probe is not None:
+        beside[PROBE_FILE] = teachers.save_head(probe)
+    step = history_entry(command, {encoder.name: encoder.fingerprint})
+    gone = run.begin(task, artefact.serialized(), beside, step, teachers=digests)
     return FitResult(artefact, run.path / FITTED, len(plain), after, before, removal(gone, run))
 
 

@@ -89,7 +89,8 @@ def summarize(run: Run) -> RunSummary:
     """
     task = run.task()
     fitted = run.path / FITTED
-    found = [content_of(fitted, run)] if fitted.is_file() else []
+    lost = Content(FITTED, None, None, {}, "missing: a fit was interrupted, or it was removed")
+    found = [content_of(fitted, run) if fitted.is_file() else lost]
     for strong in run.strong_models():
         found += [content_of(path, run, strong, row) for row, path in run.artefacts(strong).items()]
     return RunSummary(run.path, task, found, run.commands(), [step.folder for step in run.since_fit()])

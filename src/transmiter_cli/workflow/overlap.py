@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,17 +23,12 @@ from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically
-from transmiter_cli.layout import LATER
+from transmiter_cli.layout import LATER, SEEN
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 
 Use = Literal["fit", "transfer", "self-train", "refine"]
-FILES: dict[Use, str] = {
-    "fit": "seen-by-fit.txt",
-    "transfer": "seen-by-transfer.txt",
-    "self-train": "seen-by-self-train.txt",
-    "refine": "seen-by-refine.txt",
-}
+FILES: dict[Use, str] = {use: f"{SEEN}{use}.txt" for use in get_args(Use)}
 """Where a run keeps the fingerprints of the images that a command used, one a line; transfer's beyond fit's."""
 CHUNK = 4096
 WORDS = 4
@@ -42,15 +37,12 @@ WORDS = 4
 
 def remember(use: Use, used: Iterable[str], run: Run) -> None:
     """Write down the fingerprints of the images that a command used, in place of those of its last time."""
-    write_atomically(run.path / FILES[use], "".join(f"{fingerprint}\n" for fingerprint in sorted(set(used))).encode())
+    write_atomically(run.path / FILES[use], listed(used))
 
 
-def remember_fit(used: Iterable[str], run: Run) -> None:
-    """Write down which images a fit used, and forget what later commands used on an earlier one."""
-    remember("fit", used, run)
-    for use in FILES:
-        if use != "fit":
-            (run.path / FILES[use]).unlink(missing_ok=True)
+def listed(used: Iterable[str]) -> bytes:
+    """The fingerprints of images as a run keeps them: each once, sorted, one a line."""
+    return "".join(f"{fingerprint}\n" for fingerprint in sorted(set(used))).encode()
 
 
 def remember_transfer(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> None:

@@ -90,6 +90,7 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
     encoder = workspace.like_fit(task.decoding, task.precision).open(resolve_model(name))
     there = run.artefacts(name)
     if not there:
+        run.require_fitted()
         raise UsageError(
             f"Nothing of what was transferred to {name} is left in {run.path}.",
             f"transmiter transfer --strong {shlex.quote(name)}{run.flag}",

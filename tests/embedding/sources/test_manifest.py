@@ -237,7 +237,6 @@ def test_many_rows_are_read_in_order(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["l.jsonl", "l.csv"])
 def test_spaces_around_a_path_are_its_own_where_there_is_such_a_file(pictures: Path, name: str):
-    """As predict writes paths, and others spaces before and behind them."""
     shutil.copy(pictures / "a.png", pictures / "a.png ")
     listed = ["a.png ", " b.png"]
     json_lines = "\n".join(json.dumps({"path": path}) for path in listed)

@@ -174,7 +174,7 @@ def require_utf8(values: Mapping[str, str | None], line: int, source: Path, root
     """Raise TransmiterError if a row has bytes that are not UTF-8, but for a path whose file has them in its name."""
     for column, text in values.items():
         byte = escaped_byte(text or "")
-        if byte is not None and not (column == "path" and os.path.lexists(root / (text or "").strip())):
+        if byte is not None and not (column == "path" and os.path.lexists(root / path_text(text or "", root))):
             error = not_utf8(source, byte, line)
             if column == "path":
                 error.fix = f"--root FOLDER, if a file's name has that byte and {root} lacks the file; or {error.fix}"
@@ -205,8 +205,13 @@ def in_our_spelling(names: Sequence[str]) -> list[str]:
     return [found.get(name, name) for name in names]
 
 
+def path_text(text: str, root: Path) -> str:
+    """A path without the spaces around it, unless there is a file that is called so with them."""
+    return text if text != text.strip() and os.path.lexists(root / text) else text.strip()
+
+
 def as_row(line: int, values: Mapping[str, object], source: Path, root: Path) -> Row:
-    """A row, checked; numbers serve as labels, too. Spaces around a path belong to it if there is such a file.
+    """A row, checked; numbers serve as labels, too.
 
     Raises:
         TransmiterError: if the path is empty or no text, another value is neither a text nor a number, or one holds
@@ -221,8 +226,7 @@ def as_row(line: int, values: Mapping[str, object], source: Path, root: Path) ->
                 f"The {column} in line {line} of {source} is no text, but {value!r}.", 'put it in quotes: "..."'
             )
         text = "" if value is None else str(value)
-        named = column == "path" and text != text.strip() and (root / text).is_file()
-        texts[column] = (text if named else text.strip()) or None
+        texts[column] = (path_text(text, root) if column == "path" else text.strip()) or None
         if NO_TEXT.search(texts[column] or ""):
             raise TransmiterError(
                 f"The {column} in line {line} of {source} holds a NUL character or half of a surrogate pair.",

@@ -80,7 +80,10 @@ def open_reader(spec: DataSpec) -> Reader:
     if not data:
         raise UsageError("--data is empty.", "--data FOLDER")
     if is_address(data):
-        raise UsageError(f"{data!r} is an address; --data takes what is on this disk: {KINDS}.", "download it first")
+        raise UsageError(
+            f"{data!r} is an address; --data takes what is on this disk: {KINDS}.",
+            "download it first, and name its path",
+        )
     root = None if spec.root is None else existing_root(spec.root)
     if torchvision.accepts(data):
         return torchvision.TorchvisionReader(data, root)

@@ -71,8 +71,8 @@ class Teacher(Expert):
 
 def deviation_ratio(teacher: Expert, rows: Int[Tensor, " rows"], among: Bool[Tensor, " classes"]) -> float:
     """The deviation of the weak model's logits among some classes, on some images, over the fine-tuned model's."""
-    said, weak = (centred(one[rows].double()[:, among]).std() for one in (teacher.finetuned, teacher.weak_logits))
-    return (weak / said.clamp_min(TINY)).item()
+    finetuned, weak = (centred(one[rows].double()[:, among]).std() for one in (teacher.finetuned, teacher.weak_logits))
+    return (weak / finetuned.clamp_min(TINY)).item()
 
 
 def widened(teacher: Expert, rows: Int[Tensor, " rows"]) -> Expert:

@@ -185,8 +185,7 @@ def merge(
     if int(seen.sum()) < min(ENOUGH, len(seen)):
         scale = max(scale, widening(scores, discriminant.held_out, seen))
     if by_teachers is not None:
-        told = by_teachers[discriminant.rows]
-        share = raised_shares(share, seen, scale * scores, discriminant.held_out, told)
+        share = raised_shares(share, seen, scale * scores, discriminant.held_out, by_teachers[discriminant.rows])
     held_out = blend(scale * scores, discriminant.held_out, share)
     won = margins_left_out(inputs, seen, share, scale, correction)
     known = seen[labels.argmax(-1)]

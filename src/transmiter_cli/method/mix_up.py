@@ -19,26 +19,26 @@ FEWEST_CLAIMS, CLAIMING = 3, 0.25
 are taken for others by zero-shot models."""
 
 
-def mixed_up(said: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"], classes: int) -> dict[int, int]:
+def mixed_up(teacher: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"], classes: int) -> dict[int, int]:
     """Columns of a fine-tuned model that look to be mixed up, and the class that each seems to stand for.
 
     Args:
-        said: the fine-tuned model's answers.
+        teacher: the fine-tuned model's answers.
         zero_shot: those of a zero-shot model to the same images.
         classes: C.
     """
-    found = claims(said, zero_shot, classes)
-    return found if len(found) >= max(FEWEST_CLAIMS, CLAIMING * len(said.unique())) else {}
+    found = claims(teacher, zero_shot, classes)
+    return found if len(found) >= max(FEWEST_CLAIMS, CLAIMING * len(teacher.unique())) else {}
 
 
-def claims(said: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"], classes: int) -> dict[int, int]:
+def claims(teacher: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"], classes: int) -> dict[int, int]:
     """For columns whose images a zero-shot model mostly calls by another column's name: that name.
 
     Two images at least; no name that several columns claim, its own among them.
     """
-    pairs, counts = torch.unique(said * classes + zero_shot, return_counts=True)
+    pairs, counts = torch.unique(teacher * classes + zero_shot, return_counts=True)
     columns, names = pairs // classes, pairs % classes
-    most = (counts > MAJORITY * torch.bincount(said, minlength=classes)[columns]) & (counts > 1)
+    most = (counts > MAJORITY * torch.bincount(teacher, minlength=classes)[columns]) & (counts > 1)
     columns, names = columns[most], names[most]
     alone = (columns != names) & (torch.bincount(names, minlength=classes)[names] == 1)
     return dict(zip(columns[alone].tolist(), names[alone].tolist(), strict=True))

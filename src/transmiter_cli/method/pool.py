@@ -144,8 +144,8 @@ def pooling(
     """
     own = found.by_answer if any(trust) else mixing_weight(found.strong_trust, strong, 1.0)
     weights = [
-        mixing_weight(one, logits, SUREST) if told.named >= CONFIRMED else one
-        for one, logits, told in zip(trust, teachers, found.teachers, strict=True)
+        mixing_weight(one, logits, SUREST) if reliability.named >= CONFIRMED else one
+        for one, logits, reliability in zip(trust, teachers, found.teachers, strict=True)
     ]
     return Pool(strong, own, teachers, known, trust, weights)
 

@@ -73,9 +73,9 @@ class HeldOut(NamedTuple):
 
     def losses(self) -> Float[Tensor, " rows"]:
         """Of each image the cross-entropy, in nats, once all scores are calibrated by one factor."""
-        told, known = onehot(self.labels, self.scores.shape[1]), self.labels.unique()
-        told[:, known] = smoothed_labels(told[:, known])
-        factor, _ = fit_inverse_temperature(self.scores, told)
+        targets, known = onehot(self.labels, self.scores.shape[1]), self.labels.unique()
+        targets[:, known] = smoothed_labels(targets[:, known])
+        factor, _ = fit_inverse_temperature(self.scores, targets)
         return F.cross_entropy(factor * self.scores, self.labels, reduction="none")
 
 
@@ -145,11 +145,11 @@ def refine_from(
         ]
         return held_out_scores(labelled, labels, [start.replaced(known, one) for one in mixed], parts)
 
-    worth, told = most_likely(held_out)
+    worth, scored = most_likely(held_out)
     share = share_of(len(labels), worth, len(known))
     after = before.towards(levelled_discriminant(before, whole), share)
-    factor = calibrated_inverse_temperature(told) if len(known) == len(start.bias) else 1.0
-    return RefinedClassifier(start.replaced(known, after).scaled(factor), share, factor), told
+    factor = calibrated_inverse_temperature(scored) if len(known) == len(start.bias) else 1.0
+    return RefinedClassifier(start.replaced(known, after).scaled(factor), share, factor), scored
 
 
 def most_likely(held_out: Callable[[float], HeldOut]) -> tuple[float, HeldOut]:
@@ -169,8 +169,8 @@ def labelled_moments(
     labelled: Embeddings, labels: Int[Tensor, " images"], classes: int, parts: Sequence[Int[Tensor, " _"]]
 ) -> list[Moments]:
     """The moments of each part of labelled images; together, they contain an isotropic image of each class."""
-    told = Computed((len(labels), classes), lambda rows: onehot(labels[rows], classes))
-    return fold_moments(labelled, told, folds_of(labelled, parts, classes * isotropic(labelled)))
+    targets = Computed((len(labels), classes), lambda rows: onehot(labels[rows], classes))
+    return fold_moments(labelled, targets, folds_of(labelled, parts, classes * isotropic(labelled)))
 
 
 def levelled_discriminant(start: Linear, moments: Moments) -> Linear:
@@ -208,11 +208,13 @@ def calibrated_inverse_temperature(held_out: HeldOut) -> float:
     Of all factors whose likelihood is within two standard errors of the greatest, the one nearest to 1: of few labels,
     all predicted rightly, the greatest is that of an infinite factor.
     """
-    scores, told = held_out
-    best, lowest = fit_inverse_temperature(scores, onehot(told, scores.shape[1]))
+    scores, labels = held_out
+    best, lowest = fit_inverse_temperature(scores, onehot(labels, scores.shape[1]))
 
     def likely_enough(factor: float) -> bool:
-        return F.cross_entropy(factor * scores, told, reduction="sum").item() <= len(told) * lowest + LIKELIHOOD_MARGIN
+        return (
+            F.cross_entropy(factor * scores, labels, reduction="sum").item() <= len(labels) * lowest + LIKELIHOOD_MARGIN
+        )
 
     near, far = (1.0 if likely_enough(1.0) else best), 1.0
     for _ in range(HALVINGS if near != far else 0):
@@ -223,8 +225,8 @@ def calibrated_inverse_temperature(held_out: HeldOut) -> float:
 
 def onehot(labels: Int[Tensor, " images"], classes: int) -> Float[Tensor, "images classes"]:
     """1 for each image's label, 0 for all other classes."""
-    told = torch.zeros(len(labels), classes, dtype=torch.float32, device=labels.device)
-    return told.scatter_(1, labels[:, None], 1.0)
+    targets = torch.zeros(len(labels), classes, dtype=torch.float32, device=labels.device)
+    return targets.scatter_(1, labels[:, None], 1.0)
 
 
 def share_of(images: int, worth: float, classes: int) -> float:

@@ -212,10 +212,10 @@ def estimated_accuracy(
     wrong. The larger of both is taken, a_ts less what chance may add to it. But d has learned t's systematic errors,
     and s may share them; since d, an average, is right at least as often as t, q_t is sqrt(a_td) at most.
     """
-    told = kappa(teacher, discriminant, classes)
+    predicted = kappa(teacher, discriminant, classes)
     with_teacher = max(kappa(strong, teacher, classes) - len(teacher) ** -0.5, 0.0)
     with_discriminant = kappa(strong, discriminant, classes)
-    return max(told, (told * min(with_teacher / max(with_discriminant, TINY), 1.0)) ** 0.5)
+    return max(predicted, (predicted * min(with_teacher / max(with_discriminant, TINY), 1.0)) ** 0.5)
 
 
 def held_out_agreement(strong: Embeddings, logits: PerImage, folds: Folds) -> float:
@@ -276,11 +276,11 @@ def predictability(first: Int[Tensor, " images"], second: Int[Tensor, " images"]
     # The commonest second answer to each first one, where it leads the next by two or more.
     commonest = counts == largest(counts)
     alone = torch.bincount(given[commonest], minlength=classes)[given] == 1
-    told = commonest & alone & (counts - 1 > largest(counts.masked_fill(commonest, 0)))
-    return beyond_chance(counts[told].sum().item() / len(first), classes)
+    leads = commonest & alone & (counts - 1 > largest(counts.masked_fill(commonest, 0)))
+    return beyond_chance(counts[leads].sum().item() / len(first), classes)
 
 
 def named_alike(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
     """How much of what a first model's answers tell of the second's they tell by the same name: 0 to 1."""
-    told = predictability(first, second, classes)
-    return min(1.0, (kappa(first, second, classes) + SHARED) / (told + SHARED))
+    predicted = predictability(first, second, classes)
+    return min(1.0, (kappa(first, second, classes) + SHARED) / (predicted + SHARED))

@@ -83,11 +83,11 @@ def joint_moments(strong: Embeddings, teacher: Expert, rows: Int[Tensor, " rows"
     mean, target_mean = gram.new_zeros(len(first)), gram.new_zeros(teacher.classes)
     for block in rows.split(block_rows(max(len(first), teacher.classes))):
         both = embeddings(block) - first
-        said = centred(teacher.finetuned[block].double()).float()
+        logits = centred(teacher.finetuned[block].double()).float()
         gram += both.T @ both
-        cross += both.T @ said
+        cross += both.T @ logits
         mean += both.double().sum(0)
-        target_mean += said.double().sum(0)
+        target_mean += logits.double().sum(0)
     mean, target_mean = mean / count, target_mean / count
     gram -= count * torch.outer(mean, mean)
     cross -= count * torch.outer(mean, target_mean)
@@ -144,8 +144,8 @@ def novelty(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor, "
         product, own = (after * before).sum(), before.square().sum()
         correlation = product / (after.norm() * before.norm()).clamp_min(TINY)
         slope[group] = product / own.clamp_min(TINY)
-        said = after.norm() > TINY * logits[0].norm()  # or it is the same for all: a mask
-        share[group] = said * (1 - correlation.clamp(0, 1).square()).sqrt()
+        varies = after.norm() > TINY * logits[0].norm()  # or it is the same for all: a mask
+        share[group] = varies * (1 - correlation.clamp(0, 1).square()).sqrt()
     return Novelty(slope, share)
 
 

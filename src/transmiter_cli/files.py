@@ -11,7 +11,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
@@ -142,6 +142,26 @@ def writable(folder: Path, fix: str) -> Generator[None]:
         yield
     except OSError as error:
         raise TransmiterError(f"{folder} cannot be written to: {error.strerror}.", fix) from error
+
+
+def held_lock(path: Path, timeout: float = 0.0) -> AbstractContextManager[object] | None:
+    """A lock, held; None where there can be none: in a folder that is read-only, on a file system without locks.
+
+    Args:
+        path: the lock's file.
+        timeout: how many seconds to wait for another process; for as long as it takes if negative.
+
+    Raises:
+        TimeoutError: if another process holds it for longer.
+    """
+    from filelock import FileLock
+
+    try:
+        return FileLock(path).acquire(timeout=timeout)
+    except TimeoutError:
+        raise
+    except (OSError, NotImplementedError):
+        return None
 
 
 def sweep(target: Path) -> None:

@@ -7,14 +7,23 @@ import os
 import shlex
 import shutil
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.files import LOCK, RECORD, absolute, require_writable, writable, write_all, write_atomically
+from transmiter_cli.files import (
+    LOCK,
+    RECORD,
+    absolute,
+    held_lock,
+    require_writable,
+    writable,
+    write_all,
+    write_atomically,
+)
 from transmiter_cli.layout import (
     FITTED,
     PROBE_FILE,
@@ -205,19 +214,16 @@ class Run:
         Raises:
             TransmiterError: if another one is changing it, or it is there and cannot be written to.
         """
-        from filelock import FileLock, Timeout
-
-        with ExitStack() as held:
+        lock = None
+        if self.path.is_dir():
+            self.require_writable()
             try:
-                if self.path.is_dir():
-                    self.require_writable()
-                    held.enter_context(FileLock(self.path / LOCK, timeout=0))
-            except Timeout as error:
+                lock = held_lock(self.path / LOCK)
+            except TimeoutError as error:
                 raise TransmiterError(
                     f"Another transmiter command is changing {self.path}.", "wait for it, or pass another --run"
                 ) from error
-            except (OSError, NotImplementedError):  # a file system without locks
-                pass
+        with lock or nullcontext():
             yield
 
     def require_writable(self) -> None:

@@ -215,7 +215,7 @@ def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(
     def refused(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("transmiter_cli.embedding.store.FileLock", refused)
+    monkeypatch.setattr("filelock.FileLock", refused)
     if isinstance(error, OSError):
         monkeypatch.setattr("transmiter_cli.embedding.store.write_atomically", refused)
     store = EmbeddingStore(tmp_path, ListReporter())

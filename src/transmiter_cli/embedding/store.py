@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from jaxtyping import Bool, Float, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.index import ABSENT, Digests, RowIndex, key_digests
 from transmiter_cli.embedding.shard import METADATA_KEY, DamagedShardError, read_keys
-from transmiter_cli.files import LOCK, TEMPORARY, canonical_json, digest, file_identity, write_atomically
+from transmiter_cli.files import LOCK, TEMPORARY, canonical_json, digest, file_identity, held_lock, write_atomically
 from transmiter_cli.reporter import Reporter
 
 Result = TypeVar("Result")
@@ -186,16 +185,13 @@ class EmbeddingStore:
 
     def _lock(self) -> AbstractContextManager[object] | None:
         """The store's lock, held; None if the folder cannot be written to, or its file system has no locks."""
-        try:
+        with suppress(OSError):  # of a folder that cannot be made, there is no lock either
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / LOCK)
-            try:
-                return lock.acquire(timeout=0)
-            except Timeout:
-                self.reporter.warn(f"Waiting for another process that writes to {self.folder}.")
-                return lock.acquire()
-        except (OSError, NotImplementedError):  # the latter where a file system knows no locks
-            return None
+        try:
+            return held_lock(self.folder / LOCK)
+        except TimeoutError:
+            self.reporter.warn(f"Waiting for another process that writes to {self.folder}.")
+            return held_lock(self.folder / LOCK, timeout=-1)
 
     def _take_in(self, shards: Mapping[Path, Digests]) -> None:
         self._index.add([*shards.values()], len(self._shards))

@@ -134,11 +134,7 @@ def candidates(
         if fitted.stage != "weak":
             raise ValueError(f"fitted is what fit returned, and not of stage {fitted.stage!r}: name it in transferred.")
         artefacts = {"direct": replace(fitted, texts=strong.texts), **artefacts}
-    for name, artefact in artefacts.items():
-        refined = artefact.stage == "refined"
-        inputs = {"labels": refined, "gradients": refined and artefact.method == "adapter"}
-        cost = {"parameters": artefact.parameters_added, "flops": artefact.flops_added}
-        found[name] = timed(name, lambda one=artefact: one.adapt(strong), **cost, **inputs)
+    found |= {name: artefact_candidate(name, artefact, strong) for name, artefact in artefacts.items()}
     if strong_finetuned_logits is not None:
         name = "strong_finetuned"
         found[name] = timed(name, lambda: strong_finetuned_logits, labels=True, gradients=True)
@@ -193,6 +189,14 @@ def await_device(tensor: Tensor) -> None:
     """Wait for what the GPU of a tensor has still to do: its work goes on after the call that asked for it."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
+
+
+def artefact_candidate(name: str, artefact: Artefact, strong: Embeddings) -> Candidate:
+    """What was transferred, or made of it."""
+    refined = artefact.stage == "refined"
+    inputs = {"labels": refined, "gradients": refined and artefact.method == "adapter"}
+    cost = {"parameters": artefact.parameters_added, "flops": artefact.flops_added}
+    return timed(name, lambda: artefact.adapt(strong), **cost, **inputs)
 
 
 def eft_candidates(

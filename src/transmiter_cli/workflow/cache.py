@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from transmiter_cli.embedding.cache import CONTENTS, ENCODERS, FACTS, WEIGHTS
 from transmiter_cli.embedding.models import lasting_model_name
 from transmiter_cli.embedding.shard import DamagedShardError, read_keys
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.files import LOCK, stored_json
+from transmiter_cli.files import LOCK, held_lock, stored_json
 from transmiter_cli.reporter import Reporter
 
 
@@ -110,18 +110,14 @@ def none_written_to(folders: Iterable[Path]) -> Generator[None]:
     Raises:
         TransmiterError: if another process holds one.
     """
-    from filelock import FileLock, Timeout
-
     with ExitStack() as held:
         for lock in (lock for folder in folders for lock in folder.rglob(LOCK)):
             try:
-                held.enter_context(FileLock(lock, timeout=0))
-            except Timeout as error:
+                held.enter_context(held_lock(lock) or nullcontext())
+            except TimeoutError as error:
                 raise TransmiterError(
                     f"Another transmiter command is writing to {lock.parent}.", "wait for it, then cache rm again"
                 ) from error
-            except (OSError, NotImplementedError):  # a folder that is read-only, or a file system without locks
-                continue
         yield
 
 

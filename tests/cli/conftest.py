@@ -62,3 +62,9 @@ def cli(
 
     yield call
     os.chdir("/")
+
+
+@pytest.fixture
+def own_cache(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache in which no other test has left embeddings of the same images."""
+    monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / "own-cache"))

@@ -225,6 +225,7 @@ def test_a_probe_needs_labels(cli: Cli, digits: Path):
     failed(cli(*line), 2, "needs labelled images")
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_views_are_learned_from_and_stored_but_not_counted(cli: Cli, digits: Path):
     line = (*FIT, "--data", "list.csv", "--root", "pool", "--limit", 20, "--json")
     plain, artefact = cli(*line), digits / "transmiter-run/weak.safetensors"
@@ -276,6 +277,7 @@ def test_logits_are_not_those_of_the_same_list_over_another_root(cli: Cli, digit
     failed(cli(*also), 1, "has no logits for 60 images", "are of fit's --data, which these images are not")
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_later_commands_decode_as_fit_did(cli: Cli, digits: Path):
     line = (*FIT, "--data", "list.csv", "--root", "pool")
     assert cli(*line).code == 0
@@ -286,6 +288,7 @@ def test_later_commands_decode_as_fit_did(cli: Cli, digits: Path):
     assert "none decoded" in cli("transfer", "--strong", "demo-strong", "--decode", "full").err
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_later_commands_encode_as_precisely_as_fit_did(cli: Cli, digits: Path):
     line = (*FIT, "--data", "list.csv", "--root", "pool")
     assert cli(*line).code == 0

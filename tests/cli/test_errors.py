@@ -351,6 +351,7 @@ def test_strengths_that_are_not_positive(cli: Cli):
     assert "must be auto alone" in outcome.err
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_too_little_memory_is_a_sentence(cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch):
     def exhausted(*_: object) -> None:
         raise MemoryError

@@ -1,37 +1,41 @@
-import os
 from pathlib import Path
 
-import pytest
+import numpy as np
 
-from tests.embedding.conftest import write_image
-from transmiter_cli.embedding.decoding import Skipped
-from transmiter_cli.embedding.image_keys import KnownFiles, image_key, image_keys
+from transmiter_cli.embedding.contents import Contents
+from transmiter_cli.embedding.image_keys import image_key, image_keys
 from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.views import View
+
+FILE = ImageFile(Path("/"), "a.png")
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> list[ImageFile]:
-    return [ImageFile(tmp_path, write_image(tmp_path / f"{number}.png", shade=number).name) for number in range(3)]
+def test_a_key_tells_apart_content_decoding_and_what_is_shown():
+    keys = [
+        image_key(FILE, b"place", b"one", "full"),
+        image_key(FILE, b"place", b"other", "full"),
+        image_key(FILE, b"place", b"one", "scaled"),
+        image_key(View(FILE, 1, 0), b"place", b"one", "full"),
+        image_key(View(FILE, 2, 0), b"place", b"one", "full"),
+        image_key(View(FILE, 1, 1), b"place", b"one", "full"),
+        image_key(View(ImageFile(Path("/"), "b/a.png"), 1, 0), b"place", b"one", "full"),
+        image_key(View(FILE, 1, 0), b"place", b"one", "scaled"),
+    ]
+    assert len(set(keys)) == len(keys)
 
 
-def test_a_key_changes_with_the_file_and_with_the_way_it_is_decoded(files: list[ImageFile]):
-    before, scaled = image_key(files[0]), image_key(files[0], "scaled")
-    os.utime(files[0].path, ns=(1, 1))
-    assert len({before, scaled, image_key(files[0])}) == 3
+def test_the_same_content_has_the_same_key_wherever_it_lies():
+    assert image_key(FILE, b"here", b"one", "full") == image_key(ImageFile(Path("/"), "b"), b"there", b"one", "full")
 
 
-def test_an_image_that_is_gone_has_an_empty_digest_and_is_named(files: list[ImageFile]):
-    files[1].path.unlink()
-    keys, gone = image_keys(files, "full")
-    assert keys.tolist() == key_digests([files[0].key(), None, files[2].key()]).tolist()
-    assert gone == [Skipped(files[1].name, "No such file or directory")]
+def test_what_cannot_be_read_is_known_by_its_place():
+    assert image_key(FILE, b"here", b"", "full") != image_key(FILE, b"there", b"", "full")
+    assert image_key(FILE, b"same", b"", "full") != image_key(FILE, b"place", b"same", "full")
 
 
-def test_known_files_are_not_looked_for_again_unless_they_are_decoded_otherwise(files: list[ImageFile]):
-    known = KnownFiles(files, *image_keys(files, "full")[:1], "full")
-    assert known == tuple(files)
-    for file in files:
-        file.path.unlink()
-    assert image_keys(known, "full") == (known.keys, [])
-    assert len(image_keys(known, "scaled")[1]) == len(files)
+def test_an_image_that_is_gone_has_an_empty_digest():
+    contents = Contents(np.array([b"p", b"", b"q"], "S16"), np.array([b"one", b"", b""], "S16"))
+    keys = image_keys([FILE] * 3, contents, "full")
+    expected = [image_key(FILE, b"p", b"one", "full"), None, image_key(FILE, b"q", b"", "full")]
+    assert keys.tolist() == key_digests(expected).tolist()

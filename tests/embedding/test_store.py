@@ -225,3 +225,11 @@ def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(
     assert ["kept for this command only" in one for one in store.reporter.warnings] == [True] * isinstance(
         error, OSError
     )
+
+
+def test_each_key_that_has_no_row_is_lacking_once_and_what_is_no_key_never(tmp_path: Path):
+    store = EmbeddingStore(tmp_path)
+    keys = key_digests(["b", "a", None, "c", "b", "c"])
+    assert store.lacking(keys).tolist() == [True, True, False, True, False, False]
+    store.append(["a", "c"], torch.randn(2, 3))
+    assert store.lacking(keys).tolist() == [True, False, False, False, False, False]

@@ -56,6 +56,37 @@ def test_only_new_and_changed_images_are_encoded(weak: CachedEncoder, folder: Pa
     assert not torch.equal(first.rows[0], second.rows[0])
 
 
+def test_images_are_known_wherever_they_lie_and_whenever_they_were_written(weak: CachedEncoder, folder: Path):
+    first = embed(weak, folder)
+    for path in folder.iterdir():
+        os.utime(path, ns=(1, 1))
+    assert embed(weak, folder).encoded == 0
+    moved = folder.rename(folder.with_name("moved"))
+    shutil.copy(moved / "5.png", moved / "6.png")
+    found = embed(weak.workspace.open(weak.encoder.spec), moved)
+    assert (found.encoded, len(found.rows)) == (0, 7)
+    assert torch.equal(found.rows, torch.cat([first.rows, first.rows[5:]]))
+
+
+def test_content_that_takes_the_place_of_another_is_not_taken_for_it(weak: CachedEncoder, folder: Path):
+    first = embed(weak, folder)
+    (folder / "0.png").rename(folder / "x")
+    (folder / "1.png").rename(folder / "0.png")
+    (folder / "x").rename(folder / "1.png")
+    found = embed(weak, folder)
+    assert torch.equal(found.rows, first.rows[[1, 0, 2, 3, 4, 5]])
+    assert not torch.equal(found.rows[0], found.rows[1])
+
+
+def test_every_copy_of_an_image_that_cannot_be_decoded_is_named(weak: CachedEncoder, folder: Path):
+    for name in ("1.png", "7.png"):
+        (folder / name).write_text("not a picture")
+    found = embed(weak, folder)
+    assert [(Path(one.name).name, one.reason) for one in found.skipped] == [
+        (name, "not an image that Pillow reads") for name in ("1.png", "7.png")
+    ]
+
+
 def test_images_that_cannot_be_decoded_are_skipped_and_named(weak: CachedEncoder, folder: Path):
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
     (folder / "2.png").write_bytes(b"")

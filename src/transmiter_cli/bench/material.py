@@ -13,8 +13,8 @@ from torch import Tensor
 
 from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
 from transmiter_cli.embedding.choices import Decoding
+from transmiter_cli.embedding.contents import place_of
 from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
-from transmiter_cli.embedding.image_keys import image_key
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
@@ -117,8 +117,8 @@ def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
 
 def labelled_identity(images: ImageSet, decoding: Decoding) -> list[str]:
     """What images and their labels are known by: labels may change in a list while the image files do not."""
-    each = [part for file in images.files for part in (str(image_key(file, decoding)), canonical_json(file.label))]
-    return [canonical_json(images.label_names), *each]
+    each = [part for file in images.files for part in (str(place_of(file)), canonical_json(file.label))]
+    return [canonical_json(images.label_names), decoding, *each]
 
 
 def text_identity(spec: BenchSpec, key: SceneKey) -> list[str]:

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from transmiter_cli.embedding.choices import Decoding
+from transmiter_cli.embedding.contents import Contents, place_of
 from transmiter_cli.embedding.decoding import (
     Batch,
     Decoder,
@@ -39,22 +40,14 @@ FEWEST_FOR_PROCESSES = 1000
 CHANGED = "changed while it was read"
 
 
-def lacking(store: EmbeddingStore, keys: Digests) -> Bool[np.ndarray, " keys"]:
-    """Which of the keys must be encoded: the first of each that has no row, and is one."""
-    positions = np.flatnonzero((keys != b"") & ~store.has(keys))
-    missing = np.zeros(len(keys), dtype=bool)
-    missing[positions[np.unique(keys[positions], return_index=True)[1]]] = True
-    return missing
-
-
-def links_to_skipped(
+def copies_of_skipped(
     files: Sequence[ImageRecord],
     keys: Digests,
     tried: Bool[np.ndarray, " keys"],
     stored: Bool[np.ndarray, " keys"],
     skipped: Sequence[Skipped],
 ) -> list[Skipped]:
-    """The images that were not tried, since another one of their key was, and was skipped: links to the same file."""
+    """The images that were not tried, since another one of their key was, and was skipped: copies, or links to it."""
     reasons = {image.name: image.reason for image in skipped}
     of_key = {keys[i]: reasons[files[i].name] for i in np.flatnonzero(tried & ~stored).tolist()}
     others = np.flatnonzero((keys != b"") & ~stored & ~tried).tolist()
@@ -79,28 +72,28 @@ class ImageFiller:
     def fill(
         self,
         files: Sequence[ImageRecord],
-        keys: Digests,
-        missing: Bool[np.ndarray, " keys"],
+        contents: Contents,
+        missing: Bool[np.ndarray, " images"],
         advance: Callable[[int], None],
     ) -> list[Skipped]:
         """Encode what is missing; whatever was encoded is kept, also when this fails.
 
         Args:
             files: images.
-            keys: their digests.
+            contents: what they hold.
             missing: which of them to encode.
             advance: told how many of all images are done.
 
         Returns:
             The images that could not be decoded, or changed meanwhile.
         """
-        done = len(keys) - int(missing.sum())
+        done = len(files) - int(missing.sum())
         skipped: list[Skipped] = []
         with deaths_explained(), self.store.gathering(SHARD_ROWS, SHARD_SECONDS) as add:
             for batch, rows in self.encoded_batches(files, missing.tolist()):
                 if rows is not None:
                     require_finite(f"the image embeddings of {self.encoder.spec.name}", rows)
-                    names = [self.unchanged(files[i], keys[i]) for i in batch.positions]
+                    names = [self.key_if_unchanged(files[i], contents, i) for i in batch.positions]
                     add([name for name in names if name], rows[[name is not None for name in names]])
                     changed = compress(batch.positions, [name is None for name in names])
                     skipped += [Skipped(files[i].name, CHANGED) for i in changed]
@@ -129,7 +122,9 @@ class ImageFiller:
             decode = decode_in_processes if worth_processes else decode_batches
             yield from map(encoded, decode(files, batches, decoder, workers))
 
-    def unchanged(self, file: ImageRecord, key: np.bytes_) -> str | None:
-        """What the store knows an image by; None if it is no longer the one that had this key."""
-        name = image_key(file, self.decoding)
-        return name if isinstance(name, str) and key_digests([name])[0] == key else None
+    def key_if_unchanged(self, file: ImageRecord, contents: Contents, position: int) -> str | None:
+        """What the store knows an image by; None if its file is no longer what it was at its position."""
+        now = place_of(file)
+        if not isinstance(now, str) or key_digests([now])[0] != contents.places[position]:
+            return None
+        return image_key(file, contents.places[position], contents.fingerprints[position], self.decoding)

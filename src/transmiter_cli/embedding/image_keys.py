@@ -1,53 +1,31 @@
-"""What the stores know images by: the key of each record, and how it is decoded."""
+"""What the stores know images by: what each holds, what is shown of it, and how it is decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from transmiter_cli.embedding.choices import Decoding
-from transmiter_cli.embedding.decoding import SPARE, Skipped
+from transmiter_cli.embedding.contents import Contents, as_text
+from transmiter_cli.embedding.decoding import SPARE
 from transmiter_cli.embedding.index import Digests, key_digests
 from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.views import View
 
 
-class KnownFiles(tuple[ImageRecord, ...]):
-    """Images that were just looked for in a store: the next model need not ask the file system for them again.
+def image_key(record: ImageRecord, place: bytes, fingerprint: bytes, decoding: Decoding) -> str | None:
+    """What a store knows an image by; None if it is gone.
 
-    Attributes:
-        keys: digests of what the store knows them by.
-        decoding: how they were to be decoded.
+    It is known by its place only where it cannot be read, so that decoding it tells why, or is a pipe.
     """
-
-    keys: Digests
-    decoding: Decoding
-
-    def __new__(cls, files: Iterable[ImageRecord], keys: Digests, decoding: Decoding) -> KnownFiles:
-        """Files with their keys."""
-        known = super().__new__(cls, files)
-        known.keys, known.decoding = keys, decoding
-        return known
-
-
-def image_key(record: ImageRecord, decoding: Decoding = "full") -> str | Skipped:
-    """What a store knows an image by, or why it is not there."""
-    try:
-        key = record.key()
-    except OSError as error:
-        return Skipped(record.name, error.strerror or str(error))
+    if not place:
+        return None
+    key = as_text(fingerprint) if fingerprint else f"at {as_text(place)}"
+    if isinstance(record, View):
+        key = f"{key}|{record.shown}"
     return key if decoding == "full" else f"{key}|{decoding} {SPARE}"
 
 
-def image_keys(files: Sequence[ImageRecord], decoding: Decoding) -> tuple[Digests, list[Skipped]]:
-    """Digests of what a store knows images by, empty where a file is gone, and the images that are gone."""
-    if isinstance(files, KnownFiles) and files.decoding == decoding:
-        return files.keys, []
-    gone: list[Skipped] = []
-
-    def keys() -> Iterator[str | None]:
-        for file in files:
-            key = image_key(file, decoding)
-            if isinstance(key, Skipped):
-                gone.append(key)
-            yield key if isinstance(key, str) else None
-
-    return key_digests(keys()), gone
+def image_keys(files: Sequence[ImageRecord], contents: Contents, decoding: Decoding) -> Digests:
+    """Digests of what a store knows images by, empty where a file is gone."""
+    found = zip(files, contents.places.tolist(), contents.fingerprints.tolist(), strict=True)
+    return key_digests(image_key(file, place, fingerprint, decoding) for file, place, fingerprint in found)

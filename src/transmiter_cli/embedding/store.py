@@ -98,6 +98,13 @@ class EmbeddingStore:
         """Which of the keys have a row."""
         return self._index.find(keys)[:, 0] != ABSENT
 
+    def lacking(self, keys: Digests) -> Bool[np.ndarray, " keys"]:
+        """Which of the keys must be computed: the first of each that has no row, and is one."""
+        positions = np.flatnonzero((keys != b"") & ~self.has(keys))
+        missing = np.zeros(len(keys), dtype=bool)
+        missing[positions[np.unique(keys[positions], return_index=True)[1]]] = True
+        return missing
+
     def read(self, keys: Digests) -> Float[Tensor, "rows width"]:
         """The rows of the keys, in their order.
 

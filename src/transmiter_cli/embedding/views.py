@@ -59,9 +59,14 @@ class View:
         """See ImageRecord."""
         return self.record.name
 
+    @property
+    def shown(self) -> str:
+        """What part of the image it shows, in words for the store's key."""
+        return f"view {self.number} of {self.id} by seed {self.seed}"
+
     def key(self) -> str:
-        """See ImageRecord."""
-        return f"{self.record.key()}|view {self.number} of {self.id} by seed {self.seed}"
+        """See ImageRecord; that of the image."""
+        return self.record.key()
 
     def open(self) -> BinaryIO | Image.Image:
         """See ImageRecord; the whole picture."""

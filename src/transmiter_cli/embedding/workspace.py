@@ -20,11 +20,12 @@ from torch import Tensor
 
 from transmiter_cli.embedding.cache import ENCODERS, FACTS, WEIGHTS, default_cache
 from transmiter_cli.embedding.choices import Decoding, Precision
+from transmiter_cli.embedding.contents import ContentStore, KnownFiles
 from transmiter_cli.embedding.decoding import Skipped
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
-from transmiter_cli.embedding.filling import ImageFiller, lacking, links_to_skipped
+from transmiter_cli.embedding.filling import ImageFiller, copies_of_skipped
 from transmiter_cli.embedding.found import ImageEmbeddings, NoImagesError, StoredImages
-from transmiter_cli.embedding.image_keys import KnownFiles, image_keys
+from transmiter_cli.embedding.image_keys import image_keys
 from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.models import ModelSpec
 from transmiter_cli.embedding.prompts import Templates
@@ -69,6 +70,11 @@ class Workspace:
     def method_device(self) -> torch.device:
         """Where the method computes: the CPU in place of MPS, which has no float64."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
+
+    @cached_property
+    def contents(self) -> ContentStore:
+        """What image files hold, for all models."""
+        return ContentStore(self.cache, self.reporter, self.workers)
 
     def open(self, spec: ModelSpec) -> CachedEncoder:
         """A model with the store of its embeddings."""
@@ -170,7 +176,8 @@ class CachedEncoder:
 
     def lacks(self, files: Sequence[ImageRecord]) -> bool:
         """Whether the store lacks any of the images that are there."""
-        return bool(lacking(self.images, image_keys(files, self.decoding)[0]).any())
+        keys = image_keys(files, self.workspace.contents.of(files)[0], self.decoding)
+        return bool(self.images.lacking(keys).any())
 
     def store_images(self, files: Sequence[ImageRecord]) -> StoredImages:
         """Encode what the store lacks of any number of images, in one go and in bounded memory.
@@ -255,26 +262,27 @@ class CachedEncoder:
             found = self._store(files, advance)
             keys, positions = found.keys[found.stored], np.flatnonzero(found.stored).tolist()
             rows = self.images.read(keys) if positions else torch.empty(0, 0)
-            known = KnownFiles(compress(files, found.stored.tolist()), keys, self.decoding)
+            known = KnownFiles(compress(files, found.stored.tolist()), found.contents.only(found.stored))
             return ImageEmbeddings(known, rows, positions, found.skipped, found.encoded)
 
         return until_whole(embedded)
 
     def _store(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> StoredImages:
         """Encode those of the images that the store lacks."""
-        keys, gone = image_keys(files, self.decoding)
-        if not lacking(self.images, keys).any():
-            return StoredImages(keys, keys != b"", 0, gone)
+        contents, gone = self.workspace.contents.of(files)
+        keys = image_keys(files, contents, self.decoding)
+        if not self.images.lacking(keys).any():
+            return StoredImages(contents, keys, keys != b"", 0, gone)
         if not (self.folder / FACTS).is_file():
             self._write_facts()  # before the images, so that the store has a name however far they get
         space = self.workspace
         filler = ImageFiller(self.encoder, self.images, self.decoding, space.batch_size, space.workers)
         with self.images.writing():
-            missing = lacking(self.images, keys)
-            undecoded = filler.fill(files, keys, missing, advance)
+            missing = self.images.lacking(keys)
+            undecoded = filler.fill(files, contents, missing, advance)
         stored, encoded = self.images.has(keys), int(missing.sum()) - len(undecoded)
-        links = links_to_skipped(files, keys, missing, stored, undecoded)
-        return StoredImages(keys, stored, encoded, gone + undecoded + links)
+        copies = copies_of_skipped(files, keys, missing, stored, undecoded)
+        return StoredImages(contents, keys, stored, encoded, gone + undecoded + copies)
 
     def _encode_texts(self, prompts: Sequence[str]) -> None:
         with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:

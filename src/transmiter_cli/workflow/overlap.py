@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Literal, get_args
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
-
-from transmiter_cli.embedding.cache import CONTENTS
-from transmiter_cli.embedding.filling import lacking
-from transmiter_cli.embedding.image_keys import image_key, image_keys
+from transmiter_cli.embedding.contents import as_text
 from transmiter_cli.embedding.sources import ImageRecord
-from transmiter_cli.embedding.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.layout import LATER, SEEN
-from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 
 Use = Literal["fit", "transfer", "self-train", "refine"]
 FILES: dict[Use, str] = {use: f"{SEEN}{use}.txt" for use in get_args(Use)}
 """Where a run keeps the fingerprints of the images that a command used, one a line; transfer's beyond fit's."""
-CHUNK = 4096
-WORDS = 4
-"""A fingerprint is so many 32-bit numbers; the store keeps them as float64, which holds them exactly."""
 
 
 def remember(use: Use, used: Iterable[str], run: Run) -> None:
@@ -118,51 +104,6 @@ def fingerprints(files: Sequence[ImageRecord], workspace: Workspace) -> list[str
 
 
 def fingerprint_of_each(files: Sequence[ImageRecord], workspace: Workspace) -> list[str | None]:
-    """SHA-256 of the images' contents, the first 128 bits; each file is read once, as long as it does not change.
-
-    None for those that cannot be read.
-    """
-    store = EmbeddingStore(workspace.cache / CONTENTS, workspace.reporter, workspace.cache)
-    keys, _ = image_keys(files, "full")
-
-    def words() -> Float[Tensor, "images words"]:
-        if lacking(store, keys).any():
-            with store.writing():
-                read_contents(files, np.flatnonzero(lacking(store, keys)).tolist(), store, workspace.reporter)
-        there = keys[store.has(keys)]
-        return store.read(there) if len(there) else torch.empty(0, WORDS)
-
-    text = until_whole(words).numpy().astype(">u4").tobytes().hex()
-    found = (text[start : start + 8 * WORDS] for start in range(0, len(text), 8 * WORDS))
-    return [next(found) if readable else None for readable in store.has(keys).tolist()]
-
-
-def read_contents(
-    files: Sequence[ImageRecord], positions: Sequence[int], store: EmbeddingStore, reporter: Reporter
-) -> None:
-    """Read the images at some positions and keep their fingerprints, each under what its file is now."""
-    with reporter.progress("Fingerprinting images") as advance:
-        for start in range(0, len(positions), CHUNK):
-            records = [files[i] for i in positions[start : start + CHUNK]]
-            found = {key: read_words(file) for file in records if isinstance(key := image_key(file), str)}
-            readable = {key: words for key, words in found.items() if words is not None}
-            if readable:
-                store.append([*readable], torch.tensor([*readable.values()], dtype=torch.float64))
-            advance(start + len(records), len(positions))
-
-
-def read_words(record: ImageRecord) -> list[int] | None:
-    """The fingerprint of one image as numbers; None if it cannot be read, or its file is empty."""
-    try:
-        with record.open() as opened:
-            if isinstance(opened, Image.Image):
-                found = hashlib.sha256(f"{opened.mode} {opened.size}".encode() + opened.tobytes())
-            else:
-                content = opened.read()
-                if not content:  # files that broke off are no copies of each other
-                    return None
-                found = hashlib.sha256(content)
-    except OSError:
-        return None
-    digest = found.digest()
-    return [int.from_bytes(digest[4 * i : 4 * i + 4], "big") for i in range(WORDS)]
+    """SHA-256 of the images' contents, the first 128 bits; None for those that cannot be read."""
+    contents, _ = workspace.contents.of(files)
+    return [as_text(one) if one else None for one in contents.fingerprints.tolist()]

@@ -8,8 +8,8 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
+from transmiter_cli.embedding.contents import place_of
 from transmiter_cli.embedding.decoding import Skipped
-from transmiter_cli.embedding.image_keys import image_key
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.sources.spec import DataSpec
@@ -78,10 +78,10 @@ def test_keys_are_of_the_shard_and_the_place(shards: Path):
     assert len({file.key() for file in open_images(str(shards), None).files} - first) == 4
 
 
-def test_a_shard_that_changed_since_it_was_listed_has_no_keys(shards: Path):
+def test_a_shard_that_changed_since_it_was_listed_has_no_places(shards: Path):
     images = open_images(str(shards), None).files
     os.utime(shards / "pets-001.tar", ns=(1, 1))
-    said = [image_key(image) for image in images]
+    said = [place_of(image) for image in images]
     changed = [one for one in said if isinstance(one, Skipped)]
     assert len(changed) == 4
     assert {one.reason for one in changed} == {"its shard changed since it was listed"}

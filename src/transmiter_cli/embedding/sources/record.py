@@ -35,7 +35,7 @@ class ImageRecord(Protocol):
         ...
 
     def key(self) -> str:
-        """What the embedding store knows it by: its place, and the size and time of change of the file there.
+        """Where it lies, with the size and time of change of the file there; while they stay, so does what it holds.
 
         Raises:
             OSError: if the file cannot be found.

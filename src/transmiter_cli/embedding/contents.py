@@ -1,0 +1,162 @@
+"""What image files hold: a fingerprint of each one's content, by which the stores know it wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from transmiter_cli.embedding.cache import CONTENTS
+from transmiter_cli.embedding.decoding import Skipped, usable_processors
+from transmiter_cli.embedding.index import DIGEST_BYTES, Digests, key_digests
+from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.store import EmbeddingStore, until_whole
+from transmiter_cli.files import SHELLS_OWN
+from transmiter_cli.reporter import Reporter
+
+CHUNK = 4096
+"""Images that become one shard of fingerprints."""
+PART = 64
+"""Images that a thread reads at a time."""
+WORDS = 4
+"""A fingerprint is so many 32-bit numbers; the store keeps them as float64, which holds them exactly."""
+
+
+NOTHING = hashlib.sha256().digest()
+"""The digest of an empty file."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Where images lie and what they hold.
+
+    Attributes:
+        places: digests of each file's place, size and time of change; empty where it is gone.
+        fingerprints: 128 bits of SHA-256 of each file's content, or of a decoded picture's pixels; empty where it
+            cannot be read, or holds nothing.
+    """
+
+    places: Digests
+    fingerprints: Digests
+
+    def only(self, chosen: Bool[np.ndarray, " images"]) -> Contents:
+        """Those of some of the images."""
+        return Contents(self.places[chosen], self.fingerprints[chosen])
+
+
+class KnownFiles(tuple[ImageRecord, ...]):
+    """Images whose contents were just looked for: the next model need not ask the file system for them again."""
+
+    contents: Contents
+
+    def __new__(cls, files: Iterable[ImageRecord], contents: Contents) -> KnownFiles:
+        """Files with their contents."""
+        known = super().__new__(cls, files)
+        known.contents = contents
+        return known
+
+
+class ContentStore:
+    """The fingerprints of images, each file read once as long as its size and time of change stay what they are.
+
+    Args:
+        cache: the cache's folder.
+        reporter: shows how far the reading is.
+        workers: threads that read; as many as there are processors if None.
+    """
+
+    def __init__(self, cache: Path, reporter: Reporter, workers: int | None = None) -> None:
+        self.store = EmbeddingStore(cache / CONTENTS, reporter, cache)
+        self.reporter = reporter
+        self.workers = workers or usable_processors()
+
+    def of(self, files: Sequence[ImageRecord]) -> tuple[Contents, list[Skipped]]:
+        """What images hold, and those that are gone."""
+        if isinstance(files, KnownFiles):
+            return files.contents, []
+        gone: list[Skipped] = []
+
+        def found() -> Iterator[str | None]:
+            for file in files:
+                place = place_of(file)
+                if isinstance(place, Skipped):
+                    gone.append(place)
+                yield place if isinstance(place, str) else None
+
+        places = key_digests(found())
+
+        def fingerprints() -> Digests:
+            if self.store.lacking(places).any():
+                with self.store.writing():
+                    self._read([files[i] for i in np.flatnonzero(self.store.lacking(places)).tolist()])
+            known = self.store.has(places)
+            result = np.zeros_like(places)
+            if known.any():
+                result[known] = as_digests(self.store.read(places[known]))
+            return result
+
+        return Contents(places, until_whole(fingerprints)), gone
+
+    def _read(self, files: Sequence[ImageRecord]) -> None:
+        """Read images and keep their fingerprints, each under what its file is now."""
+        with self.reporter.progress("Reading images") as advance, ThreadPoolExecutor(self.workers, "read") as pool:
+            for start in range(0, len(files), CHUNK):
+                chunk = files[start : start + CHUNK]
+                parts = pool.map(placed_words, (chunk[i : i + PART] for i in range(0, len(chunk), PART)))
+                words = {place: words for part in parts for place, words in part.items()}
+                if words:
+                    self.store.append([*words], torch.tensor([*words.values()], dtype=torch.float64))
+                advance(start + len(chunk), len(files))
+
+
+def place_of(record: ImageRecord) -> str | Skipped:
+    """Where an image lies, with the size and time of change of the file there, or why it is not there."""
+    try:
+        return record.key()
+    except OSError as error:
+        return Skipped(record.name, error.strerror or str(error))
+
+
+def placed_words(records: Sequence[ImageRecord]) -> dict[str, list[int]]:
+    """The fingerprints, as numbers, of those images that can be read, by their place; not of pipes, read only once."""
+    places = ((place_of(record), record) for record in records)
+    found = {
+        place: read_words(record)
+        for place, record in places
+        if isinstance(place, str) and not place.startswith(SHELLS_OWN)
+    }
+    return {place: words for place, words in found.items() if words is not None}
+
+
+def read_words(record: ImageRecord) -> list[int] | None:
+    """The fingerprint of one image as numbers; None if it cannot be read, or its file is empty."""
+    try:
+        with record.open() as opened:
+            if isinstance(opened, Image.Image):
+                found = hashlib.sha256(f"{opened.mode} {opened.size}".encode() + opened.tobytes())
+            else:
+                found = hashlib.sha256(opened.read())
+    except OSError:
+        return None
+    digest = found.digest()
+    if digest == NOTHING:  # files that broke off are no copies of each other
+        return None
+    return [int.from_bytes(digest[4 * i : 4 * i + 4], "big") for i in range(WORDS)]
+
+
+def as_digests(words: Float[Tensor, "images words"]) -> Digests:
+    """Fingerprints from their numbers."""
+    return words.numpy().astype(">u4").view(f"S{DIGEST_BYTES}")[:, 0]
+
+
+def as_text(digest: bytes) -> str:
+    """A digest as 32 hexadecimal digits; NumPy leaves out zeros at the end of its bytes."""
+    return digest.ljust(DIGEST_BYTES, b"\0").hex()

@@ -330,3 +330,28 @@ def test_images_beside_folders_are_taken_where_no_label_is_needed_and_told_of_el
     unlabelled = cli("eval", *data, "--allow-overlap", "--no-labels", "--json")
     assert json.loads(unlabelled.out)["images"] == 83
     assert told not in unlabelled.err
+
+
+def test_transfer_takes_images_that_moved_since_fit_and_encodes_none_again(cli: Cli, digits: Path):
+    assert cli(*FIT, "--data", "list.csv", "--root", "pool").code == 0
+    assert cli("transfer", "--strong", "demo-strong").code == 0
+    artefacts = [digits / f"transmiter-run/{name}.safetensors" for name in ("strong", "strong-discriminant")]
+    before = [path.read_bytes() for path in artefacts]
+    (digits / "pool").rename(digits / "moved")
+    failed(
+        cli("transfer", "--strong", "demo-strong"), 2, "not where they were. There is no folder", "where they lie now"
+    )
+    moved = cli("transfer", "--strong", "demo-strong", "--root", "moved")
+    assert (moved.code, moved.err.count("all from the cache")) == (0, 3)
+    assert [path.read_bytes() for path in artefacts] == before
+
+
+def test_logits_from_a_file_are_of_fits_own_images_when_transfer_sees_others(cli: Cli, digits: Path):
+    ids = [line.split(",")[0] for line in (digits / "list.csv").read_text().splitlines()[1:]]
+    save_file({"logits": torch.randn(len(ids), 10)}, digits / "logits.safetensors", {"ids": json.dumps(ids)})
+    line = ("fit", "--weak", "demo-weak", "--finetuned", "logits.safetensors", "--aux-words", "characters")
+    assert cli(*line, "--epochs", 1, "--data", "list.csv", "--root", "pool").code == 0
+    transfer = ("transfer", "--strong", "demo-strong", "--method", "discriminant")
+    assert cli(*transfer, "--split", "test").code == 0
+    shutil.copytree(digits / "pool", digits / "copy")
+    failed(cli(*transfer, "--data", "copy"), 1, "has no logits for 80 images", "which these images are not")

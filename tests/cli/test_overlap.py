@@ -104,6 +104,15 @@ def test_images_that_only_transfer_saw_are_refused_too(cli: Cli, tmp_path: Path)
     assert cli("eval", "--data", "later").code == 0
 
 
+def test_images_that_transfer_was_told_of_are_refused_until_it_is_told_of_others(cli: Cli, tmp_path: Path):
+    digits(tmp_path / "data", 0), digits(tmp_path / "later", 2)
+    assert cli(*FIT, "--data", "data").code == 0
+    assert "that fit saw" not in cli(*TRANSFER, "--data", "later").err
+    failed(cli("eval", "--data", "later"), 1, "transfer used 20 of these 20 images")
+    assert cli(*TRANSFER).code == 0
+    assert cli("eval", "--data", "later").code == 0
+
+
 @pytest.fixture
 def transferred(cli: Cli, tmp_path: Path) -> Cli:
     """A run of two strong models, and two folders of images that it did not see."""

@@ -13,7 +13,6 @@ from transmiter_cli.workflow.overlap import (
     fingerprints,
     forget_unused,
     remember,
-    remember_transfer,
     remembered,
     remembering,
 )
@@ -64,13 +63,24 @@ def test_another_run_below_this_one_keeps_no_image_in_mind(files: list[ImageFile
     assert remembered("refine", run) is None
 
 
-def test_images_of_all_transfers_are_kept_in_mind(files: list[ImageFile], tmp_path: Path):
+def test_images_of_transfers_are_kept_in_mind_as_long_as_anything_is_left_of_them(
+    files: list[ImageFile], tmp_path: Path
+):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
-    run.path.mkdir()
+    run.begin(TASK)
+    run.add([], {}, strong="one", homes={"one": "."})
+    adapter, ridge = run.path / "strong.safetensors", run.path / "strong-ridge.safetensors"
     remember("fit", fingerprints(files[:1], workspace), run)
-    for rows in (slice(0, 2), slice(2, 3)):
-        remember_transfer(files[rows], run, workspace)
+    for rows, path in ((slice(0, 2), adapter), (slice(2, 3), ridge)):
+        with remembering("transfer", files[rows], run, workspace):
+            path.touch()
     assert used("transfer", run, files[:4], workspace) == [1, 2]
+    with remembering("transfer", files[3:4], run, workspace, artefacts=2):
+        pass
+    assert used("transfer", run, files[:4], workspace) == [3]
+    with remembering("transfer", files[:1], run, workspace, artefacts=2):
+        pass
+    assert remembered("transfer", run) is None
 
 
 @pytest.mark.parametrize("damage", [b"\xff", b"0123"])

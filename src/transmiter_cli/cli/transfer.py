@@ -15,6 +15,7 @@ from transmiter_cli.cli.options import (
     Encoding,
     JsonOption,
     RunOption,
+    Selection,
 )
 from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import DEFAULT_METHODS
@@ -78,6 +79,11 @@ def command(
         ),
     ] = False,
     *,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Unlabelled images to compare the models on, as fit takes them; fit's own if left out."),
+    ] = None,
+    selection: Selection,
     encoding: Encoding,
     json: JsonOption = False,
 ) -> None:
@@ -95,6 +101,7 @@ def command(
             raise UsageError(f"{flag} needs --method {needs}.", f"add --method {needs}, or leave {flag} out")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
     from transmiter_cli.embedding.models import lasting_model_name
+    from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 
     options = TransferOptions(
@@ -104,6 +111,7 @@ def command(
         "auto" if rho == "auto" else strength("--rho", rho),
         tuple(map(Run, also or ())),
         opaque_names,
+        DataFlags(data, **vars(selection)),
     )
     workspace = encoding.workspace()
     results = transfer_run(options, Run(run), workspace, console.command_line())

@@ -23,7 +23,11 @@ FILES: dict[Use, str] = {use: f"{SEEN}{use}.txt" for use in get_args(Use)}
 
 def remember(use: Use, used: Iterable[str], run: Run) -> None:
     """Write down the fingerprints of the images that a command used, in place of those of its last time."""
-    write_atomically(run.path / FILES[use], listed(used))
+    content, path = listed(used), run.path / FILES[use]
+    if content:
+        write_atomically(path, content)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def listed(used: Iterable[str]) -> bytes:
@@ -31,36 +35,32 @@ def listed(used: Iterable[str]) -> bytes:
     return "".join(f"{fingerprint}\n" for fingerprint in sorted(set(used))).encode()
 
 
-def remember_transfer(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> None:
-    """Add images that a transfer is about to learn from to those of earlier ones, as far as fit did not see them.
-
-    It is said where there are such images, or fewer than fit saw.
-    """
-    seen = remembered("fit", run)
-    if seen is None:  # then eval says that nobody knows, whatever transfer used
-        return
-    used = set(fingerprints(files, workspace))
-    more, fewer = used - seen, seen - used
-    if more:
-        remember("transfer", more | (remembered("transfer", run) or set()), run)
-    if more or fewer:
-        workspace.reporter.warn(
-            f"The images are not those that fit saw: {len(more):,} more, {len(fewer):,} fewer (by their content)."
-        )
-
-
 @contextmanager
-def remembering(use: Use, files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> Generator[None]:
-    """Write down which images went into an artefact that is written meanwhile.
+def remembering(
+    use: Use, files: Sequence[ImageRecord], run: Run, workspace: Workspace, artefacts: int = 1
+) -> Generator[None]:
+    """Write down which images went into artefacts that are written meanwhile; of transfer, those that fit did not see.
 
-    They are added before, so that a kill leaves no image unsaid, and stand alone afterwards, unless another strong
-    model's artefact of that name stays.
+    They are added before, so that a kill leaves no image unsaid, and stand alone afterwards, unless other artefacts of
+    that command stay.
     """
     used = set(fingerprints(files, workspace))
+    if use == "transfer":
+        used -= remembered("fit", run) or set()
     remember(use, used | (remembered(use, run) or set()), run)
     yield
-    if sum(LATER.get(one.row) == use for one in run.made()) == 1:
+    if sum(LATER.get(one.row, "transfer") == use for one in run.made()) == artefacts:
         remember(use, used, run)
+
+
+def warn_of_changes(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> None:
+    """Say so where images, by their content, are more or fewer than fit saw, as far as the run says which it saw."""
+    seen, now = remembered("fit", run), set(fingerprints(files, workspace))
+    if seen is not None and seen != now:
+        workspace.reporter.warn(
+            f"The images are not those that fit saw: {len(now - seen):,} more, {len(seen - now):,} fewer (by their "
+            "content)."
+        )
 
 
 def forget_unused(run: Run) -> None:

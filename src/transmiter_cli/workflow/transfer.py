@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.description import DamagedArtefactError, read_description
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import open_images
-from transmiter_cli.embedding.sources.opening import same_data
+from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
+from transmiter_cli.embedding.sources.opening import lasting, same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import DEFAULT_METHODS, ROWS, SWEPT, artefacts_in, file_name, swept_row
@@ -27,6 +27,7 @@ from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import mean_logits
 from transmiter_cli.workflow.common import (
+    DataFlags,
     EncodedImages,
     alone,
     as_teacher,
@@ -36,10 +37,11 @@ from transmiter_cli.workflow.common import (
     finetuned_models,
     fit_data,
     load_fitted,
+    open_told,
     require_finetuned,
     signed,
 )
-from transmiter_cli.workflow.overlap import forget_unused, remember_transfer
+from transmiter_cli.workflow.overlap import forget_unused, remembering, warn_of_changes
 from transmiter_cli.workflow.removal import telling_removed
 
 
@@ -55,6 +57,7 @@ class TransferOptions:
         rho: relative ridge strength, or "auto" ("ridge").
         others: runs of the same classes with other weak and fine-tuned models, to be combined ("discriminant").
         opaque_names: whether the names of the classes say nothing to zero-shot models ("discriminant").
+        data: unlabelled images; those that fit saw if it says nothing.
     """
 
     strong: Sequence[str]
@@ -63,6 +66,7 @@ class TransferOptions:
     rho: float | api.Auto = "auto"
     others: Sequence[Run] = ()
     opaque_names: bool = False
+    data: DataFlags = field(default_factory=DataFlags)
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,11 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     asked = set(options.methods) != {"adapter"}  # whether methods ask fine-tuned models, whose answers fit has learned
     for one in [run, *others] if asked else others:
         require_finetuned(one.task(), one, workspace)
-    weak = encode(weak_encoder, open_images(fit_data(task), task.split), fitted.vocabulary, task.templates)
+    spec, images = images_to_see(options.data, task, workspace.reporter)
+    weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = [encode_same(encoder, weak, fitted.vocabulary, task.templates) for encoder in encoders]
-    own = teachers_of(run, task, weak_encoder, weak) if asked else []
-    also = [teacher for other in others for teacher in other_teachers(other, task, fitted, workspace, weak)]
+    own = teachers_of(run, task, weak_encoder, weak, same_data(spec, fit_data(task))) if asked else []
+    also = [teacher for other in others for teacher in other_teachers(other, spec, fitted, workspace, weak)]
     embeddings = [encoded.embeddings for encoded in strong]
     solved = solve(options, fitted, weak.embeddings, embeddings, own, also)
     homes = run.with_homes([encoder.name for encoder in encoders])
@@ -126,17 +131,38 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for encoder, seen, artefacts in zip(encoders, embeddings, solved, strict=True)
         for result in results_of(artefacts, encoder, seen, len(task.classes), run.path / homes[encoder.name])
     ]
-    remember_transfer(weak.images.files, run, workspace)
+    if options.data == DataFlags():
+        warn_of_changes(weak.images.files, run, workspace)
     with telling_removed(run, workspace.reporter):
-        save_results(results, encoders, options.methods, run.path, homes)
-        fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
-        run.add(command, fingerprints, strong=encoders[-1].name, homes=homes)
+        with remembering("transfer", weak.images.files, run, workspace, len(results)):
+            save_results(results, encoders, options.methods, run.path, homes)
+            fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
+            run.add(command, fingerprints, strong=encoders[-1].name, homes=homes)
         forget_unused(run)
     for result in results:
         if result.verdict:
             followers = [one.name for one in results if one.strong == result.strong and not one.verdict]
             tell_limits(result, followers, task, run, workspace.reporter)
     return results
+
+
+def images_to_see(flags: DataFlags, task: Task, reporter: Reporter) -> tuple[DataSpec, ImageSet]:
+    """The images that models are compared on, and where they are: fit's, of which it told what is left out, or others.
+
+    Raises:
+        UsageError: if there are no such data, or fit's are no longer where they were.
+        TransmiterError: if they hold no images.
+    """
+    if flags == DataFlags():
+        try:
+            return fit_data(task), open_images(fit_data(task), task.split)
+        except UsageError as error:
+            raise UsageError(
+                f"The images that fit saw are not where they were. {error}",
+                "say where they lie now: --data, and --root if fit was given one",
+            ) from error
+    spec = lasting(flags.spec(task, task.limit))
+    return spec, open_told(spec, "train" if flags.data else task.split, reporter, labels=False)
 
 
 def save_results(
@@ -315,15 +341,15 @@ def solve(
     return made
 
 
-def teachers_of(
-    run: Run, task: Task, encoder: CachedEncoder, weak: EncodedImages, own_data: bool = True
-) -> list[Teacher]:
-    """The fine-tuned models of a run, and their weak twin, on images."""
+def teachers_of(run: Run, task: Task, encoder: CachedEncoder, weak: EncodedImages, own_data: bool) -> list[Teacher]:
+    """The fine-tuned models of a run, and their weak twin, on images, of its own --data or not."""
     models = finetuned_models(task, run, encoder, own_data)
     return [as_teacher(model, weak.images.files, weak.embeddings) for model in models]
 
 
-def other_teachers(run: Run, task: Task, fitted: Artefact, workspace: Workspace, seen: EncodedImages) -> list[Teacher]:
+def other_teachers(
+    run: Run, spec: DataSpec, fitted: Artefact, workspace: Workspace, seen: EncodedImages
+) -> list[Teacher]:
     """The fine-tuned models of another run, with its own weak model, on the images and vocabulary of this one.
 
     Raises:
@@ -332,7 +358,7 @@ def other_teachers(run: Run, task: Task, fitted: Artefact, workspace: Workspace,
     other = run.task()
     encoder = workspace.open(resolve_model(other.weak))
     weak = encode_same(encoder, seen, fitted.vocabulary, other.templates)
-    return teachers_of(run, other, encoder, weak, own_data=same_data(fit_data(other), fit_data(task)))
+    return teachers_of(run, other, encoder, weak, own_data=same_data(spec, fit_data(other)))
 
 
 def forget_stale(home: Path, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:

@@ -345,6 +345,20 @@ def test_files_that_are_no_artefacts(cli: Cli, tmp_path: Path):
     failed(cli("inspect", "text.safetensors"), 1, "cannot be read as an artefact")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("eval", "--report", "s3://bucket/report.html"),
+        ("embed", "--model", "demo-weak", "--data", "demo-digits", "--out", "s3://bucket/report.html"),
+        ("inspect", "--run", "s3://bucket/report.html"),
+        ("transfer", "--strong", "demo-strong", "--also", "run", "--also", "s3://bucket/report.html"),
+    ],
+)
+def test_an_address_is_no_place_to_write_to(cli: Cli, line: tuple[str, ...], tmp_path: Path):
+    failed(cli(*line), 2, "s3://bucket/report.html is an address, and only paths are taken here.")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_strengths_that_are_not_positive(cli: Cli):
     outcome = cli("transfer", "--strong", "demo-strong", "--reg", "0")
     assert outcome.code == 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -116,7 +117,10 @@ def changed(options: Selection | Encoding) -> list[str]:
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command, with options for the fields of each parameter whose type is a dataclass of options."""
+    """The same command, with options for the fields of each parameter whose type is a dataclass of options.
+
+    It refuses an address in place of a path.
+    """
     given = inspect.signature(command, eval_str=True).parameters
     groups = {name: one.annotation for name, one in given.items() if one.annotation in (Selection, Encoding)}
     own = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
@@ -124,6 +128,7 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def grouped(**options: Any) -> None:
+        require_paths(options)
         filled = {name: group(**{one: options.pop(one) for one in own[name]}) for name, group in groups.items()}
         command(**options, **filled)
 
@@ -131,6 +136,17 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     vars(grouped)["__signature__"] = inspect.Signature(each)
     grouped.__annotations__ = {one.name: one.annotation for one in each}
     return grouped
+
+
+def require_paths(options: Mapping[str, Any]) -> None:
+    """Raise UsageError if a path is an address (s3://...), of which pathlib makes a folder called `s3:`."""
+    for value in options.values():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and re.match(r"[A-Za-z][A-Za-z0-9+]+:/", str(path)):
+                address = str(path).replace(":/", "://", 1)
+                raise UsageError(
+                    f"{address} is an address, and only paths are taken here.", "a path, and copy the file"
+                )
 
 
 def checked_settings(kind: Callable[..., Settings], **values: Any) -> Settings:

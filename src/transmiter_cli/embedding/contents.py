@@ -42,13 +42,15 @@ class Contents:
         places: digests of each file's place, size and time of change; empty where it is gone.
         fingerprints: 128 bits of SHA-256 of each file's content, or of a decoded picture's pixels; empty where it
             cannot be read, or holds nothing.
+        gone: the images that are gone.
     """
 
     places: Digests
     fingerprints: Digests
+    gone: tuple[Skipped, ...] = ()
 
     def only(self, chosen: Bool[np.ndarray, " images"]) -> Contents:
-        """Those of some of the images."""
+        """Those of some of the images that are there."""
         return Contents(self.places[chosen], self.fingerprints[chosen])
 
 
@@ -69,19 +71,23 @@ class ContentStore:
 
     Args:
         cache: the cache's folder.
-        reporter: shows how far the reading is.
+        reporter: told what `EmbeddingStore` tells.
         workers: threads that read; as many as there are processors if None.
     """
 
     def __init__(self, cache: Path, reporter: Reporter, workers: int | None = None) -> None:
         self.store = EmbeddingStore(cache / CONTENTS, reporter, cache)
-        self.reporter = reporter
         self.workers = workers or usable_processors()
 
-    def of(self, files: Sequence[ImageRecord]) -> tuple[Contents, list[Skipped]]:
-        """What images hold, and those that are gone."""
+    def of(self, files: Sequence[ImageRecord], reporter: Reporter | None = None) -> Contents:
+        """What images hold.
+
+        Args:
+            files: the images.
+            reporter: shows how far the reading is; nobody if None, for few images while other progress is shown.
+        """
         if isinstance(files, KnownFiles):
-            return files.contents, []
+            return files.contents
         gone: list[Skipped] = []
 
         def found() -> Iterator[str | None]:
@@ -96,18 +102,19 @@ class ContentStore:
         def fingerprints() -> Digests:
             if self.store.lacking(places).any():
                 with self.store.writing():
-                    self._read([files[i] for i in np.flatnonzero(self.store.lacking(places)).tolist()])
+                    lacking = np.flatnonzero(self.store.lacking(places)).tolist()
+                    self._read([files[i] for i in lacking], reporter or Reporter())
             known = self.store.has(places)
             result = np.zeros_like(places)
             if known.any():
                 result[known] = as_digests(self.store.read(places[known]))
             return result
 
-        return Contents(places, until_whole(fingerprints)), gone
+        return Contents(places, until_whole(fingerprints), tuple(gone))
 
-    def _read(self, files: Sequence[ImageRecord]) -> None:
+    def _read(self, files: Sequence[ImageRecord], reporter: Reporter) -> None:
         """Read images and keep their fingerprints, each under what its file is now."""
-        with self.reporter.progress("Reading images") as advance, ThreadPoolExecutor(self.workers, "read") as pool:
+        with reporter.progress("Reading images") as advance, ThreadPoolExecutor(self.workers, "read") as pool:
             for start in range(0, len(files), CHUNK):
                 chunk = files[start : start + CHUNK]
                 parts = pool.map(placed_words, (chunk[i : i + PART] for i in range(0, len(chunk), PART)))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.embedding.contents import Contents, KnownFiles
+from transmiter_cli.embedding.contents import KnownFiles
 from transmiter_cli.embedding.decoding import Skipped
 from transmiter_cli.embedding.index import Digests
 from transmiter_cli.embedding.sources import ImageRecord
@@ -32,14 +32,12 @@ class StoredImages:
     """Images whose embeddings the store has, as far as they could be decoded.
 
     Attributes:
-        contents: what they hold.
         keys: digests of what the store knows them by; empty where a file is gone.
         stored: which of the keys have a row.
         encoded: how many were not in the store before.
         skipped: the images that could not be decoded.
     """
 
-    contents: Contents
     keys: Digests
     stored: Bool[np.ndarray, " keys"]
     encoded: int

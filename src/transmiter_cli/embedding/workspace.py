@@ -20,7 +20,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.cache import ENCODERS, FACTS, WEIGHTS, default_cache
 from transmiter_cli.embedding.choices import Decoding, Precision
-from transmiter_cli.embedding.contents import ContentStore, KnownFiles
+from transmiter_cli.embedding.contents import Contents, ContentStore, KnownFiles
 from transmiter_cli.embedding.decoding import Skipped
 from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
 from transmiter_cli.embedding.filling import ImageFiller, copies_of_skipped
@@ -147,8 +147,9 @@ class CachedEncoder:
             NoImagesError: if no image at all can be decoded.
             TransmiterError: if the workspace is strict and any cannot be decoded.
         """
+        contents = self._contents(files)
         with self._progress(len(files)) as advance:
-            found = self._embed(files, advance)
+            found = self._embed(files, contents, advance)
         asked, views = (sum(isinstance(file, View) for file in some) for some in (files, found.files))
         self._report(len(files) - asked, len(found.kept) - views, found.encoded, found.skipped, views)
         return found
@@ -166,7 +167,9 @@ class CachedEncoder:
         skipped: list[Skipped] = []
         with self._progress(len(files)) as advance:
             for start in range(0, len(files), size):
-                found = self._embed(files[start : start + size], lambda done, start=start: advance(start + done))
+                chunk = files[start : start + size]
+                contents = self.workspace.contents.of(chunk)
+                found = self._embed(chunk, contents, lambda done, start=start: advance(start + done))
                 kept, encoded = kept + len(found.kept), encoded + found.encoded
                 skipped += found.skipped
                 if skipped and self.workspace.strict:
@@ -176,8 +179,7 @@ class CachedEncoder:
 
     def lacks(self, files: Sequence[ImageRecord]) -> bool:
         """Whether the store lacks any of the images that are there."""
-        keys = image_keys(files, self.workspace.contents.of(files)[0], self.decoding)
-        return bool(self.images.lacking(keys).any())
+        return bool(self.images.lacking(image_keys(files, self._contents(files), self.decoding)).any())
 
     def store_images(self, files: Sequence[ImageRecord]) -> StoredImages:
         """Encode what the store lacks of any number of images, in one go and in bounded memory.
@@ -186,10 +188,11 @@ class CachedEncoder:
             NoImagesError: if no image at all can be decoded.
             TransmiterError: if the workspace is strict and any cannot be decoded.
         """
+        contents = self._contents(files)
         with self._progress(len(files)) as advance:
 
             def stored() -> StoredImages:
-                found = self._store(files, advance)
+                found = self._store(files, contents, advance)
                 self.images.check(found.keys)
                 return found
 
@@ -255,24 +258,29 @@ class CachedEncoder:
                 told, listing(Path(skipped[0].name)) if missing else "pass other images, or these as JPEG or PNG files"
             )
 
-    def _embed(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> ImageEmbeddings:
+    def _contents(self, files: Sequence[ImageRecord]) -> Contents:
+        """What images hold; shows how far the reading is."""
+        return self.workspace.contents.of(files, self.workspace.reporter)
+
+    def _embed(
+        self, files: Sequence[ImageRecord], contents: Contents, advance: Callable[[int], None]
+    ) -> ImageEmbeddings:
         """The images' rows, all of them at once."""
 
         def embedded() -> ImageEmbeddings:
-            found = self._store(files, advance)
+            found = self._store(files, contents, advance)
             keys, positions = found.keys[found.stored], np.flatnonzero(found.stored).tolist()
             rows = self.images.read(keys) if positions else torch.empty(0, 0)
-            known = KnownFiles(compress(files, found.stored.tolist()), found.contents.only(found.stored))
+            known = KnownFiles(compress(files, found.stored.tolist()), contents.only(found.stored))
             return ImageEmbeddings(known, rows, positions, found.skipped, found.encoded)
 
         return until_whole(embedded)
 
-    def _store(self, files: Sequence[ImageRecord], advance: Callable[[int], None]) -> StoredImages:
+    def _store(self, files: Sequence[ImageRecord], contents: Contents, advance: Callable[[int], None]) -> StoredImages:
         """Encode those of the images that the store lacks."""
-        contents, gone = self.workspace.contents.of(files)
         keys = image_keys(files, contents, self.decoding)
         if not self.images.lacking(keys).any():
-            return StoredImages(contents, keys, keys != b"", 0, gone)
+            return StoredImages(keys, keys != b"", 0, [*contents.gone])
         if not (self.folder / FACTS).is_file():
             self._write_facts()  # before the images, so that the store has a name however far they get
         space = self.workspace
@@ -282,7 +290,7 @@ class CachedEncoder:
             undecoded = filler.fill(files, contents, missing, advance)
         stored, encoded = self.images.has(keys), int(missing.sum()) - len(undecoded)
         copies = copies_of_skipped(files, keys, missing, stored, undecoded)
-        return StoredImages(contents, keys, stored, encoded, gone + undecoded + copies)
+        return StoredImages(keys, stored, encoded, [*contents.gone, *undecoded, *copies])
 
     def _encode_texts(self, prompts: Sequence[str]) -> None:
         with self.workspace.reporter.progress(f"Encoding prompts with {self.name}") as advance:

@@ -105,5 +105,5 @@ def fingerprints(files: Sequence[ImageRecord], workspace: Workspace) -> list[str
 
 def fingerprint_of_each(files: Sequence[ImageRecord], workspace: Workspace) -> list[str | None]:
     """SHA-256 of the images' contents, the first 128 bits; None for those that cannot be read."""
-    contents, _ = workspace.contents.of(files)
+    contents = workspace.contents.of(files, workspace.reporter)
     return [as_text(one) if one else None for one in contents.fingerprints.tolist()]

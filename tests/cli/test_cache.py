@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -137,3 +138,14 @@ def test_a_quiet_command_says_that_it_waits_for_another_process(cli: Cli, cache:
     other.join()
     assert outcome.code == 0
     assert outcome.err == f"Warning: Waiting for another process that writes to {store / 'images'}.\n"
+
+
+def test_caches_that_were_filled_apart_are_copied_into_one(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for part in range(2):
+        monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / f"cache-{part}"))
+        assert cli("embed", "--model", "demo-weak", "--data", digits(tmp_path / f"part-{part}", 2 * part)).code == 0
+        shutil.copytree(tmp_path / f"cache-{part}", tmp_path / "cache", dirs_exist_ok=True)
+    monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / "cache"))
+    digits(tmp_path / "whole", 0, 4)
+    assert "40 images, all from the cache" in cli("embed", "--model", "demo-weak", "--data", tmp_path / "whole").err
+    assert json.loads(cli("cache", "verify", "--json").out)["damaged"] == []

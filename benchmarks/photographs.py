@@ -68,7 +68,10 @@ def photograph(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
 
 
 def write_photographs(folder: Path, count: int, distinct: int, size: tuple[int, int] = SIZE) -> None:
-    """Write `count` JPEG files into one class folder, of `distinct` different pictures, in turn."""
+    """Write `count` JPEG files into one class folder, of `distinct` different pictures, in turn.
+
+    A number after the end of the picture makes each file another one: the store encodes equal files once.
+    """
     target = folder / "photographs"
     target.mkdir(parents=True, exist_ok=True)
 
@@ -80,4 +83,4 @@ def write_photographs(folder: Path, count: int, distinct: int, size: tuple[int, 
     with ThreadPoolExecutor(usable_processors()) as pool:
         pictures = list(pool.map(encode, range(distinct)))
     for number in range(distinct, count):
-        (target / f"{number:06d}.jpg").write_bytes(pictures[number % distinct])
+        (target / f"{number:06d}.jpg").write_bytes(pictures[number % distinct] + number.to_bytes(8))

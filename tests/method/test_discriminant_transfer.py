@@ -432,6 +432,9 @@ def test_a_teacher_of_some_classes_leaves_images_of_the_others_to_the_strong_mod
     assert verdict.unknown == tuple((~some).nonzero().flatten().tolist())
     assert max(verdict.teacher_trust) > 0.7
     assert after > before + 0.1
+    with patch.object(module, "self_train_classifier", lambda _, start: start):
+        _, once, _ = rates(world, [teacher(world, answers)])
+    assert after > once + 0.01 or after == once > 0.99
     with patch.object(module, "known_classes", lambda *_: torch.ones(12, dtype=torch.bool)):
         _, believed, verdict = rates(world, [teacher(world, answers)])
     assert verdict.unknown == ()

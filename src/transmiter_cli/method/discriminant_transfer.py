@@ -21,6 +21,7 @@ from transmiter_cli.method.per_image import PerImage, computed_zero_shot_logits,
 from transmiter_cli.method.pool import known_classes, pooling, select_teachers, usable_trust
 from transmiter_cli.method.posterior import class_counts
 from transmiter_cli.method.reliability import held_out_agreement, reliabilities
+from transmiter_cli.method.self_training import self_train_classifier
 from transmiter_cli.method.unseen import carry
 from transmiter_cli.method.verdict import NEEDED, Verdict, expected_gain, named_and_consistent
 
@@ -90,6 +91,8 @@ def discriminant_transfer(
        held-out answers, keep the strong model's own scores, corrected by what the fine-tuned answers on other images
        say of them, and lifted to where they compare with the others (`merge`). Classes with images go by both, the less
        by the strong model's scores the more images they have.
+    5. Where images show classes that no trusted teacher knows, whose images the zero-shot strong model alone told from
+       the others', the classifier tells them anew (`self_train_classifier`).
 
     Of fewer than NEEDED images nothing is learned: the strong model's zero-shot classifier is returned.
 
@@ -125,7 +128,8 @@ def discriminant_transfer(
     relative_trust = min(best_trust / max(verdict.strong_trust, TINY), 1.0)
     merged = merge(MergeInputs(strong, carriers, posterior, discriminant), counts, relative_trust, found.by_teachers)
     unseen, tested = tuple((~seen).nonzero().flatten().tolist()), int(seen.sum()) >= ENOUGH
-    return merged.classifier, replace(verdict, gain=found.gain(merged, discriminant), unseen=unseen, tested=tested)
+    classifier = self_train_classifier(strong, merged.classifier) if verdict.unknown else merged.classifier
+    return classifier, replace(verdict, gain=found.gain(merged, discriminant), unseen=unseen, tested=tested)
 
 
 def without_copies(strong: Embeddings, teachers: Sequence[Teacher]) -> tuple[Embeddings, Sequence[Teacher]]:

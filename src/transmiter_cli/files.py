@@ -196,7 +196,7 @@ def write_if_possible(path: Path, data: bytes) -> None:
 
 
 def file_identity(path: str) -> str:
-    """A file's path, size and time of change, so that an edited file is a new one.
+    """A file's path and `file_state`, so that an edited file is a new one.
 
     Strings in place of Path objects: this is done for each of maybe a million images, before anything else.
 
@@ -213,7 +213,12 @@ def file_identity(path: str) -> str:
     if not stat.S_ISREG(status.st_mode) and not real.startswith(SHELLS_OWN):
         what = "Is a directory" if stat.S_ISDIR(status.st_mode) else "Not a regular file"
         raise OSError(errno.EINVAL, what, path)
-    return f"{real}|{status.st_size}|{status.st_mtime_ns}"
+    return f"{real}|{file_state(status)}"
+
+
+def file_state(status: os.stat_result) -> str:
+    """A file's size and times of change: of its content, which programs may set, and of whatever there is of it."""
+    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
 
 
 @lru_cache(maxsize=1024)

@@ -338,9 +338,8 @@ def test_transfer_takes_images_that_moved_since_fit_and_encodes_none_again(cli: 
     artefacts = [digits / f"transmiter-run/{name}.safetensors" for name in ("strong", "strong-discriminant")]
     before = [path.read_bytes() for path in artefacts]
     (digits / "pool").rename(digits / "moved")
-    failed(
-        cli("transfer", "--strong", "demo-strong"), 2, "not where they were. There is no folder", "where they lie now"
-    )
+    for line in (("transfer", "--strong", "demo-strong"), ("eval",), ("refine",)):
+        failed(cli(*line), 2, "fit saw are not where they were. There is no folder", "say where they lie now: --data")
     moved = cli("transfer", "--strong", "demo-strong", "--root", "moved")
     assert (moved.code, moved.err.count("all from the cache")) == (0, 3)
     assert [path.read_bytes() for path in artefacts] == before

@@ -345,6 +345,12 @@ def test_files_that_are_no_artefacts(cli: Cli, tmp_path: Path):
     failed(cli("inspect", "text.safetensors"), 1, "cannot be read as an artefact")
 
 
+def test_an_address_is_no_cache(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("TRANSMITER_CACHE", "s3://bucket/cache")
+    failed(cli("embed", "--model", "demo-weak", "--data", "demo-digits"), 2, "TRANSMITER_CACHE=s3://bucket/cache is an")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -219,7 +219,12 @@ main()
 
 @pytest.mark.parametrize(
     ("sent", "times", "code", "said"),
-    [("SIGINT", 1, 130, "Interrupted"), ("SIGINT", 3, 130, "Interrupted"), ("SIGTERM", 1, 143, "Terminated")],
+    [
+        ("SIGINT", 1, 130, "Interrupted"),
+        ("SIGINT", 3, 130, "Interrupted"),
+        ("SIGTERM", 1, 143, "Terminated"),
+        ("SIGHUP", 1, 129, "Hung up"),
+    ],
 )
 def test_a_signal_ends_a_command_and_keeps_what_was_encoded(
     environment: dict[str, str], tmp_path: Path, sent: str, times: int, code: int, said: str

@@ -79,6 +79,13 @@ def test_only_files_that_changed_are_read_again(files: list[ImageFile], tmp_path
     assert read[5:] == ["1.png"]
 
 
+def test_a_file_in_the_place_of_another_of_the_same_size_and_time_is_read(files: list[ImageFile], tmp_path: Path):
+    before, time = texts(files, tmp_path), files[1].path.stat().st_mtime_ns
+    files[1].path.write_bytes(b"CONTENT 1")
+    os.utime(files[1].path, ns=(time, time))
+    assert texts(files, tmp_path) == expected(files) != before
+
+
 def test_an_image_that_is_gone_has_no_place_and_is_named(files: list[ImageFile], tmp_path: Path):
     files[1].path.unlink()
     found = opened(tmp_path).of(files)

@@ -19,14 +19,12 @@ from transmiter_cli.cli.console import errors
 from transmiter_cli.errors import TransmiterError
 
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
-TERMINATED = 128 + signal.SIGTERM
-"""The exit code after SIGTERM, which job schedulers send."""
 INTERRUPTED = 128 + signal.SIGINT
 NOBODY_READS = 128 + 13
 """The exit code where the reader of a pipe has gone, as `head` does: that of programs which SIGPIPE ends."""
 PATIENCE = 1.0
-ENDINGS = {INTERRUPTED: "Interrupted", TERMINATED: "Terminated"}
-"""What to say of exit codes after Ctrl-C and SIGTERM."""
+ENDINGS = {INTERRUPTED: "Interrupted", 128 + signal.SIGTERM: "Terminated", 128 + 1: "Hung up"}
+"""What to say of exit codes after Ctrl-C, SIGTERM, which job schedulers send, and SIGHUP, of a lost connection."""
 
 
 def explain(error: Exception) -> tuple[str, str | None, int] | None:
@@ -59,8 +57,8 @@ def os_fix(error: OSError) -> str | None:
 
 
 class Ending:
-    """What Ctrl-C and SIGTERM do: end the command, which keeps what it has; once more while that goes on, and it stops
-    at once.
+    """What Ctrl-C, SIGTERM and SIGHUP do: end the command, which keeps what it has; once more while that goes on, and
+    it stops at once.
 
     One that follows within PATIENCE seconds is the same one: `timeout` signals a process and its group, for instance.
 
@@ -98,8 +96,10 @@ def run(app: Callable[[], None]) -> None:
             stream.reconfigure(encoding=encoding, errors="backslashreplace")  # file names need not be text
     ending = Ending()
     signal.signal(signal.SIGTERM, ending)  # so that what was encoded is written
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a shell had reasons to ignore it
-        signal.signal(signal.SIGINT, ending)
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows knows no SIGHUP
+        if number is not None and signal.getsignal(number) is usual:  # else a shell, or nohup, had reasons to ignore it
+            signal.signal(number, ending)
     try:
         app()
     except SystemExit as stop:
@@ -122,6 +122,6 @@ def run(app: Callable[[], None]) -> None:
 
 
 def end(code: int) -> NoReturn:
-    """Exit after Ctrl-C or SIGTERM."""
+    """Exit after Ctrl-C, SIGTERM or SIGHUP."""
     errors.print(f"{ENDINGS[code]}. What was encoded is kept: the same command goes on from there.")
     sys.exit(code)

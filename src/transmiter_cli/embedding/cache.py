@@ -7,6 +7,9 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from transmiter_cli.errors import UsageError
+from transmiter_cli.files import is_address
+
 CACHE_VARIABLE = "TRANSMITER_CACHE"
 ENCODERS = "encoders"
 """The folder of embeddings, by the model's fingerprint and precision."""
@@ -19,5 +22,12 @@ WEIGHTS = "weights"
 
 
 def default_cache() -> Path:
-    """$TRANSMITER_CACHE, or the user's cache directory."""
-    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_path("transmiter")).expanduser()
+    """$TRANSMITER_CACHE, or the user's cache directory.
+
+    Raises:
+        UsageError: if the variable is an address.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    if named and is_address(named):
+        raise UsageError(f"{CACHE_VARIABLE}={named} is an address; the cache is a folder.", f"{CACHE_VARIABLE}=FOLDER")
+    return Path(named or user_cache_path("transmiter")).expanduser()

@@ -39,7 +39,7 @@ class Contents:
     """Where images lie and what they hold.
 
     Attributes:
-        places: digests of each file's place, size and time of change; empty where it is gone.
+        places: digests of each file's place, size and times of change; empty where it is gone.
         fingerprints: 128 bits of SHA-256 of each file's content, or of a decoded picture's pixels; empty where it
             cannot be read, or holds nothing.
         gone: the images that are gone.
@@ -67,7 +67,7 @@ class KnownFiles(tuple[ImageRecord, ...]):
 
 
 class ContentStore:
-    """The fingerprints of images, each file read once as long as its size and time of change stay what they are.
+    """The fingerprints of images, each file read once as long as its size and times of change stay what they are.
 
     Args:
         cache: the cache's folder.
@@ -125,7 +125,7 @@ class ContentStore:
 
 
 def place_of(record: ImageRecord) -> str | Skipped:
-    """Where an image lies, with the size and time of change of the file there, or why it is not there."""
+    """Where an image lies, with the size and times of change of the file there, or why it is not there."""
     try:
         return record.key()
     except OSError as error:

@@ -83,9 +83,9 @@ class Workspace:
         return CachedEncoder(self, Encoder(spec, self.device, self.precision, identity), fingerprint)
 
     def weights_digest(self, weights: Path) -> str:
-        """SHA-256 of a weight file, read again only when its size or time changed."""
+        """SHA-256 of a weight file, read again only when its state changed."""
         identity = file_identity(str(weights))
-        memo = self.cache / WEIGHTS / digest(*identity.rsplit("|", 2))[:32]
+        memo = self.cache / WEIGHTS / digest(identity)[:32]
         with suppress(OSError):
             known = memo.read_bytes()
             if re.fullmatch(rb"[0-9a-f]{64}", known):  # else it is damaged

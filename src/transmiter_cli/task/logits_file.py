@@ -52,7 +52,9 @@ class FinetunedLogits:
         places = self.places(files)
         absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
         if absent:
-            raise self.missing(absent, "save the logits of all images")
+            again = "save the logits of all images"
+            moved = "fit again with these images as --data, if they are fit's, or save logits under absolute paths"
+            raise self.missing(absent, again if self.own_data else moved)
         return self.rows[places].float()
 
     def head(self) -> None:

@@ -17,6 +17,7 @@ from transmiter_cli.artefact import Artefact, load
 from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
+from transmiter_cli.embedding.sources.opening import open_reader
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.layout import FITTED, PROBE_FILE, ROWS
@@ -70,9 +71,15 @@ class DataFlags:
     limit: int | None = None
 
     def spec(self, task: Task, limit: int | None = None) -> DataSpec:
-        """The data they name; without --data, fit's own, at most `limit` images of them."""
+        """The data they name; without --data, fit's own, at most `limit` images of them.
+
+        Raises:
+            UsageError: if these are no longer where they were.
+        """
         if self.data is not None:
             return DataSpec(self.data, self.root, self.split, self.limit)
+        if self.root is None:
+            require_in_place(task)
         return DataSpec(task.data, self.root or task.root, self.split, self.limit or limit)
 
 
@@ -84,6 +91,17 @@ def open_told(spec: DataSpec, split: str | None, reporter: Reporter, labels: boo
         names = some([file.id for file in images.beside])
         reporter.warn(f"Left out {count} in {spec.data}, beside its folders and in none of them: {names}.")
     return images
+
+
+def require_in_place(task: Task) -> None:
+    """Raise UsageError if the data that fit saw are no longer where they were."""
+    try:
+        open_reader(fit_data(task))
+    except UsageError as error:
+        raise UsageError(
+            f"The data that fit saw are not where they were. {error}",
+            "say where they lie now: --data, and --root if fit was given one",
+        ) from error
 
 
 def fit_data(task: Task) -> DataSpec:

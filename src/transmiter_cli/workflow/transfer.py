@@ -39,6 +39,7 @@ from transmiter_cli.workflow.common import (
     load_fitted,
     open_told,
     require_finetuned,
+    require_in_place,
     signed,
 )
 from transmiter_cli.workflow.overlap import forget_unused, remembering, warn_of_changes
@@ -154,13 +155,8 @@ def images_to_see(flags: DataFlags, task: Task, reporter: Reporter) -> tuple[Dat
         TransmiterError: if they hold no images.
     """
     if flags == DataFlags():
-        try:
-            return fit_data(task), open_images(fit_data(task), task.split)
-        except UsageError as error:
-            raise UsageError(
-                f"The images that fit saw are not where they were. {error}",
-                "say where they lie now: --data, and --root if fit was given one",
-            ) from error
+        require_in_place(task)
+        return fit_data(task), open_images(fit_data(task), task.split)
     spec = lasting(flags.spec(task, task.limit))
     return spec, open_told(spec, "train" if flags.data else task.split, reporter, labels=False)
 

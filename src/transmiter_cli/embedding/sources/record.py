@@ -35,7 +35,7 @@ class ImageRecord(Protocol):
         ...
 
     def key(self) -> str:
-        """Where it lies, with the size and time of change of the file there; while they stay, so does what it holds.
+        """Where it lies, with the size and times of change of the file there; while they stay, so does what it holds.
 
         Raises:
             OSError: if the file cannot be found.

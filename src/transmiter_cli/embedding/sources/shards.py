@@ -16,7 +16,7 @@ from transmiter_cli.embedding.sources.folder import IMAGE_SUFFIXES, is_image, sp
 from transmiter_cli.embedding.sources.record import ImageSet, require_all_or_none
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError, listing
-from transmiter_cli.files import file_identity
+from transmiter_cli.files import file_identity, file_state
 
 SUFFIX = ".tar"
 LABEL_EXTENSION = "cls"
@@ -39,7 +39,7 @@ class ShardImage:
 
     Attributes:
         shard: the tar file.
-        identity: the tar file's path, size and time of change when it was indexed.
+        identity: the tar file's `file_identity` when it was indexed.
     """
 
     shard: Path
@@ -59,8 +59,7 @@ class ShardImage:
         Raises:
             OSError: if the tar file is gone, or another one than was indexed.
         """
-        status = self.shard.stat()
-        if not self.identity.endswith(f"|{status.st_size}|{status.st_mtime_ns}"):
+        if not self.identity.endswith(f"|{file_state(self.shard.stat())}"):
             raise OSError("its shard changed since it was listed")
         return f"{self.identity}|{self.member.offset}"
 
@@ -153,7 +152,7 @@ class Shard:
 
     @cached_property
     def identity(self) -> str:
-        """The tar file's path, size and time of change."""
+        """The tar file's `file_identity`."""
         return file_identity(str(self.path))
 
     @cached_property

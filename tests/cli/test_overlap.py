@@ -122,14 +122,24 @@ def transferred(cli: Cli, tmp_path: Path) -> Cli:
     return cli
 
 
-def test_what_each_strong_models_refinement_used_is_remembered_until_it_is_replaced(transferred: Cli):
-    assert transferred("refine", "--strong", "demo-strong", "--data", "one").code == 0
-    assert transferred("refine", "--strong", "demo-weak", "--data", "two").code == 0
-    for data in ("one", "two"):
-        failed(transferred("eval", "--data", data), 1, "refine used 20 of these 20 images")
-    assert transferred(*TRANSFER).code == 0  # its refinement goes
-    assert transferred("refine", "--strong", "demo-weak", "--data", "two").code == 0
-    assert transferred("eval", "--data", "one").code == 0
+def test_what_each_strong_models_artefacts_used_is_its_own_and_remembered_until_they_are_replaced(transferred: Cli):
+    assert transferred(*TRANSFER, "--strong", "demo-weak", "--data", "one").code == 0
+    for strong, data in (("demo-strong", "one"), ("demo-weak", "two")):
+        assert transferred("refine", "--strong", strong, "--data", data).code == 0
+    evaluated = {
+        (name, data): ("eval", "--strong", f"demo-{name}", "--data", data)
+        for name in ("strong", "weak")
+        for data in ("one", "two")
+    }
+    failed(transferred(*evaluated["strong", "one"]), 1, "transfer used 20 of these 20 images and refine used 20")
+    failed(transferred(*evaluated["weak", "one"]), 1, "transfer used 20 of these 20 images", "or transfer again with")
+    failed(
+        transferred(*evaluated["weak", "two"]), 1, "refine used 20 of these 20 images", "or refine again with others"
+    )
+    assert transferred(*evaluated["strong", "two"]).code == 0
+    assert transferred("transfer", "--strong", "demo-strong", "--method", "discriminant").code == 0
+    assert transferred(*evaluated["strong", "one"]).code == 0
+    failed(transferred(*evaluated["weak", "one"]), 1, "transfer used 20 of these 20 images")
 
 
 def test_a_refinement_that_is_killed_leaves_no_image_unsaid(transferred: Cli):
@@ -142,7 +152,8 @@ def test_a_refinement_that_is_killed_leaves_no_image_unsaid(transferred: Cli):
             except Killed:
                 pass
         if any(RUN.rglob("refined.safetensors")):
-            failed(transferred("eval", "--data", "one"), 1, "refine used 20 of these 20 images")
+            asked = ("eval", "--strong", "demo-strong", "--data", "one")
+            failed(transferred(*asked), 1, "refine used 20 of these 20 images")
     assert moment > 2
 
 

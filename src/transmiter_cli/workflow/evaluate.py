@@ -230,7 +230,7 @@ def overlap_notes(files: Sequence[ImageRecord], run_models: RunModels, allowed: 
     Raises:
         TransmiterError: if there are any and they are not allowed.
     """
-    used = overlap(files, run_models.run, run_models.workspace)
+    used = overlap(files, run_models.run, run_models.strong.name, run_models.workspace)
     if used is None:
         return ("The run does not say which images fit used, so nobody knows whether it used these.",)
     told = [f"{use} used {len(same):,} of these {len(files):,} images" for use, same in used.items() if same]
@@ -238,9 +238,10 @@ def overlap_notes(files: Sequence[ImageRecord], run_models: RunModels, allowed: 
         return ()
     what, names = " and ".join(told), list(dict.fromkeys(file.id for same in used.values() for file in same))
     if not allowed:
+        redone = " and ".join(use for use, same in used.items() if same)
         raise TransmiterError(
             f"In this run {what} (by their content), so nothing can be measured on them: {some(names)}.",
-            "pass other images, or --allow-overlap, which says so in the table",
+            f"pass other images, or {redone} again with others, or --allow-overlap, which says so in the table",
         )
     return (f"OVERLAP: in this run {what}. These numbers are too good.",)
 

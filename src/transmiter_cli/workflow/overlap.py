@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, get_args
 
 from transmiter_cli.embedding.contents import as_text
@@ -13,17 +14,23 @@ from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically
-from transmiter_cli.layout import LATER, SEEN
+from transmiter_cli.layout import LATER, SEEN, artefacts_in
 from transmiter_cli.run import Run
 
 Use = Literal["fit", "transfer", "self-train", "refine"]
 FILES: dict[Use, str] = {use: f"{SEEN}{use}.txt" for use in get_args(Use)}
-"""Where a run keeps the fingerprints of the images that a command used, one a line; transfer's beyond fit's."""
+"""Where the fingerprints of the images that a command used are kept, one a line; transfer's beyond fit's."""
 
 
-def remember(use: Use, used: Iterable[str], run: Run) -> None:
-    """Write down the fingerprints of the images that a command used, in place of those of its last time."""
-    content, path = listed(used), run.path / FILES[use]
+def remember(use: Use, used: Iterable[str], folder: Path) -> None:
+    """Write down the fingerprints of the images that a command used, in place of those of its last time.
+
+    Args:
+        use: the command.
+        used: the fingerprints.
+        folder: that of the run for fit, that of the strong model's artefacts for the others.
+    """
+    content, path = listed(used), folder / FILES[use]
     if content:
         write_atomically(path, content)
     else:
@@ -37,25 +44,33 @@ def listed(used: Iterable[str]) -> bytes:
 
 @contextmanager
 def remembering(
-    use: Use, files: Sequence[ImageRecord], run: Run, workspace: Workspace, artefacts: int = 1
+    use: Use, files: Sequence[ImageRecord], home: Path, run: Run, workspace: Workspace, artefacts: int = 1
 ) -> Generator[None]:
     """Write down which images went into artefacts that are written meanwhile; of transfer, those that fit did not see.
 
     They are added before, so that a kill leaves no image unsaid, and stand alone afterwards, unless other artefacts of
     that command stay.
+
+    Args:
+        use: the command.
+        files: the images.
+        home: the folder of the strong model's artefacts.
+        run: the run.
+        workspace: the cache.
+        artefacts: how many artefacts of the command are written.
     """
     used = set(fingerprints(files, workspace))
     if use == "transfer":
-        used -= remembered("fit", run) or set()
-    remember(use, used | (remembered(use, run) or set()), run)
+        used -= remembered("fit", run.path) or set()
+    remember(use, used | (remembered(use, home) or set()), home)
     yield
-    if sum(LATER.get(one.row, "transfer") == use for one in run.made()) == artefacts:
-        remember(use, used, run)
+    if sum(LATER.get(row, "transfer") == use for row in artefacts_in(home)) == artefacts:
+        remember(use, used, home)
 
 
 def warn_of_changes(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> None:
     """Say so where images, by their content, are more or fewer than fit saw, as far as the run says which it saw."""
-    seen, now = remembered("fit", run), set(fingerprints(files, workspace))
+    seen, now = remembered("fit", run.path), set(fingerprints(files, workspace))
     if seen is not None and seen != now:
         workspace.reporter.warn(
             f"The images are not those that fit saw: {len(now - seen):,} more, {len(seen - now):,} fewer (by their "
@@ -65,19 +80,20 @@ def warn_of_changes(files: Sequence[ImageRecord], run: Run, workspace: Workspace
 
 def forget_unused(run: Run) -> None:
     """Forget which images went into what self-train or refine made where nothing of it is left."""
-    there = {one.row for one in run.made()}
-    for row, use in LATER.items():
-        if row not in there:
-            (run.path / FILES[use]).unlink(missing_ok=True)
+    for home in map(run.home, run.strong_models()):
+        there = artefacts_in(home)
+        for row, use in LATER.items():
+            if row not in there:
+                (home / FILES[use]).unlink(missing_ok=True)
 
 
-def remembered(use: Use, run: Run) -> set[str] | None:
-    """The fingerprints of the images that a command used; None if the run does not say.
+def remembered(use: Use, folder: Path) -> set[str] | None:
+    """The fingerprints of the images that a command used, by the folder where it wrote them down; None if it did not.
 
     Raises:
         TransmiterError: if the file that says so is damaged.
     """
-    path = run.path / FILES[use]
+    path = folder / FILES[use]
     if not path.is_file():
         return None
     content = path.read_bytes()
@@ -89,13 +105,25 @@ def remembered(use: Use, run: Run) -> set[str] | None:
     return set(content.decode().split())
 
 
-def overlap(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> dict[Use, list[ImageRecord]] | None:
-    """Those of the images that each command of the run used; None if the run does not say which it used."""
-    used: dict[Use, set[str]] = {use: known for use in FILES if (known := remembered(use, run)) is not None}
-    if "fit" not in used:
+def overlap(
+    files: Sequence[ImageRecord], run: Run, strong: str, workspace: Workspace
+) -> dict[Use, list[ImageRecord]] | None:
+    """Those of the images that fit used, and each command behind a strong model's artefacts; None if fit does not say.
+
+    Raises:
+        TransmiterError: if a file that says so is damaged.
+    """
+    said: dict[Use, set[str] | None] = {
+        use: remembered(use, run.path if use == "fit" else run.home(strong)) for use in FILES
+    }
+    if said["fit"] is None:
         return None
     asked = fingerprint_of_each(files, workspace)
-    return {use: [file for file, one in zip(files, asked, strict=True) if one in known] for use, known in used.items()}
+    return {
+        use: [file for file, one in zip(files, asked, strict=True) if one in used]
+        for use, used in said.items()
+        if used is not None
+    }
 
 
 def fingerprints(files: Sequence[ImageRecord], workspace: Workspace) -> list[str]:

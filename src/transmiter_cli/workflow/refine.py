@@ -95,8 +95,9 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         artefact = api.refine(
             transferred, found.rows.float().to(workspace.method_device), targets, advance, **vars(options.settings)
         )
-    path = run.home(strong) / ARTEFACTS["refined"]
-    with remembering("refine", found.files, run, workspace):
+    home = run.home(strong)
+    path = home / ARTEFACTS["refined"]
+    with remembering("refine", found.files, home, run, workspace):
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
     tell_limits(artefact, len(targets), source.name, workspace.reporter)

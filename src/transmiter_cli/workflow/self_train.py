@@ -84,7 +84,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
             refined.unlink()
 
     with telling_removed(run, workspace.reporter):
-        with remembering("self-train", found.files, run, workspace):
+        with remembering("self-train", found.files, home, run, workspace):
             artefact.save(path, forget)  # a kill leaves nothing that began with what is replaced
             run.add(command, {strong: encoder.fingerprint})
         forget_unused(run)

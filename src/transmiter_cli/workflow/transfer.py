@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,7 +137,9 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     if options.data == DataFlags():
         warn_of_changes(weak.images.files, run, workspace)
     with telling_removed(run, workspace.reporter):
-        with remembering("transfer", weak.images.files, run, workspace, len(results)):
+        with ExitStack() as remembered:
+            for folder, made in Counter(result.path.parent for result in results).items():
+                remembered.enter_context(remembering("transfer", weak.images.files, folder, run, workspace, made))
             save_results(results, encoders, options.methods, run.path, homes)
             fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
             run.add(command, fingerprints, strong=encoders[-1].name, homes=homes)

@@ -353,4 +353,15 @@ def test_logits_from_a_file_are_of_fits_own_images_when_transfer_sees_others(cli
     transfer = ("transfer", "--strong", "demo-strong", "--method", "discriminant")
     assert cli(*transfer, "--split", "test").code == 0
     shutil.copytree(digits / "pool", digits / "copy")
-    failed(cli(*transfer, "--data", "copy"), 1, "has no logits for 80 images", "which these images are not")
+    failed(cli(*transfer, "--data", "copy"), 1, "which these images are not", "fit again with these images as --data")
+
+
+def test_part_of_fits_own_images_is_part_of_what_fit_took(cli: Cli, digits: Path):
+    for number, path in enumerate(sorted((digits / "pool").iterdir())):
+        target = digits / "data" / "train" / f"class {number % 2}"
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target if number > 9 else digits / "data" / "train")
+    assert cli(*FIT, "--data", "data").code == 0
+    part = cli("transfer", "--strong", "demo-strong", "--limit", 30)
+    assert "The images are not those that fit saw: 0 more, 40 fewer" in part.err
+    assert json.loads(cli("transfer", "--strong", "demo-strong", "--data", "data", "--json").out)["methods"]

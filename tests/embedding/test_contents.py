@@ -1,6 +1,7 @@
 import hashlib
 import os
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -112,9 +113,75 @@ def test_known_files_are_not_looked_for_again(files: list[ImageFile], tmp_path: 
 def test_a_pipe_is_not_read(tmp_path: Path, read: list[str]):
     end, other = os.pipe()
     os.write(other, b"a picture")
+    os.close(other)
     found = opened(tmp_path).of([ImageFile(Path("/"), f"/dev/fd/{end}")])
     assert (found.places[0] != b"", found.fingerprints[0], read) == (True, b"", [])
     assert os.read(end, 9) == b"a picture"
+
+
+def test_a_file_that_changes_while_it_is_read_has_no_fingerprint(
+    files: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = contents.read_words
+
+    def late(record: ImageFile) -> list[int] | None:
+        if record.id == "2.png":
+            record.path.write_bytes(b"meanwhile")
+        return real(record)
+
+    monkeypatch.setattr(contents, "read_words", late)
+    assert texts(files, tmp_path)[2] is None
+    monkeypatch.undo()
+    assert texts(files, tmp_path) == expected(files)
+
+
+def test_what_cannot_be_read_has_a_place_and_no_fingerprint(
+    files: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(_: ImageFile) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(ImageFile, "open", refused)
+    found = opened(tmp_path).of(files)
+    assert (set(found.fingerprints.tolist()), b"" in found.places.tolist()) == ({b""}, False)
+
+
+def test_what_was_read_before_an_interrupt_is_kept(
+    files: list[ImageFile], tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    real = contents.placed_words
+    monkeypatch.setattr(contents, "PART", 1)
+    monkeypatch.setattr(contents, "CHUNK", 2)
+
+    def interrupted(records: list[ImageFile], positions: range) -> dict[str, list[int]]:
+        if positions[0] == 3:
+            raise KeyboardInterrupt
+        return real(records, positions)
+
+    monkeypatch.setattr(contents, "placed_words", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opened(tmp_path).of(files)
+    assert opened(tmp_path).of(files[:3]).fingerprints.all()
+    monkeypatch.setattr(contents, "placed_words", real)
+    before = len(read)
+    assert texts(files, tmp_path) == expected(files)
+    assert sorted(read[before:]) == ["3.png", "4.png"]
+
+
+def test_who_has_nothing_to_write_waits_for_nobody(files: list[ImageFile], tmp_path: Path):
+    files[0].path.write_bytes(b"")
+    opened(tmp_path).of(files)
+    with opened(tmp_path).store.writing():
+        waiting = Thread(target=opened(tmp_path).of, args=(files,), daemon=True)
+        waiting.start()
+        waiting.join(20)
+        assert not waiting.is_alive()
+
+
+def test_what_is_gone_is_named_once_and_not_by_the_next_model(files: list[ImageFile], tmp_path: Path):
+    files[1].path.unlink()
+    found = opened(tmp_path).of(files)
+    assert (len(found.gone), found.only(found.places != b"").gone) == (1, ())
 
 
 def test_a_damaged_shard_of_fingerprints_is_made_anew(files: list[ImageFile], tmp_path: Path, read: list[str]):

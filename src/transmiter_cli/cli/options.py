@@ -39,7 +39,7 @@ FLAGS = {"learning_rate": "--lr"}
 """The flags of settings that are not called as their setting."""
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides everything that is random.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with all columns instead of text.")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead of text.")]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from transmiter_cli.embedding.cache import CONTENTS
-from transmiter_cli.embedding.decoding import Skipped, usable_processors
+from transmiter_cli.embedding.decoding import Skipped, map_batches, usable_processors
 from transmiter_cli.embedding.index import DIGEST_BYTES, Digests, key_digests
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.store import EmbeddingStore, until_whole
@@ -26,6 +25,8 @@ CHUNK = 4096
 """Images that become one shard of fingerprints."""
 PART = 64
 """Images that a thread reads at a time."""
+READ_BYTES = 2**20
+"""Bytes of a file that are in memory at a time."""
 WORDS = 4
 """A fingerprint is so many 32-bit numbers; the store keeps them as float64, which holds them exactly."""
 
@@ -100,10 +101,9 @@ class ContentStore:
         places = key_digests(found())
 
         def fingerprints() -> Digests:
-            if self.store.lacking(places).any():
-                with self.store.writing():
-                    lacking = np.flatnonzero(self.store.lacking(places)).tolist()
-                    self._read([files[i] for i in lacking], reporter or Reporter())
+            lacking = np.flatnonzero(self.store.lacking(places)).tolist()
+            if lacking:
+                self._read([files[i] for i in lacking], reporter or Reporter())
             known = self.store.has(places)
             result = np.zeros_like(places)
             if known.any():
@@ -113,15 +113,28 @@ class ContentStore:
         return Contents(places, until_whole(fingerprints), tuple(gone))
 
     def _read(self, files: Sequence[ImageRecord], reporter: Reporter) -> None:
-        """Read images and keep their fingerprints, each under what its file is now."""
-        with reporter.progress("Reading images") as advance, ThreadPoolExecutor(self.workers, "read") as pool:
-            for start in range(0, len(files), CHUNK):
-                chunk = files[start : start + CHUNK]
-                parts = pool.map(placed_words, (chunk[i : i + PART] for i in range(0, len(chunk), PART)))
-                words = {place: words for part in parts for place, words in part.items()}
-                if words:
-                    self.store.append([*words], torch.tensor([*words.values()], dtype=torch.float64))
-                advance(start + len(chunk), len(files))
+        """Read images and keep their fingerprints, also of those that were read before this fails.
+
+        The store is locked only while they are written: two processes may read the same images, and both are right.
+        """
+        parts = (range(start, min(start + PART, len(files))) for start in range(0, len(files), PART))
+        read: dict[str, list[int]] = {}
+        try:
+            with reporter.progress("Reading images") as advance:
+                for part, words in map_batches(lambda part: (part, placed_words(files, part)), parts, self.workers):
+                    read |= words
+                    advance(part[-1] + 1, len(files))
+                    if len(read) >= CHUNK:
+                        self._keep(read)
+                        read = {}
+        finally:
+            self._keep(read)
+
+    def _keep(self, words: Mapping[str, list[int]]) -> None:
+        """Write fingerprints, by their images' places."""
+        if words:
+            with self.store.writing():
+                self.store.append([*words], torch.tensor([*words.values()], dtype=torch.float64))
 
 
 def place_of(record: ImageRecord) -> str | Skipped:
@@ -132,15 +145,19 @@ def place_of(record: ImageRecord) -> str | Skipped:
         return Skipped(record.name, error.strerror or str(error))
 
 
-def placed_words(records: Sequence[ImageRecord]) -> dict[str, list[int]]:
-    """The fingerprints, as numbers, of those images that can be read, by their place; not of pipes, read only once."""
-    places = ((place_of(record), record) for record in records)
-    found = {
-        place: read_words(record)
-        for place, record in places
-        if isinstance(place, str) and not place.startswith(SHELLS_OWN)
-    }
-    return {place: words for place, words in found.items() if words is not None}
+def placed_words(files: Sequence[ImageRecord], positions: Sequence[int]) -> dict[str, list[int]]:
+    """The fingerprints, as numbers, of those images that can be read, by their place.
+
+    Not of pipes, which are read only once, nor of files that changed meanwhile.
+    """
+    found: dict[str, list[int]] = {}
+    for file in (files[i] for i in positions):
+        place = place_of(file)
+        if isinstance(place, str) and not place.startswith(SHELLS_OWN):
+            words = read_words(file)
+            if words is not None and place_of(file) == place:
+                found[place] = words
+    return found
 
 
 def read_words(record: ImageRecord) -> list[int] | None:
@@ -150,7 +167,9 @@ def read_words(record: ImageRecord) -> list[int] | None:
             if isinstance(opened, Image.Image):
                 found = hashlib.sha256(f"{opened.mode} {opened.size}".encode() + opened.tobytes())
             else:
-                found = hashlib.sha256(opened.read())
+                found = hashlib.sha256()
+                while block := opened.read(READ_BYTES):
+                    found.update(block)
     except OSError:
         return None
     digest = found.digest()

@@ -28,6 +28,7 @@ from transmiter_cli.embedding.index import Digests, key_digests
 from transmiter_cli.embedding.processes import CAN_FORK, deaths_explained, decode_in_processes
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.store import EmbeddingStore
+from transmiter_cli.files import SHELLS_OWN
 from transmiter_cli.method.embeddings import require_finite
 
 SHARD_ROWS = 4096
@@ -124,7 +125,9 @@ class ImageFiller:
 
     def key_if_unchanged(self, file: ImageRecord, contents: Contents, position: int) -> str | None:
         """What the store knows an image by; None if its file is no longer what it was at its position."""
-        now = place_of(file)
+        now, fingerprint = place_of(file), contents.fingerprints[position]
         if not isinstance(now, str) or key_digests([now])[0] != contents.places[position]:
             return None
-        return image_key(file, contents.places[position], contents.fingerprints[position], self.decoding)
+        if not fingerprint and not now.startswith(SHELLS_OWN):  # it could not be read when it was looked at
+            return None
+        return image_key(file, contents.places[position], fingerprint, self.decoding)

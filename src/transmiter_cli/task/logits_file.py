@@ -52,9 +52,7 @@ class FinetunedLogits:
         places = self.places(files)
         absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
         if absent:
-            again = "save the logits of all images"
-            moved = "fit again with these images as --data, if they are fit's, or save logits under absolute paths"
-            raise self.missing(absent, again if self.own_data else moved)
+            raise self.missing(absent, "save the logits of all images")
         return self.rows[places].float()
 
     def head(self) -> None:
@@ -94,12 +92,14 @@ class FinetunedLogits:
         return found
 
     def missing(self, absent: Sequence[str], fix: str) -> MissingLogitsError:
-        """The error for images without logits."""
+        """The error for images without logits, and what mends it if they are of fit's own data."""
         return MissingLogitsError(
             f"{self.source} has no logits for {len(absent)} images, {absent[0]!r} the first; "
             f"the file's own ids look like {next(iter(self.index), '')!r}"
             + ("." if self.own_data else " and are of fit's --data, which these images are not."),
-            fix,
+            fix
+            if self.own_data
+            else "fit again with these images as --data, if they are fit's, or save logits under absolute paths",
         )
 
 

@@ -98,6 +98,8 @@ def require_in_place(task: Task) -> None:
     try:
         open_reader(fit_data(task))
     except UsageError as error:
+        if all(place is None or Path(place).exists() for place in (task.data, task.root)):
+            raise
         raise UsageError(
             f"The data that fit saw are not where they were. {error}",
             "say where they lie now: --data, and --root if fit was given one",

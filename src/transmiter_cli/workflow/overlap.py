@@ -68,14 +68,20 @@ def remembering(
         remember(use, used, home)
 
 
-def warn_of_changes(files: Sequence[ImageRecord], run: Run, workspace: Workspace) -> None:
-    """Say so where images, by their content, are more or fewer than fit saw, as far as the run says which it saw."""
+def tell_changes(files: Sequence[ImageRecord], run: Run, workspace: Workspace, asked: bool) -> None:
+    """Say so where images, by their content, are more or fewer than fit saw, as far as the run says which it saw.
+
+    Args:
+        files: the images.
+        run: the run.
+        workspace: the cache, and what says it.
+        asked: whether others were asked for: then it is no warning.
+    """
     seen, now = remembered("fit", run.path), set(fingerprints(files, workspace))
     if seen is not None and seen != now:
-        workspace.reporter.warn(
-            f"The images are not those that fit saw: {len(now - seen):,} more, {len(seen - now):,} fewer (by their "
-            "content)."
-        )
+        changes = f"{len(now - seen):,} more, {len(seen - now):,} fewer (by their content)"
+        say = workspace.reporter.note if asked else workspace.reporter.warn
+        say(f"The images are not those that fit saw: {changes}.")
 
 
 def forget_unused(run: Run) -> None:

@@ -41,10 +41,9 @@ from transmiter_cli.workflow.common import (
     load_fitted,
     open_told,
     require_finetuned,
-    require_in_place,
     signed,
 )
-from transmiter_cli.workflow.overlap import forget_unused, remembering, warn_of_changes
+from transmiter_cli.workflow.overlap import forget_unused, remembering, tell_changes
 from transmiter_cli.workflow.removal import telling_removed
 
 
@@ -122,6 +121,9 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     for one in [run, *others] if asked else others:
         require_finetuned(one.task(), one, workspace)
     spec, images = images_to_see(options.data, task, workspace.reporter)
+    if asked:
+        for model in finetuned_models(task, run, weak_encoder, same_data(spec, fit_data(task))):
+            model.check(images.files)  # before images are encoded, which may take hours
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = [encode_same(encoder, weak, fitted.vocabulary, task.templates) for encoder in encoders]
     own = teachers_of(run, task, weak_encoder, weak, same_data(spec, fit_data(task))) if asked else []
@@ -134,8 +136,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         for encoder, seen, artefacts in zip(encoders, embeddings, solved, strict=True)
         for result in results_of(artefacts, encoder, seen, len(task.classes), run.path / homes[encoder.name])
     ]
-    if options.data == DataFlags():
-        warn_of_changes(weak.images.files, run, workspace)
+    tell_changes(weak.images.files, run, workspace, asked=options.data != DataFlags())
     with telling_removed(run, workspace.reporter):
         with ExitStack() as remembered:
             for folder, made in Counter(result.path.parent for result in results).items():
@@ -158,11 +159,10 @@ def images_to_see(flags: DataFlags, task: Task, reporter: Reporter) -> tuple[Dat
         UsageError: if there are no such data, or fit's are no longer where they were.
         TransmiterError: if they hold no images.
     """
-    if flags == DataFlags():
-        require_in_place(task)
-        return fit_data(task), open_images(fit_data(task), task.split)
     spec = lasting(flags.spec(task, task.limit))
-    return spec, open_told(spec, "train" if flags.data else task.split, reporter, labels=False)
+    if flags.data is None:
+        return spec, open_images(spec, task.split)
+    return spec, open_told(spec, "train", reporter, labels=False)
 
 
 def save_results(

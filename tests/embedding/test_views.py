@@ -54,7 +54,7 @@ def test_views_follow_their_image_and_show_parts_of_their_own(tmp_path: Path):
         Image.new("L", (4, 4)).save(tmp_path / name)
     records = with_views([ImageFile(tmp_path, "a.png"), ImageFile(tmp_path, "b.png")], 2, 7)
     assert [record.id for record in records] == ["a.png"] * 3 + ["b.png"] * 3
-    assert [record.key() for record in records[:3]] == [ImageFile(tmp_path, "a.png").key()] * 3
+    assert [record.place() for record in records[:3]] == [ImageFile(tmp_path, "a.png").place()] * 3
     assert len({record.shown for record in records if isinstance(record, View)}) == 4
 
 
@@ -62,7 +62,7 @@ def test_what_is_shown_tells_apart_what_the_crop_depends_on(tmp_path: Path):
     (tmp_path / "data").mkdir()
     Image.new("L", (40, 30)).save(tmp_path / "data" / "a.png")
     below, above = View(ImageFile(tmp_path / "data", "a.png"), 1, 0), View(ImageFile(tmp_path, "data/a.png"), 1, 0)
-    assert below.key() == above.key()
+    assert below.place() == above.place()
     assert below.crop((40, 30)) != above.crop((40, 30))
     assert below.shown != above.shown
 

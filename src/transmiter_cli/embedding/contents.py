@@ -140,7 +140,7 @@ class ContentStore:
 def place_of(record: ImageRecord) -> str | Skipped:
     """Where an image lies, with the size and times of change of the file there, or why it is not there."""
     try:
-        return record.key()
+        return record.place()
     except OSError as error:
         return Skipped(record.name, error.strerror or str(error))
 

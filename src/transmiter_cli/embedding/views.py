@@ -64,9 +64,9 @@ class View:
         """What part of the image it shows, in words for the store's key."""
         return f"view {self.number} of {self.id} by seed {self.seed}"
 
-    def key(self) -> str:
+    def place(self) -> str:
         """See ImageRecord; that of the image."""
-        return self.record.key()
+        return self.record.place()
 
     def open(self) -> BinaryIO | Image.Image:
         """See ImageRecord; the whole picture."""

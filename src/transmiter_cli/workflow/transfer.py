@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.description import DamagedArtefactError, read_description
 from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
+from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting, same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
@@ -121,12 +121,12 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     for one in [run, *others] if asked else others:
         require_finetuned(one.task(), one, workspace)
     spec, images = images_to_see(options.data, task, workspace.reporter)
-    if asked:
-        for model in finetuned_models(task, run, weak_encoder, same_data(spec, fit_data(task))):
-            model.check(images.files)  # before images are encoded, which may take hours
+    models = finetuned_models(task, run, weak_encoder, same_data(spec, fit_data(task))) if asked else []
+    for model in models:
+        model.check(images.files)  # before images are encoded, which may take hours
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
     strong = [encode_same(encoder, weak, fitted.vocabulary, task.templates) for encoder in encoders]
-    own = teachers_of(run, task, weak_encoder, weak, same_data(spec, fit_data(task))) if asked else []
+    own = [as_teacher(model, weak.images.files, weak.embeddings) for model in models]
     also = [teacher for other in others for teacher in other_teachers(other, spec, fitted, workspace, weak)]
     embeddings = [encoded.embeddings for encoded in strong]
     solved = solve(options, fitted, weak.embeddings, embeddings, own, also)
@@ -138,9 +138,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     ]
     tell_changes(weak.images.files, run, workspace, asked=options.data != DataFlags())
     with telling_removed(run, workspace.reporter):
-        with ExitStack() as remembered:
-            for folder, made in Counter(result.path.parent for result in results).items():
-                remembered.enter_context(remembering("transfer", weak.images.files, folder, run, workspace, made))
+        with remembering_each(results, weak.images.files, run, workspace):
             save_results(results, encoders, options.methods, run.path, homes)
             fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
             run.add(command, fingerprints, strong=encoders[-1].name, homes=homes)
@@ -163,6 +161,17 @@ def images_to_see(flags: DataFlags, task: Task, reporter: Reporter) -> tuple[Dat
     if flags.data is None:
         return spec, open_images(spec, task.split)
     return spec, open_told(spec, "train", reporter, labels=False)
+
+
+@contextmanager
+def remembering_each(
+    results: Sequence[TransferResult], files: Sequence[ImageRecord], run: Run, workspace: Workspace
+) -> Generator[None]:
+    """`remembering` for the results of each strong model, which have a folder in common."""
+    with ExitStack() as each:
+        for home, made in Counter(result.path.parent for result in results).items():
+            each.enter_context(remembering("transfer", files, home, run, workspace, made))
+        yield
 
 
 def save_results(
@@ -341,12 +350,6 @@ def solve(
     return made
 
 
-def teachers_of(run: Run, task: Task, encoder: CachedEncoder, weak: EncodedImages, own_data: bool) -> list[Teacher]:
-    """The fine-tuned models of a run, and their weak twin, on images, of its own --data or not."""
-    models = finetuned_models(task, run, encoder, own_data)
-    return [as_teacher(model, weak.images.files, weak.embeddings) for model in models]
-
-
 def other_teachers(
     run: Run, spec: DataSpec, fitted: Artefact, workspace: Workspace, seen: EncodedImages
 ) -> list[Teacher]:
@@ -358,7 +361,8 @@ def other_teachers(
     other = run.task()
     encoder = workspace.open(resolve_model(other.weak))
     weak = encode_same(encoder, seen, fitted.vocabulary, other.templates)
-    return teachers_of(run, other, encoder, weak, own_data=same_data(spec, fit_data(other)))
+    models = finetuned_models(other, run, encoder, same_data(spec, fit_data(other)))
+    return [as_teacher(model, weak.images.files, weak.embeddings) for model in models]
 
 
 def forget_stale(home: Path, encoder: CachedEncoder, methods: Sequence[Method], written: Sequence[Path]) -> None:

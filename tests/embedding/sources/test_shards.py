@@ -71,11 +71,11 @@ def test_a_pattern_of_the_shell_is_told_what_to_write_in_its_place(shards: Path)
     assert caught.value.fix == "name their folder, or the shards as NAME-{000..009}.tar"
 
 
-def test_keys_are_of_the_shard_and_the_place(shards: Path):
-    first = {file.key() for file in open_images(str(shards), None).files}
+def test_places_are_of_the_shard_and_the_member(shards: Path):
+    first = {file.place() for file in open_images(str(shards), None).files}
     assert len(first) == 12
     os.utime(shards / "pets-001.tar", ns=(1, 1))
-    assert len({file.key() for file in open_images(str(shards), None).files} - first) == 4
+    assert len({file.place() for file in open_images(str(shards), None).files} - first) == 4
 
 
 def test_a_shard_that_changed_since_it_was_listed_has_no_places(shards: Path):

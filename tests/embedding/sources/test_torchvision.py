@@ -131,11 +131,11 @@ def test_rows_of_an_array_have_keys_of_their_files_and_index(tmp_path: Path):
     pictures = [file.open() for file in train.files]
     assert all(isinstance(picture, Image.Image) for picture in pictures)
     assert np.array_equal(np.stack([np.asarray(picture) for picture in pictures]), expected)
-    keys = [file.key() for file in (*train.files, *test.files)]
-    assert len(set(keys)) == 10
-    assert keys[:5] == [file.key() for file in opened("MNIST", tmp_path).files]
+    places = [file.place() for file in (*train.files, *test.files)]
+    assert len(set(places)) == 10
+    assert places[:5] == [file.place() for file in opened("MNIST", tmp_path).files]
     os.utime(tmp_path / "MNIST/raw/train-images-idx3-ubyte", ns=(1, 1))
-    assert not set(keys) & {file.key() for file in opened("MNIST", tmp_path).files}
+    assert not set(places) & {file.place() for file in opened("MNIST", tmp_path).files}
 
 
 def test_rows_of_an_array_are_encoded(tmp_path: Path, weak):
@@ -164,7 +164,7 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     images = opened("CIFAR10", tmp_path)
     assert [file.label for file in images.files] == ["automobile", "airplane"] * 5
     assert np.array_equal(np.asarray(images.files[1].open()), data[1].reshape(3, 32, 32).transpose(1, 2, 0))
-    assert len({file.key() for file in images.files}) == 10
+    assert len({file.place() for file in images.files}) == 10
 
 
 def test_images_without_labels_in_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

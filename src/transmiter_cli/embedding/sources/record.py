@@ -34,7 +34,7 @@ class ImageRecord(Protocol):
         """Where a user finds it."""
         ...
 
-    def key(self) -> str:
+    def place(self) -> str:
         """Where it lies, with the size and times of change of the file there; while they stay, so does what it holds.
 
         Raises:
@@ -70,7 +70,7 @@ class ImageFile:
         """See ImageRecord."""
         return str(self.path)
 
-    def key(self) -> str:
+    def place(self) -> str:
         """See ImageRecord."""
         return file_identity(self.id if os.path.isabs(self.id) else f"{self.root}{os.sep}{self.id}")  # noqa: PTH117
 

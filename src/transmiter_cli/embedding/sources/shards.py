@@ -53,7 +53,7 @@ class ShardImage:
         """See ImageRecord."""
         return f"{self.shard}/{self.member.name}"
 
-    def key(self) -> str:
+    def place(self) -> str:
         """See ImageRecord.
 
         Raises:

@@ -84,7 +84,7 @@ class ArrayImage:
         """See ImageRecord."""
         return f"{type(self.dataset).__name__} {self.id}"
 
-    def key(self) -> str:
+    def place(self) -> str:
         """See ImageRecord."""
         return f"{self.identity}|{self.index}"
 

@@ -29,8 +29,6 @@ READ_BYTES = 2**20
 """Bytes of a file that are in memory at a time."""
 WORDS = 4
 """A fingerprint is so many 32-bit numbers; the store keeps them as float64, which holds them exactly."""
-
-
 NOTHING = hashlib.sha256().digest()
 """The digest of an empty file."""
 

@@ -217,8 +217,12 @@ def file_identity(path: str) -> str:
 
 
 def file_state(status: os.stat_result) -> str:
-    """A file's size and times of change: of its content, which programs may set, and of whatever there is of it."""
-    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
+    """A file's size, times of change and inode.
+
+    Programs may set the first time; a folder that takes another's place brings files of the same times, which one
+    archive held.
+    """
+    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
 @lru_cache(maxsize=1024)

@@ -86,7 +86,7 @@ def test_images_that_only_transfer_saw_are_refused_too(cli: Cli, tmp_path: Path)
     digits(tmp_path / "data", 0)
     assert cli(*FIT, "--data", "data").code == 0
     assert "that fit saw" not in cli(*TRANSFER).err
-    assert not (RUN / "seen-by-transfer.txt").exists()
+    assert not (RUN / "seen-by-transfer.txt").read_bytes()
     digits(tmp_path / "data", 2)
     shutil.rmtree(tmp_path / "data" / "one")
     digits(tmp_path / "later", 2)

@@ -87,6 +87,17 @@ def test_a_file_in_the_place_of_another_of_the_same_size_and_time_is_read(files:
     assert texts(files, tmp_path) == expected(files) != before
 
 
+def test_folders_that_change_places_are_read(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(name.encode())
+    files = [ImageFile(tmp_path, f"{name}/0.png") for name in ("a", "b")]
+    before = texts(files, tmp_path)
+    for source, target in (("a", "t"), ("b", "a"), ("t", "b")):
+        (tmp_path / source).rename(tmp_path / target)
+    assert texts(files, tmp_path) == before[::-1]
+
+
 def test_an_image_that_is_gone_has_no_place_and_is_named(files: list[ImageFile], tmp_path: Path):
     files[1].path.unlink()
     found = opened(tmp_path).of(files)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -123,5 +124,6 @@ def run(app: Callable[[], None]) -> None:
 
 def end(code: int) -> NoReturn:
     """Exit after Ctrl-C, SIGTERM or SIGHUP."""
-    errors.print(f"{ENDINGS[code]}. What was encoded is kept: the same command goes on from there.")
+    with suppress(OSError):  # of a terminal that hung up
+        errors.print(f"{ENDINGS[code]}. What was encoded is kept: the same command goes on from there.")
     sys.exit(code)

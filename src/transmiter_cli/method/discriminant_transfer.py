@@ -91,8 +91,9 @@ def discriminant_transfer(
        held-out answers, keep the strong model's own scores, corrected by what the fine-tuned answers on other images
        say of them, and lifted to where they compare with the others (`merge`). Classes with images go by both, the less
        by the strong model's scores the more images they have.
-    5. Where images show classes that no trusted teacher knows, whose images the zero-shot strong model alone told from
-       the others', the classifier tells them anew (`self_train_classifier`).
+    5. Where there are classes that no trusted teacher knows (`known_classes`), whose images the zero-shot strong model
+       alone told from the others', the classifier tells them anew (`self_train_classifier`). The expected gain is that
+       before it.
 
     Of fewer than NEEDED images nothing is learned: the strong model's zero-shot classifier is returned.
 

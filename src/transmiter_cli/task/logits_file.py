@@ -99,7 +99,7 @@ class FinetunedLogits:
             + ("." if self.own_data else " and are of fit's --data, which these images are not."),
             fix
             if self.own_data
-            else "fit again with these images as --data, if they are fit's, or save logits under absolute paths",
+            else "fit again with these images as --data, if fit saw them elsewhere, or save absolute paths as ids",
         )
 
 

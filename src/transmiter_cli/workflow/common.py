@@ -102,7 +102,7 @@ def require_in_place(task: Task) -> None:
             raise
         raise UsageError(
             f"The data that fit saw are not where they were. {error}",
-            "say where they lie now: --data, and --root if fit was given one",
+            "say where they lie now: --data, or --root where that alone has moved",
         ) from error
 
 

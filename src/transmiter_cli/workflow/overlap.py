@@ -30,11 +30,7 @@ def remember(use: Use, used: Iterable[str], folder: Path) -> None:
         used: the fingerprints.
         folder: that of the run for fit, that of the strong model's artefacts for the others.
     """
-    content, path = listed(used), folder / FILES[use]
-    if content:
-        write_atomically(path, content)
-    else:
-        path.unlink(missing_ok=True)
+    write_atomically(folder / FILES[use], listed(used))
 
 
 def listed(used: Iterable[str]) -> bytes:
@@ -111,6 +107,18 @@ def remembered(use: Use, folder: Path) -> set[str] | None:
     return set(content.decode().split())
 
 
+def said_by(use: Use, run: Run, strong: str) -> set[str] | None:
+    """The fingerprints of the images that a command used for a strong model; None if the run does not say.
+
+    Runs of 0.1.0 have one list for all strong models, in their own folder.
+    """
+    home = run.path if use == "fit" else run.home(strong)
+    known = remembered(use, home)
+    if known is None and any(LATER.get(row, "transfer") == use for row in artefacts_in(home)):
+        return remembered(use, run.path)
+    return known
+
+
 def overlap(
     files: Sequence[ImageRecord], run: Run, strong: str, workspace: Workspace
 ) -> dict[Use, list[ImageRecord]] | None:
@@ -119,9 +127,7 @@ def overlap(
     Raises:
         TransmiterError: if a file that says so is damaged.
     """
-    said: dict[Use, set[str] | None] = {
-        use: remembered(use, run.path if use == "fit" else run.home(strong)) for use in FILES
-    }
+    said: dict[Use, set[str] | None] = {use: said_by(use, run, strong) for use in FILES}
     if said["fit"] is None:
         return None
     asked = fingerprint_of_each(files, workspace)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from transmiter_cli.files import absolute, canonical_json, digest, file_digest, write_all, write_atomically
+from transmiter_cli.files import (
+    absolute,
+    canonical_json,
+    digest,
+    file_digest,
+    is_address,
+    write_all,
+    write_atomically,
+)
 
 
 def test_readers_see_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -145,3 +153,13 @@ def test_several_files_are_written_or_none(tmp_path: Path, fails: int):
         name.encode() for place, name in enumerate("abc") if place != fails
     ]
     assert {path.name for path in tmp_path.iterdir()} <= {"a", "b", "c", "no folder"}
+
+
+@pytest.mark.parametrize("text", ["https://x.y/z.png", "s3://bucket/a", str(Path("s3://bucket/a")), "S3:/bucket"])
+def test_a_scheme_makes_an_address(text: str):
+    assert is_address(text)
+
+
+@pytest.mark.parametrize("text", ["C:/data", "/a/s3:/b", "a:b", "torchvision:MNIST", "./s3:/b", ""])
+def test_what_has_no_scheme_is_no_address(text: str):
+    assert not is_address(text)

@@ -210,8 +210,8 @@ def transfer_all(
     strong = [strong] if isinstance(strong, Embeddings) else [*strong]
     given = plain(regs)
     strengths = [positive("reg", reg) for reg in ([given] if isinstance(given, int | float | str) else given)]
-    for name, given in (("strong model to transfer to", strong), ("strength to transfer with", strengths)):
-        if not given:
+    for name, asked in (("strong model to transfer to", strong), ("strength to transfer with", strengths)):
+        if not asked:
             raise ValueError(f"there is no {name}.")
     fitted, adapter = check_transfer(fitted, [weak, *strong])
     moved = transfer_adapters(adapter, [cross_moment(model, weak) for model in strong], strengths)

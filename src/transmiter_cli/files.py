@@ -39,8 +39,8 @@ def absolute(path: str | Path) -> Path:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text begins with a scheme (https://, s3://), as hardly a path does."""
-    return re.match(r"[a-z][a-z0-9+]*://", text, re.IGNORECASE) is not None
+    """Whether a text begins with a scheme (https://, or s3:/ as pathlib has it), as hardly a path does but for C:/."""
+    return re.match(r"[a-z][a-z0-9+]+:/", text, re.IGNORECASE) is not None
 
 
 def canonical_json(value: Any) -> str:

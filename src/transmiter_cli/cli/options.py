@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from transmiter_cli.cli import console
 from transmiter_cli.embedding.choices import Decoding, Precision
 from transmiter_cli.errors import UsageError
+from transmiter_cli.files import is_address
 from transmiter_cli.run import RUN_VARIABLE, default_run
 
 if TYPE_CHECKING:
@@ -142,10 +142,10 @@ def require_paths(options: Mapping[str, Any]) -> None:
     """Raise UsageError if a path is an address (s3://...), of which pathlib makes a folder called `s3:`."""
     for value in options.values():
         for path in value if isinstance(value, list) else [value]:
-            if isinstance(path, Path) and re.match(r"[A-Za-z][A-Za-z0-9+]+:/", str(path)):
+            if isinstance(path, Path) and is_address(str(path)):
                 address = str(path).replace(":/", "://", 1)
                 raise UsageError(
-                    f"{address} is an address, and only paths are taken here.", "a path, and copy the file"
+                    f"{address} is an address, and only paths are taken here.", "a path, and copy what is there"
                 )
 
 

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -240,7 +239,11 @@ def test_a_signal_ends_a_command_and_keeps_what_was_encoded(
         "--epochs",
         "100000",
     ]
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where tests run in the background, it is ignored
+
+    def heard() -> None:  # where tests run in the background, or under nohup, they are ignored
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
     with subprocess.Popen(
         [str(COMMAND), *line], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard
     ) as process:

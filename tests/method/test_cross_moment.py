@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,13 +19,14 @@ from transmiter_cli.method.folds import fold_rows
 from transmiter_cli.method.logits import standardize
 
 
+def coordinates(model: Embeddings, basis: torch.Tensor) -> torch.Tensor:
+    """H from the logits themselves."""
+    return standardize(model.logit_scale * unit(model.images) @ unit(model.texts).T).logits @ basis.double().T
+
+
 def direct(target: Embeddings, source: Embeddings, basis: torch.Tensor) -> torch.Tensor:
     """H_t'H_s from the logits themselves."""
-    first, second = (
-        standardize(model.logit_scale * unit(model.images) @ unit(model.texts).T).logits @ basis.double().T
-        for model in (target, source)
-    )
-    return first.T @ second
+    return coordinates(target, basis).T @ coordinates(source, basis)
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
@@ -34,13 +35,16 @@ def unit(rows: torch.Tensor) -> torch.Tensor:
 
 @settings(max_examples=20)
 @given(st.integers(2, 30), st.integers(3, 40), st.integers(2, 16), st.integers(2, 16), st.integers(0, 1000))
+@example(16, 3, 2, 9, 160)
 def test_it_equals_the_direct_product(images: int, vocabulary: int, width_t: int, width_s: int, seed: int):
+    """As nearly as float32 has each image's part of it: where these cancel, their rounding stays."""
     target = random_embeddings(images, vocabulary, width_t, seed, scale=100.0)
     source = random_embeddings(images, vocabulary, width_s, seed + 1, scale=15.0)
     for basis in (compact_basis(source.texts), torch.eye(vocabulary)):
         expected = direct(target, source, basis)
         found = cross_moment(target, source).in_basis(basis)
-        assert (found - expected).norm() <= 1e-5 * expected.norm()
+        parts = coordinates(target, basis).norm(dim=-1) * coordinates(source, basis).norm(dim=-1)
+        assert (found - expected).norm() <= 1e-5 * parts.sum()
 
 
 @pytest.mark.parametrize("block", [1, 7, 64])

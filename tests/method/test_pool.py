@@ -24,11 +24,11 @@ from transmiter_cli.method.reliability import Reliabilities, Reliability
 
 
 def test_useless_teachers_have_no_say():
-    trusts, named = (0.11, 0.13, 0.59, 0.61), (1.0, CONTRADICTED, 0.39, 0.1)
+    trusts, named = (0.11, 0.13, 0.59, 0.61, 0.9), (1.0, CONTRADICTED, 0.39, 0.1, 0.0)
     found = Reliabilities(
-        0.6, torch.zeros(3), torch.zeros(3).long(), tuple(map(Reliability, trusts, named, (1.0,) * 4))
+        0.6, torch.zeros(3), torch.zeros(3).long(), tuple(map(Reliability, trusts, named, (1.0,) * 5))
     )
-    assert usable_trust(found) == (0.0, 0.13, 0.0, 0.61)
+    assert usable_trust(found) == (0.0, 0.13, 0.0, 0.61, 0.0)
 
 
 def test_a_teacher_goes_whose_absence_helps():

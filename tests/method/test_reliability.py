@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from transmiter_cli.method.reliability import (
     independent_shares,
     kappa,
     named_alike,
+    order_evidence,
     predictability,
     reliabilities,
     reliability_by_answer,
@@ -85,6 +87,24 @@ def test_mixed_up_classes_are_not_named_alike_and_those_taken_for_one_nearly_are
     assert named_alike(labels // 3 * 3 + 1, (labels + 1) % 6, 6) > 0.5
 
 
+@given(ANSWERS)
+def test_the_order_of_classes_is_compared_with_all_others(pairs: list[tuple[int, int]]):
+    first, second = torch.tensor(pairs).T
+    agreed = [(torch.tensor(order)[first] == second).sum() for order in permutations(range(4))]
+    deviation, mean = torch.std_mean(torch.stack(agreed).double(), correction=0)
+    expected = ((first == second).sum() - mean) / deviation if deviation > 1e-9 else torch.tensor(0.0)
+    assert order_evidence(first, second, 4) == pytest.approx(expected.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 19])
+@pytest.mark.parametrize("rate", [0.2, 1.0])
+def test_the_evidence_for_an_order_does_not_depend_on_how_often_models_agree(classes: int, rate: float):
+    labels = torch.arange(classes).repeat(5_000)
+    model = answers(labels, rate, classes, 1)
+    assert order_evidence(model, labels, classes) == pytest.approx(classes - 1, rel=0.05)
+    assert order_evidence(model, (labels + 1) % classes, classes) < 0
+
+
 @given(st.sampled_from([0.2, 0.5]), st.sampled_from([0.3, 0.6]), st.sampled_from([0.55, 0.9]), st.integers(0, 99))
 def test_three_that_err_apart_tell_how_often_one_is_right(rate: float, strong: float, told: float, seed: int):
     labels = torch.randint(10, (20_000,), generator=torch.Generator().manual_seed(seed))
@@ -116,6 +136,20 @@ def test_a_good_teacher_is_trusted_and_tells_how_often_the_strong_model_is_right
     assert found.teachers[0].trust > 0.9
     assert found.teachers[0].named >= CONFIRMED
     assert found.strong_trust == pytest.approx(beyond_chance(right, world.classes), abs=0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_beside_names_that_hardly_say_anything_a_right_teacher_is_trusted_and_a_mixed_up_one_not(seed: int):
+    world = World(seed, images=800, classes=12)
+    words = [*range(3), *range(30, 39)]
+    weak, strong = (misnamed(model, words) for model in (world.weak, world.strong))
+    right, mixed = (
+        trust(world, [Teacher(logits, weak)], strong).teachers[0]
+        for logits in (world.finetuned_logits, world.finetuned_logits.roll(1, -1))
+    )
+    assert right.trust > 0.3
+    assert right.named > 0
+    assert mixed.named == 0
 
 
 @pytest.mark.parametrize("seed", range(3))

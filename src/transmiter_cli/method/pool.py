@@ -31,11 +31,11 @@ def usable_trust(found: Reliabilities) -> tuple[float, ...]:
     """The trust in each teacher, 0 in one that is useless: its answers are left aside.
 
     That is one with less than USELESS of the strong model's trust; with less than all of it, if zero-shot models
-    contradict the names of its classes.
+    contradict the names of its classes; and any whose classes they would confirm as well if these were mixed up.
     """
     share = [USELESS if one.named >= CONTRADICTED else 1.0 for one in found.teachers]
     pairs = zip(found.teachers, share, strict=True)
-    return tuple(one.trust if one.trust >= least * found.strong_trust else 0.0 for one, least in pairs)
+    return tuple(one.trust if one.named and one.trust >= least * found.strong_trust else 0.0 for one, least in pairs)
 
 
 def known_classes(answers: Int[Tensor, " images"], counts: Float[Tensor, " classes"]) -> Bool[Tensor, " classes"]:

@@ -9,7 +9,8 @@ teacher looks much as one does whose classes are mixed up. Three signs tell them
 - *as fine*: its answers tell the weak model's ones, whatever they are called, as well as the strong model's do. Not
   those of a teacher that takes several classes for one. Where names say little, zero-shot models do that.
 - *named alike*: what zero-shot answers tell of its answers, they tell by the same name. Not those of a teacher with
-  mixed-up classes. Where names say little, they tell little, by whatever name.
+  mixed-up classes. Where names say little, they tell little, by whatever name; but they agree by these names more often
+  than by most others.
 
 The last two ask zero-shot models, which know nothing where names say nothing. Callers that know that leave them out.
 """
@@ -32,6 +33,9 @@ from transmiter_cli.method.per_image import PerImage, agreement, beyond_chance, 
 
 SLACK = 0.1
 """Added to both of two rates that are compared, at least: small ones differ by chance."""
+DEVIATIONS = 1.0 - 1e-6
+"""By so many standard deviations of random orders, at least, names agree more often than they would in these: with two
+classes one deviation is all there is."""
 SHARED = 0.3
 """Added to both of what zero-shot answers tell, by the same name and by any: a word for three classes tells one of
 them, which is no mix-up."""
@@ -44,7 +48,8 @@ class Reliability(NamedTuple):
 
     Attributes:
         trust: how often it is right, beyond chance: 0 to 1.
-        named: how far zero-shot models do not contradict the names of its classes, n_s n_w.
+        named: how far zero-shot models do not contradict the names of its classes, n_s n_w; 0 where these agree no more
+            often than mixed-up ones would (`order_evidence`).
         consistent: a_ts beside f_t f_s, 1 at most: how often it and the strong model agree, beside how often they would
             if what predicts their answers were right. Low where embeddings predict wrong answers well.
     """
@@ -152,6 +157,8 @@ def beside_teacher(
         told, usual = (predictability(one, by.weak, classes) + slack for one in (by.teacher, by.strong))
         named = named_alike(by.strong, by.teacher, classes) * named_alike(by.weak, by.teacher, classes)
         trust *= min(1.0, told / usual) * named
+        if order_evidence(torch.cat([by.strong, by.weak]), by.teacher.repeat(2), classes) < DEVIATIONS:
+            named = 0.0
         consistent = min(agreed / max(kappa(by.teacher, by.discriminant, classes) * predicted, TINY), 1.0)
     limited = (1 - trust) * predicted + min(trust * predicted, agreed)
     by_answer = reliability_by_answer(by.strong, by.discriminant, predicted, trust, classes, opaque_names)
@@ -278,6 +285,24 @@ def predictability(first: Int[Tensor, " images"], second: Int[Tensor, " images"]
     alone = torch.bincount(given[commonest], minlength=classes)[given] == 1
     leads = commonest & alone & (counts - 1 > largest(counts.masked_fill(commonest, 0)))
     return beyond_chance(counts[leads].sum().item() / len(first), classes)
+
+
+def order_evidence(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:
+    """How much more often two models agree than if one's classes had a random order, in standard deviations of that.
+
+    With J the C x C numbers of images that get each pair of answers, an order pi has sum_i J[i, pi(i)] agreements. Over
+    all orders, their mean is N / C and their variance |H J H|^2 / (C - 1), H = I - 11'/C (Hoeffding, 1951). It does not
+    depend on how much the answers tell of each other, only on how much of it they tell by the same name: C - 1 if all.
+
+    0 if no order agrees more often than another.
+    """
+    _, pairs = torch.unique(first * classes + second, return_counts=True)
+    given, told = (torch.bincount(one, minlength=classes) for one in (first, second))
+    squares, rows, columns = (one.double().square().sum().item() for one in (pairs, given, told))
+    images = len(first)
+    variance = (squares - (rows + columns) / classes + (images / classes) ** 2) / (classes - 1)
+    excess = (first == second).sum().item() - images / classes
+    return excess / variance**0.5 if variance > TINY * images**2 else 0.0
 
 
 def named_alike(first: Int[Tensor, " images"], second: Int[Tensor, " images"], classes: int) -> float:

@@ -96,6 +96,23 @@ def test_the_names_of_a_tokenizers_files_are_in_the_description(tmp_path: Path):
     assert resolve_model(f"local-dir:{tmp_path / 'weak'}").description() != before
 
 
+def test_a_folder_without_its_tokenizer_is_an_error_that_says_what_to_copy(tmp_path: Path):
+    shutil.copytree(resolve_model("demo-weak").weights.parent, tmp_path / "weak")
+    for path in (tmp_path / "weak").glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(TransmiterError, match=r"tokenizer of local-dir:.* must lie in its folder") as caught:
+        _ = Encoder(resolve_model(f"local-dir:{tmp_path / 'weak'}"), CPU).tokenizer
+    assert str(caught.value.fix).startswith("copy tokenizer.json, tokenizer_config.json, ")
+    assert str(caught.value.fix).endswith(f"to {tmp_path / 'weak'}")
+
+
+def test_a_models_folder_alone_is_told_how_it_is_named():
+    folder = resolve_model("demo-weak").weights.parent
+    with pytest.raises(UsageError, match="is a folder") as caught:
+        resolve_model(str(folder))
+    assert resolve_model(str(caught.value.fix)).weights.parent == folder
+
+
 def test_both_spellings_of_the_same_weights_share_their_embeddings(hub_cache: Path):
     add_to_hub(hub_cache, "timm/vit_base_patch32_clip_224.openai", resolve_model("demo-weak").weights)
     first, second = resolve_model("ViT-B/32"), resolve_model("ViT-B-32-quickgelu:openai")

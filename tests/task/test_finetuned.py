@@ -51,7 +51,10 @@ def test_a_tensor_of_an_unknown_name_and_a_transposed_head_say_what_mends_them(t
     [
         ({"weight": torch.ones(3, 64), "bias": torch.ones(1, 3)}, r"has shape \(1, 3\)", "bias.flatten()"),
         ({"weight": torch.ones(3, 64), "bias": torch.ones(2)}, r"has shape \(2,\)", "a bias of 3 numbers"),
-        ({"weight": torch.ones(2, 64), "bias": torch.ones(2)}, r"has shape \(2,\)", "--classes FILE"),
+        ({"weight": torch.ones(2, 64), "bias": torch.ones(2)}, r"has shape \(2,\)", "a bias of -100"),
+        ({"weight": torch.ones(2, 64)}, r"has shape \(2, 64\)", "a bias of -100"),
+        ({"weight": torch.ones(4, 64)}, r"has shape \(4, 64\)", "--classes FILE"),
+        ({"weight": torch.ones(3, 32)}, r"has shape \(3, 32\)", "trained on embeddings of demo-weak"),
         ({"fc.weight": torch.ones(8, 64), "fc2.weight": torch.ones(3, 8)}, "holds 2 layers, fc, fc2", "alone"),
         ({"weight": torch.full((3, 64), torch.nan)}, "hold NaN", "save the head again"),
     ],
@@ -186,7 +189,7 @@ def test_a_checkpoints_activation_is_said_to_be_the_weak_models(tmp_path: Path):
     shutil.copy(bundled_path("demo-finetuned"), path)
     opened(path, tmp_path, reporter)
     (note,) = reporter.notes
-    assert note == ("tuned.safetensors says neither activation nor preprocessing: it gets those of demo-weak (GELU).")
+    assert note == "tuned.safetensors says neither activation nor preprocessing: it gets those of demo-weak."
     opened("demo-finetuned", tmp_path, reporter)
     assert len(reporter.notes) == 1
 

@@ -147,7 +147,10 @@ class Encoder:
         with quiet():
             repository = self.spec.tokenizer_repository()
             if repository is None:
-                return open_clip.get_tokenizer(self.spec.architecture)
+                try:
+                    return open_clip.get_tokenizer(self.spec.architecture)
+                except (OSError, ValueError) as error:
+                    raise missing_tokenizer(self.spec, error) from error
             config = self.spec.text_config()
             try:
                 return open_clip.tokenizer.HFTokenizer(
@@ -268,6 +271,15 @@ def missing_text_tower(spec: ModelSpec, error: OSError) -> TransmiterError:
     """The error for a text tower whose configuration cannot be had."""
     repository = spec.text_config().get("hf_model_name", "its text tower")
     return missing_file(repository, ["config.json"], f"the text tower of {spec.name}", first_line(error))
+
+
+def missing_tokenizer(spec: ModelSpec, error: Exception) -> TransmiterError:
+    """The error for a local model whose folder does not hold its tokenizer: open_clip looks for it nowhere else."""
+    folder, source = spec.architecture.removeprefix(LOCAL), spec.text_config().get("hf_tokenizer_name", "the tokenizer")
+    return TransmiterError(
+        f"The tokenizer of {spec.name} must lie in its folder, and cannot be read there: {first_line(error)}.",
+        f"copy {', '.join(TOKENIZER_FILES)}, and the vocabulary if it is a file of its own, from {source} to {folder}",
+    )
 
 
 class WrongCheckpointError(TransmiterError):

@@ -113,6 +113,8 @@ def resolve_model(name: str) -> ModelSpec:
     spelling, _, source = name.partition(":")
     architecture = built_in_name(spelling)
     if architecture not in catalogue.architectures():
+        if (Path(name).expanduser() / CONFIG).is_file():
+            raise UsageError(f"{name!r} is a folder; the name of a model in one begins with {LOCAL}", f"{LOCAL}{name}")
         raise UsageError(f"There is no model {name!r}.{nearest(name)}", "transmiter models")
     if Path(source).suffix in WEIGHT_SUFFIXES:
         return file_model(spelling, architecture, source)

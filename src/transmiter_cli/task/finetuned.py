@@ -198,10 +198,7 @@ def open_finetuned(given: str, weak: CachedEncoder, class_names: Sequence[str], 
             "the logits of the images, and give those."
         )
     if given not in BUNDLED_CHECKPOINTS:
-        reporter.note(
-            f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name} "
-            f"({weak.encoder.spec.activation})."
-        )
+        reporter.note(f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name}.")
     return open_checkpoint(with_weights(weak.encoder.spec, path, given), weak, class_names, templates)
 
 
@@ -331,16 +328,13 @@ def checked_head(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, cl
         flat = "save it flat, bias.flatten()" if bias.numel() == classes else whole
         raise TransmiterError(
             f"The bias in {path} has shape {tuple(bias.shape)}, but the task has {classes} classes.",
-            flat if len(weight) == classes else "--classes FILE with the head's classes",
+            flat if len(weight) == classes else fitting_weight(weight, weak, classes),
         )
     if weight.shape != (classes, weak.width):
-        turned = weight.shape == (weak.width, classes)
         raise TransmiterError(
             f"The head in {path} has shape {tuple(weight.shape)}, but the task has {classes} classes "
             f"and embeddings of {weak.name} have {weak.width} numbers.",
-            "save the transpose, weight.T.contiguous()"
-            if turned
-            else f"pass a head of these classes trained on {weak.name}, or fit --weak MODEL --classes FILE for it",
+            fitting_weight(weight, weak, classes),
         )
     bias = None if bias is None else bias.float()
     with mended_by("save the head again, once its numbers are finite"):
@@ -351,6 +345,17 @@ def checked_head(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, cl
     if unit and bias is None:
         weight = weak.facts.logit_scale * weight
     return FinetunedHead(weight, bias)
+
+
+def fitting_weight(weight: Tensor, weak: CachedEncoder, classes: int) -> str:
+    """What helps where a head's weight is not C x d."""
+    if weight.shape == (weak.width, classes):
+        return "save the transpose, weight.T.contiguous()"
+    if weight.shape[1:] != (weak.width,):
+        return f"pass a head that was trained on embeddings of {weak.name}, or fit --weak MODEL for it"
+    if len(weight) > classes:
+        return "--classes FILE with all of the head's classes, or a head of the task's alone"
+    return "give each class that it does not know a row of zeros and a bias of -100, in the order of the classes"
 
 
 def save_head(head: FinetunedHead) -> bytes:

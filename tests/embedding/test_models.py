@@ -273,6 +273,7 @@ def test_encodings_are_open_clips_own():
     assert torch.equal(encoder.input(pixels), torch.stack([preprocess(picture) for picture in pictures]))
     torch.testing.assert_close(encoder.encode_images(pixels), expected, atol=1e-5, rtol=1e-5)
     assert encoder.facts().logit_scale == pytest.approx(model.logit_scale.exp().item())
+    assert encoder.facts().image_parameters == sum(parameter.numel() for parameter in model.visual.parameters())
 
 
 @pytest.mark.parametrize("length", [2, 28, 200])

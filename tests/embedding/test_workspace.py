@@ -320,11 +320,12 @@ def test_each_precision_has_a_store_of_its_own(workspace: Workspace, weak: Cache
     assert (found.rows.dtype, found.encoded) == (torch.float16, 6)
 
 
-def test_facts_that_are_damaged_are_looked_up_again(weak: CachedEncoder):
+@pytest.mark.parametrize("left", ['{"logit_sc', '{"logit_scale": 9.0, "parameters": 5}'], ids=["damaged", "of 0.1.0"])
+def test_facts_that_are_not_whole_are_looked_up_again(weak: CachedEncoder, left: str):
     before = weak.facts
     path = weak.folder / "facts.json"
     whole = path.read_text()
-    path.write_text(whole[:10])
+    path.write_text(left)
     assert weak.facts == before
     assert path.read_text() == whole
 

@@ -40,11 +40,12 @@ class EncoderFacts:
 
     Attributes:
         logit_scale: s.
-        parameters: the number of the model's parameters.
+        image_parameters: the number of the image tower's parameters, all that inference needs once the classes' text
+            embeddings are known.
     """
 
     logit_scale: float
-    parameters: int
+    image_parameters: int
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class Encoder:
                 f"{self.spec.name} has a logit scale of {scale}: it diverged, or its logit_scale is no logarithm.",
                 "another checkpoint",
             )
-        return EncoderFacts(scale, sum(parameter.numel() for parameter in self.model.parameters()))
+        return EncoderFacts(scale, sum(parameter.numel() for parameter in self.model.visual.parameters()))
 
     @torch.inference_mode()
     def encode_images(self, batch: UInt8[Tensor, "images pixel_rows pixel_columns 3"]) -> Float[Tensor, "images width"]:

@@ -130,8 +130,9 @@ class CachedEncoder:
     @property
     def facts(self) -> EncoderFacts:
         """Logit scale and size; the model is loaded for them once."""
-        if known := stored_json(self.folder / FACTS):
-            return EncoderFacts(known["logit_scale"], known["parameters"])
+        known = stored_json(self.folder / FACTS) or {}
+        if "image_parameters" in known:  # not in those that 0.1.0 wrote
+            return EncoderFacts(known["logit_scale"], known["image_parameters"])
         return self._write_facts()
 
     def _write_facts(self) -> EncoderFacts:

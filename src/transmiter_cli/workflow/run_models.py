@@ -132,7 +132,7 @@ def make_candidates(
         strong_finetuned_logits=None if twin is None else finetuned_logits(twin, files, strong.embeddings),
         fitted=run_models.fitted,
         transferred=run_models.transferred,
-        weak_parameters=run_models.weak.facts.parameters,
+        weak_parameters=run_models.weak.facts.image_parameters,
         weak_flops=None if teacher is None else image_flops(run_models.weak),
         weak_models=1 if teacher is None else 1 + teacher.towers,
         eft=eft,

@@ -150,6 +150,14 @@ def verdicts(beds: Mapping[str, Bed], seeds: Iterable[int]) -> None:
     print_table("The verdict", ["said", "trust in strong", "trust in teacher", "expected gain", "true gain"], cells)
 
 
+def judged(
+    title: str, rules: Mapping[str, Rule], scored: Mapping[str, Bed], told: Mapping[str, Bed], seeds: Iterable[int]
+) -> None:
+    """The scores of some beds, and the verdicts of some."""
+    beds_by_rule(title, rules, usable(scored), seeds)
+    verdicts(usable(told), seeds)
+
+
 def altered(teacher: Teacher, unseen: torch.Tensor) -> dict[str, Teacher]:
     """Logits as some models have them: classes that they were not fine-tuned on masked, or another temperature."""
     masked = teacher.finetuned.masked_fill(unseen, -100.0)
@@ -247,10 +255,7 @@ def main() -> None:
         "rules": lambda seeds: rules_by_bed("Rules", RULES, chosen, seeds),
         "beds": lambda seeds: beds_by_rule("Beds", main_rules, usable(BEDS), seeds),
         "held": lambda seeds: beds_by_rule("Typefaces and MNIST", main_rules, usable(HELD), seeds),
-        "outside": lambda seeds: (
-            beds_by_rule("Objects and clothes", main_rules, usable(OUTSIDE_BEDS), seeds),
-            verdicts(usable(OUTSIDE_BEDS), seeds),
-        )[0],
+        "outside": lambda seeds: judged("Objects and clothes", main_rules, OUTSIDE_BEDS, OUTSIDE_BEDS, seeds),
         "hard": lambda seeds: beds_by_rule("Small letters", hard_rules, usable(HARD), seeds, ("all",)),
         "names": lambda seeds: beds_by_rule(
             "Names that say nothing",
@@ -259,10 +264,7 @@ def main() -> None:
             seeds,
         ),
         "partial": lambda seeds: beds_by_rule("Some of the classes", hard_rules, usable(PARTIAL), seeds, ("all",)),
-        "bad": lambda seeds: (
-            beds_by_rule("Bad teachers", main_rules, usable(BAD), seeds),
-            verdicts(usable(BEDS | BAD), seeds),
-        )[0],
+        "bad": lambda seeds: judged("Bad teachers", main_rules, BAD, BEDS | BAD, seeds),
         "adapters": lambda seeds: rules_by_bed("Adapters", ADAPTERS, chosen, seeds),
         "unseen": lambda seeds: rules_by_bed(
             "Classes without images",

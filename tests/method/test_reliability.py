@@ -12,12 +12,14 @@ from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import folds_of
 from transmiter_cli.method.per_image import zero_shot_class_logits
-from transmiter_cli.method.pool import CONFIRMED, CONTRADICTED
+from transmiter_cli.method.pool import CONFIRMED, CONTRADICTED, usable_trust
 from transmiter_cli.method.reliability import (
     FEW_ANSWERS,
     SHARED,
     SLACK,
+    Predictions,
     Reliabilities,
+    beside_teacher,
     beyond_chance,
     estimated_accuracy,
     held_out_agreement,
@@ -103,6 +105,30 @@ def test_the_evidence_for_an_order_does_not_depend_on_how_often_models_agree(cla
     model = answers(labels, rate, classes, 1)
     assert order_evidence(model, labels, classes) == pytest.approx(classes - 1, rel=0.05)
     assert order_evidence(model, (labels + 1) % classes, classes) < 0
+
+
+def test_uneven_classes_leave_less_evidence():
+    labels = torch.tensor([0] * 97 + [1, 2, 3])
+    assert 1 < order_evidence(labels, labels, 4) < 3
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.9])
+def test_of_two_classes_the_right_order_is_enough(rate: float):
+    labels = torch.arange(2).repeat(500)
+    strong, weak, told = (answers(labels, rate, 2, seed) for seed in (4, 5, 6))
+    for teacher, named in ((labels, True), (1 - labels, False)):
+        by = Predictions(strong, teacher, weak, torch.where(told == labels, teacher, 1 - teacher))
+        assert bool(beside_teacher(by, 0.9, 0.1, 2).teachers[0].named) is named
+
+
+def test_a_mixed_up_teacher_has_no_part_in_how_far_the_strong_model_is_trusted():
+    world = World(0, images=800, classes=12)
+    words = [*range(3), *range(30, 39)]
+    weak, strong = (misnamed(model, words) for model in (world.weak, world.strong))
+    good, mixed = (Teacher(logits, weak) for logits in (world.finetuned_logits, world.finetuned_logits.roll(1, -1)))
+    alone, both = (trust(world, teachers, strong) for teachers in ([good], [mixed, good]))
+    assert both.strong_trust == alone.strong_trust
+    assert usable_trust(both) == (0, alone.teachers[0].trust)
 
 
 @given(st.sampled_from([0.2, 0.5]), st.sampled_from([0.3, 0.6]), st.sampled_from([0.55, 0.9]), st.integers(0, 99))

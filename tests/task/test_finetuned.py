@@ -53,6 +53,8 @@ def test_a_tensor_of_an_unknown_name_and_a_transposed_head_say_what_mends_them(t
         ({"weight": torch.ones(3, 64), "bias": torch.ones(2)}, r"has shape \(2,\)", "a bias of 3 numbers"),
         ({"weight": torch.ones(2, 64), "bias": torch.ones(2)}, r"has shape \(2,\)", "a bias of -100"),
         ({"weight": torch.ones(2, 64)}, r"has shape \(2, 64\)", "a bias of -100"),
+        ({"weight": torch.eye(2, 64)}, r"has shape \(2, 64\)", "multiply the others by the logit scale"),
+        ({"weight": torch.ones(3, 64, 1, 1)}, r"has shape \(3, 64, 1, 1\)", "weight.flatten(1)"),
         ({"weight": torch.ones(4, 64)}, r"has shape \(4, 64\)", "--classes FILE"),
         ({"weight": torch.ones(3, 32)}, r"has shape \(3, 32\)", "trained on embeddings of demo-weak"),
         ({"fc.weight": torch.ones(8, 64), "fc2.weight": torch.ones(3, 8)}, "holds 2 layers, fc, fc2", "alone"),

@@ -151,7 +151,7 @@ class Encoder:
                 try:
                     return open_clip.get_tokenizer(self.spec.architecture)
                 except (OSError, ValueError) as error:
-                    raise missing_tokenizer(self.spec, error) from error
+                    raise unreadable_tokenizer(self.spec, error) from error
             config = self.spec.text_config()
             try:
                 return open_clip.tokenizer.HFTokenizer(
@@ -274,12 +274,13 @@ def missing_text_tower(spec: ModelSpec, error: OSError) -> TransmiterError:
     return missing_file(repository, ["config.json"], f"the text tower of {spec.name}", first_line(error))
 
 
-def missing_tokenizer(spec: ModelSpec, error: Exception) -> TransmiterError:
-    """The error for a local model whose folder does not hold its tokenizer: open_clip looks for it nowhere else."""
-    folder, source = spec.architecture.removeprefix(LOCAL), spec.text_config().get("hf_tokenizer_name", "the tokenizer")
+def unreadable_tokenizer(spec: ModelSpec, error: Exception) -> TransmiterError:
+    """The error for a tokenizer in a local model's folder, where alone open_clip looks for it."""
+    folder, named = spec.architecture.removeprefix(LOCAL), spec.text_config().get("hf_tokenizer_name", "")
+    source = named if named.strip("./") else "where the model was saved"
     return TransmiterError(
-        f"The tokenizer of {spec.name} must lie in its folder, and cannot be read there: {first_line(error)}.",
-        f"copy {', '.join(TOKENIZER_FILES)}, and the vocabulary if it is a file of its own, from {source} to {folder}",
+        f"The tokenizer of {spec.name} cannot be read from {folder}: {first_line(error)}.",
+        f"copy {', '.join(TOKENIZER_FILES)}, and the vocabulary if it is a file of its own, there from {source}",
     )
 
 

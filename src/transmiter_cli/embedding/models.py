@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from transmiter_cli import demo
@@ -113,8 +115,8 @@ def resolve_model(name: str) -> ModelSpec:
     spelling, _, source = name.partition(":")
     architecture = built_in_name(spelling)
     if architecture not in catalogue.architectures():
-        if (Path(name).expanduser() / CONFIG).is_file():
-            raise UsageError(f"{name!r} is a folder; the name of a model in one begins with {LOCAL}", f"{LOCAL}{name}")
+        if is_model_folder(name):
+            raise UsageError(f"{name!r} is a folder: its name as a model begins with {LOCAL}", quote(LOCAL + name))
         raise UsageError(f"There is no model {name!r}.{nearest(name)}", "transmiter models")
     if Path(source).suffix in WEIGHT_SUFFIXES:
         return file_model(spelling, architecture, source)
@@ -236,6 +238,13 @@ def published_model(name: str, architecture: str, tag: str) -> ModelSpec:
 def with_weights(spec: ModelSpec, weights: Path, name: str) -> ModelSpec:
     """The same architecture, activation and preprocessing with other weights: a fine-tuned checkpoint."""
     return replace(spec, name=name, weights=weights.absolute())
+
+
+def is_model_folder(name: str) -> bool:
+    """Whether a name without "local-dir:" is a path that could have it."""
+    with suppress(OSError, RuntimeError):  # too long a name, or no such user's home
+        return (Path(name).expanduser() / CONFIG).is_file()
+    return False
 
 
 def nearest(name: str) -> str:

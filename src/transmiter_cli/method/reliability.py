@@ -97,8 +97,9 @@ def reliabilities(
 
         q_s = (1 - q_t) f_s + min(q_t f_s, a_ts)
 
-    Of several teachers, the most trusted one is heard about s. With opaque names q_t is r_t, and a teacher counts as
-    named and consistent. One that knows some classes alone is asked of images that s answers with these.
+    Of several teachers, the most trusted one is heard about s, if there is one whose names are better than mixed-up
+    ones, of these. With opaque names q_t is r_t, and a teacher counts as named and consistent. One that knows some
+    classes alone is asked of images that s answers with these.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -119,7 +120,7 @@ def reliabilities(
         asked |= ~asked.any()  # of all images, if the strong model predicts none of these classes
         chosen = Predictions(*(one[asked] for one in every))
         found.append(beside_teacher(chosen, predicted, slack, classes, opaque_names))
-    best = max(found, key=lambda one: one.teachers[0].trust)
+    best = max(found, key=lambda one: (one.teachers[0].named > 0, one.teachers[0].trust))
     return best._replace(teachers=tuple(one.teachers[0] for one in found))
 
 
@@ -291,8 +292,9 @@ def order_evidence(first: Int[Tensor, " images"], second: Int[Tensor, " images"]
     """How much more often two models agree than if one's classes had a random order, in standard deviations of that.
 
     With J the C x C numbers of images that get each pair of answers, an order pi has sum_i J[i, pi(i)] agreements. Over
-    all orders, their mean is N / C and their variance |H J H|^2 / (C - 1), H = I - 11'/C (Hoeffding, 1951). It does not
-    depend on how much the answers tell of each other, only on how much of it they tell by the same name: C - 1 if all.
+    all orders, their mean is N / C and their variance |H J H|^2 / (C - 1), H = I - 11'/C (Hoeffding, 1951). It hardly
+    depends on how much the answers tell of each other, but on how much of it they tell by the same name: it is C - 1,
+    the most there is, if all of it and the classes are even.
 
     0 if no order agrees more often than another.
     """

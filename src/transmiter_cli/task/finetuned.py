@@ -341,21 +341,29 @@ def checked_head(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, cl
         require_finite(f"the weights in {path}", weight)
         if bias is not None:
             require_finite(f"the bias in {path}", bias)
-    unit = bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())
-    if unit and bias is None:
+    if bias is None and has_unit_rows(weight):
         weight = weak.facts.logit_scale * weight
     return FinetunedHead(weight, bias)
+
+
+def has_unit_rows(weight: Tensor) -> bool:
+    """Whether a weight's rows all have unit norm, as text features have."""
+    return bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())
 
 
 def fitting_weight(weight: Tensor, weak: CachedEncoder, classes: int) -> str:
     """What helps where a head's weight is not C x d."""
     if weight.shape == (weak.width, classes):
         return "save the transpose, weight.T.contiguous()"
+    if weight.ndim != 2 and weight.numel() == classes * weak.width:
+        return "save it flat, weight.flatten(1)"
     if weight.shape[1:] != (weak.width,):
         return f"pass a head that was trained on embeddings of {weak.name}, or fit --weak MODEL for it"
     if len(weight) > classes:
         return "--classes FILE with all of the head's classes, or a head of the task's alone"
-    return "give each class that it does not know a row of zeros and a bias of -100, in the order of the classes"
+    padded = "give each class that it does not know a row of zeros and a bias of -100, in the order of the classes"
+    scaled = f", and multiply the others by the logit scale, {weak.facts.logit_scale:g}"
+    return padded + scaled if has_unit_rows(weight) else padded
 
 
 def save_head(head: FinetunedHead) -> bytes:

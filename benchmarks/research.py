@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from benchmarks.beds import BAD, BEDS, FEW, HARD, HELD, NAMES, OUTSIDE_BEDS, PARTIAL, SETTINGS, Bed, Trial, has_data
+from benchmarks.beds import BAD, BEDS, FEW, HARD, HELD, NAMES, OUTSIDE_BEDS, PARTIAL, SETTINGS, Bed, Trial
 from benchmarks.curves import svg_curves
 from benchmarks.few_shot import SHOTS, calibration_scores, few_shot_scores
 from benchmarks.rules import (
@@ -37,6 +37,7 @@ from benchmarks.rules import (
     teacher_of,
     zero_shot,
 )
+from benchmarks.sources import has_data
 
 from transmiter_cli.method.experts import Teacher
 

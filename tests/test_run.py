@@ -67,6 +67,9 @@ def test_a_new_fit_removes_the_probe_of_the_old_one_unless_it_learned_from_it(tm
     assert not probe.exists()
 
 
+REPLACING = "transmiter fit ... --force"
+
+
 def test_one_command_at_a_time_changes_a_run(tmp_path: Path):
     refused = pytest.raises(TransmiterError, match="Another transmiter command is changing")
     with Run(tmp_path).changing(), refused, Run(tmp_path).changing():
@@ -77,13 +80,13 @@ def test_one_command_at_a_time_changes_a_run(tmp_path: Path):
 
 def test_other_classes_or_another_order_are_refused(tmp_path: Path):
     run = Run(tmp_path)
-    run.claim(TASK, force=False)
+    run.claim(TASK, REPLACING)
     run.begin(TASK)
-    run.claim(TASK, force=False)
+    run.claim(TASK, REPLACING)
     for classes in (("dog", "cat"), ("cat", "dog", "eel")):
-        with pytest.raises(UsageError, match="run of another task"):
-            run.claim(replace(TASK, classes=classes), force=False)
-        run.claim(replace(TASK, classes=classes), force=True)
+        with pytest.raises(UsageError, match="run of another task") as refused:
+            run.claim(replace(TASK, classes=classes), REPLACING)
+        assert (refused.value.fix or "").endswith(REPLACING)
 
 
 def written(*history: object) -> str:
@@ -100,10 +103,9 @@ def written(*history: object) -> str:
 def test_a_damaged_record_is_named_and_can_be_replaced(tmp_path: Path, content: str):
     (tmp_path / "run.json").write_text(content)
     run = Run(tmp_path)
-    for call in (run.task, run.strong, lambda: run.claim(TASK, force=False)):
+    for call in (run.task, run.strong, lambda: run.claim(TASK, REPLACING)):
         with pytest.raises(TransmiterError, match=r"run\.json is damaged"):
             call()
-    run.claim(TASK, force=True)
     run.begin(TASK)
     assert run.task() == TASK
 

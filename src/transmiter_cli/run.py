@@ -190,21 +190,25 @@ class Run:
         """All that changed the run, the first one first."""
         return [step_from_json(entry) for entry in self.record().get("history", [])]
 
-    def claim(self, task: Task, force: bool) -> None:
+    def claim(self, task: Task, replacing: str) -> None:
         """Refuse to overwrite a run of other classes.
 
+        Args:
+            task: the new one.
+            replacing: the command line that overwrites it, for the error to show.
+
         Raises:
-            UsageError: if the directory holds such a run and `force` is off.
-            TransmiterError: if its record is damaged, and `force` is off.
+            UsageError: if the directory holds such a run.
+            TransmiterError: if its record is damaged.
         """
-        if force or "task" not in self.record():
+        if "task" not in self.record():
             return
         before = self.task().classes
         if before != task.classes:
             raise UsageError(
                 f"{self.path} is a run of another task: {len(before)} classes, {some(before)}; "
                 f"this one has {len(task.classes)}, {some(task.classes)}",
-                "pass another --run, or replace it: fit --force",
+                f"pass another --run, or replace it: {replacing}",
             )
 
     @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_a_fit_of_another_task_that_ends_just_before_is_not_replaced(cli: Cli, m
     outcome = cli(*LINE)
     assert outcome.code == 2
     assert "transmiter-run is a run of another task: 2 classes, cat, dog" in outcome.err
+    assert f"or replace it: transmiter {shlex.join(map(str, LINE))} --force" in " ".join(outcome.err.split())
     assert "decoded" not in outcome.err, "nothing was encoded"
     assert Run(Path("transmiter-run")).task() == TASK
     assert cli(*LINE, "--force").code == 0

@@ -1,6 +1,8 @@
 """transfer's methods, strengths and verdict on the bundled task."""
 
+import errno
 import json
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
+from tests.cli.test_errors import failed
 from transmiter_cli.artefact import load
 from transmiter_cli.method.linear import Linear, LinearClassifier
 from transmiter_cli.run import Run
@@ -123,6 +126,27 @@ def test_each_run_is_asked_once_however_it_is_named(run: Cli, tmp_path: Path):
     refused = run(*TRANSFER, "--also", tmp_path / "transmiter-run")
     assert refused.code == 2
     assert "is this one" in refused.err
+
+
+def test_artefacts_that_cannot_all_be_written_leave_those_that_were_there(run: Cli, monkeypatch: pytest.MonkeyPatch):
+    assert run(*TRANSFER).code == 0
+    folder = Path("transmiter-run")
+    before = {path: path.read_bytes() for path in folder.glob("*.safetensors")}
+    assert len(before) == 3
+    flush, flushed = os.fsync, []
+
+    def full_at_the_second(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        if name.startswith(".strong"):
+            flushed.append(name)
+            if len(flushed) == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_at_the_second)
+        failed(run(*TRANSFER, "--limit", 100, "--data", "demo-digits"), 1, "No space left on device")
+    assert {path: path.read_bytes() for path in folder.glob("*.safetensors")} == before
 
 
 def test_a_strong_model_that_is_the_weak_one_is_warned_of(run: Cli):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,7 +153,8 @@ def fit_task(
     command: list[str],
 ) -> FitResult:
     """Fit an adapter for a task whose run directory is there; see `fit_run`."""
-    run.claim(task, options.force)  # here, since another fit may have ended just before this one held the run
+    if not options.force:  # here, since another fit may have ended just before this one held the run
+        run.claim(task, shlex.join([*command, "--force"]))
     reporter, encoder = workspace.reporter, workspace.open(resolve_model(task.weak))
     files = [name for name in task.finetuned if name != teachers.PROBE]
     digests = {name: teachers.finetuned_digest(name, workspace) for name in files}  # first: later changes are refused

@@ -17,13 +17,12 @@ from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, op
 from transmiter_cli.embedding.sources.opening import lasting, same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
+from transmiter_cli.files import write_all
 from transmiter_cli.layout import DEFAULT_METHODS, ROWS, SWEPT, artefacts_in, file_name, swept_row
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.per_image import agreement, computed_zero_shot_logits, predictions
-from transmiter_cli.method.verdict import NEEDED
 from transmiter_cli.methods import Method
-from transmiter_cli.names import some
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
@@ -45,6 +44,7 @@ from transmiter_cli.workflow.common import (
 )
 from transmiter_cli.workflow.overlap import forget_unused, remembering, tell_changes
 from transmiter_cli.workflow.removal import telling_removed
+from transmiter_cli.workflow.transfer_warnings import tell_limits, warn_of_twins
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     fitted = load_fitted(run, workspace)
     weak_encoder, *encoders = (workspace.open(resolve_model(name)) for name in (task.weak, *options.strong))
     check_artefact(fitted, task, weak_encoder)
-    warn_of_twins(weak_encoder, encoders, workspace)
+    warn_of_twins(weak_encoder, encoders, workspace.reporter)
     asked = set(options.methods) != {"adapter"}  # whether methods ask fine-tuned models, whose answers fit has learned
     for one in [run, *others] if asked else others:
         require_finetuned(one.task(), one, workspace)
@@ -146,7 +146,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     for result in results:
         if result.verdict:
             followers = [one.name for one in results if one.strong == result.strong and not one.verdict]
-            tell_limits(result, followers, task, run, workspace.reporter)
+            tell_limits(result.strong, result.verdict, followers, task, run, workspace.reporter)
     return results
 
 
@@ -181,7 +181,7 @@ def save_results(
     folder: Path,
     homes: Mapping[str, str],
 ) -> None:
-    """Write what was made; what stems from that which it replaces goes first, so that a kill leaves none of it.
+    """Write all that was made, or nothing; what stems from that which it replaces goes first, so that none is left.
 
     Args:
         results: what was made.
@@ -189,6 +189,9 @@ def save_results(
         methods: those that made it.
         folder: the run's.
         homes: where each strong model's artefacts are in it.
+
+    Raises:
+        OSError: if something cannot be written; all is as it was then.
     """
     written = [result.path for result in results]
 
@@ -196,8 +199,7 @@ def save_results(
         for encoder in encoders:
             forget_stale(folder / homes[encoder.name], encoder, methods, written)
 
-    for result in results:
-        result.artefact.save(result.path, forget if result is results[0] else None)
+    write_all([(result.path, result.artefact.serialized()) for result in results], forget)
 
 
 def other_runs(others: Sequence[Run], run: Run, task: Task) -> list[Run]:
@@ -219,93 +221,6 @@ def other_runs(others: Sequence[Run], run: Run, task: Task) -> list[Run]:
             )
         found.setdefault(path, other)
     return list(found.values())
-
-
-def warn_of_twins(weak: CachedEncoder, strong: Sequence[CachedEncoder], workspace: Workspace) -> None:
-    """Say so where a strong model is the weak one."""
-    for encoder in strong:
-        if encoder.fingerprint == weak.fingerprint:
-            workspace.reporter.warn(
-                f"{encoder.name} has the very weights of the weak model {weak.name}: they err alike, and the trust of "
-                "discriminant takes models to err independently."
-            )
-
-
-def tell_limits(one: TransferResult, followers: Sequence[str], task: Task, run: Run, reporter: Reporter) -> None:
-    """Say what a result of "discriminant" may be worse for, and how far to trust what else there is.
-
-    Args:
-        one: the result.
-        followers: what else was made for the same strong model; it follows the fine-tuned model, useless or not.
-        task: the run's task.
-        run: where it is.
-        reporter: what says it.
-    """
-    if one.verdict["different_images"] < NEEDED:
-        reporter.warn(
-            f"{one.verdict['different_images']} different images are too few: discriminant keeps the zero-shot answers "
-            f"of {one.strong}. It needs {NEEDED}, and several of each class to be of use."
-        )
-    warn_of_teachers(one, followers, task, reporter)
-    note_classes_left_out(one, task, run, reporter)
-    warn_of_names(one, reporter)
-
-
-def teachers_aside(one: TransferResult, task: Task) -> list[str]:
-    """The run's own fine-tuned models that "discriminant" leaves aside."""
-    trust = one.verdict["teachers"][: len(task.finetuned)]
-    return [name for name, value in zip(task.finetuned, trust, strict=False) if not value]
-
-
-def warn_of_teachers(one: TransferResult, followers: Sequence[str], task: Task, reporter: Reporter) -> None:
-    """Say so where "discriminant" leaves fine-tuned models aside, which what else was made follows."""
-    if one.verdict["verdict"] == "useless teacher" and followers:
-        reporter.warn(
-            f"To {one.strong} the fine-tuned model looks useless, and {', '.join(followers)} will follow it: use "
-            "discriminant, which leaves it aside, or another fine-tuned model. It may also have the classes in another "
-            "order (fit --classes), or these may have names that say nothing (transfer --opaque-names)."
-        )
-    aside = teachers_aside(one, task)
-    if 0 < len(aside) < len(task.finetuned):
-        reporter.warn(
-            f"To {one.strong}, discriminant does better without {some(aside)}; what fit learned, and ridge, is the "
-            "mean with it. Fit without it if you use these."
-        )
-
-
-def note_classes_left_out(one: TransferResult, task: Task, run: Run, reporter: Reporter) -> None:
-    """Say which classes the fine-tuned models do not know, and which no image seems to show."""
-    verdict, count = one.verdict, len(task.classes)
-    if verdict["unknown_classes"]:
-        aside, unknown = teachers_aside(one, task), [task.classes[i] for i in verdict["unknown_classes"]]
-        heard = [name for name in task.finetuned if name not in aside]
-        reporter.note(
-            f"By {one.strong}, images show classes that {some(heard) if heard else 'the fine-tuned model'} hardly ever "
-            f"answers, as if fine-tuned on others alone: {len(unknown)} of {count} ({some(unknown)}). discriminant "
-            "asks the strong model which images are theirs, and trust is that on the others; the other methods follow "
-            "the fine-tuned model."
-        )
-    if verdict["unseen"]:
-        absent = some([task.classes[i] for i in verdict["unseen_classes"]])
-        reporter.note(
-            f"By {one.strong}, hardly any image shows {verdict['unseen']} of {count} classes ({absent}). If so, "
-            "what was transferred may be worse than zero-shot on these, and no verdict tells; if images do show them, "
-            "these models hardly know them, and eval tells what became of that. Once there are more images "
-            f"of them, without labels: transmiter self-train --data IMAGES{run.strong_flag(one.strong)}{run.flag}"
-        )
-
-
-def warn_of_names(one: TransferResult, reporter: Reporter) -> None:
-    """Say so where zero-shot models do not confirm the names of the fine-tuned model's classes."""
-    if one.verdict["named"]:
-        return
-    does = "follows it" if any(one.verdict["teachers"]) else "leaves it aside"
-    reporter.warn(
-        f"To {one.strong}, zero-shot models do not know the fine-tuned model's classes by these names: it has "
-        "them in another order, or the names say little. Without labels the two look alike, and discriminant "
-        f"{does}. Check the order of the classes; fit --classes or --templates give other names. Where they are "
-        "codes, which say nothing to any model, transfer --opaque-names believes the fine-tuned one."
-    )
 
 
 def results_of(

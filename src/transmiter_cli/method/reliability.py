@@ -37,8 +37,7 @@ DEVIATIONS = 1.0 - 1e-6
 """By so many standard deviations of random orders, at least, names agree more often than they would in these: with two
 classes one deviation is all there is."""
 SHARED = 0.3
-"""Added to both of what zero-shot answers tell, by the same name and by any: a word for three classes tells one of
-them, which is no mix-up."""
+"""h, which smooths the ratio named_z: a name for three classes tells one of them, which is no mix-up of columns."""
 FEW_ANSWERS = 5
 """So many answers of a class count as much as the answers of all classes, for how often they are right."""
 
@@ -48,8 +47,8 @@ class Reliability(NamedTuple):
 
     Attributes:
         trust: how often it is right, beyond chance: 0 to 1.
-        named: how far zero-shot models do not contradict the names of its classes, n_s n_w; 0 where these agree no more
-            often than mixed-up ones would (`order_evidence`).
+        named: how far zero-shot models do not contradict the names of its classes, named_s named_w; 0 where these agree
+            no more often than mixed-up ones would (`order_evidence`).
         consistent: a_ts beside f_t f_s, 1 at most: how often it and the strong model agree, beside how often they would
             if what predicts their answers were right. Low where embeddings predict wrong answers well.
     """
@@ -87,19 +86,19 @@ def reliabilities(
 
     A teacher t beside the strong model s and its own weak twin w is right as often as
 
-        q_t = r_t min(1, (p_tw + e) / (p_sw + e)) n_s n_w,  n_z = min(1, (a_zt + h) / (p_zt + h)),
+        q_t = r_t min(1, (p_tw + e) / (p_sw + e)) named_s named_w,  named_z = min(1, (a_zt + h) / (p_zt + h)),
 
-    r_t being its `estimated_accuracy`, a_xy the `kappa` of two models, p_xy the `predictability` of y's answers by x's,
-    e = max(SLACK, N^-1/2) and h = SHARED. n is how much of what zero-shot answers tell of t's they tell by the same
-    name. If t and s err independently of each other, they agree on q_t q_s of the images beyond chance. As far as t can
-    be trusted, its agreement a_ts with s thus limits how often s is right, whose own answers are predicted f_s beyond
-    chance:
+    r_t being its `estimated_accuracy`, a_xy the `kappa` of two models, p_xy the `predictability` of y's answers by
+    x's, e = max(SLACK, N^-1/2) and h = SHARED. named_z is how much of what the zero-shot model z tells of t's
+    answers it tells by the same name (`named_alike`). If t and s err independently of each other, they agree on q_t
+    q_s of the images beyond chance. As far as t can be trusted, its agreement a_ts with s thus limits how often s
+    is right, whose own answers are predicted f_s beyond chance:
 
         q_s = (1 - q_t) f_s + min(q_t f_s, a_ts)
 
-    Of several teachers, the most trusted one is heard about s, if there is one whose names are better than mixed-up
-    ones, of these. With opaque names q_t is r_t, and a teacher counts as named and consistent. One that knows some
-    classes alone is asked of images that s answers with these.
+    Of several teachers, the most trusted one tells q_s: of those that pass `order_evidence`, if any does. With
+    opaque names q_t is r_t, and a teacher counts as named and consistent. One that knows some classes alone is
+    asked of images that s answers with these.
 
     Args:
         strong: the strong model on the unlabelled images.
@@ -181,11 +180,11 @@ def reliability_by_answer(
     answer is as predictable as any. The discriminant that predicts the teacher has learned nothing from names: with a_c
     its agreement with answers c, smoothed by that of all classes,
 
-        r_c = f_s + (1 - (1 - q_t)^2) n_c (a_c - f_s),  n_c = (a_c + e) / (m_c + e),
+        r_c = f_s + (1 - (1 - q_t)^2) named_c (a_c - f_s),  named_c = (a_c + e) / (most_c + e),
 
-    m_c being how often it gives these images the one class that it gives them most, and e = SLACK: where that is
+    most_c being how often it gives these images the one class that it gives them most, and e = SLACK: where that is
     another class, nearly always, the teacher's columns may be mixed up, and r_c stays near f_s. (a_c is not smoothed in
-    n_c.) With opaque names n_c is 1.
+    named_c.) With opaque names named_c is 1.
 
     Args:
         strong: the strong model's predictions.

@@ -14,7 +14,7 @@ from benchmarks.sources import OUTSIDE_TASKS, Data, data_of
 from torch import Tensor
 
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.probe import linear_probe
+from transmiter_cli.method.linear.probe import linear_probe
 
 WORDS = 1005
 SETTINGS = ("all", "novel")

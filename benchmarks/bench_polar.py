@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from benchmarks.measure import Row, device, side_by_side
 
-from transmiter_cli.method.polar import polar_by_lapack, polar_by_products, polar_by_svd
+from transmiter_cli.method.paper.polar import polar_by_lapack, polar_by_products, polar_by_svd
 
 SIZE = 512
 WAYS = {"eigenvectors": polar_by_lapack, "singular vectors": polar_by_svd, "products": polar_by_products}

@@ -11,17 +11,17 @@ from benchmarks.published import published_solve
 
 import transmiter_cli as tm
 from transmiter_cli.api import ridge_classifier
-from transmiter_cli.method.adapter import Adapter
-from transmiter_cli.method.basis import compact_basis
 from transmiter_cli.method.choice import choose_reg
-from transmiter_cli.method.cross_moment import Standardizer, cross_moment, cross_moments
-from transmiter_cli.method.discriminant_transfer import discriminant_transfer
-from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer
+from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.folds import fold_rows, folds_of
-from transmiter_cli.method.moments import total
+from transmiter_cli.method.linear.moments import total
+from transmiter_cli.method.linear.ridge import ridge_moments, ridge_path
+from transmiter_cli.method.paper.adapter import Adapter
+from transmiter_cli.method.paper.basis import compact_basis
+from transmiter_cli.method.paper.cross_moment import Standardizer, cross_moment, cross_moments
+from transmiter_cli.method.paper.transfer import transfer_adapters
 from transmiter_cli.method.per_image import zero_shot_class_logits
-from transmiter_cli.method.ridge import ridge_moments, ridge_path
-from transmiter_cli.method.transfer import transfer_adapters
 
 VOCABULARY, WEAK, STRONG, SCALE, CLASSES = 1024, 512, 768, 100.0, 100
 REGS = [10 ** (-2 + 0.25 * power) for power in range(16)]

@@ -13,12 +13,12 @@ from benchmarks.rules import teacher_of
 from torch import Tensor, nn
 
 from transmiter_cli.api import ridge_classifier
-from transmiter_cli.method.discriminant_transfer import discriminant_transfer
+from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.folds import stratified_folds
+from transmiter_cli.method.linear.probe import linear_probe
+from transmiter_cli.method.linear.refinement import refine_linear
 from transmiter_cli.method.metrics import calibration, negative_log_likelihood
-from transmiter_cli.method.probe import linear_probe
-from transmiter_cli.method.refine_linear import refine_linear
 
 SHOTS = (1, 2, 4, 8, 16)
 SHARPNESS = 5.5

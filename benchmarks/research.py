@@ -39,7 +39,7 @@ from benchmarks.rules import (
 )
 from benchmarks.sources import has_data
 
-from transmiter_cli.method.experts import Teacher
+from transmiter_cli.method.consensus.experts import Teacher
 
 Row = dict[str, list[float]]
 MASKED = "-100 in classes without images"

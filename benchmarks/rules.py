@@ -16,16 +16,11 @@ from torch import Tensor
 
 import transmiter_cli as tm
 from transmiter_cli.api import ridge_classifier
-from transmiter_cli.method import unseen
 from transmiter_cli.method.baselines import eft_logits
-from transmiter_cli.method.discriminant import choose_discriminant, discriminants
-from transmiter_cli.method.discriminant_transfer import discriminant_transfer
-from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.folds import folds_of
-from transmiter_cli.method.moments import fold_moments, total
-from transmiter_cli.method.per_image import zero_shot_class_logits
-from transmiter_cli.method.self_training import self_train_classifier
-from transmiter_cli.method.unseen import (
+from transmiter_cli.method.consensus import unseen
+from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer
+from transmiter_cli.method.consensus.experts import Teacher
+from transmiter_cli.method.consensus.unseen import (
     carry,
     combined_correction,
     joint_moments,
@@ -33,7 +28,12 @@ from transmiter_cli.method.unseen import (
     novelty,
     weak_head,
 )
-from transmiter_cli.method.verdict import Verdict
+from transmiter_cli.method.consensus.verdict import Verdict
+from transmiter_cli.method.folds import folds_of
+from transmiter_cli.method.linear.discriminant import choose_discriminant, discriminants
+from transmiter_cli.method.linear.moments import fold_moments, total
+from transmiter_cli.method.linear.self_training import self_train_classifier
+from transmiter_cli.method.per_image import zero_shot_class_logits
 
 Rule = Callable[[Trial], Tensor]
 

@@ -19,9 +19,10 @@ from torch.utils._pytree import tree_flatten
 import transmiter_cli as tm
 from tests.conftest import World, random_embeddings
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.method import discriminant, folds
 from transmiter_cli.method import embeddings as embeddings_module
+from transmiter_cli.method import folds
 from transmiter_cli.method.embeddings import InvalidTensorError, are_probabilities
+from transmiter_cli.method.linear import discriminant
 from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.per_image import zero_shot_class_logits
 

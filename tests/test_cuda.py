@@ -19,11 +19,11 @@ from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
-from transmiter_cli.method import cuda_graph
-from transmiter_cli.method.cross_moment import cross_moment
-from transmiter_cli.method.distillation import FitSettings, fit_adapter, new_adapter, schedule_batches, train
-from transmiter_cli.method.learned_basis import LearnedBasis
-from transmiter_cli.method.polar import polar_factor
+from transmiter_cli.method.paper import cuda_graph
+from transmiter_cli.method.paper.cross_moment import cross_moment
+from transmiter_cli.method.paper.distillation import FitSettings, fit_adapter, new_adapter, schedule_batches, train
+from transmiter_cli.method.paper.learned_basis import LearnedBasis
+from transmiter_cli.method.paper.polar import polar_factor
 
 pytestmark = [
     pytest.mark.cuda,

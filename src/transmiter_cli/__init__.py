@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from transmiter_cli.evaluation import Row as Row
     from transmiter_cli.evaluation import evaluate as evaluate
     from transmiter_cli.evaluation import evaluate_unlabelled as evaluate_unlabelled
+    from transmiter_cli.method.consensus.experts import Teacher as Teacher
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
     from transmiter_cli.method.embeddings import InvalidTensorError as InvalidTensorError
-    from transmiter_cli.method.experts import Teacher as Teacher
     from transmiter_cli.method.logits import zero_shot_logits as zero_shot_logits
 
 __version__ = "0.2.0"

@@ -13,12 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transmiter_cli.artefact import Artefact, Correction
-from transmiter_cli.method.adapter import Adapter
+from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.choice import choose_reg, choose_rho
+from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer
+from transmiter_cli.method.consensus.experts import Teacher
+from transmiter_cli.method.consensus.merging import have_images
+from transmiter_cli.method.consensus.posterior import class_counts
 from transmiter_cli.method.copies import distinct
-from transmiter_cli.method.cross_moment import cross_moment, cross_moments
-from transmiter_cli.method.discriminant_transfer import discriminant_transfer
-from transmiter_cli.method.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.embeddings import (
     Embeddings,
     InvalidTensorError,
@@ -29,21 +30,20 @@ from transmiter_cli.method.embeddings import (
     require_same_device,
     require_tensor,
 )
-from transmiter_cli.method.experts import Teacher
 from transmiter_cli.method.folds import fold_rows, folds_of
-from transmiter_cli.method.linear import Linear, LinearClassifier
-from transmiter_cli.method.merging import have_images
+from transmiter_cli.method.linear.classifier import Linear, LinearClassifier
+from transmiter_cli.method.linear.moments import total
+from transmiter_cli.method.linear.refinement import refine_linear
+from transmiter_cli.method.linear.ridge import ridge_moments, ridge_transfer
+from transmiter_cli.method.linear.self_training import FEWEST_IMAGES, self_train_classifier
 from transmiter_cli.method.metrics import check_labels
-from transmiter_cli.method.moments import total
-from transmiter_cli.method.per_image import agreement
-from transmiter_cli.method.posterior import class_counts
+from transmiter_cli.method.paper.adapter import Adapter
+from transmiter_cli.method.paper.cross_moment import cross_moment, cross_moments
+from transmiter_cli.method.paper.distillation import FitSettings, Progress, fit_adapter
+from transmiter_cli.method.paper.refinement import RefineSettings, refine_adapter
+from transmiter_cli.method.paper.transfer import transfer_adapters
 from transmiter_cli.method.ranges import POSITIVE, plain, settings_of
-from transmiter_cli.method.refine_linear import refine_linear
-from transmiter_cli.method.refinement import RefineSettings, refine_adapter
-from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
-from transmiter_cli.method.self_training import FEWEST_IMAGES, self_train_classifier
 from transmiter_cli.method.torch_state import plain_torch
-from transmiter_cli.method.transfer import transfer_adapters
 from transmiter_cli.methods import HEEDED_BY, Method
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, write_atomically
-from transmiter_cli.method.adapter import Adapter
 from transmiter_cli.method.embeddings import (
     Embeddings,
     InvalidTensorError,
@@ -26,7 +25,8 @@ from transmiter_cli.method.embeddings import (
     require_finite,
     require_tensor,
 )
-from transmiter_cli.method.linear import Linear, LinearClassifier
+from transmiter_cli.method.linear.classifier import Linear, LinearClassifier
+from transmiter_cli.method.paper.adapter import Adapter
 from transmiter_cli.method.torch_state import plain_torch
 from transmiter_cli.methods import Method
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.cli.conftest import Cli
 from tests.cli.test_errors import failed
 from transmiter_cli.artefact import load
-from transmiter_cli.method.linear import Linear, LinearClassifier
+from transmiter_cli.method.linear.classifier import Linear, LinearClassifier
 from transmiter_cli.run import Run
 from transmiter_cli.workflow import fit
 

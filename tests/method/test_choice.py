@@ -6,16 +6,17 @@ import torch
 
 from tests.conftest import World
 from transmiter_cli.api import ridge_classifier
-from transmiter_cli.method import choice, transfer
-from transmiter_cli.method.basis import compact_basis
+from transmiter_cli.method import choice
 from transmiter_cli.method.choice import REGS, RHOS, choose_reg
-from transmiter_cli.method.cross_moment import CrossMoment, cross_moments
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.folds import fold_rows, folds_of
+from transmiter_cli.method.linear.moments import total
+from transmiter_cli.method.linear.ridge import ridge_moments, ridge_transfer
 from transmiter_cli.method.logits import standardize, zero_shot_logits
-from transmiter_cli.method.moments import total
-from transmiter_cli.method.polar import polar_factor
-from transmiter_cli.method.ridge import ridge_moments, ridge_transfer
+from transmiter_cli.method.paper import transfer
+from transmiter_cli.method.paper.basis import compact_basis
+from transmiter_cli.method.paper.cross_moment import CrossMoment, cross_moments
+from transmiter_cli.method.paper.polar import polar_factor
 
 
 def chosen_rho(strong: Embeddings, finetuned_logits: torch.Tensor) -> float:

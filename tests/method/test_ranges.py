@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from transmiter_cli.method.distillation import FitSettings
+from transmiter_cli.method.paper.distillation import FitSettings
 from transmiter_cli.method.ranges import COUNT, SEED, Range, settings_of
 
 

@@ -22,9 +22,9 @@ from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.files import canonical_json, digest, file_identity
+from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.probe import linear_probe
+from transmiter_cli.method.linear.probe import linear_probe
 from transmiter_cli.task.finetuned import (
     PROBE,
     FinetunedHead,

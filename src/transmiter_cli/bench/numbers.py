@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.method.distillation import FIT_RANGES, FitSettings
+from transmiter_cli.method.paper.distillation import FIT_RANGES, FitSettings
+from transmiter_cli.method.paper.refinement import REFINE_RANGES, RefineSettings
 from transmiter_cli.method.ranges import POSITIVE, STRENGTH, Range
-from transmiter_cli.method.refinement import REFINE_RANGES, RefineSettings
 
 RANGES: Mapping[str, Mapping[str, Range]] = {
     "options": {"reg": STRENGTH, "rho": STRENGTH, "paper_lambda": POSITIVE},

@@ -73,7 +73,7 @@ def command(
 ) -> None:
     """Learn what fine-tuning taught the weak model, from unlabelled images."""
     from transmiter_cli.embedding.sources import DataSpec
-    from transmiter_cli.method.distillation import FitSettings
+    from transmiter_cli.method.paper.distillation import FitSettings
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.fit import FitOptions, fit_run
 

@@ -52,7 +52,7 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Improve what was transferred, or self-trained, with a few labels; the strong model itself stays frozen."""
-    from transmiter_cli.method.refinement import RefineSettings
+    from transmiter_cli.method.paper.refinement import RefineSettings
     from transmiter_cli.report.columns import title
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.common import DataFlags

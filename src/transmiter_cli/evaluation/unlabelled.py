@@ -12,8 +12,8 @@ from torch import Tensor
 
 from transmiter_cli.evaluation.candidates import Candidate, Cost, Parts, candidates
 from transmiter_cli.evaluation.rows import REFERENCE
+from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.embeddings import InvalidTensorError
-from transmiter_cli.method.per_image import agreement
 from transmiter_cli.method.torch_state import plain_torch
 
 TEACHER = "weak_finetuned"

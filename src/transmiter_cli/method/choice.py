@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.cross_moment import CrossMoment
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.folds import JUDGED, Folds, evenly_spaced
-from transmiter_cli.method.moments import Moments, total
-from transmiter_cli.method.ridge import ridge_path
-from transmiter_cli.method.transfer import basis_rotations
+from transmiter_cli.method.linear.moments import Moments, total
+from transmiter_cli.method.linear.ridge import ridge_path
+from transmiter_cli.method.paper.cross_moment import CrossMoment
+from transmiter_cli.method.paper.transfer import basis_rotations
 
 REGS = (0.01, 0.1, 1.0, 10.0, 100.0)
 SAME_RESIDUAL = 1e-9

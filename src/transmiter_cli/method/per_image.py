@@ -89,16 +89,6 @@ def predictions(scores: PerImage) -> Int[Tensor, " images"]:
     return torch.cat([scores[rows].argmax(-1) for rows in blocks_of(scores)])
 
 
-def agreement(first: Int[Tensor, " images"], second: Int[Tensor, " images"]) -> float:
-    """How often two models give the same answer."""
-    return (first == second).double().mean().item()
-
-
-def beyond_chance(rate: float, classes: int) -> float:
-    """(C rate - 1) / (C - 1), 0 at least: 1 for always, 0 for as often as by chance or less."""
-    return max((classes * rate - 1) / (classes - 1), 0.0)
-
-
 def above_errors(differences: Float[Tensor, " images"], errors: float) -> bool:
     """Whether the mean over images is more than so many of its standard errors above 0."""
     error = differences.std(unbiased=False) / len(differences) ** 0.5

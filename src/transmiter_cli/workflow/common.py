@@ -21,8 +21,8 @@ from transmiter_cli.embedding.sources.opening import open_reader
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.layout import FITTED, PROBE_FILE, ROWS
+from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.experts import Teacher
 from transmiter_cli.names import some
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter

@@ -15,7 +15,7 @@ from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import ARTEFACTS, REFINED_FROM, ROWS
-from transmiter_cli.method.refinement import RefineSettings
+from transmiter_cli.method.paper.refinement import RefineSettings
 from transmiter_cli.methods import Method
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run

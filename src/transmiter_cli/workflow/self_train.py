@@ -14,7 +14,7 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.layout import ARTEFACTS, SELF_TRAINED_FROM
 from transmiter_cli.method.embeddings import InvalidTensorError
-from transmiter_cli.method.self_training import WORTH
+from transmiter_cli.method.linear.self_training import WORTH
 from transmiter_cli.methods import LinearMethod
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter

@@ -19,9 +19,10 @@ from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.files import write_all
 from transmiter_cli.layout import DEFAULT_METHODS, ROWS, SWEPT, artefacts_in, file_name, swept_row
+from transmiter_cli.method.agreement import agreement
+from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.experts import Teacher
-from transmiter_cli.method.per_image import agreement, computed_zero_shot_logits, predictions
+from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
 from transmiter_cli.methods import Method
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter

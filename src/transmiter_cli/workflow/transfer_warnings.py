@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transmiter_cli.embedding.workspace import CachedEncoder
-from transmiter_cli.method.verdict import NEEDED
+from transmiter_cli.method.consensus.verdict import NEEDED
 from transmiter_cli.names import some
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter

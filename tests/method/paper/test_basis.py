@@ -1,0 +1,30 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import random_embeddings
+from transmiter_cli.method.logits import standardize, zero_shot_logits
+from transmiter_cli.method.paper.basis import compact_basis
+
+
+@settings(max_examples=20)
+@given(st.integers(2, 40), st.integers(2, 24), st.integers(0, 1000))
+def test_rows_are_orthonormal_and_orthogonal_to_ones(vocabulary: int, width: int, seed: int):
+    basis = compact_basis(random_embeddings(1, vocabulary, width, seed).texts)
+    assert len(basis) <= min(width, vocabulary - 1)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(basis.sum(1), torch.zeros(len(basis)), atol=1e-5, rtol=0)
+
+
+def test_standardized_logits_lie_in_its_span():
+    embeddings = random_embeddings(50, 40, 12, seed=1)
+    basis = compact_basis(embeddings.texts)
+    standard = standardize(zero_shot_logits(embeddings)).logits
+    torch.testing.assert_close(standard @ basis.T @ basis, standard, atol=1e-4, rtol=1e-4)
+
+
+def test_directions_that_no_text_varies_in_are_left_out():
+    texts = torch.randn(30, 10, generator=torch.Generator().manual_seed(0))
+    texts[:, 6:] = 0
+    texts = texts / texts.norm(dim=-1, keepdim=True)
+    assert len(compact_basis(texts)) == 6

@@ -38,7 +38,7 @@ _HOME = {
     "Embeddings": "method.embeddings",
     "InvalidTensorError": "method.embeddings",
     "Row": "evaluation",
-    "Teacher": "method.experts",
+    "Teacher": "method.consensus.experts",
     "TransmiterError": "errors",
     "evaluate": "evaluation",
     "evaluate_unlabelled": "evaluation",

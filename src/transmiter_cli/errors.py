@@ -41,7 +41,7 @@ class UsageError(TransmiterError):
 
 @contextmanager
 def mended_by(fix: str) -> Generator[None]:
-    """Give what mends them to errors that do not say it themselves; also a decorator."""
+    """Set `fix` on a TransmiterError that is raised inside and has none; also a decorator."""
     try:
         yield
     except TransmiterError as error:

@@ -99,7 +99,7 @@ class EmbeddingStore:
         return self._index.find(keys)[:, 0] != ABSENT
 
     def lacking(self, keys: Digests) -> Bool[np.ndarray, " keys"]:
-        """Which of the keys must be computed: the first of each that has no row, and is one."""
+        """Which of the keys must be computed: those without a row, each where it comes first; not empty ones."""
         positions = np.flatnonzero((keys != b"") & ~self.has(keys))
         missing = np.zeros(len(keys), dtype=bool)
         missing[positions[np.unique(keys[positions], return_index=True)[1]]] = True

@@ -21,17 +21,17 @@ from transmiter_cli.method.consensus.merging import (
     UNSEEN_DISCOUNT,
     MergeInputs,
     best_lift,
-    calming,
+    calming_factor,
     deviation,
     evenness,
     have_images,
     margins,
     margins_left_out,
+    matching_factor,
     merge,
     raised_shares,
     shares_of_images,
     unseen_lift,
-    widening,
 )
 from transmiter_cli.method.consensus.unseen import carry, combined_correction, left_out
 from transmiter_cli.method.embeddings import Embeddings
@@ -201,10 +201,10 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     says = carry(strong, [teacher], [trust], posterior.log(), has)
     added = combined_correction(says, strong, has, all_rows(strong))
     labels, scores = posterior[chosen.rows], (Linear.zero_shot(strong, len(has)) + added)(images)
-    width = calming(scores, labels, has)
+    width = calming_factor(scores, labels, has)
     if seen < ENOUGH:
-        assert width < widening(scores, chosen.held_out, has)
-        width = widening(scores, chosen.held_out, has)
+        assert width < matching_factor(scores, chosen.held_out, has)
+        width = matching_factor(scores, chosen.held_out, has)
     share = shares_of_images(counts, posterior.sum(0), len(strong), trust)
     merged = blend(width * scores, chosen.held_out, share)
     won = margins_left_out(MergeInputs(strong, says, posterior, chosen), has, share, width, added)
@@ -222,7 +222,7 @@ def test_nothing_is_widened_where_all_of_a_few_classes_have_images():
     counts, every = torch.full((4,), 40.0).double(), torch.ones(4, dtype=torch.bool)
     first, share = Linear.zero_shot(strong, 4), shares_of_images(counts, posterior.sum(0), len(strong), 1.0)
     scores = first(strong.unit_images(chosen.rows))
-    assert calming(scores, posterior[chosen.rows], every) == 1 < widening(scores, chosen.held_out, every)
+    assert calming_factor(scores, posterior[chosen.rows], every) == 1 < matching_factor(scores, chosen.held_out, every)
     found = merge(MergeInputs(strong, [], posterior, chosen), counts, 1.0).held_out
     torch.testing.assert_close(found, blend(scores, chosen.held_out, share), atol=1e-3, rtol=1e-3)
 
@@ -258,20 +258,20 @@ def test_scores_that_are_far_too_wide_do_not_drown_the_discriminant():
 def test_only_scores_that_are_too_wide_are_calmed():
     posterior = F.softmax(torch.randn(200, 5, generator=torch.Generator().manual_seed(0)), -1)
     every = torch.ones(5, dtype=torch.bool)
-    assert calming(0.9 * posterior.log(), posterior, every) == 1
-    assert calming(10 * posterior.log(), posterior, every) == pytest.approx(0.1, abs=0.01)
+    assert calming_factor(0.9 * posterior.log(), posterior, every) == 1
+    assert calming_factor(10 * posterior.log(), posterior, every) == pytest.approx(0.1, abs=0.01)
     for width in (1, 1e6):
         opposite = -width * posterior.log()
-        assert calming(opposite, posterior, every) * opposite.std() == pytest.approx(CALMEST)
+        assert calming_factor(opposite, posterior, every) * opposite.std() == pytest.approx(CALMEST)
 
 
 def test_how_wide_scores_are_is_seen_among_classes_with_images():
     posterior = F.softmax(torch.randn(200, 5, generator=torch.Generator().manual_seed(0)), -1)
     seen = torch.arange(5) < 3
     scores = posterior.log() + 50 * ~seen
-    assert calming(10 * scores, posterior, seen) == pytest.approx(0.1, abs=0.01)
-    assert calming(10 * scores, posterior, torch.arange(5) < 2) == pytest.approx(0.1, abs=0.01)
-    assert calming(10 * scores, posterior, torch.arange(5) < 1) == 1
+    assert calming_factor(10 * scores, posterior, seen) == pytest.approx(0.1, abs=0.01)
+    assert calming_factor(10 * scores, posterior, torch.arange(5) < 2) == pytest.approx(0.1, abs=0.01)
+    assert calming_factor(10 * scores, posterior, torch.arange(5) < 1) == 1
 
 
 @pytest.mark.parametrize("width", [1e-3, 1.0, 1e6])
@@ -279,14 +279,14 @@ def test_scores_are_made_as_wide_among_classes_with_images_as_wanted(width: floa
     generator = torch.Generator().manual_seed(0)
     scores, wanted = (torch.randn(200, 5, generator=generator).double() for _ in range(2))
     seen = torch.arange(5) < 3
-    factor = widening(width * scores + 50 * ~seen, wanted, seen)
+    factor = matching_factor(width * scores + 50 * ~seen, wanted, seen)
     assert deviation(factor * width * scores[:, :3]) == pytest.approx(deviation(wanted[:, :3]))
 
 
 def test_what_does_not_vary_is_not_widened():
     scores, flat = torch.randn(20, 5).double(), torch.ones(20, 5).double()
-    assert widening(scores, flat, torch.arange(5) < 3) == widening(flat, scores, torch.arange(5) < 3) == 0
-    assert widening(scores, 2 * scores, torch.arange(5) < 1) == 0
+    assert matching_factor(scores, flat, torch.arange(5) < 3) == matching_factor(flat, scores, torch.arange(5) < 3) == 0
+    assert matching_factor(scores, 2 * scores, torch.arange(5) < 1) == 0
 
 
 def test_a_deviation_is_that_from_the_mean_score_of_an_image():

@@ -22,8 +22,8 @@ from transmiter_cli.method.consensus.reliability import (
     Reliabilities,
     beside_teacher,
     estimated_accuracy,
-    held_out_agreement,
-    held_out_predictions,
+    out_of_fold_agreement,
+    out_of_fold_predictions,
     reliabilities,
     reliability_by_answer,
 )
@@ -156,7 +156,7 @@ def test_as_far_as_a_teacher_is_trusted_the_strong_model_is_no_better_than_they_
     teacher = Teacher(world.finetuned_logits, world.weak)
     found = trust(world, [teacher], world.strong)
     folds, logits = folds_of(world.strong), zero_shot_class_logits(world.strong, world.classes)
-    alone = beyond_chance(held_out_agreement(world.strong, logits, folds), world.classes)
+    alone = beyond_chance(out_of_fold_agreement(world.strong, logits, folds), world.classes)
     agreed, q = kappa(logits.argmax(-1), teacher.finetuned.argmax(-1), world.classes), found.teachers[0].trust
     assert agreed < q * alone
     assert found.strong_trust == pytest.approx((1 - q) * alone + agreed)
@@ -170,7 +170,7 @@ def test_trust_is_the_product_of_three_signs():
     found, classes = trust(world, [teacher], world.strong), world.classes
     folds, t = folds_of(world.strong), teacher.finetuned.argmax(-1)
     s, w = (zero_shot_class_logits(model, classes).argmax(-1) for model in (world.strong, world.weak))
-    predicted = held_out_agreement(world.strong, teacher.finetuned, folds)
+    predicted = out_of_fold_agreement(world.strong, teacher.finetuned, folds)
     signs = [
         beyond_chance(predicted, classes),  # its estimated accuracy: zero-shot answers agree with it less
         (predictability(t, w, classes) + SLACK) / (predictability(s, w, classes) + SLACK),
@@ -203,7 +203,7 @@ def test_how_consistent_a_teacher_is_goes_by_how_well_both_models_are_foretold(w
     (found,) = trust(world, [Teacher(mixed, world.weak)], world.strong).teachers
     agreed = kappa(logits.argmax(-1), mixed.argmax(-1), classes)
     told, own = (
-        kappa(one.argmax(-1), held_out_predictions(world.strong, one, folds), classes) for one in (mixed, logits)
+        kappa(one.argmax(-1), out_of_fold_predictions(world.strong, one, folds), classes) for one in (mixed, logits)
     )
     assert agreed < told * own < 0.95 * told
     assert found.consistent == pytest.approx(agreed / (told * own))
@@ -215,7 +215,7 @@ def test_of_fewer_than_a_hundred_images_rates_differ_more_by_chance():
     coarse = torch.tensor([0, 0, 2, 3, 4, 5])[world.labels]
     (found,) = trust(world, [Teacher(8.0 * torch.eye(6)[coarse], world.weak)], world.strong).teachers
     s, w = (zero_shot_class_logits(model, 6).argmax(-1) for model in (world.strong, world.weak))
-    said = held_out_predictions(world.strong, 8.0 * torch.eye(6)[coarse], folds_of(world.strong))
+    said = out_of_fold_predictions(world.strong, 8.0 * torch.eye(6)[coarse], folds_of(world.strong))
     by_teacher, by_strong = (predictability(one, w, 6) for one in (coarse, s))
     assert by_teacher < by_strong
     expected = estimated_accuracy(s, coarse, said, 6) * found.named * (by_teacher + 1 / 7) / (by_strong + 1 / 7)
@@ -258,13 +258,13 @@ def test_beside_names_that_say_nothing_the_trust_in_each_answer_is_nearer_to_how
     answered, right = logits.argmax(-1), logits.argmax(-1) == world.labels
     often = [one for one in range(world.classes) if (answered == one).sum() > 20]
     true = torch.tensor([beyond_chance(right[answered == one].double().mean().item(), world.classes) for one in often])
-    everywhere = beyond_chance(held_out_agreement(strong, logits, folds_of(strong)), world.classes)
+    everywhere = beyond_chance(out_of_fold_agreement(strong, logits, folds_of(strong)), world.classes)
     assert (found.by_answer[often] - true).abs().mean() < 0.75 * (everywhere - true).abs().mean()
 
 
 def test_images_count_that_a_teacher_answers_as_others_foretell(world: World):
     found = trust(world, [Teacher(world.finetuned_logits, world.weak)], world.strong)
-    said = held_out_predictions(world.strong, world.finetuned_logits, folds_of(world.strong))
+    said = out_of_fold_predictions(world.strong, world.finetuned_logits, folds_of(world.strong))
     after = world.finetuned_logits.argmax(-1)
     assert found.foretold.tolist() == [int(((after == one) & (said == one)).sum()) for one in range(world.classes)]
 

@@ -20,7 +20,7 @@ from transmiter_cli.method.linear.discriminant import (
     class_means,
     discriminants,
     fit_inverse_temperature,
-    held_out,
+    out_of_fold_scores,
     smoothed_labels,
 )
 from transmiter_cli.method.linear.moments import Moments, fold_moments, total
@@ -164,7 +164,8 @@ def test_held_out_scores_do_not_see_their_own_labels():
     first = folds.rows[0]
     changed[first] = changed[first].roll(1, -1)
     before, after = (
-        held_out(model, fold_moments(model, one, folds), texts, folds, [0.3])[0][:] for one in (posterior, changed)
+        out_of_fold_scores(model, fold_moments(model, one, folds), texts, folds, [0.3])[0][:]
+        for one in (posterior, changed)
     )
     others = torch.cat(folds.rows[1:])
     torch.testing.assert_close(before[first], after[first])
@@ -175,7 +176,7 @@ def test_each_image_is_scored_by_a_classifier_that_has_not_seen_it():
     model, posterior, texts = problem(3)
     folds = folds_of(model)
     moments = fold_moments(model, posterior, folds)
-    (found,) = held_out(model, moments, texts, folds, [0.3])
+    (found,) = out_of_fold_scores(model, moments, texts, folds, [0.3])
     for part, own in zip(folds.rows, moments, strict=True):
         classifier = discriminants(total(moments) - own, texts, [0.3])[0].centred()
         torch.testing.assert_close(found[part], classifier(model.unit_images(part)))
@@ -190,7 +191,7 @@ def test_the_chosen_classifier_is_the_best_of_the_candidates(world: World):
     wanted = smoothed_labels(posterior[chosen.rows])
     own = -(wanted * F.log_softmax(chosen.held_out, -1)).sum(-1).mean()
     losses = [
-        fit_inverse_temperature(held_out(model, moments, texts, folds, [share])[0][chosen.rows], wanted)[1]
+        fit_inverse_temperature(out_of_fold_scores(model, moments, texts, folds, [share])[0][chosen.rows], wanted)[1]
         for share in SHRINKAGES
     ]
     assert own == pytest.approx(min(losses), abs=1e-6)
@@ -213,8 +214,8 @@ def test_fewer_images_choose_where_there_are_many_classes(world: World):
     posterior = F.softmax(world.finetuned_logits, -1)
     moments = fold_moments(world.strong, posterior, folds)
     texts = world.strong.unit_texts()[: world.classes].double()
-    with patch.object(discriminant, "NUMBERS", 100 * world.classes * 2):
-        chosen = choose_discriminant(world.strong, posterior, texts, folds, moments, (0.1, 0.5))
+    with patch.object(discriminant, "NUMBERS", 100 * world.classes * len(discriminant.SHRINKAGES)):
+        chosen = choose_discriminant(world.strong, posterior, texts, folds, moments)
     assert len(chosen.rows) == 100
 
 
@@ -246,7 +247,7 @@ def test_scores_of_images_in_a_narrow_cone_keep_their_digits():
     cone = replace(model, images=F.normalize(model.images, dim=-1) + 3.0)
     folds = folds_of(cone)
     moments = fold_moments(cone, posterior, folds)
-    (found,) = held_out(cone, moments, texts, folds, [0.02])
+    (found,) = out_of_fold_scores(cone, moments, texts, folds, [0.02])
     exact = torch.empty(200, 4).double()
     for part, own in zip(folds.rows, moments, strict=True):
         exact[part] = discriminants(total(moments) - own, texts, [0.02])[0](cone.unit_images(part).double())

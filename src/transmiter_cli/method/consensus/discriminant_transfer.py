@@ -13,14 +13,14 @@ from transmiter_cli.method.consensus.experts import Teacher, check_teachers, wid
 from transmiter_cli.method.consensus.merging import ENOUGH, MergedClassifier, MergeInputs, have_images, merge
 from transmiter_cli.method.consensus.pool import known_classes, pooling, select_teachers, usable_trust
 from transmiter_cli.method.consensus.posterior import class_counts
-from transmiter_cli.method.consensus.reliability import held_out_agreement, reliabilities
+from transmiter_cli.method.consensus.reliability import out_of_fold_agreement, reliabilities
 from transmiter_cli.method.consensus.unseen import carry
 from transmiter_cli.method.consensus.verdict import NEEDED, Verdict, expected_gain, named_and_consistent
 from transmiter_cli.method.copies import distinct
 from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError
 from transmiter_cli.method.folds import Folds, all_rows, folds_of, sampled_rows
 from transmiter_cli.method.linear.classifier import Linear
-from transmiter_cli.method.linear.discriminant import CalibratedDiscriminant, choose_discriminant, held_out
+from transmiter_cli.method.linear.discriminant import CalibratedDiscriminant, choose_discriminant, out_of_fold_scores
 from transmiter_cli.method.linear.moments import fold_moments
 from transmiter_cli.method.linear.self_training import self_train_classifier
 from transmiter_cli.method.per_image import PerImage, computed_zero_shot_logits, predictions, softmax_of
@@ -66,7 +66,7 @@ def consensus(
     usable = usable_trust(found)
     named, consistent = named_and_consistent(found, usable)
     pool = pooling(zero_shot, found, logits, known, usable)
-    heard = select_teachers(lambda some: held_out_agreement(strong, pool.common(some), folds), usable, len(strong))
+    heard = select_teachers(lambda some: out_of_fold_agreement(strong, pool.common(some), folds), usable, len(strong))
     trust = tuple(reliability if one in heard else 0.0 for one, reliability in enumerate(usable))
     verdict = Verdict(found.strong_trust, trust, 0.0, len(strong), named=named, consistent=consistent)
     common = pool.common(heard)
@@ -121,7 +121,7 @@ def discriminant_transfer(
     posterior, texts = softmax_of(found.log_posterior), strong.unit_texts()[:classes].double()
     moments = fold_moments(strong, posterior, folds)
     discriminant = choose_discriminant(strong, posterior, texts, folds, moments)
-    predicted = predictions(held_out(strong, moments, texts, folds, [discriminant.shrinkage])[0])
+    predicted = predictions(out_of_fold_scores(strong, moments, texts, folds, [discriminant.shrinkage])[0])
     counts = images_of_classes(found.log_posterior, predicted, best_trust or verdict.strong_trust, found.foretold)
     seen = have_images(counts, len(strong))
     # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.
@@ -148,7 +148,7 @@ def without_copies(strong: Embeddings, teachers: Sequence[Teacher]) -> tuple[Emb
 
 
 def images_of_classes(
-    log_posterior: PerImage, held_out: Int[Tensor, " images"], trust: float, foretold: Int[Tensor, " classes"]
+    log_posterior: PerImage, out_of_fold: Int[Tensor, " images"], trust: float, foretold: Int[Tensor, " classes"]
 ) -> Float[Tensor, " classes"]:
     """How many images each class has, by whatever finds most of them.
 
@@ -157,10 +157,10 @@ def images_of_classes(
 
     Args:
         log_posterior: what all models say in common of each image.
-        held_out: what a discriminant that did not see the image predicts.
+        out_of_fold: what a discriminant that did not see the image predicts.
         trust: how far that is believed, 0 to 1.
         foretold: the same for what a teacher says, as far as a discriminant predicts it.
     """
-    counts, predicted = class_counts(log_posterior), torch.bincount(held_out, minlength=log_posterior.shape[1])
-    several = int(have_images(counts, len(held_out)).sum()) > 1
+    counts, predicted = class_counts(log_posterior), torch.bincount(out_of_fold, minlength=log_posterior.shape[1])
+    several = int(have_images(counts, len(out_of_fold)).sum()) > 1
     return torch.maximum(torch.maximum(counts, trust * predicted.double()), foretold.double()) if several else counts

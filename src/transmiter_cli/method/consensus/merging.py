@@ -181,9 +181,9 @@ def merge(
     correction = combined_correction(inputs.carriers, strong, seen, all_rows(strong))
     corrected = zero_shot + correction
     scores = corrected(images)
-    scale = calming(scores, labels, seen)
+    scale = calming_factor(scores, labels, seen)
     if int(seen.sum()) < min(ENOUGH, len(seen)):
-        scale = max(scale, widening(scores, discriminant.held_out, seen))
+        scale = max(scale, matching_factor(scores, discriminant.held_out, seen))
     if by_teachers is not None:
         share = raised_shares(share, seen, scale * scores, discriminant.held_out, by_teachers[discriminant.rows])
     held_out = blend(scale * scores, discriminant.held_out, share)
@@ -195,7 +195,7 @@ def merge(
     return MergedClassifier(Linear(merged.weight, merged.bias + lifts), held_out + lifts)
 
 
-def calming(
+def calming_factor(
     scores: Float[Tensor, "rows classes"], posterior: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
 ) -> float:
     """The factor, 1 at most, that makes scores no surer among classes with images than the posterior is.
@@ -209,7 +209,7 @@ def calming(
     return min(max(fit_inverse_temperature(scores[:, seen], labels)[0], least), 1.0)
 
 
-def widening(
+def matching_factor(
     scores: Float[Tensor, "rows classes"], wanted: Float[Tensor, "rows classes"], seen: Bool[Tensor, " classes"]
 ) -> float:
     """The factor with which scores vary as far as the wanted ones among classes with images; 0 if they do not vary."""

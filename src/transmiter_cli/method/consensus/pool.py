@@ -1,4 +1,4 @@
-"""The strong model and all teachers, and what those say together that are better together."""
+"""What the strong model and the teachers say together, as far as each is trusted, and which teachers are heard."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class Pool:
     def by_teacher(self, teacher: int, share: float) -> Computed:
         """The log-likelihood of each class by one teacher, which counts so much.
 
-        Of classes that it does not know it says nothing. Their common value leaves the probability of all of them
-        together where the strong model alone has it.
+        Classes that it does not know get one value in common for each image, by which the probability of all of them
+        together stays what it is to the strong model alone.
         """
         logits, weight, known = self.finetuned[teacher], self.weights[teacher], self.known[teacher]
         images, classes = logits.shape

@@ -36,7 +36,7 @@ from transmiter_cli.method.agreement import (
 from transmiter_cli.method.consensus.experts import Expert
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.folds import Folds
-from transmiter_cli.method.linear.discriminant import SHRINKAGE, held_out
+from transmiter_cli.method.linear.discriminant import SHRINKAGE, out_of_fold_scores
 from transmiter_cli.method.linear.moments import fold_moments
 from transmiter_cli.method.per_image import PerImage, predictions, softmax_of
 
@@ -131,12 +131,12 @@ def reliabilities(
         opaque_names: whether the names of the classes say nothing to zero-shot models.
     """
     by_strong, classes = predictions(zero_shot), zero_shot.shape[1]
-    predicted = beyond_chance(held_out_agreement(strong, zero_shot, folds), classes)
+    predicted = beyond_chance(out_of_fold_agreement(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
     found: list[BesideTeacher] = []
     for teacher, own_classes in zip(teachers, known, strict=True):
         by_teacher, by_weak = predictions(teacher.finetuned), predictions(teacher.weak_logits)
-        every = (by_strong, by_teacher, by_weak, held_out_predictions(strong, teacher.finetuned, folds))
+        every = (by_strong, by_teacher, by_weak, out_of_fold_predictions(strong, teacher.finetuned, folds))
         asked = own_classes[by_strong]
         asked |= ~asked.any()  # of all images, if the strong model predicts none of these classes
         chosen = Predictions(*(one[asked] for one in every))
@@ -247,13 +247,13 @@ def estimated_accuracy(
     return max(predicted, (predicted * min(with_teacher / max(with_discriminant, TINY), 1.0)) ** 0.5)
 
 
-def held_out_agreement(strong: Embeddings, logits: PerImage, folds: Folds) -> float:
+def out_of_fold_agreement(strong: Embeddings, logits: PerImage, folds: Folds) -> float:
     """How often a discriminant of strong embeddings, trained on other images, gives the answer of these logits."""
-    return agreement(held_out_predictions(strong, logits, folds), predictions(logits))
+    return agreement(out_of_fold_predictions(strong, logits, folds), predictions(logits))
 
 
-def held_out_predictions(strong: Embeddings, logits: PerImage, folds: Folds) -> Int[Tensor, " images"]:
+def out_of_fold_predictions(strong: Embeddings, logits: PerImage, folds: Folds) -> Int[Tensor, " images"]:
     """The answers of a discriminant of strong embeddings to each image, trained on what the logits say of others."""
     texts = strong.unit_texts()[: logits.shape[1]].double()
     moments = fold_moments(strong, softmax_of(logits), folds)
-    return predictions(held_out(strong, moments, texts, folds, [SHRINKAGE])[0])
+    return predictions(out_of_fold_scores(strong, moments, texts, folds, [SHRINKAGE])[0])

@@ -182,12 +182,16 @@ def learn_corrections(anchors: Anchors, teacher: Expert, moments: JointMoments, 
     own = centred(teacher.weak_classifier().double().T)
     each = TEXTS_WEIGH * moments.images / anchors.texts
     bridge = solve_ridge(gram + each * anchors.gram, between + each * anchors.cross, RHO)
-    whole = about(moments, bridge @ weak_head(teacher, moments, new), moments.target_mean).scaled(new.share)
+    whole = affine_with_mean(moments, bridge @ weak_head(teacher, moments, new), moments.target_mean).scaled(new.share)
     left = solve_ridge(gram, moments.cross[:d] - new.slope * (between @ own), RHO)
-    return Corrections(whole, about(moments, left, moments.target_mean - new.slope * (moments.mean[d:] @ own)))
+    return Corrections(
+        whole, affine_with_mean(moments, left, moments.target_mean - new.slope * (moments.mean[d:] @ own))
+    )
 
 
-def about(moments: JointMoments, weight: Float[Tensor, "width classes"], mean: Float[Tensor, " classes"]) -> Linear:
+def affine_with_mean(
+    moments: JointMoments, weight: Float[Tensor, "width classes"], mean: Float[Tensor, " classes"]
+) -> Linear:
     """The linear map of strong embeddings with these weights and, over the images, this mean."""
     return Linear(weight.T, mean - moments.mean[: moments.width] @ weight)
 

@@ -44,29 +44,47 @@ smaller."""
 
 
 def class_means(
-    moments: Moments, texts: Float[Tensor, "classes width"]
+    moments: Moments, directions: Float[Tensor, "classes width"]
 ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, "width width"]]:
-    """The means m and the covariance S within classes, before its shrinkage (see the module's head)."""
+    """The means m and the covariance S within classes, before its shrinkage (see the module's head).
+
+    Args:
+        moments: of the images.
+        directions: t, where the classes are expected up to a factor and a common vector: their text embeddings, or
+            `expected_means`.
+    """
     mass, size = moments.mass[:, None], moments.mass.sum()
-    means = moments.sums / mass.clamp_min(TINY)
-    directions = texts - (mass * texts).sum(0) / size
+    means, within = plain_statistics(moments)
+    offsets = directions - (mass * directions).sum(0) / size
     centred = means - moments.sums.sum(0) / size
-    slope = (mass * directions * centred).sum() / (mass * directions.square()).sum().clamp_min(TINY)
-    expected = means - centred + slope.clamp_min(0) * directions
-    within = (moments.gram - moments.sums.T @ means) / size
+    slope = (mass * offsets * centred).sum() / (mass * offsets.square()).sum().clamp_min(TINY)
+    expected = means - centred + slope.clamp_min(0) * offsets
     spread = within.diagonal().sum().clamp_min(TINY)
     around = ((mass * (means - expected).square()).sum() - len(mass) * spread) / size
     worth = spread / around.clamp_min(spread / MOST_PRIOR)
     return (worth * expected + moments.sums) / (worth + mass), within
 
 
-def discriminants(moments: Moments, texts: Float[Tensor, "classes width"], shrinkages: Sequence[float]) -> list[Linear]:
+def plain_statistics(moments: Moments) -> tuple[Float[Tensor, "classes width"], Float[Tensor, "width width"]]:
+    """The class means by images alone, and the covariance within classes around them."""
+    means = moments.sums / moments.mass[:, None].clamp_min(TINY)
+    return means, (moments.gram - moments.sums.T @ means) / moments.mass.sum()
+
+
+def discriminants(
+    moments: Moments, directions: Float[Tensor, "classes width"], shrinkages: Sequence[float]
+) -> list[Linear]:
     """The classifier for each shrinkage, by a Cholesky factorisation of its covariance.
+
+    Args:
+        moments: of the images.
+        directions: as for `class_means`.
+        shrinkages: shares of the identity in the covariance.
 
     Raises:
         InvalidTensorError: if a covariance is not positive, as of embeddings that differ by rounding alone.
     """
-    means, within = class_means(moments, texts)
+    means, within = class_means(moments, directions)
     scale = torch.maximum(within.diagonal().mean(), LEAST_WITHIN * moments.gram.trace() / moments.mass.sum())
     identity = torch.eye(len(within), dtype=within.dtype, device=within.device)
     result: list[Linear] = []
@@ -79,30 +97,30 @@ def discriminants(moments: Moments, texts: Float[Tensor, "classes width"], shrin
     return result
 
 
-def held_out(
+def out_of_fold_scores(
     model: Embeddings,
     moments: Sequence[Moments],
-    texts: Float[Tensor, "classes width"],
+    directions: Float[Tensor, "classes width"],
     folds: Folds,
     shrinkages: Sequence[float],
 ) -> list[Computed]:
     """For each shrinkage the scores of all images, each by the classifier of the parts that it is not in."""
     whole = total(moments)
     # Centred: what all classes have in common may be thousands of times their differences, which float32 would lose.
-    classifiers = [[one.centred() for one in discriminants(whole - own, texts, shrinkages)] for own in moments]
+    classifiers = [[one.centred() for one in discriminants(whole - own, directions, shrinkages)] for own in moments]
     place = torch.empty(len(model), dtype=torch.long, device=model.images.device)
     for number, part in enumerate(folds.rows):
         place[part.to(place.device)] = number
 
     def scores(each: Sequence[Linear], rows: Rows) -> Float[Tensor, "rows classes"]:
         images, own = model.unit_images(rows), place[rows]
-        found = images.new_empty(len(images), len(texts))
+        found = images.new_empty(len(images), len(directions))
         for number, classifier in enumerate(each):
             chosen = own == number
             found[chosen] = classifier(images[chosen])
         return found
 
-    shape = (len(model), len(texts))
+    shape = (len(model), len(directions))
     return [Computed(shape, functools.partial(scores, each)) for each in zip(*classifiers, strict=True)]
 
 
@@ -138,9 +156,9 @@ def fit_inverse_temperature(
 
 
 def smoothed_labels(posterior: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
-    """Soft labels, mixed with chance as if one image more were told wrong: so many tell of no rarer error.
+    """Soft labels mixed with chance by 1 / (n + 1): n images cannot show a rarer error.
 
-    Where all are told apart, scores would otherwise be the better the wider they are, without end.
+    Without that, the factor of scores that tell all images apart grows without end.
     """
     share = 1 / (len(posterior) + 1)
     return (1 - share) * posterior + share / posterior.shape[1]
@@ -168,22 +186,21 @@ class CalibratedDiscriminant:
 def choose_discriminant(
     model: Embeddings,
     posterior: PerImage,
-    texts: Float[Tensor, "classes width"],
+    directions: Float[Tensor, "classes width"],
     folds: Folds,
     moments: Sequence[Moments],
-    shrinkages: Sequence[float] = SHRINKAGES,
 ) -> CalibratedDiscriminant:
     """The shrinkage and inverse temperature with the least cross-entropy of held-out scores and `smoothed_labels`."""
-    most = min(JUDGED, max(1, NUMBERS // (len(texts) * len(shrinkages))))
+    most = min(JUDGED, max(1, NUMBERS // (len(directions) * len(SHRINKAGES))))
     each = -(-most // len(folds.rows))
     rows = torch.cat([evenly_spaced(part, each) for part in folds.rows]).to(model.images.device)
-    scores = [one[rows] for one in held_out(model, moments, texts, folds, shrinkages)]
+    scores = [one[rows] for one in out_of_fold_scores(model, moments, directions, folds, SHRINKAGES)]
     labels = smoothed_labels(posterior[rows])
     found = [fit_inverse_temperature(one, labels) for one in scores]
-    best = min(range(len(shrinkages)), key=lambda place: found[place][1])
+    best = min(range(len(SHRINKAGES)), key=lambda place: found[place][1])
     factor = found[best][0]
-    classifier = discriminants(total(moments), texts, [shrinkages[best]])[0].scaled(factor)
-    return CalibratedDiscriminant(classifier, shrinkages[best], factor, rows, factor * scores[best])
+    classifier = discriminants(total(moments), directions, [SHRINKAGES[best]])[0].scaled(factor)
+    return CalibratedDiscriminant(classifier, SHRINKAGES[best], factor, rows, factor * scores[best])
 
 
 def score_deviation(classifier: Linear, moments: Moments) -> Float[Tensor, ""]:
@@ -209,7 +226,6 @@ def isotropic(strong: Embeddings) -> Float[Tensor, "width width"]:
 
 def expected_means(moments: Moments, start: Linear) -> Float[Tensor, "classes width"]:
     """The class means, up to a factor and a common vector, of which Fisher's rule would make a classifier's weights."""
-    means = moments.sums / moments.mass[:, None].clamp_min(TINY)
-    covariance = (moments.gram - moments.sums.T @ means) / moments.mass.sum()
+    _, covariance = plain_statistics(moments)
     directions, level = start.centred().weight, covariance.diagonal().mean()
     return (1 - COVARIANCE_SHRINKAGE) * directions @ covariance + COVARIANCE_SHRINKAGE * level * directions

@@ -138,25 +138,25 @@ def refine_from(
     before, whole = start.only(known), total(moments)
     found = [levelled_discriminant(before, whole - part) for part in moments]
 
-    def held_out(worth: float) -> HeldOut:
+    def scored_with(worth: float) -> HeldOut:
         mixed = [
             before.towards(one, share_of(len(labels) - len(part), worth, len(known)))
             for one, part in zip(found, parts, strict=True)
         ]
         return held_out_scores(labelled, labels, [start.replaced(known, one) for one in mixed], parts)
 
-    worth, scored = most_likely(held_out)
+    worth, scored = most_likely(scored_with)
     share = share_of(len(labels), worth, len(known))
     after = before.towards(levelled_discriminant(before, whole), share)
     factor = calibrated_inverse_temperature(scored) if len(known) == len(start.bias) else 1.0
     return RefinedClassifier(start.replaced(known, after).scaled(factor), share, factor), scored
 
 
-def most_likely(held_out: Callable[[float], HeldOut]) -> tuple[float, HeldOut]:
+def most_likely(scored_with: Callable[[float], HeldOut]) -> tuple[float, HeldOut]:
     """The one of WORTHS that makes held-out labels likeliest; infinity, unless it is better than that beyond chance."""
     unchanged, *others = WORTHS
-    before = held_out(unchanged)
-    worth, best = min(((one, held_out(one)) for one in others), key=lambda one: one[1].losses().sum().item())
+    before = scored_with(unchanged)
+    worth, best = min(((one, scored_with(one)) for one in others), key=lambda one: one[1].losses().sum().item())
     return (worth, best) if clearly_better(best, before) else (unchanged, before)
 
 

@@ -20,8 +20,8 @@ from transmiter_cli.method.linear.discriminant import (
     CalibratedDiscriminant,
     choose_discriminant,
     expected_means,
-    held_out,
     isotropic,
+    out_of_fold_scores,
     score_deviation,
 )
 from transmiter_cli.method.linear.moments import Moments, fold_moments, total
@@ -47,7 +47,7 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     folds = folds_of(strong, prior=classes * isotropic(strong))
     own = start.scores(strong)
     first, moments, means = fit_discriminant(strong, start, softmax_of(own), folds)
-    (others,) = held_out(strong, moments, means, folds, [first.shrinkage])
+    (others,) = out_of_fold_scores(strong, moments, means, folds, [first.shrinkage])
 
     def product(rows: Rows) -> Float[Tensor, "rows classes"]:
         return F.softmax(own[rows] + F.log_softmax(first.factor * others[rows], -1), -1)

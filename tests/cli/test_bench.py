@@ -28,7 +28,7 @@ from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.report.bench import bench_markdown, bench_tables
-from transmiter_cli.workflow.common import encode
+from transmiter_cli.workflow.encoded import encode
 
 REPRODUCE = Path(__file__).parents[2] / "docs/reproduce"
 SMALL = """

@@ -38,7 +38,7 @@ from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.task.templates import choose_templates, read_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
 from transmiter_cli.workflow.class_lists import read_map
-from transmiter_cli.workflow.common import EncodedImages, as_teacher, encode, encode_same
+from transmiter_cli.workflow.encoded import EncodedImages, as_teacher, encode, encode_same
 from transmiter_cli.workflow.overlap import fingerprints
 
 

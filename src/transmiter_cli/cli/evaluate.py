@@ -90,9 +90,9 @@ def command(
     from transmiter_cli.evaluation.candidates import EFT_STRENGTHS
     from transmiter_cli.evaluation.require import parse_gate
     from transmiter_cli.run import Run
-    from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.eval_sets import EvalSets
     from transmiter_cli.workflow.evaluate import EvalOptions
+    from transmiter_cli.workflow.run_data import DataFlags
 
     form = output_form(json, csv, markdown)
     if report is not None and data is not None and len(data) > 1:

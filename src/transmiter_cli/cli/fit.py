@@ -89,8 +89,6 @@ def command(
     options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, views, force)
     workspace = encoding.workspace()
     result = fit_run(options, Run(run), workspace, console.command_line())
-    if result.removed:
-        workspace.reporter.warn(result.removed)
     if json:
         console.print_json(
             {

@@ -95,8 +95,8 @@ def command(
             f"{again} --data FOLDER",
         )
     from transmiter_cli.embedding.sources import DataSpec, ImageFile
-    from transmiter_cli.workflow.common import open_told
     from transmiter_cli.workflow.predict import open_predictor
+    from transmiter_cli.workflow.run_data import open_told
 
     on_terminal = sys.stdout.isatty()  # where the predictions themselves show the progress
     workspace = replace(encoding, quiet=encoding.quiet or on_terminal).workspace()

@@ -55,8 +55,8 @@ def command(
     from transmiter_cli.method.paper.refinement import RefineSettings
     from transmiter_cli.report.columns import title
     from transmiter_cli.run import Run
-    from transmiter_cli.workflow.common import DataFlags
     from transmiter_cli.workflow.refine import RefineOptions, refine_run
+    from transmiter_cli.workflow.run_data import DataFlags
 
     flags = DataFlags(data, **vars(selection))
     tuned: dict[str, Any] = {

@@ -101,7 +101,7 @@ def command(
             raise UsageError(f"{flag} needs --method {needs}.", f"add --method {needs}, or leave {flag} out")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
     from transmiter_cli.embedding.models import lasting_model_name
-    from transmiter_cli.workflow.common import DataFlags
+    from transmiter_cli.workflow.run_data import DataFlags
     from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 
     options = TransferOptions(

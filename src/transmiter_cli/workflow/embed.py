@@ -14,7 +14,7 @@ from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, require_writable
-from transmiter_cli.workflow.common import open_told
+from transmiter_cli.workflow.run_data import open_told
 
 KEPT_ELSEWHERE = "TRANSMITER_CACHE=FOLDER in the environment, or --out FILE.safetensors"
 

@@ -26,14 +26,16 @@ from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 from transmiter_cli.workflow.class_lists import ClassMap, base_classes, read_map
-from transmiter_cli.workflow.common import (
-    DataFlags,
-    encode,
-    fit_data,
-    open_told,
-)
+from transmiter_cli.workflow.encoded import encode
 from transmiter_cli.workflow.overlap import overlap
-from transmiter_cli.workflow.run_models import RunModels, make_candidates, open_run_models, open_twin, optional_logits
+from transmiter_cli.workflow.run_data import DataFlags, fit_data, open_told
+from transmiter_cli.workflow.run_models import (
+    RunModels,
+    make_candidates,
+    open_run_models,
+    open_strong_finetuned,
+    weak_finetuned_if_there,
+)
 
 FEW = 50
 """Images; bootstrap intervals of fewer hold the truth less often than they say."""
@@ -88,10 +90,10 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     run_models = open_run_models(run, workspace, options.strong)
     task, spec = run_models.task, options.data.spec(run_models.task)
     test = check_measured(options, spec, run_models, gates)
-    twin = None if options.strong_finetuned is None else open_twin(options.strong_finetuned, run_models, test.images)
+    twin = open_strong_finetuned(options.strong_finetuned, run_models, test.images)
     notes = overlap_notes(test.images.files, run_models, options.allow_overlap)
     weak = encode(run_models.weak, test.images, run_models.fitted.vocabulary, task.templates)
-    teacher, untold = optional_logits(run_models, weak, same_data(lasting(spec), fit_data(task)))
+    teacher, untold = weak_finetuned_if_there(run_models, weak, same_data(lasting(spec), fit_data(task)))
     notes += untold
     models = make_candidates(options.eft, run_models, weak, teacher, twin)
     files, labels, class_names = weak.images.files, None, task.classes

@@ -30,15 +30,7 @@ from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.logits_file import FinetunedLogits
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
-from transmiter_cli.workflow.common import (
-    EncodedImages,
-    alone,
-    encode,
-    finetuned_logits,
-    open_finetuned_of,
-    open_told,
-    signed,
-)
+from transmiter_cli.workflow.encoded import EncodedImages, encode, finetuned_logits
 from transmiter_cli.workflow.fit_warnings import (
     hint_at_few_steps,
     note_classes_without_images,
@@ -51,6 +43,8 @@ from transmiter_cli.workflow.fit_warnings import (
 )
 from transmiter_cli.workflow.overlap import FILES, fingerprints, listed
 from transmiter_cli.workflow.removal import removal
+from transmiter_cli.workflow.run_artefacts import open_finetuned_of, run_locked, signed
+from transmiter_cli.workflow.run_data import open_told
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,6 @@ class FitResult:
         images: images it learned from, their views not counted.
         agreement: on how many of the images the adapted weak model and the fine-tuned one agree, a fraction.
         agreement_before: the same for the zero-shot weak model.
-        removed: what the run had of an earlier fit and has no more, and how to make it again; empty for nothing.
     """
 
     artefact: Artefact
@@ -99,7 +92,6 @@ class FitResult:
     images: int
     agreement: float
     agreement_before: float
-    removed: str = ""
 
 
 def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[str]) -> FitResult:
@@ -143,7 +135,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     return fit_task(options, run, task, images, vocabulary, workspace, command)
 
 
-@alone
+@run_locked
 def fit_task(
     options: FitOptions,
     run: Run,
@@ -192,7 +184,9 @@ def fit_task(
         beside[PROBE_FILE] = teachers.save_head(probe)
     step = history_entry(command, {encoder.name: encoder.fingerprint})
     gone = run.begin(task, artefact.serialized(), beside, step, teachers=digests)
-    return FitResult(artefact, run.path / FITTED, len(plain), after, before, removal(gone, run))
+    if gone:
+        reporter.warn(removal(gone, run))
+    return FitResult(artefact, run.path / FITTED, len(plain), after, before)
 
 
 def open_given(task: Task, images: ImageSet, run: Run, encoder: CachedEncoder) -> dict[str, teachers.FinetunedModel]:

@@ -6,14 +6,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from transmiter_cli.artefact import Artefact, load
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import PREDICTED_BY
 from transmiter_cli.run import Run
-from transmiter_cli.workflow.common import check_artefact
+from transmiter_cli.workflow.run_artefacts import open_corrected
 
 CHUNK = 4096
 """Images between two outputs; what is held in memory does not grow beyond."""
@@ -85,9 +84,7 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
         UsageError: if there is no such artefact.
         TransmiterError: if it is of another task or model.
     """
-    task = run.task()
     name = run.strong(strong)
-    encoder = workspace.like_fit(task.decoding, task.precision).open(resolve_model(name))
     there = run.artefacts(name)
     if not there:
         run.require_fitted()
@@ -103,6 +100,4 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
             f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.",
             f"transmiter predict --data FOLDER --use {next(iter(there))}{run.strong_flag(name)}{run.flag}",
         )
-    artefact = load(there[chosen], workspace.method_device)
-    check_artefact(artefact, task, encoder)
-    return Predictor(chosen, artefact, encoder)
+    return Predictor(chosen, *open_corrected(run, name, there[chosen], workspace))

@@ -10,8 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from transmiter_cli import api
-from transmiter_cli.artefact import Artefact, load
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import ARTEFACTS, REFINED_FROM, ROWS
@@ -21,8 +20,9 @@ from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import PROBE
 from transmiter_cli.task.shots import choose_shots
-from transmiter_cli.workflow.common import DataFlags, alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import remembering
+from transmiter_cli.workflow.run_artefacts import open_corrected, run_locked, starting_point
+from transmiter_cli.workflow.run_data import DataFlags, open_told
 
 ZERO_SHOT = "strong"
 """The row that is refined where what was transferred is clearly worse."""
@@ -58,7 +58,7 @@ class RefineResult:
     images: int
 
 
-@alone
+@run_locked
 def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: list[str]) -> RefineResult:
     """Refine a correction of a run's strong model and write the result to the run directory.
 
@@ -66,18 +66,14 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         UsageError: if nothing was transferred with that method, or a linear classifier was to be tuned.
         TransmiterError: if the labelled images cannot be used.
     """
-    task = run.task()
-    workspace = workspace.like_fit(task.decoding, task.precision)
-    strong = run.strong(options.strong)
+    task, strong = run.task(), run.strong(options.strong)
     start, source = starting_point(run, strong, (ROWS[options.method],) if options.method else REFINED_FROM)
-    transferred = load(source, workspace.method_device)
+    transferred, encoder = open_corrected(run, strong, source, workspace)
     if options.tuned and transferred.method != "adapter":
         raise UsageError(
             f"--epochs and --lr train an adapter, but {source.name} is a linear classifier, which needs neither.",
             f"leave them out, or transmiter refine --method adapter{run.strong_flag(strong)}{run.flag}",
         )
-    encoder = workspace.open(resolve_model(strong))
-    check_artefact(transferred, task, encoder)
     if options.data == DataFlags(limit=options.data.limit) and PROBE in task.finetuned:
         workspace.reporter.warn(
             "The probe of this run learned from these very labels, so that answers to them are better than to other "
@@ -100,7 +96,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     with remembering("refine", found.files, home, run, workspace):
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint})
-    tell_limits(artefact, len(targets), source.name, workspace.reporter)
+    tell_what_helped(artefact, len(targets), source.name, workspace.reporter)
     learned = artefact.details["refine"]
     return RefineResult(artefact, path, ZERO_SHOT if learned.get("zero_shot") else start, learned["images"])
 
@@ -112,7 +108,7 @@ def note_fewer(labels: Int[Tensor, " images"], shots: int | None, classes: int, 
         reporter.note(f"{fewer} of {classes} classes have fewer than {shots} labelled images that can be read.")
 
 
-def tell_limits(artefact: Artefact, images: int, source: str, reporter: Reporter) -> None:
+def tell_what_helped(artefact: Artefact, images: int, source: str, reporter: Reporter) -> None:
     """Say so where labelled images repeat others, nothing helped, or classes have no label.
 
     Args:

@@ -20,16 +20,9 @@ from transmiter_cli.record import Task
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import PROBE, FinetunedHead, FinetunedModel, mean_logits, open_finetuned
 from transmiter_cli.task.logits_file import MissingLogitsError
-from transmiter_cli.workflow.common import (
-    EncodedImages,
-    check_artefact,
-    encode_same,
-    finetuned_logits,
-    finetuned_models,
-    load_fitted,
-    load_transferred,
-)
 from transmiter_cli.workflow.cost import image_flops
+from transmiter_cli.workflow.encoded import EncodedImages, encode_same, finetuned_logits
+from transmiter_cli.workflow.run_artefacts import check_artefact, finetuned_models, load_fitted, load_transferred
 
 
 @dataclass(frozen=True)
@@ -63,13 +56,15 @@ def open_run_models(run: Run, workspace: Workspace, strong_name: str | None) -> 
     return RunModels(task, run, workspace, weak, strong, fitted, transferred)
 
 
-def open_twin(given: str, run_models: RunModels, images: ImageSet) -> FinetunedModel:
-    """A fine-tuned strong model, in any form that --finetuned takes; checked here, before any image is encoded.
+def open_strong_finetuned(given: str | None, run_models: RunModels, images: ImageSet) -> FinetunedModel | None:
+    """A fine-tuned strong model, if one is given, in any form that --finetuned takes; checked here, before encoding.
 
     Raises:
         UsageError: if there is no such model, as there is no probe.
         TransmiterError: if it cannot be read, or is of another model than the strong one.
     """
+    if given is None:
+        return None
     if given == PROBE:
         raise UsageError("A probe is trained by fit, and there is none of the strong model.", "--strong-finetuned FILE")
     try:
@@ -90,7 +85,7 @@ class WeakFinetuned(NamedTuple):
     towers: int
 
 
-def optional_logits(
+def weak_finetuned_if_there(
     run_models: RunModels, weak: EncodedImages, own_data: bool
 ) -> tuple[WeakFinetuned | None, tuple[str, ...]]:
     """The fine-tuned weak model on images, and what to say of it.
@@ -98,7 +93,7 @@ def optional_logits(
     None where its file has gone or changed, or was logits that lack these images.
     """
     try:
-        models = finetuned_models(run_models.task, run_models.run, run_models.weak, own_data)
+        models = finetuned_models(run_models.run, run_models.weak, own_data)
         logits = mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models])
         return WeakFinetuned(logits, sum(not isinstance(one, FinetunedHead) for one in models)), ()
     except (MissingLogitsError, UsageError) as error:

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transmiter_cli import api
-from transmiter_cli.artefact import Artefact, load
+from transmiter_cli.artefact import Artefact
 from transmiter_cli.description import DamagedArtefactError, read_description
-from transmiter_cli.embedding.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.layout import ARTEFACTS, SELF_TRAINED_FROM
+from transmiter_cli.layout import ARTEFACTS, ROWS, SELF_TRAINED_FROM
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.linear.self_training import WORTH
 from transmiter_cli.methods import LinearMethod
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
-from transmiter_cli.workflow.common import alone, check_artefact, open_told, starting_point
 from transmiter_cli.workflow.overlap import forget_unused, remembering
 from transmiter_cli.workflow.removal import refine_again, telling_removed
+from transmiter_cli.workflow.run_artefacts import open_corrected, run_locked, starting_point
+from transmiter_cli.workflow.run_data import open_told
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SelfTrainResult:
     missing: tuple[str, ...]
 
 
-@alone
+@run_locked
 def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, command: list[str]) -> SelfTrainResult:
     """Self-train a run's transferred classifier and write the result to the run directory.
 
@@ -60,13 +60,9 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
         UsageError: if no linear classifier was transferred.
         TransmiterError: if the images cannot be used.
     """
-    task = run.task()
-    workspace = workspace.like_fit(task.decoding, task.precision)
     strong = run.strong(options.strong)
-    _, source = starting_point(run, strong, (options.method,) if options.method else SELF_TRAINED_FROM)
-    transferred = load(source, workspace.method_device)
-    encoder = workspace.open(resolve_model(strong))
-    check_artefact(transferred, task, encoder)
+    _, source = starting_point(run, strong, (ROWS[options.method],) if options.method else SELF_TRAINED_FROM)
+    transferred, encoder = open_corrected(run, strong, source, workspace)
     images = open_told(options.data, "train", workspace.reporter, labels=False)
     found = encoder.image_embeddings(images.files)
     try:
@@ -80,7 +76,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     refined = home / ARTEFACTS["refined"]
 
     def forget() -> None:
-        if refined.is_file() and is_stale(refined):
+        if refined.is_file() and began_with_self_training(refined):
             refined.unlink()
 
     with telling_removed(run, workspace.reporter):
@@ -90,7 +86,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
         forget_unused(run)
     about = artefact.details["self_train"]
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))
-    tell_limits(result, workspace.reporter)
+    tell_what_images_show(result, workspace.reporter)
     if refined.is_file():
         workspace.reporter.note(
             f"predict still answers with {refined.name}, which did not begin with this. To begin it with this: "
@@ -99,7 +95,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     return result
 
 
-def is_stale(refined: Path) -> bool:
+def began_with_self_training(refined: Path) -> bool:
     """Whether what refine made began with what self-train made before, or is damaged."""
     try:
         return "self_train" in read_description(refined)["details"]
@@ -107,7 +103,7 @@ def is_stale(refined: Path) -> bool:
         return True
 
 
-def tell_limits(result: SelfTrainResult, reporter: Reporter) -> None:
+def tell_what_images_show(result: SelfTrainResult, reporter: Reporter) -> None:
     """Say so where there were few images, or none of some classes."""
     images, missing, classes = result.images, result.missing, len(result.artefact.class_names)
     if images < WORTH * classes:

@@ -28,24 +28,19 @@ from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import mean_logits
-from transmiter_cli.workflow.common import (
-    DataFlags,
-    EncodedImages,
-    alone,
-    as_teacher,
-    check_artefact,
-    encode,
-    encode_same,
-    finetuned_models,
-    fit_data,
-    load_fitted,
-    open_told,
-    require_finetuned,
-    signed,
-)
+from transmiter_cli.workflow.encoded import EncodedImages, as_teacher, encode, encode_same
 from transmiter_cli.workflow.overlap import forget_unused, remembering, tell_changes
 from transmiter_cli.workflow.removal import telling_removed
-from transmiter_cli.workflow.transfer_warnings import tell_limits, warn_of_twins
+from transmiter_cli.workflow.run_artefacts import (
+    check_artefact,
+    finetuned_models,
+    load_fitted,
+    require_finetuned,
+    run_locked,
+    signed,
+)
+from transmiter_cli.workflow.run_data import DataFlags, fit_data, open_told
+from transmiter_cli.workflow.transfer_warnings import tell_limits, warn_of_same_weights
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ class TransferResult:
         return self.settings.get("verdict", {})
 
 
-@alone
+@run_locked
 def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, command: list[str]) -> list[TransferResult]:
     """Transfer a run's adapter to each strong model with each method, and write the artefacts to the run directory.
 
@@ -117,12 +112,12 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     fitted = load_fitted(run, workspace)
     weak_encoder, *encoders = (workspace.open(resolve_model(name)) for name in (task.weak, *options.strong))
     check_artefact(fitted, task, weak_encoder)
-    warn_of_twins(weak_encoder, encoders, workspace.reporter)
+    warn_of_same_weights(weak_encoder, encoders, workspace.reporter)
     asked = set(options.methods) != {"adapter"}  # whether methods ask fine-tuned models, whose answers fit has learned
     for one in [run, *others] if asked else others:
-        require_finetuned(one.task(), one, workspace)
+        require_finetuned(one, workspace)
     spec, images = images_to_see(options.data, task, workspace.reporter)
-    models = finetuned_models(task, run, weak_encoder, same_data(spec, fit_data(task))) if asked else []
+    models = finetuned_models(run, weak_encoder, same_data(spec, fit_data(task))) if asked else []
     for model in models:
         model.check(images.files)  # before images are encoded, which may take hours
     weak = encode(weak_encoder, images, fitted.vocabulary, task.templates)
@@ -277,7 +272,7 @@ def other_teachers(
     other = run.task()
     encoder = workspace.open(resolve_model(other.weak))
     weak = encode_same(encoder, seen, fitted.vocabulary, other.templates)
-    models = finetuned_models(other, run, encoder, same_data(spec, fit_data(other)))
+    models = finetuned_models(run, encoder, same_data(spec, fit_data(other)))
     return [as_teacher(model, weak.images.files, weak.embeddings) for model in models]
 
 

@@ -16,7 +16,7 @@ Told = Mapping[str, Any]
 """`Verdict.as_json`, as an artefact keeps it."""
 
 
-def warn_of_twins(weak: CachedEncoder, strong: Sequence[CachedEncoder], reporter: Reporter) -> None:
+def warn_of_same_weights(weak: CachedEncoder, strong: Sequence[CachedEncoder], reporter: Reporter) -> None:
     """Say so where a strong model is the weak one."""
     for encoder in strong:
         if encoder.fingerprint == weak.fingerprint:

@@ -1,0 +1,141 @@
+"""A run's artefacts and fine-tuned models, each checked to be what it was."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from transmiter_cli.artefact import Artefact, load
+from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
+from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.layout import FITTED, PROBE_FILE, ROWS, method_of
+from transmiter_cli.names import some
+from transmiter_cli.record import Task
+from transmiter_cli.run import Run
+from transmiter_cli.task.finetuned import PROBE, FinetunedModel, finetuned_digest, open_finetuned
+from transmiter_cli.task.logits_file import FinetunedLogits
+
+Options = TypeVar("Options")
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
+
+
+def run_locked(
+    command: Callable[Concatenate[Options, Run, Rest], Result],
+) -> Callable[Concatenate[Options, Run, Rest], Result]:
+    """A command that changes a run, and refuses to while another one does."""
+
+    @wraps(command)
+    def held(options: Options, run: Run, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        with run.changing():
+            return command(options, run, *args, **kwargs)
+
+    return held
+
+
+def finetuned_models(run: Run, weak: CachedEncoder, own_data: bool = True) -> list[FinetunedModel]:
+    """The fine-tuned weak models of a run, in the order of its --finetuned.
+
+    Args:
+        run: the run.
+        weak: the zero-shot weak model.
+        own_data: whether it is asked about images of fit's own --data; logits in a file go by its ids.
+
+    Raises:
+        UsageError: if one of them is gone, or is no longer what fit saw.
+    """
+    require_finetuned(run, weak.workspace)
+    task = run.task()
+    teachers = [open_finetuned_of(name, task, run, weak) for name in task.finetuned]
+    return [replace(one, own_data=own_data) if isinstance(one, FinetunedLogits) else one for one in teachers]
+
+
+def require_finetuned(run: Run, workspace: Workspace) -> None:
+    """Raise UsageError if a fine-tuned weak model of a run is gone, or is no longer what fit saw."""
+    known: Mapping[str, str] = run.record().get("teachers", {})
+    for name in run.task().finetuned:
+        if name == PROBE:
+            continue
+        digest = finetuned_digest(name, workspace)
+        if known.get(name, digest) != digest:
+            what = f"{name}, or the .txt of its ids," if name.endswith(".npy") else name
+            raise UsageError(f"{what} changed since fit read it.", run.again(run.since_fit()[0]))
+
+
+def open_finetuned_of(name: str, task: Task, run: Run, weak: CachedEncoder) -> FinetunedModel:
+    """One of the fine-tuned weak models of a run, by its name in the task: "probe" for the one that was kept there."""
+    given = str(run.path / PROBE_FILE) if name == PROBE else name
+    return open_finetuned(given, weak, task.classes, task.templates)
+
+
+def load_fitted(run: Run, workspace: Workspace) -> Artefact:
+    """The fitted adapter of a run.
+
+    Raises:
+        UsageError: if nothing was fitted.
+    """
+    run.require_fitted()
+    return load(run.path / FITTED, workspace.method_device)
+
+
+def load_transferred(run: Run, strong: str, workspace: Workspace) -> dict[str, Artefact]:
+    """What was transferred to a strong model and refined there, by the row of the evaluation it gives."""
+    return {row: load(path, workspace.method_device) for row, path in run.artefacts(strong).items()}
+
+
+def open_corrected(run: Run, strong: str, path: Path, workspace: Workspace) -> tuple[Artefact, CachedEncoder]:
+    """A correction of a run's strong model, and that model, as fit decoded images.
+
+    Raises:
+        TransmiterError: if the artefact is of another task or model.
+    """
+    task = run.task()
+    artefact = load(path, workspace.method_device)
+    encoder = workspace.like_fit(task.decoding, task.precision).open(resolve_model(strong))
+    check_artefact(artefact, task, encoder)
+    return artefact, encoder
+
+
+def signed(artefact: Artefact, encoder: CachedEncoder) -> Artefact:
+    """The artefact with the model that it is for among its details."""
+    model = {"name": encoder.name, "fingerprint": encoder.fingerprint}
+    return replace(artefact, details={**artefact.details, "model": model})
+
+
+def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> None:
+    """Raise TransmiterError if an artefact is not of the run's task, or is for another model than this one."""
+    if artefact.class_names != task.classes:
+        raise TransmiterError(
+            f"The {artefact.stage} artefact's classes ({some(artefact.class_names)}) are not the run's "
+            f"({some(task.classes)}).",
+            "fit again, or pass another --run",
+        )
+    if artefact.details.get("model", {}).get("fingerprint") != encoder.fingerprint:
+        raise TransmiterError(
+            f"The {artefact.stage} artefact was made for {encoder.name} with other weights or preprocessing, or by no "
+            "command of this run.",
+            f"{'fit' if artefact.stage == 'weak' else 'transfer'} again, or pass another --run",
+        )
+
+
+def starting_point(run: Run, strong: str, rows: Sequence[str]) -> tuple[str, Path]:
+    """The first there is of some corrections of a strong model: the row of the evaluation that it gives, and its file.
+
+    Raises:
+        UsageError: if there is none of them.
+    """
+    there = run.artefacts(strong)
+    found = next(((row, there[row]) for row in rows if row in there), None)
+    if found is None:
+        run.require_fitted()
+        method = next(method_of(row) for row in rows if row in ROWS.values())
+        raise UsageError(
+            f"There is no {method} in {run.path} to start from.",
+            f"transmiter transfer --strong {shlex.quote(strong)} --method {method}{run.flag}",
+        )
+    return found

@@ -19,7 +19,7 @@ def test_names_that_are_spelled_alike_are_themselves_alone():
     assert (place("a b"), place("a_b"), place("A B")) == (0, 1, None)
 
 
-@pytest.mark.parametrize(("count", "text"), [(2, "0, 1"), (5, "0, 1, 2, 3, 4"), (6, "0, 1, 2, 3, 4, ...")])
+@pytest.mark.parametrize(("count", "text"), [(2, "0, 1"), (5, "0, 1, 2, 3, 4"), (6, "0, 1, 2, 3, 4 and 1 more")])
 def test_messages_list_some_names(count: int, text: str):
     assert some(range(count)) == text
 

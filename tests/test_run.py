@@ -27,14 +27,14 @@ TASK = Task(
 
 def test_a_task_survives_the_disk(tmp_path: Path):
     run = Run(tmp_path / "run")
-    run.begin(TASK)
+    run.replace_fit(TASK)
     assert Run(tmp_path / "run").task() == TASK
 
 
 def test_the_history_goes_on_over_fits(tmp_path: Path):
     run = Run(tmp_path)
     for number in range(2):
-        run.begin(TASK)
+        run.replace_fit(TASK)
         run.add(["transmiter", "fit", str(number)], {"ViT-B/32": "abc"}, strong="ViT-L/14", homes={"ViT-L/14": "."})
     record = json.loads((tmp_path / "run.json").read_text())
     assert [entry["command"][2] for entry in record["history"]] == ["0", "1"]
@@ -45,11 +45,11 @@ def test_the_history_goes_on_over_fits(tmp_path: Path):
 
 def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path):
     run = Run(tmp_path)
-    run.begin(TASK)
+    run.replace_fit(TASK)
     run.add(["x"], {}, strong="ViT-L/14", homes={"ViT-L/14": "."})
     for name in (FITTED, *ARTEFACTS.values()):
         (tmp_path / name).touch()
-    assert {made.row for made in run.begin(TASK)} == set(ARTEFACTS)
+    assert {made.row for made in run.replace_fit(TASK)} == set(ARTEFACTS)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     with pytest.raises(UsageError, match="a fit was interrupted"):
         run.strong()
@@ -61,9 +61,9 @@ def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path)
 def test_a_new_fit_removes_the_probe_of_the_old_one_unless_it_learned_from_it(tmp_path: Path):
     run, probe = Run(tmp_path), tmp_path / "probe.safetensors"
     probe.touch()
-    run.begin(replace(TASK, finetuned=("pets.pt", str(probe))))
+    run.replace_fit(replace(TASK, finetuned=("pets.pt", str(probe))))
     assert probe.exists()
-    run.begin(TASK)
+    run.replace_fit(TASK)
     assert not probe.exists()
 
 
@@ -72,16 +72,16 @@ REPLACING = "transmiter fit ... --force"
 
 def test_one_command_at_a_time_changes_a_run(tmp_path: Path):
     refused = pytest.raises(TransmiterError, match="Another transmiter command is changing")
-    with Run(tmp_path).changing(), refused, Run(tmp_path).changing():
+    with Run(tmp_path).locked(), refused, Run(tmp_path).locked():
         pass
-    with Run(tmp_path).changing(), Run(tmp_path / "absent").changing():
+    with Run(tmp_path).locked(), Run(tmp_path / "absent").locked():
         assert not (tmp_path / "absent").exists()
 
 
 def test_other_classes_or_another_order_are_refused(tmp_path: Path):
     run = Run(tmp_path)
     run.claim(TASK, REPLACING)
-    run.begin(TASK)
+    run.replace_fit(TASK)
     run.claim(TASK, REPLACING)
     for classes in (("dog", "cat"), ("cat", "dog", "eel")):
         with pytest.raises(UsageError, match="run of another task") as refused:
@@ -106,7 +106,7 @@ def test_a_damaged_record_is_named_and_can_be_replaced(tmp_path: Path, content: 
     for call in (run.task, run.strong, lambda: run.claim(TASK, REPLACING)):
         with pytest.raises(TransmiterError, match=r"run\.json is damaged"):
             call()
-    run.begin(TASK)
+    run.replace_fit(TASK)
     assert run.task() == TASK
 
 

@@ -7,5 +7,10 @@ from typing import Literal
 
 LinearMethod = Literal["discriminant", "ridge"]
 Method = Literal["adapter", "ridge", "discriminant"]
-HEEDED_BY: Mapping[str, Method] = {"reg": "adapter", "rho": "ridge", "opaque_names": "discriminant"}
+HEEDED_BY: Mapping[str, Method] = {
+    "reg": "adapter",
+    "rho": "ridge",
+    "opaque_names": "discriminant",
+    "also": "discriminant",
+}
 """The method that heeds an option of `transfer`."""

@@ -12,8 +12,9 @@ SHOWN = 5
 
 
 def some(names: Sequence[object]) -> str:
-    """The first of maybe many names."""
-    return ", ".join(map(str, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+    """All of a few names, else the first, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
 
 
 def normal(name: str) -> str:

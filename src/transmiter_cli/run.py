@@ -67,6 +67,11 @@ class Run:
         """The command line that makes a run here, as far as it can be known."""
         return f"transmiter fit --weak MODEL --finetuned FILE --data FOLDER{self.flag}"
 
+    def usual_eval(self, strong: str | None = None) -> str:
+        """The command line that measures what was made for a strong model, the last one if None."""
+        chosen = "" if strong is None else self.strong_flag(strong)
+        return f"transmiter eval --data LABELLED_FOLDER{chosen}{self.flag}"
+
     @property
     def record_path(self) -> Path:
         """run.json."""
@@ -137,7 +142,7 @@ class Run:
         """All strong models that were transferred to, sorted."""
         return sorted(self.homes())
 
-    def made(self) -> list[Made]:
+    def results(self) -> list[Made]:
         """What there is of transfers and what was made of them."""
         return [Made(strong, row) for strong in self.strong_models() for row in self.artefacts(strong)]
 
@@ -167,7 +172,7 @@ class Run:
             return {strong[0]: "."}
         return {**{name: f"{STRONG_MODELS}/{folder_name(name)}" for name in strong}, **known}
 
-    def again(self, step: Step) -> str:
+    def command_line_of(self, step: Step) -> str:
         """The command line of a step, for where the run lies now and the folder that the step's paths start from."""
         line = shlex.join(without(step.line, "--run"))
         folder = Path(step.folder)
@@ -212,7 +217,7 @@ class Run:
             )
 
     @contextmanager
-    def changing(self) -> Generator[None]:
+    def locked(self) -> Generator[None]:
         """Keep other commands from changing the run meanwhile.
 
         Raises:
@@ -234,7 +239,7 @@ class Run:
         """Raise TransmiterError if nothing can be written to the directory."""
         require_writable(self.path, "pass another --run")
 
-    def begin(
+    def replace_fit(
         self,
         task: Task,
         adapter: bytes | None = None,
@@ -258,7 +263,7 @@ class Run:
             OSError: if something cannot be written.
         """
         try:
-            history, gone = self.record().get("history", []), self.made()
+            history, gone = self.record().get("history", []), self.results()
         except TransmiterError:  # a damaged record is what --force replaces
             history, gone = [], []
         record = {"task": asdict(task), "history": [*history, *([step] if step else [])], **changes}

@@ -53,14 +53,14 @@ def test_few_steps_are_hinted_at_with_what_makes_more(cli: Cli):
 
 
 def test_a_fit_of_another_task_that_ends_just_before_is_not_replaced(cli: Cli, monkeypatch: pytest.MonkeyPatch):
-    changing = Run.changing
+    locked = Run.locked
 
     def late(run: Run) -> AbstractContextManager[None]:
         if run.path.is_dir():
-            run.begin(TASK)
-        return changing(run)
+            run.replace_fit(TASK)
+        return locked(run)
 
-    monkeypatch.setattr(Run, "changing", late)
+    monkeypatch.setattr(Run, "locked", late)
     outcome = cli(*LINE)
     assert outcome.code == 2
     assert "transmiter-run is a run of another task: 2 classes, cat, dog" in outcome.err

@@ -35,7 +35,7 @@ def test_a_run_shows_its_task_its_artefacts_and_its_commands(run: Cli):
     assert "weak                             demo-weak, fine-tuned demo-finetuned" in lines
     assert "strong                           demo-strong" in lines
     assert "data                             demo-digits --split train --limit 100" in lines
-    assert "classes                          10: eight, five, four, nine, one, ..." in lines
+    assert "classes                          10: eight, five, four, nine, one and 5 more" in lines
     about = {line.split()[0]: line for line in lines if line.split()[0].endswith(".safetensors")}
     assert "fitted, adapter, basis compact, epochs 1, seed 0" in about["weak.safetensors"]
     assert "row transferred, on demo-strong, adapter, reg 0.1, images 100" in about["strong.safetensors"]

@@ -33,7 +33,7 @@ def used(use: Use, folder: Path, files: list[ImageFile], workspace: Workspace) -
 
 def test_images_of_each_strong_models_artefact_are_kept_in_mind(files: list[ImageFile], tmp_path: Path):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
-    run.begin(TASK)
+    run.replace_fit(TASK)
     run.add([], {}, strong="one", homes={"one": "one", "two": "two"})
     first, second = (run.path / name for name in ("one", "two"))
     for home, rows in ((first, slice(0, 2)), (second, slice(2, 3)), (first, slice(3, 4))):
@@ -50,7 +50,7 @@ def test_images_of_each_strong_models_artefact_are_kept_in_mind(files: list[Imag
 
 def test_another_run_below_this_one_keeps_no_image_in_mind(files: list[ImageFile], tmp_path: Path):
     run, workspace = Run(tmp_path), Workspace(cache=tmp_path / "cache")
-    run.begin(TASK)
+    run.replace_fit(TASK)
     run.add([], {}, strong="one", homes={"one": "."})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "refined.safetensors").touch()
@@ -68,7 +68,7 @@ def test_images_of_transfers_are_kept_in_mind_as_long_as_anything_is_left_of_the
     files: list[ImageFile], tmp_path: Path
 ):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
-    run.begin(TASK)
+    run.replace_fit(TASK)
     run.add([], {}, strong="one", homes={"one": "."})
     adapter, ridge = run.path / "strong.safetensors", run.path / "strong-ridge.safetensors"
     remember("fit", fingerprints(files[:1], workspace), run.path)
@@ -86,7 +86,7 @@ def test_images_of_transfers_are_kept_in_mind_as_long_as_anything_is_left_of_the
 
 def test_a_run_of_before_has_one_list_for_all_strong_models(files: list[ImageFile], tmp_path: Path):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
-    run.begin(TASK)
+    run.replace_fit(TASK)
     run.add([], {}, strong="one", homes={"one": ".", "two": "two"})
     for use, images in (("fit", files[:1]), ("refine", files[1:2])):
         remember(use, fingerprints(images, workspace), run.path)

@@ -21,7 +21,7 @@ REFINED = {LINES[2]: "SigLIP", LINES[4]: "ViT-L/14"}
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     run = Run(tmp_path / "run")
-    run.begin(TASK)
+    run.replace_fit(TASK)
     homes = {"SigLIP": "."}
     for line in LINES:
         models = [REFINED[line]] if line in REFINED else ["weak", "SigLIP", "ViT-L/14"]
@@ -53,7 +53,7 @@ def test_commands_come_in_the_order_in_which_they_were_given_and_for_where_the_r
     assert lines == [f"transmiter {LINES[place]}{run.flag}" for place in (0, 1, 3)]
     moved = Run(tmp_path / "moved")
     step = Step(["transmiter", "transfer", "--run", "before", "--reg=2", "--run=x"], frozenset())
-    assert moved.again(step) == f"transmiter transfer --reg=2 --run {moved.path}"
+    assert moved.command_line_of(step) == f"transmiter transfer --reg=2 --run {moved.path}"
 
 
 def test_a_path_of_a_strong_model_starts_where_the_command_was_given(
@@ -89,7 +89,7 @@ def test_a_history_without_folders_is_taken_to_be_of_this_one(run: Run):
     for entry in record["history"]:
         del entry["folder"]
     run.record_path.write_text(json.dumps(record))
-    assert run.again(run.history()[2]) == f"transmiter {LINES[2]}{run.flag}"
+    assert run.command_line_of(run.history()[2]) == f"transmiter {LINES[2]}{run.flag}"
 
 
 def test_strengths_that_differ_little_are_kept_apart(run: Run):

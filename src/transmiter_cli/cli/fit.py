@@ -85,8 +85,19 @@ def command(
     recipe = {"basis": basis, "epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "noise": noise}
     settings = checked_settings(FitSettings, **recipe, seed=seed)
     images = DataSpec(data, **vars(selection))
-    prompts = (template or [], templates)
-    options = FitOptions(weak, finetuned, images, classes, *prompts, aux_words, vocabulary_size, settings, views, force)
+    options = FitOptions(
+        weak,
+        finetuned,
+        images,
+        classes=classes,
+        template=template or [],
+        templates=templates,
+        aux_words=aux_words,
+        vocabulary_size=vocabulary_size,
+        settings=settings,
+        views=views,
+        force=force,
+    )
     workspace = encoding.workspace()
     result = fit_run(options, Run(run), workspace, console.command_line())
     if json:

@@ -21,6 +21,7 @@ from transmiter_cli.cli import console
 from transmiter_cli.cli.options import Encoding, RunOption, Selection, StrongOption, changed
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import is_address
+from transmiter_cli.names import some
 
 if TYPE_CHECKING:
     from transmiter_cli.workflow.predict import Prediction
@@ -30,8 +31,6 @@ EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
 STDIN = "-"
 IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF.{4}WEBP|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*|BM.{4}\0{4}", re.DOTALL)
 """How files of JPEG, PNG, WebP, GIF, TIFF and BMP begin, and no path."""
-NAMED = 5
-"""Images without a prediction that the last line names."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """What would break a line of the table, or move a terminal's cursor."""
 
@@ -114,7 +113,7 @@ def command(
     absent = [path for path in images or () if path not in done]
     if absent:
         raise TransmiterError(
-            f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {first(absent)}.",
+            f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {some(absent)}.",
             "the same command without them; why is said above",
         )
 
@@ -157,12 +156,6 @@ def paths_in(lines: bytes, again: str) -> list[str]:
         what = "holds an image, and no paths" if paths else "holds no paths"
         raise UsageError(f"stdin {what}.", f"find FOLDER -name '*.jpg' | {again} {STDIN}")
     return paths
-
-
-def first(names: Sequence[str]) -> str:
-    """Names in one sentence: all of a few, else the first, and how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def noted(predictions: Iterator[Prediction], done: set[str]) -> Iterator[Prediction]:

@@ -63,7 +63,7 @@ def command(
         name: value for name, value in (("epochs", epochs), ("learning_rate", lr)) if value is not None
     }
     settings = checked_settings(RefineSettings, seed=seed, **tuned)
-    options = RefineOptions(flags, shots, method, strong, settings, bool(tuned))
+    options = RefineOptions(flags, shots=shots, method=method, strong=strong, settings=settings, tuned=bool(tuned))
     workspace = encoding.workspace()
     result = refine_run(options, Run(run), workspace, console.command_line())
     if json:
@@ -88,7 +88,7 @@ def command(
             ("started from", title(result.start)),
             ("learned from", f"{result.images:,} labelled images"),
             chosen(result.artefact.details["refine"]),
-            ("next", f"transmiter eval --data LABELLED_FOLDER{used.strong_flag(used.strong(strong))}{used.flag}"),
+            ("next", used.usual_eval(used.strong(strong))),
         ]
     )
 

@@ -45,6 +45,6 @@ def command(
             ("self-trained", console.shown(result.path)),
             ("learned from", f"{result.images:,} different unlabelled images"),
             ("answers", f"{console.percent(result.changed)} of them changed"),
-            ("next", f"transmiter eval --data LABELLED_FOLDER{used.strong_flag(used.strong(strong))}{used.flag}"),
+            ("next", used.usual_eval(used.strong(strong))),
         ]
     )

@@ -91,13 +91,10 @@ def command(
     if not strong:
         raise UsageError("No strong model was given, so there is nowhere to transfer to.", f"{EXAMPLE}{Run(run).flag}")
     methods: Sequence[Method] = tuple(dict.fromkeys(name.value for name in method)) if method else DEFAULT_METHODS
-    for flag, asked, needs in (
-        ("--also", bool(also), "discriminant"),
-        ("--opaque-names", opaque_names, HEEDED_BY["opaque_names"]),
-        ("--reg", reg != "auto", HEEDED_BY["reg"]),
-        ("--rho", rho != "auto", HEEDED_BY["rho"]),
-    ):
-        if asked and needs not in methods:
+    asked = {"also": bool(also), "opaque_names": opaque_names, "reg": reg != "auto", "rho": rho != "auto"}
+    for name, given in asked.items():
+        flag, needs = f"--{name.replace('_', '-')}", HEEDED_BY[name]
+        if given and needs not in methods:
             raise UsageError(f"{flag} needs --method {needs}.", f"add --method {needs}, or leave {flag} out")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
     from transmiter_cli.embedding.models import lasting_model_name
@@ -106,12 +103,12 @@ def command(
 
     options = TransferOptions(
         tuple({lasting_model_name(name): name for name in strong}.values()),
-        methods,
-        regs,
-        "auto" if rho == "auto" else strength("--rho", rho),
-        tuple(map(Run, also or ())),
-        opaque_names,
-        DataFlags(data, **vars(selection)),
+        methods=methods,
+        regs=regs,
+        rho="auto" if rho == "auto" else strength("--rho", rho),
+        others=tuple(map(Run, also or ())),
+        opaque_names=opaque_names,
+        data=DataFlags(data, **vars(selection)),
     )
     workspace = encoding.workspace()
     results = transfer_run(options, Run(run), workspace, console.command_line())
@@ -127,7 +124,7 @@ def command(
                 *[(name, console.said(value)) for name, value in result.settings.items() if name != "images"],
             ]
         )
-    console.print_result([("next", f"transmiter eval --data LABELLED_FOLDER{Run(run).flag}")])
+    console.print_result([("next", Run(run).usual_eval())])
 
 
 def strength(flag: str, given: str) -> float:

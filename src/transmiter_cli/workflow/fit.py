@@ -183,7 +183,7 @@ def fit_task(
     if probe is not None:
         beside[PROBE_FILE] = teachers.save_head(probe)
     step = history_entry(command, {encoder.name: encoder.fingerprint})
-    gone = run.begin(task, artefact.serialized(), beside, step, teachers=digests)
+    gone = run.replace_fit(task, artefact.serialized(), beside, step, teachers=digests)
     if gone:
         reporter.warn(removal(gone, run))
     return FitResult(artefact, run.path / FITTED, len(plain), after, before)

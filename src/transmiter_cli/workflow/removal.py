@@ -17,9 +17,9 @@ from transmiter_cli.run import Made, Run
 @contextmanager
 def telling_removed(run: Run, reporter: Reporter) -> Generator[None]:
     """Say what of a run is there before and not afterwards, and how to have it again."""
-    before = run.made()
+    before = run.results()
     yield
-    there = run.made()
+    there = run.results()
     told = removal([one for one in before if one not in there], run)
     if told:
         reporter.warn(told)
@@ -66,7 +66,7 @@ def line_for(made: Made, run: Run, history: Sequence[Step], several: bool) -> st
         several: whether the run has several strong models, or had.
     """
     last = last_maker(made, history)
-    return run.again(told_for(history[last], made, several)) if last >= 0 else plain_line(made, run)
+    return run.command_line_of(told_for(history[last], made, several)) if last >= 0 else plain_line(made, run)
 
 
 def refine_again(strong: str, run: Run) -> str:

@@ -32,7 +32,7 @@ def run_locked(
 
     @wraps(command)
     def held(options: Options, run: Run, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
-        with run.changing():
+        with run.locked():
             return command(options, run, *args, **kwargs)
 
     return held
@@ -64,7 +64,7 @@ def require_finetuned(run: Run, workspace: Workspace) -> None:
         digest = finetuned_digest(name, workspace)
         if known.get(name, digest) != digest:
             what = f"{name}, or the .txt of its ids," if name.endswith(".npy") else name
-            raise UsageError(f"{what} changed since fit read it.", run.again(run.since_fit()[0]))
+            raise UsageError(f"{what} changed since fit read it.", run.command_line_of(run.since_fit()[0]))
 
 
 def open_finetuned_of(name: str, task: Task, run: Run, weak: CachedEncoder) -> FinetunedModel:

@@ -14,7 +14,8 @@ from transmiter_cli.embedding.encoder import Encoder
 from transmiter_cli.embedding.models import resolve_model, with_weights
 from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.task.finetuned import FinetunedHead, open_finetuned
+from transmiter_cli.task.finetuned import open_finetuned
+from transmiter_cli.task.head_file import FinetunedHead
 from transmiter_cli.task.logits_file import FinetunedLogits
 
 DOCS = Path(__file__).parents[1] / "docs"

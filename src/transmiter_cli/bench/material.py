@@ -24,15 +24,14 @@ from transmiter_cli.evaluation.protocols import coop_base
 from transmiter_cli.files import canonical_json, digest, file_identity
 from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.embeddings import Embeddings
-from transmiter_cli.method.linear.probe import linear_probe
 from transmiter_cli.task.finetuned import (
     PROBE,
-    FinetunedHead,
     FinetunedModel,
     finetuned_digest,
     lasting_name,
     open_finetuned,
 )
+from transmiter_cli.task.head_file import FinetunedHead, probe_head
 from transmiter_cli.task.logits_file import FinetunedLogits
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.task.templates import choose_templates, read_templates
@@ -275,4 +274,4 @@ def probe(weak: Embeddings, labels: Tensor, classes: int, key: SceneKey) -> Fine
     """A linear probe on some or all labelled train images."""
     chosen = choose_shots(labels.tolist(), key.shots, key.seed)
     shown = weak.only(torch.tensor(chosen))
-    return FinetunedHead(linear_probe(shown, labels[chosen], classes, key.seed).cpu())
+    return probe_head(shown, labels[chosen], classes, key.seed)

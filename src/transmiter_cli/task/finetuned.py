@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from transmiter_cli import demo
@@ -34,15 +32,14 @@ from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, first_line, listing, mended_by
 from transmiter_cli.files import absolute, digest, is_address
-from transmiter_cli.method.embeddings import require_finite
 from transmiter_cli.method.per_image import centred
 from transmiter_cli.names import some
+from transmiter_cli.task.head_file import FinetunedHead, by_last_part, checked_head, is_head
 from transmiter_cli.task.logits_file import FinetunedLogits, as_logits, checked_logits, npy_logits, read_ids
 
 PROBE = "probe"
 BUNDLED_CHECKPOINTS = {"demo-finetuned": "models/demo-finetuned.safetensors"}
 """Checkpoints that come with the package, by name: files of transmiter_cli/demo."""
-UNIT_NORM_TOLERANCE = 1e-2
 FEWEST_TENSORS = 3
 """Tensors below which a file is not taken for a checkpoint."""
 LORA = ".lora_"
@@ -113,25 +110,6 @@ class FinetunedCheckpoint:
         return self.encoder.facts.logit_scale * self.encoder.text_embeddings(self.class_names, self.templates)
 
 
-@dataclass(frozen=True)
-class FinetunedHead:
-    """A linear classifier over the weak model's unit-norm embeddings: logits = x W' + b."""
-
-    weight: Float[Tensor, "classes width"]
-    bias: Float[Tensor, " classes"] | None = None
-
-    def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
-        """See FinetunedModel."""
-        return F.linear(F.normalize(weak_images.float(), dim=-1), self.weight, self.bias)
-
-    def head(self) -> Tensor:
-        """See FinetunedModel."""
-        return self.weight
-
-    def check(self, files: Sequence[ImageRecord]) -> None:
-        """See FinetunedModel: it answers for whatever the weak model encodes."""
-
-
 def has_columns_of_a_file(teacher: FinetunedModel) -> bool:
     """Whether a head or logits, whose columns have no names, are all that a teacher is."""
     return isinstance(teacher, FinetunedHead | FinetunedLogits)
@@ -174,23 +152,7 @@ def open_finetuned(given: str, weak: CachedEncoder, class_names: Sequence[str], 
         return as_logits(found, weak)
     if is_head(names):
         return checked_head(path, by_last_part(tensors), weak, len(class_names))
-    if any(LORA in name for name in names):
-        raise TransmiterError(
-            f"{path} holds LoRA's matrices beside the weights that they change, or alone.",
-            "merge them before you save: model.merge_and_unload(); docs/finetuned.md has how to do it by hand",
-        )
-    layers = sorted({name.rpartition(".")[0] for name in names if name.endswith((".weight", ".bias"))})
-    if len(layers) > 1 and is_head({name.rpartition(".")[2] for name in names}):
-        raise TransmiterError(
-            f"{path} holds {len(layers)} layers, {some(layers)}, and no model of images and texts; a head is one.",
-            "save the layer that classifies alone; or the logits of the images, if several do",
-        )
-    if len(names) < FEWEST_TENSORS and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise TransmiterError(
-            f"{path} is no checkpoint, for it holds {' and '.join(map(repr, sorted(names))) or 'nothing'} alone; "
-            "a head has 'weight' (C x d) and perhaps 'bias' (C), logits of images 'logits' (N x C).",
-            "save it again under these names",
-        )
+    refuse_unless_checkpoint(path, tensors)
     beside = beside_the_model(sorted(names))
     if beside:
         reporter.warn(
@@ -200,6 +162,27 @@ def open_finetuned(given: str, weak: CachedEncoder, class_names: Sequence[str], 
     if given not in BUNDLED_CHECKPOINTS:
         reporter.note(f"{path.name} says neither activation nor preprocessing: it gets those of {weak.name}.")
     return open_checkpoint(with_weights(weak.encoder.spec, path, given), weak, class_names, templates)
+
+
+def refuse_unless_checkpoint(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Raise TransmiterError if a file's tensors, which are neither logits nor a head, can be no whole model either."""
+    if any(LORA in name for name in tensors):
+        raise TransmiterError(
+            f"{path} holds LoRA's matrices beside the weights that they change, or alone.",
+            "merge them before you save: model.merge_and_unload(); docs/finetuned.md has how to do it by hand",
+        )
+    layers = sorted({name.rpartition(".")[0] for name in tensors if name.endswith((".weight", ".bias"))})
+    if len(layers) > 1 and is_head({name.rpartition(".")[2] for name in tensors}):
+        raise TransmiterError(
+            f"{path} holds {len(layers)} layers, {some(layers)}, and no model of images and texts; a head is one.",
+            "save the layer that classifies alone; or the logits of the images, if several do",
+        )
+    if len(tensors) < FEWEST_TENSORS and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise TransmiterError(
+            f"{path} is no checkpoint, for it holds {' and '.join(map(repr, sorted(tensors))) or 'nothing'} alone; "
+            "a head has 'weight' (C x d) and perhaps 'bias' (C), logits of images 'logits' (N x C).",
+            "save it again under these names",
+        )
 
 
 def open_checkpoint(
@@ -304,71 +287,3 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise TransmiterError(f"{path} cannot be read: {first_line(error)}.", "save, or download, it again") from error
     with mended_by("pass what torch.save or safetensors wrote; logits may be in a .npy, their ids in a .txt beside it"):
         return weights_in(load_tensors(path)), {}
-
-
-def is_head(names: Collection[str]) -> bool:
-    """Whether the tensors of a file are those of one linear layer: weight and bias, whatever stands before."""
-    last = [name.rpartition(".")[2] for name in names]
-    return sorted(last) in (["weight"], ["bias", "weight"])
-
-
-def by_last_part(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors of one layer by the last part of their names: "fc.weight" is "weight"."""
-    return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
-
-
-def checked_head(path: Path, tensors: Mapping[str, Any], weak: CachedEncoder, classes: int) -> FinetunedHead:
-    """A head; rows of unit norm are text features of tuned prompts, so they get the weak model's logit scale."""
-    weight, bias = tensors["weight"], tensors.get("bias")
-    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise TransmiterError(f"The head in {path} is no tensor.", "save it as safetensors: weight (C x d), bias (C)")
-    weight = weight.float()
-    if bias is not None and bias.shape != (classes,):
-        whole = f"save the whole head: a bias of {classes} numbers beside its weight"
-        flat = "save it flat, bias.flatten()" if bias.numel() == classes else whole
-        raise TransmiterError(
-            f"The bias in {path} has shape {tuple(bias.shape)}, but the task has {classes} classes.",
-            flat if len(weight) == classes else fitting_weight(weight, weak, classes),
-        )
-    if weight.shape != (classes, weak.width):
-        raise TransmiterError(
-            f"The head in {path} has shape {tuple(weight.shape)}, but the task has {classes} classes "
-            f"and embeddings of {weak.name} have {weak.width} numbers.",
-            fitting_weight(weight, weak, classes),
-        )
-    bias = None if bias is None else bias.float()
-    with mended_by("save the head again, once its numbers are finite"):
-        require_finite(f"the weights in {path}", weight)
-        if bias is not None:
-            require_finite(f"the bias in {path}", bias)
-    if bias is None and has_unit_rows(weight):
-        weight = weak.facts.logit_scale * weight
-    return FinetunedHead(weight, bias)
-
-
-def has_unit_rows(weight: Tensor) -> bool:
-    """Whether a weight's rows all have unit norm, as text features have."""
-    return bool(((weight.norm(dim=-1) - 1).abs() < UNIT_NORM_TOLERANCE).all())
-
-
-def fitting_weight(weight: Tensor, weak: CachedEncoder, classes: int) -> str:
-    """What helps where a head's weight is not C x d."""
-    if weight.shape == (weak.width, classes):
-        return "save the transpose, weight.T.contiguous()"
-    if weight.ndim != 2 and weight.numel() == classes * weak.width:
-        return "save it flat, weight.flatten(1)"
-    if weight.shape[1:] != (weak.width,):
-        return f"pass a head that was trained on embeddings of {weak.name}, or fit --weak MODEL for it"
-    if len(weight) > classes:
-        return "--classes FILE with all of the head's classes, or a head of the task's alone"
-    padded = "give each class that it does not know a row of zeros and a bias of -100, in the order of the classes"
-    scaled = f", and multiply the others by the logit scale, {weak.facts.logit_scale:g}"
-    return padded + scaled if has_unit_rows(weight) else padded
-
-
-def save_head(head: FinetunedHead) -> bytes:
-    """A head as a safetensors file. Its zero bias says that the weight is complete: rows of unit norm alone are
-    taken for text features, and get the logit scale.
-    """
-    bias = torch.zeros(len(head.weight)) if head.bias is None else head.bias
-    return save({"weight": head.weight, "bias": bias})

@@ -21,12 +21,12 @@ from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.layout import FITTED, PROBE_FILE
 from transmiter_cli.method.agreement import agreement
-from transmiter_cli.method.linear.probe import linear_probe
 from transmiter_cli.method.paper.distillation import FitSettings
 from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
 from transmiter_cli.record import Task
 from transmiter_cli.run import Run, history_entry
 from transmiter_cli.task import finetuned as teachers
+from transmiter_cli.task.head_file import FinetunedHead, probe_head, save_head
 from transmiter_cli.task.logits_file import FinetunedLogits
 from transmiter_cli.task.templates import choose_templates
 from transmiter_cli.task.vocabulary import auxiliary_words, build_vocabulary, class_names
@@ -181,7 +181,7 @@ def fit_task(
     used = fingerprints(seen.images.files, workspace)
     beside = {FILES["fit"]: listed(used)}
     if probe is not None:
-        beside[PROBE_FILE] = teachers.save_head(probe)
+        beside[PROBE_FILE] = save_head(probe)
     step = history_entry(command, {encoder.name: encoder.fingerprint})
     gone = run.replace_fit(task, artefact.serialized(), beside, step, teachers=digests)
     if gone:
@@ -214,7 +214,7 @@ def require_answers(teacher: Float[Tensor, "images classes"], task: Task) -> Non
         )
 
 
-def make_probe(weak: EncodedImages, task: Task, seed: int) -> teachers.FinetunedHead:
+def make_probe(weak: EncodedImages, task: Task, seed: int) -> FinetunedHead:
     """The linear probe of `--finetuned probe`, trained on the labelled images."""
     labels = torch.tensor(weak.images.labels(task.label_names), device=weak.embeddings.images.device)
-    return teachers.FinetunedHead(linear_probe(weak.embeddings, labels, len(task.classes), seed).cpu())
+    return probe_head(weak.embeddings, labels, len(task.classes), seed)

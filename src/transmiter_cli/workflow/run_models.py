@@ -18,7 +18,8 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.evaluation.candidates import Candidate, candidates
 from transmiter_cli.record import Task
 from transmiter_cli.run import Run
-from transmiter_cli.task.finetuned import PROBE, FinetunedHead, FinetunedModel, mean_logits, open_finetuned
+from transmiter_cli.task.finetuned import PROBE, FinetunedModel, mean_logits, open_finetuned
+from transmiter_cli.task.head_file import FinetunedHead
 from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.cost import image_flops
 from transmiter_cli.workflow.encoded import EncodedImages, encode_same, finetuned_logits

@@ -26,8 +26,8 @@ from torchvision.datasets import ImageFolder
 
 from transmiter_cli.embedding.choices import Decoding, Precision
 from transmiter_cli.embedding.decoding import usable_processors
-from transmiter_cli.embedding.encoder import Encoder
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.encoder import Encoder
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import ImageRecord, open_images
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 

@@ -10,8 +10,8 @@ import torch
 from benchmarks.measure import Row, in_new_process, peak, random_rows
 
 import transmiter_cli as tm
-from transmiter_cli.embedding.index import key_digests
-from transmiter_cli.embedding.store import EmbeddingStore
+from transmiter_cli.embedding.storage.index import key_digests
+from transmiter_cli.embedding.storage.store import EmbeddingStore
 from transmiter_cli.method.paper.cross_moment import CrossMoment, Standardizer
 
 VOCABULARY, BLOCK, SHARD = 1024, 8192, 4096

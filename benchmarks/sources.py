@@ -62,7 +62,7 @@ def real_data() -> Data | None:
 @cache
 def seen_by_bundled_models(source: str, part: str = "train") -> Data:
     """Images of characters: "demo", the train part of the bundled digits or another, or a folder of handwriting.py."""
-    from transmiter_cli.embedding.models import resolve_model, with_weights
+    from transmiter_cli.embedding.encoders.models import resolve_model, with_weights
     from transmiter_cli.embedding.sources import DataSpec, open_images
     from transmiter_cli.embedding.workspace import Workspace
     from transmiter_cli.task.finetuned import bundled_path

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 import transmiter_cli as tm
 from tests.conftest import World
 from transmiter_cli.embedding import filling
-from transmiter_cli.embedding.encoder import Encoder
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.encoder import Encoder
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.method.paper import cuda_graph

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transmiter_cli.embedding.encoder import Encoder
-from transmiter_cli.embedding.models import resolve_model, with_weights
-from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.encoders.encoder import Encoder
+from transmiter_cli.embedding.encoders.models import resolve_model, with_weights
+from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.task.finetuned import open_finetuned
 from transmiter_cli.task.head_file import FinetunedHead

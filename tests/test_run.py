@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from transmiter_cli.cli.console import command_line
-from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.layout import ARTEFACTS, FITTED, SWEPT_ROW, swept_row
 from transmiter_cli.record import Task

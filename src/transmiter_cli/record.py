@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from transmiter_cli.embedding.choices import Decoding, Precision
-from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.encoders.prompts import Templates
 
 
 @dataclass(frozen=True)

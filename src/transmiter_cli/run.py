@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transmiter_cli.embedding.models import lasting_model_name
+from transmiter_cli.embedding.encoders.models import lasting_model_name
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import (
     LOCK,

@@ -23,7 +23,7 @@ from transmiter_cli.bench.grid import Cell
 from transmiter_cli.bench.material import Source, feature_path, open_source
 from transmiter_cli.bench.spec import read_spec
 from transmiter_cli.bench.summary import summarize
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -281,7 +281,7 @@ def authors_file(part: str, path: Path, workspace: Workspace) -> None:
         "novel": [5, 6, 7, 8, 9],
     }
     chosen = numbers < 5 if part == "train" else numbers >= 0
-    from transmiter_cli.embedding.prompts import Templates
+    from transmiter_cli.embedding.encoders.prompts import Templates
 
     for name in ("demo-weak", "demo-strong"):
         rows = encode(workspace.open(resolve_model(name)), images, names, Templates(("a photo of a {}.",))).embeddings

@@ -72,7 +72,7 @@ def test_a_cache_that_cannot_be_written_to_is_warned_of_once(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setenv("TRANSMITER_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr("transmiter_cli.embedding.store.write_atomically", refuse)
+    monkeypatch.setattr("transmiter_cli.embedding.storage.store.write_atomically", refuse)
     outcome = cli(*TRANSFER)
     assert outcome.code == 0
     assert outcome.err.count(f"The cache {tmp_path / 'other'} cannot be written to (Read-only file system)") == 1

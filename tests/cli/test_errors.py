@@ -20,7 +20,7 @@ from typer.main import get_command
 from tests.cli.conftest import Cli
 from transmiter_cli.cli.errors import run
 from transmiter_cli.cli.main import app
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.task.finetuned import bundled_path
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "1")

@@ -325,7 +325,7 @@ def test_the_table_is_there_also_if_the_report_cannot_be_written(cli: Cli, run: 
 
 
 def demo_strong() -> Path:
-    from transmiter_cli.embedding.models import resolve_model
+    from transmiter_cli.embedding.encoders.models import resolve_model
 
     return resolve_model("demo-strong").weights.parent
 

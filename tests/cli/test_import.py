@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.cli.conftest import Cli
-from transmiter_cli.embedding.models import resolve_model, with_weights
-from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.encoders.models import resolve_model, with_weights
+from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.task.finetuned import bundled_path

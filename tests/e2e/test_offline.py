@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.e2e.conftest import COMMAND
 from tests.offline import GuardedProcess, add_to_hub
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.task.finetuned import bundled_path
 
 

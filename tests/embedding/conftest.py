@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.reporter import Reporter
 

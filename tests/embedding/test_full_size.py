@@ -18,8 +18,8 @@ from torchvision.transforms import InterpolationMode, Normalize, Resize
 
 from tests.embedding.conftest import write_image
 from tests.offline import GuardedProcess, add_to_hub
-from transmiter_cli.embedding.encoder import Encoder
-from transmiter_cli.embedding.models import resolve_model, with_weights
+from transmiter_cli.embedding.encoders.encoder import Encoder
+from transmiter_cli.embedding.encoders.models import resolve_model, with_weights
 
 CPU = torch.device("cpu")
 TEXTS = ["a photo of a cat.", "a photo of a dog.", "a diagram"]
@@ -123,8 +123,8 @@ import json, sys
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transmiter_cli.embedding.encoder import Encoder
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.encoder import Encoder
+from transmiter_cli.embedding.encoders.models import resolve_model
 
 texts, pictures, out = json.loads(sys.argv[1]), sys.argv[3:], sys.argv[2]
 specs = [resolve_model(name) for name in ("ViT-B/32", "ViT-B-32", "ViT-B-32:openai", "ViT-B-32-quickgelu:openai")]

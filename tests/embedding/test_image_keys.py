@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 
-from transmiter_cli.embedding.contents import Contents
 from transmiter_cli.embedding.image_keys import image_key, image_keys
-from transmiter_cli.embedding.index import key_digests
 from transmiter_cli.embedding.sources import ImageFile
+from transmiter_cli.embedding.storage.contents import Contents
+from transmiter_cli.embedding.storage.index import key_digests
 from transmiter_cli.embedding.views import View
 
 FILE = ImageFile(Path("/"), "a.png")

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from tests.embedding.conftest import write_image
 from transmiter_cli.embedding import filling
 from transmiter_cli.embedding import workspace as workspace_module
-from transmiter_cli.embedding.encoder import WrongCheckpointError
+from transmiter_cli.embedding.encoders.encoder import WrongCheckpointError
+from transmiter_cli.embedding.encoders.models import resolve_model, with_weights
+from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.embedding.found import NoImagesError
-from transmiter_cli.embedding.models import resolve_model, with_weights
-from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.views import with_views
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.cli.conftest import Cli, cli, shared_cache  # noqa: F401
 from tests.embedding.conftest import ListReporter
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
-from transmiter_cli.embedding.store import EmbeddingStore
+from transmiter_cli.embedding.storage.store import EmbeddingStore
 from transmiter_cli.embedding.workspace import Workspace
 
 KILLS = 20
@@ -29,8 +29,8 @@ SCRIPT = """
 import itertools, os, signal, sys, time
 from pathlib import Path
 from transmiter_cli.embedding import filling
-from transmiter_cli.embedding.encoder import Encoder
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.encoder import Encoder
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 
@@ -90,7 +90,7 @@ def rows_of(cache: Path, folder: Path) -> torch.Tensor:
 
 def keys_written(cache: Path) -> list[str]:
     """The keys of all shards, duplicates too."""
-    from transmiter_cli.embedding.shard import read_keys
+    from transmiter_cli.embedding.storage.shard import read_keys
 
     return [key for shard in cache.rglob("images/*.safetensors") for key in read_keys(shard)]
 
@@ -164,7 +164,7 @@ def test_a_read_only_cache_is_used_as_far_as_it_goes(
     def refuse(path: Path, *_: object) -> None:  # a mode would bind any user but root
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr("transmiter_cli.embedding.store.write_atomically", refuse)
+    monkeypatch.setattr("transmiter_cli.embedding.storage.store.write_atomically", refuse)
     found = encoder.image_embeddings(open_images(str(half), None).files)
     torch.testing.assert_close(found.rows, undisturbed[:100], atol=1e-5, rtol=1e-5)
     assert sorted(cache.rglob("*")) == before

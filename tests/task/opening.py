@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.encoders.models import resolve_model
+from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.reporter import Reporter

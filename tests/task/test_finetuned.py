@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.embedding.conftest import ListReporter
 from tests.task.opening import FILES, IMAGES, opened, weak_model
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import file_digest

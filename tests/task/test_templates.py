@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from transmiter_cli.embedding.prompts import DEFAULT_TEMPLATE, Templates
+from transmiter_cli.embedding.encoders.prompts import DEFAULT_TEMPLATE, Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.task.templates import COOP, check_templates, choose_templates, read_templates
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import torch
 from open_clip.transformer import VisionTransformer
 
-from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.encoders.models import resolve_model
+from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.workflow.cost import count_flops, image_flops
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from transmiter_cli.bench.spec import BASE_TO_NOVEL, BenchSpec, SceneKey
 from transmiter_cli.embedding.choices import Decoding
-from transmiter_cli.embedding.contents import place_of
+from transmiter_cli.embedding.encoders.models import resolve_model
+from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.embedding.feature_file import FeatureFile, read_feature_file
-from transmiter_cli.embedding.models import resolve_model
-from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import DataSpec, ImageSet, open_images
+from transmiter_cli.embedding.storage.contents import place_of
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.evaluation.protocols import coop_base

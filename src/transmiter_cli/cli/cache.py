@@ -25,7 +25,7 @@ app = typer.Typer(
 @app.command("path", epilog="Example: `transmiter cache path`")
 def path() -> None:
     """Print the cache's folder."""
-    from transmiter_cli.embedding.cache import default_cache
+    from transmiter_cli.embedding.storage.cache import default_cache
 
     typer.echo(default_cache())
 
@@ -33,7 +33,7 @@ def path() -> None:
 @app.command("ls", epilog="Example: `transmiter cache ls`")
 def ls(json: JsonOption = False) -> None:
     """List the models whose embeddings are kept."""
-    from transmiter_cli.embedding.cache import default_cache
+    from transmiter_cli.embedding.storage.cache import default_cache
     from transmiter_cli.workflow.cache import list_cache
 
     models = list_cache(default_cache())
@@ -52,7 +52,7 @@ def line(model: CachedModel) -> str:
 @app.command("verify", epilog="Example: `transmiter cache verify`")
 def verify(json: JsonOption = False, quiet: QuietOption = False) -> None:
     """Read everything and compare it with its digest; fail if something is damaged."""
-    from transmiter_cli.embedding.cache import default_cache
+    from transmiter_cli.embedding.storage.cache import default_cache
     from transmiter_cli.workflow.cache import verify_cache
 
     shards, damaged = verify_cache(default_cache(), console.ConsoleReporter(quiet))
@@ -76,7 +76,7 @@ def rm(
     everything: Annotated[bool, typer.Option("--all", help="Remove what is kept of all models.")] = False,
 ) -> None:
     """Remove the embeddings of a model."""
-    from transmiter_cli.embedding.cache import default_cache
+    from transmiter_cli.embedding.storage.cache import default_cache
     from transmiter_cli.workflow.cache import list_cache, remove_from_cache
 
     if (model is None) != everything:

@@ -10,7 +10,7 @@ from transmiter_cli.cli import console
 from transmiter_cli.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from transmiter_cli.embedding.listing import ListedModel
+    from transmiter_cli.embedding.encoders.listing import ListedModel
 
 NAME = "models"
 EXAMPLE = "transmiter models 'ViT-B*'"
@@ -26,8 +26,8 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """List the models that can be used, and which of them are on this disk."""
-    from transmiter_cli.embedding.hub import hub_cache
-    from transmiter_cli.embedding.listing import list_models
+    from transmiter_cli.embedding.encoders.hub import hub_cache
+    from transmiter_cli.embedding.encoders.listing import list_models
 
     models = list_models(pattern, downloaded)
     if json:

@@ -97,7 +97,7 @@ def command(
         if given and needs not in methods:
             raise UsageError(f"{flag} needs --method {needs}.", f"add --method {needs}, or leave {flag} out")
     regs = "auto" if reg == "auto" else tuple(dict.fromkeys(strength("--reg", value) for value in reg.split(",")))
-    from transmiter_cli.embedding.models import lasting_model_name
+    from transmiter_cli.embedding.encoders.models import lasting_model_name
     from transmiter_cli.workflow.run_data import DataFlags
     from transmiter_cli.workflow.transfer import TransferOptions, transfer_run
 

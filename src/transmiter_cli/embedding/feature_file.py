@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import save
 from torch import Tensor
 
-from transmiter_cli.embedding.pickles import load_tensors
+from transmiter_cli.embedding.encoders.pickles import load_tensors
 from transmiter_cli.errors import TransmiterError, UsageError, listing, mended_by
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.embeddings import require_finite

@@ -11,7 +11,6 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from transmiter_cli.embedding.choices import Decoding
-from transmiter_cli.embedding.contents import Contents, place_of
 from transmiter_cli.embedding.decoding import (
     Batch,
     Decoder,
@@ -22,12 +21,13 @@ from transmiter_cli.embedding.decoding import (
     plan_batches,
     usable_processors,
 )
-from transmiter_cli.embedding.encoder import Encoder
+from transmiter_cli.embedding.encoders.encoder import Encoder
 from transmiter_cli.embedding.image_keys import image_key
-from transmiter_cli.embedding.index import Digests, key_digests
 from transmiter_cli.embedding.processes import CAN_FORK, deaths_explained, decode_in_processes
 from transmiter_cli.embedding.sources import ImageRecord
-from transmiter_cli.embedding.store import EmbeddingStore
+from transmiter_cli.embedding.storage.contents import Contents, place_of
+from transmiter_cli.embedding.storage.index import Digests, key_digests
+from transmiter_cli.embedding.storage.store import EmbeddingStore
 from transmiter_cli.files import SHELLS_OWN
 from transmiter_cli.method.embeddings import require_finite
 

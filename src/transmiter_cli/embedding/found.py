@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transmiter_cli.embedding.contents import KnownFiles
 from transmiter_cli.embedding.decoding import Skipped
-from transmiter_cli.embedding.index import Digests
 from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.storage.contents import KnownFiles
+from transmiter_cli.embedding.storage.index import Digests
 from transmiter_cli.errors import TransmiterError
 
 

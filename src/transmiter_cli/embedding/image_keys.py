@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transmiter_cli.embedding.choices import Decoding
-from transmiter_cli.embedding.contents import Contents, as_text
 from transmiter_cli.embedding.decoding import SPARE
-from transmiter_cli.embedding.index import Digests, key_digests
 from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.storage.contents import Contents, as_text
+from transmiter_cli.embedding.storage.index import Digests, key_digests
 from transmiter_cli.embedding.views import View
 
 

@@ -18,19 +18,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.embedding.cache import ENCODERS, FACTS, WEIGHTS, default_cache
 from transmiter_cli.embedding.choices import Decoding, Precision
-from transmiter_cli.embedding.contents import Contents, ContentStore, KnownFiles
 from transmiter_cli.embedding.decoding import Skipped
-from transmiter_cli.embedding.encoder import Encoder, EncoderFacts
+from transmiter_cli.embedding.encoders.encoder import Encoder, EncoderFacts
+from transmiter_cli.embedding.encoders.models import ModelSpec
+from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.embedding.filling import ImageFiller, copies_of_skipped
 from transmiter_cli.embedding.found import ImageEmbeddings, NoImagesError, StoredImages
 from transmiter_cli.embedding.image_keys import image_keys
-from transmiter_cli.embedding.index import key_digests
-from transmiter_cli.embedding.models import ModelSpec
-from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord
-from transmiter_cli.embedding.store import EmbeddingStore, until_whole
+from transmiter_cli.embedding.storage.cache import ENCODERS, FACTS, WEIGHTS, default_cache
+from transmiter_cli.embedding.storage.contents import Contents, ContentStore, KnownFiles
+from transmiter_cli.embedding.storage.index import key_digests
+from transmiter_cli.embedding.storage.store import EmbeddingStore, until_whole
 from transmiter_cli.embedding.views import View
 from transmiter_cli.errors import TransmiterError, listing
 from transmiter_cli.files import canonical_json, digest, file_digest, file_identity, stored_json, write_if_possible

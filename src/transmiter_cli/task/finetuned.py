@@ -15,9 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from transmiter_cli import demo
-from transmiter_cli.embedding.encoder import WrongCheckpointError
-from transmiter_cli.embedding.found import require_unchanged
-from transmiter_cli.embedding.models import (
+from transmiter_cli.embedding.encoders.encoder import WrongCheckpointError
+from transmiter_cli.embedding.encoders.models import (
     BUNDLED_MODELS,
     CONFIG,
     HUB,
@@ -26,8 +25,9 @@ from transmiter_cli.embedding.models import (
     resolve_model,
     with_weights,
 )
-from transmiter_cli.embedding.pickles import beside_the_model, load_tensors, weights_in
-from transmiter_cli.embedding.prompts import Templates
+from transmiter_cli.embedding.encoders.pickles import beside_the_model, load_tensors, weights_in
+from transmiter_cli.embedding.encoders.prompts import Templates
+from transmiter_cli.embedding.found import require_unchanged
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, first_line, listing, mended_by

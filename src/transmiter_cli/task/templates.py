@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
-from transmiter_cli.embedding.prompts import DEFAULT_TEMPLATE, Templates
+from transmiter_cli.embedding.encoders.prompts import DEFAULT_TEMPLATE, Templates
 from transmiter_cli.embedding.sources.text import read_list
 from transmiter_cli.errors import UsageError
 from transmiter_cli.names import finder, numbered, resembling

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from transmiter_cli.embedding.cache import CONTENTS, ENCODERS, FACTS, WEIGHTS
-from transmiter_cli.embedding.models import lasting_model_name
-from transmiter_cli.embedding.shard import DamagedShardError, read_keys
+from transmiter_cli.embedding.encoders.models import lasting_model_name
+from transmiter_cli.embedding.storage.cache import CONTENTS, ENCODERS, FACTS, WEIGHTS
+from transmiter_cli.embedding.storage.shard import DamagedShardError, read_keys
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import LOCK, held_lock, stored_json
 from transmiter_cli.reporter import Reporter
@@ -63,7 +63,7 @@ def count_rows(folder: Path) -> int:
 
 def verify_cache(cache: Path, reporter: Reporter) -> tuple[int, list[Path]]:
     """Read every shard; return how many there are, and those whose rows are not what was written."""
-    from transmiter_cli.embedding.store import read_rows  # and torch, which listing the cache does without
+    from transmiter_cli.embedding.storage.store import read_rows  # and torch, which listing the cache does without
 
     shards = [shard for room in (ENCODERS, CONTENTS) for shard in sorted((cache / room).rglob("*.safetensors"))]
     damaged: list[Path] = []

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from transmiter_cli.embedding.export import StoredRows, write_rows
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec
+from transmiter_cli.embedding.storage.export import StoredRows, write_rows
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import canonical_json, require_writable

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.embedding.found import require_unchanged
-from transmiter_cli.embedding.prompts import Templates
 from transmiter_cli.embedding.sources import ImageRecord, ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder
 from transmiter_cli.method.consensus.experts import Teacher

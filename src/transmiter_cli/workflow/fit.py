@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageSet
 from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.views import View, with_views

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-from transmiter_cli.embedding.contents import as_text
 from transmiter_cli.embedding.sources import ImageRecord
+from transmiter_cli.embedding.storage.contents import as_text
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 
-from transmiter_cli.embedding.models import lasting_model_name
+from transmiter_cli.embedding.encoders.models import lasting_model_name
 from transmiter_cli.layout import DEFAULT_METHODS, LATER, SWEPT_ROW, method_of, swept_row
 from transmiter_cli.record import Step, values, without
 from transmiter_cli.reporter import Reporter

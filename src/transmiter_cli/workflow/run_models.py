@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.artefact import Artefact
-from transmiter_cli.embedding.encoder import WrongCheckpointError
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.encoder import WrongCheckpointError
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import UsageError

@@ -12,7 +12,7 @@ from typing import Any
 from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.description import DamagedArtefactError, read_description
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec, ImageRecord, ImageSet, open_images
 from transmiter_cli.embedding.sources.opening import lasting, same_data
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace

@@ -8,11 +8,11 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from transmiter_cli.embedding.contents import place_of
 from transmiter_cli.embedding.decoding import Skipped
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.sources.spec import DataSpec
+from transmiter_cli.embedding.storage.contents import place_of
 from transmiter_cli.errors import TransmiterError, UsageError
 
 

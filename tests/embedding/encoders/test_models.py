@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.offline import add_to_hub
-from transmiter_cli.embedding.encoder import Encoder, WrongCheckpointError
-from transmiter_cli.embedding.models import lasting_model_name, resolve_model, with_weights
-from transmiter_cli.embedding.pickles import load_tensors
+from transmiter_cli.embedding.encoders.encoder import Encoder, WrongCheckpointError
+from transmiter_cli.embedding.encoders.models import lasting_model_name, resolve_model, with_weights
+from transmiter_cli.embedding.encoders.pickles import load_tensors
 from transmiter_cli.errors import TransmiterError, UsageError
 
 CPU = torch.device("cpu")

@@ -3,9 +3,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from transmiter_cli.embedding.export import StoredRows, write_rows
-from transmiter_cli.embedding.index import key_digests
-from transmiter_cli.embedding.store import EmbeddingStore
+from transmiter_cli.embedding.storage.export import StoredRows, write_rows
+from transmiter_cli.embedding.storage.index import key_digests
+from transmiter_cli.embedding.storage.store import EmbeddingStore
 
 
 def test_rows_of_each_precision_are_written_as_they_are_stored(tmp_path: Path):

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from tests.offline import add_to_hub
-from transmiter_cli.embedding.encoder import Encoder
-from transmiter_cli.embedding.listing import list_models
-from transmiter_cli.embedding.models import resolve_model
+from transmiter_cli.embedding.encoders.encoder import Encoder
+from transmiter_cli.embedding.encoders.listing import list_models
+from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.errors import UsageError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transmiter_cli.embedding.index import ABSENT, DIGEST_BYTES, RowIndex, key_digests
+from transmiter_cli.embedding.storage.index import ABSENT, DIGEST_BYTES, RowIndex, key_digests
 
 shards = st.lists(st.lists(st.binary(min_size=1, max_size=3), max_size=6), max_size=6)
 """Few distinct keys, so that many come twice; NUL bytes among them, which numpy cuts off at the end."""

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from transmiter_cli.embedding.cache import CONTENTS
 from transmiter_cli.embedding.decoding import Skipped, map_batches, usable_processors
-from transmiter_cli.embedding.index import DIGEST_BYTES, Digests, key_digests
 from transmiter_cli.embedding.sources import ImageRecord
-from transmiter_cli.embedding.store import EmbeddingStore, until_whole
+from transmiter_cli.embedding.storage.cache import CONTENTS
+from transmiter_cli.embedding.storage.index import DIGEST_BYTES, Digests, key_digests
+from transmiter_cli.embedding.storage.store import EmbeddingStore, until_whole
 from transmiter_cli.files import SHELLS_OWN
 from transmiter_cli.reporter import Reporter
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transmiter_cli.embedding.towers import (
+from transmiter_cli.embedding.encoders.towers import (
     FirstTokenBlock,
     OneDNNLinear,
     multiply_by_onednn,

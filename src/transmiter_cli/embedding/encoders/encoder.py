@@ -22,10 +22,10 @@ from PIL import Image
 from torch import Tensor
 
 from transmiter_cli.embedding.choices import Precision
-from transmiter_cli.embedding.hub import cached_file, missing_file
-from transmiter_cli.embedding.models import LOCAL, ModelSpec
-from transmiter_cli.embedding.pickles import unwrapped
-from transmiter_cli.embedding.towers import multiply_by_onednn, read_first_token_alone
+from transmiter_cli.embedding.encoders.hub import cached_file, missing_file
+from transmiter_cli.embedding.encoders.models import LOCAL, ModelSpec
+from transmiter_cli.embedding.encoders.pickles import unwrapped
+from transmiter_cli.embedding.encoders.towers import multiply_by_onednn, read_first_token_alone
 from transmiter_cli.errors import TransmiterError, first_line
 from transmiter_cli.files import file_identity
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.embedding.conftest import ListReporter
-from transmiter_cli.embedding import store as store_module
-from transmiter_cli.embedding.index import key_digests
-from transmiter_cli.embedding.shard import DamagedShardError
-from transmiter_cli.embedding.store import EmbeddingStore, read_rows
+from transmiter_cli.embedding.storage import store as store_module
+from transmiter_cli.embedding.storage.index import key_digests
+from transmiter_cli.embedding.storage.shard import DamagedShardError
+from transmiter_cli.embedding.storage.store import EmbeddingStore, read_rows
 from transmiter_cli.files import write_atomically
 
 
@@ -120,7 +120,7 @@ def test_a_shard_that_only_this_process_cannot_read_stays_where_it_is(tmp_path: 
     early = EmbeddingStore(tmp_path, ListReporter())
     with monkeypatch.context() as patched:
         for module in ("shard", "store"):
-            patched.setattr(f"transmiter_cli.embedding.{module}.safe_open", refused)
+            patched.setattr(f"transmiter_cli.embedding.storage.{module}.safe_open", refused)
         late = EmbeddingStore(tmp_path, ListReporter())
         with pytest.raises(DamagedShardError):
             early.read(key_digests(["a"]))
@@ -145,7 +145,7 @@ def test_what_another_process_wrote_in_place_of_a_damaged_shard_stays(tmp_path: 
         finally:
             write_atomically(path, whole)
 
-    monkeypatch.setattr("transmiter_cli.embedding.store.read_rows", repaired_meanwhile)
+    monkeypatch.setattr("transmiter_cli.embedding.storage.store.read_rows", repaired_meanwhile)
     with pytest.raises(DamagedShardError):
         reader.read(key_digests(["a"]))
     assert not list(tmp_path.glob("*.damaged"))
@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(
 
     monkeypatch.setattr("filelock.FileLock", refused)
     if isinstance(error, OSError):
-        monkeypatch.setattr("transmiter_cli.embedding.store.write_atomically", refused)
+        monkeypatch.setattr("transmiter_cli.embedding.storage.store.write_atomically", refused)
     store = EmbeddingStore(tmp_path, ListReporter())
     with store.writing():
         store.append(["b"], rows[1:])

@@ -1,7 +1,7 @@
 import open_clip
 import pytest
 
-from transmiter_cli.embedding import catalogue
+from transmiter_cli.embedding.encoders import catalogue
 
 TAGGED = open_clip.list_pretrained()
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from tests.embedding.conftest import ListReporter
-from transmiter_cli.embedding import contents
-from transmiter_cli.embedding.contents import ContentStore, KnownFiles, as_text, read_words
 from transmiter_cli.embedding.decoding import Skipped
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.sources.torchvision import ArrayImage
+from transmiter_cli.embedding.storage import contents
+from transmiter_cli.embedding.storage.contents import ContentStore, KnownFiles, as_text, read_words
 from transmiter_cli.embedding.views import with_views
 
 

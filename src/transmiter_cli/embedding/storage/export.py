@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transmiter_cli.embedding.index import Digests
-from transmiter_cli.embedding.store import EmbeddingStore
+from transmiter_cli.embedding.storage.index import Digests
+from transmiter_cli.embedding.storage.store import EmbeddingStore
 from transmiter_cli.files import canonical_json, write_atomically
 
 CHUNK = 4096

@@ -10,8 +10,8 @@ from shlex import quote
 from typing import Any
 
 from transmiter_cli import demo
-from transmiter_cli.embedding import catalogue
-from transmiter_cli.embedding.hub import hub_file
+from transmiter_cli.embedding.encoders import catalogue
+from transmiter_cli.embedding.encoders.hub import hub_file
 from transmiter_cli.errors import UsageError, listing
 from transmiter_cli.files import absolute, canonical_json, digest
 from transmiter_cli.names import resembling

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from transmiter_cli.embedding.index import ABSENT, Digests, RowIndex, key_digests
-from transmiter_cli.embedding.shard import METADATA_KEY, DamagedShardError, read_keys
+from transmiter_cli.embedding.storage.index import ABSENT, Digests, RowIndex, key_digests
+from transmiter_cli.embedding.storage.shard import METADATA_KEY, DamagedShardError, read_keys
 from transmiter_cli.files import LOCK, TEMPORARY, canonical_json, digest, file_identity, held_lock, write_atomically
 from transmiter_cli.reporter import Reporter
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from transmiter_cli.embedding import catalogue
-from transmiter_cli.embedding.hub import cached_file, hub_cache
-from transmiter_cli.embedding.models import (
+from transmiter_cli.embedding.encoders import catalogue
+from transmiter_cli.embedding.encoders.hub import cached_file, hub_cache
+from transmiter_cli.embedding.encoders.models import (
     BUNDLED_MODELS,
     CONFIG,
     HUB,

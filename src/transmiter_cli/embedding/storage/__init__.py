@@ -1,0 +1,1 @@
+"""The cache on the disk: embeddings by what was encoded, and fingerprints of what image files hold."""

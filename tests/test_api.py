@@ -37,7 +37,8 @@ def fitted(world: World) -> tm.Artefact:
 
 def transfer(world: World, fitted: tm.Artefact, method, **options) -> tm.Artefact:
     weak, strong = world.part(world.weak, TRAIN), world.part(world.strong, TRAIN)
-    return tm.transfer(fitted, weak, strong, method, finetuned_logits=world.finetuned_logits[TRAIN], **options)
+    given = {} if method == "adapter" else {"finetuned_logits": world.finetuned_logits[TRAIN]}
+    return tm.transfer(fitted, weak, strong, method, **given, **options)
 
 
 def test_the_whole_job_on_tensors(world: World, fitted: tm.Artefact):
@@ -196,6 +197,28 @@ def test_the_discriminant_holds_no_matrix_of_all_images_and_classes():
     assert 0 < seen.numbers <= images * classes // 3
 
 
+def test_an_adapter_is_given_no_teacher(world: World, fitted: tm.Artefact):
+    """As where the method was forgotten: what was given would be ignored."""
+    teacher = tm.Teacher(world.finetuned_logits, world.weak)
+    for name, given in (("finetuned_logits", world.finetuned_logits), ("teachers", [teacher]), ("teachers", teacher)):
+        with pytest.raises(ValueError, match=f"{name} are for method='discriminant' or 'ridge'; 'adapter' needs none"):
+            tm.transfer(fitted, world.weak, world.strong, **{name: given})
+
+
+def test_the_verdict_goes_with_a_discriminant_and_what_is_made_of_it(world: World, fitted: tm.Artefact, tmp_path: Path):
+    moved = transfer(world, fitted, "discriminant")
+    moved.save(tmp_path / "a.safetensors")
+    later = [tm.self_train(moved, world.strong), tm.refine(moved, world.strong, world.labels)]
+    for one in (moved, tm.load(tmp_path / "a.safetensors"), *later):
+        assert one.verdict == moved.details["transfer"]["verdict"]
+        assert one.verdict["verdict"] == "helps"
+    table = (Path(__file__).parents[1] / "docs/using.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in table for key in moved.verdict), "each key is described"
+    assert [one.verdict for one in (fitted, *(transfer(world, fitted, one) for one in ("adapter", "ridge")))] == [
+        None
+    ] * 3
+
+
 def test_strengths_are_chosen_by_default(world: World, fitted: tm.Artefact):
     for method, name in (("adapter", "reg"), ("ridge", "rho")):
         usual = transfer(world, fitted, method)
@@ -245,7 +268,7 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
     one = [world.part(model, slice(0, 1)) for model in (world.weak, world.strong)]
     for method in ("adapter", "ridge", "discriminant"):
         with pytest.raises(InvalidTensorError, match="two images are needed, got 1"):
-            tm.transfer(fitted, *one, method, reg=1.0, rho=1.0, finetuned_logits=world.finetuned_logits[:1])
+            tm.transfer(fitted, *one, method, finetuned_logits=world.finetuned_logits[:1])
     with pytest.raises(InvalidTensorError, match="3 vocabulary names for 66"):
         tm.fit(world.weak, world.finetuned_logits, ["a", "b", "c"])
     with pytest.raises(InvalidTensorError, match="the fine-tuned logits have 5 classes"):
@@ -373,7 +396,7 @@ def test_embeddings_may_carry_gradients_or_none_be_allowed(world: World, fitted:
     def job(weak: tm.Embeddings, strong: tm.Embeddings, teacher: torch.Tensor) -> torch.Tensor:
         fitted = tm.fit(weak, teacher, epochs=2)
         moved = {
-            way: tm.transfer(fitted, weak, strong, way, finetuned_logits=teacher)
+            way: tm.transfer(fitted, weak, strong, way, **({} if way == "adapter" else {"finetuned_logits": teacher}))
             for way in ("adapter", "ridge", "discriminant")
         }
         refined = tm.refine(moved["adapter"], strong.images[:60], world.labels[:60], epochs=2)
@@ -512,10 +535,10 @@ def test_a_device_that_is_not_there_is_told(fitted: tm.Artefact, tmp_path: Path,
 def test_models_on_different_devices_are_told(world: World, fitted: tm.Artefact):
     elsewhere = replace(world.strong)
     object.__setattr__(elsewhere, "images", world.strong.images.to("meta"))
-    for method, strong, weak in (("adapter", elsewhere, world.weak), ("discriminant", world.strong, elsewhere)):
-        teacher = tm.Teacher(world.finetuned_logits, weak)
+    teacher = tm.Teacher(world.finetuned_logits, elsewhere)
+    for method, strong, teachers in (("adapter", elsewhere, []), ("discriminant", world.strong, [teacher])):
         with pytest.raises(InvalidTensorError, match="two models are on different devices"):
-            tm.transfer(fitted, world.weak, strong, method, teachers=[teacher])
+            tm.transfer(fitted, world.weak, strong, method, teachers=teachers)
 
 
 def test_probabilities_are_refused_in_place_of_logits_and_their_logarithms_are_not(world: World, fitted: tm.Artefact):

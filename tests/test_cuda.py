@@ -38,6 +38,11 @@ def on(device: str | torch.device, model: tm.Embeddings) -> tm.Embeddings:
     return tm.Embeddings(model.images.to(device), model.texts.to(device), model.logit_scale)
 
 
+def transfer(fitted: tm.Artefact, weak: tm.Embeddings, strong: tm.Embeddings, method, teacher) -> tm.Artefact:
+    given = {} if method == "adapter" else {"finetuned_logits": teacher}
+    return tm.transfer(fitted, weak, strong, method, **given)
+
+
 def state(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([tensor.flatten() for tensor in module.state_dict().values()])
 
@@ -49,7 +54,7 @@ def test_fit_transfer_and_refine_agree_with_the_cpu(world: World, method):
         weak, strong = on(device, world.weak), on(device, world.strong)
         teacher, labels = world.finetuned_logits.to(device), world.labels.to(device)
         fitted = tm.fit(weak, teacher, epochs=3, noise=0.0)
-        moved = tm.transfer(fitted, weak, strong, method, finetuned_logits=teacher)
+        moved = transfer(fitted, weak, strong, method, teacher)
         if method != "adapter":
             assert tm.self_train(moved, strong.images).correction.weight.device.type == device
         refined = tm.refine(moved, strong.images[:60], labels[:60], epochs=5)
@@ -81,7 +86,7 @@ def test_the_same_seed_gives_the_same_bytes(world: World, method):
     def run() -> torch.Tensor:
         weak, strong, teacher = on(CUDA, world.weak), on(CUDA, world.strong), world.finetuned_logits.to(CUDA)
         fitted = tm.fit(weak, teacher, epochs=RECORDED.epochs, batch_size=RECORDED.batch_size)
-        moved = tm.transfer(fitted, weak, strong, method, finetuned_logits=teacher)
+        moved = transfer(fitted, weak, strong, method, teacher)
         return torch.cat([state(artefact.correction) for artefact in (fitted, moved)])
 
     assert torch.equal(run(), run())

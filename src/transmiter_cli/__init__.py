@@ -5,8 +5,8 @@ The method is TransMiter (Park et al., AAAI 2026, arXiv:2508.08604).
     import transmiter_cli as tm
 
     fitted = tm.fit(weak, finetuned_logits)
-    transferred = tm.transfer(fitted, weak, strong)
-    adapted_logits = transferred(strong_logits)
+    transferred = tm.transfer(fitted, weak, strong, "discriminant", finetuned_logits=finetuned_logits)
+    adapted_logits = transferred.class_logits(strong.images)
 """
 
 from __future__ import annotations

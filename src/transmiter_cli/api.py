@@ -105,14 +105,15 @@ def transfer(
         strong: the strong model on the same images and vocabulary.
         method: "adapter" (the paper's), "ridge" (regress the fine-tuned answers on the strong embeddings) or
             "discriminant" (a linear classifier from what strong and fine-tuned answers say together; of fewer than 20
-            different images it learns nothing).
+            different images it learns nothing). Where the fine-tuned model masks classes that images show (-100 in
+            their columns), "discriminant" leaves these to the strong model; "ridge" loses all of their images.
         reg: the paper's lambda divided by the number of images, or "auto", which takes the one that explains held-out
             images best; "adapter" only.
         rho: ridge strength, or "auto", which takes the one whose answers on held-out images are closest; "ridge" only.
-        finetuned_logits: the fine-tuned weak model on the same images; "adapter" needs none, since `fit` saw them.
+        finetuned_logits: the fine-tuned weak model on the same images; "adapter" takes none, since `fit` saw them.
         teachers: fine-tuned models that bring weak models of their own, one or several, in place of or beside
-            `finetuned_logits`; "ridge" takes one in all. A teacher's `head` helps "discriminant" with classes that no
-            image shows.
+            `finetuned_logits`; "ridge" takes one in all, "adapter" none. A teacher's `head` helps "discriminant" with
+            classes that no image shows.
         opaque_names: whether the names of the classes are codes that say nothing to either zero-shot model: no
             teacher is doubted then for answering otherwise than these; "discriminant" only.
 
@@ -120,7 +121,7 @@ def transfer(
         InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two classes or two
             images ("discriminant": two that differ).
         ValueError: if `fitted` is no fitted adapter, a setting cannot be or is another method's, the fine-tuned logits
-            are missing, or there are several teachers for "ridge".
+            are missing or given to "adapter", or there are several teachers for "ridge".
     """
     if method not in get_args(Method):
         raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {method!r}.")
@@ -131,12 +132,12 @@ def transfer(
     reg = reg if reg == "auto" else positive("reg", reg)
     rho = rho if rho == "auto" else positive("rho", rho)
     require_heeded(method, reg=reg != "auto", rho=rho != "auto", opaque_names=opaque_names)
+    every = teachers_given(finetuned_logits, teachers, weak, adapter.classes, method)
     if method == "adapter":
         parts = cross_moments(strong, weak, fold_rows(len(strong)) if reg == "auto" else [None])
         strength = choose_reg(parts, adapter.basis) if reg == "auto" else reg
         moved = transfer_adapters(adapter, [reduce(add, parts)], [strength])[0][0]
         return on_strong(fitted, strong, method, moved, {"reg": strength})
-    every = teachers_given(finetuned_logits, teachers, weak, adapter.classes, method)
     if method == "ridge":
         classifier, strength = ridge_classifier(strong, every[0].finetuned, rho)
         return on_strong(fitted, strong, method, LinearClassifier(classifier), {"rho": strength})
@@ -152,16 +153,21 @@ def teachers_given(
     classes: int,
     method: Method,
 ) -> list[Teacher]:
-    """The fine-tuned models that `transfer` was given, one at least; those of bare logits have its weak model.
+    """The fine-tuned models that `transfer` was given; those of bare logits have its weak model.
 
     Raises:
         InvalidTensorError: if the first has other images than the weak model, or other classes than the fitted adapter.
-        ValueError: if there is none, one is no teacher, or there are several for "ridge".
+        ValueError: if one is no teacher, there are several for "ridge", any for "adapter", or none for another method.
     """
     own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
     every = [*own, *([teachers] if isinstance(teachers, Teacher) else teachers)]
     for teacher in every:
         require_teacher(teacher)
+    if method == "adapter":
+        if every:
+            option = "teachers" if finetuned_logits is None else "finetuned_logits"
+            raise ValueError(f"{option} are for method='discriminant' or 'ridge'; 'adapter' needs none.")
+        return []
     if not every:
         raise ValueError(f"method {method!r} needs finetuned_logits, the fine-tuned weak model on the same images.")
     check_teacher(weak, every[0].finetuned)

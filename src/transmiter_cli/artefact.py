@@ -73,6 +73,15 @@ class Artefact:
         return self.vocabulary[: self.correction.classes]
 
     @property
+    def verdict(self) -> Mapping[str, Any] | None:
+        """Whether the transfer was expected to help, from unlabelled images alone; None but after "discriminant".
+
+        Its key "verdict" is "helps", "unsure" or "useless teacher", "doubt" says why it is unsure, "gain" is the
+        expected one, a fraction; docs/using.md has all keys. Self-training and refinement keep it.
+        """
+        return self.details.get("transfer", {}).get("verdict")
+
+    @property
     def parameters_added(self) -> int:
         """Numbers that inference needs beside the model: the adapter, its basis, the auxiliary words.
 

@@ -230,7 +230,8 @@ def train(key: SceneKey, method: MethodEntry, material: Material, fits: dict[str
         fits[settings] = checked(lambda: api.fit(weak, shown.teacher.finetuned, material.vocabulary, **own), method)
     call: Callable[..., Artefact] = api.transfer
     about = (fits[settings], weak, shown.strong, method.transfer)
-    moved = checked(lambda: call(*about, teachers=[shown.teacher], **transfer_options(method, len(weak))), method)
+    teachers = [] if method.transfer == "adapter" else [shown.teacher]
+    moved = checked(lambda: call(*about, teachers=teachers, **transfer_options(method, len(weak))), method)
     if method.refine is None:
         return moved
     chosen = choose_shots(shown.labels.tolist(), key.shots, key.seed)

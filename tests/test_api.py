@@ -258,7 +258,7 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
         tm.transfer(fitted, world.weak, world.strong, "discriminant", teachers=[replace(teacher, head=head)])
     with pytest.raises(ValueError, match="starts from a fitted adapter"):
         tm.transfer(ridge, world.weak, world.strong)
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="must be a finite number above 0, or 'auto'"):
         tm.transfer(fitted, world.weak, world.strong, reg=0.0)
     with pytest.raises(ValueError, match="no strong model"):
         tm.transfer_all(fitted, world.weak, [], [1.0])
@@ -273,7 +273,7 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
         tm.fit(world.weak, world.finetuned_logits, ["a", "b", "c"])
     with pytest.raises(InvalidTensorError, match="the fine-tuned logits have 5 classes"):
         tm.transfer(fitted, world.weak, world.strong, "ridge", finetuned_logits=world.finetuned_logits[:, :5])
-    with pytest.raises(InvalidTensorError, match="class indices from 0 to 5"):
+    with pytest.raises(InvalidTensorError, match="class indices from 0 to 5; there is 6 in row 1"):
         tm.refine(tm.transfer(fitted, world.weak, world.strong), world.strong.images[:2], torch.tensor([0, 6]))
     with pytest.raises(ValueError, match="not what fit did"):
         tm.refine(fitted, world.weak.images[:2], torch.tensor([0, 1]))
@@ -297,13 +297,22 @@ def test_calls_that_cannot_be_right_are_refused(world: World, fitted: tm.Artefac
     [
         ("tm.Embeddings(array, tensor, 1.0)", "image embeddings"),
         ("tm.fit(tm.Embeddings(tensor, tensor, 1.0), array)", "the fine-tuned logits"),
-        ("tm.self_train(None, array)", "image embeddings"),
+        ("tm.self_train(ridge, array)", "image embeddings"),
+        ("ridge(array)", "the logits"),
+        ("ridge(tensor, array)", "the image embeddings"),
         ("tm.evaluate(array[:, 0], strong=tm.Embeddings(tensor, tensor, 1.0))", "labels"),
     ],
 )
 def test_arrays_of_numpy_are_refused_by_name(call: str, what: str):
     """In a process of its own: here, annotations are checked before the code sees a value."""
-    code = f"import numpy, torch, transmiter_cli as tm; array = numpy.ones((4, 3)); tensor = torch.ones(4, 3); {call}"
+    code = f"""
+import numpy, torch, transmiter_cli as tm
+array, tensor = numpy.ones((4, 3)), torch.ones(4, 3)
+model = tm.Embeddings(torch.eye(4), torch.eye(4)[:3], 1.0)
+logits = 9 * torch.eye(4)[:, :2] - 4
+ridge = tm.transfer(tm.fit(model, logits, epochs=1), model, model, "ridge", finetuned_logits=logits)
+{call}
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"InvalidTensorError: {what} must be a torch tensor, not numpy.ndarray." in done.stderr
 
@@ -318,11 +327,11 @@ def test_arrays_of_numpy_are_refused_by_name(call: str, what: str):
         ),
         (
             "tm.transfer(fitted, model, model, reg=None)",
-            "ValueError: reg must be positive and finite, not None; transfer takes 'auto', too.",
+            "ValueError: reg must be a finite number above 0, or 'auto', not None.",
         ),
         (
             "tm.transfer_all(fitted, model, [model], ['auto'])",
-            "ValueError: reg must be positive and finite, not 'auto'; transfer takes 'auto', too.",
+            "ValueError: transfer_all takes numbers, not 'auto'; transfer does, with one strong model.",
         ),
     ],
 )
@@ -358,10 +367,57 @@ WRONG_CALLS = {
     "tm.transfer(fitted, model, model, opaque_names=True)": "opaque_names is for method 'discriminant', not 'adapter'",
     "tm.transfer(fitted, model, model, 'ridge', reg=1.0, finetuned_logits=logits)": "reg is for method 'adapter'",
     "tm.transfer(fitted, model, model, 'discriminant', rho=1.0, finetuned_logits=logits)": "rho is for method 'ridge'",
-    "tm.transfer(fitted, model, model, reg=10**400)": "reg must be positive and finite",
+    "tm.transfer(fitted, model, model, reg=10**400)": "reg must be a finite number above 0",
     "tm.Embeddings(torch.randn(9, 0), torch.randn(5, 0), 1.0)": "their width is 0",
     "tm.Embeddings(model.images, model.texts, None)": "the logit scale must be positive and finite, not None",
     "tm.Embeddings(model.images, model.texts, torch.ones(2))": "the logit scale must be positive and finite",
+    "tm.Embeddings(model.images.to_sparse(), model.texts, 1.0)": "dense, not torch.sparse_coo. Try: .to_dense()",
+    "tm.Embeddings(model.images.to('meta'), model.texts, 1.0)": "on device 'meta', which holds no numbers",
+    "tm.fit(model, logits.to_sparse())": "the fine-tuned logits must be dense",
+    "tm.fit(model, logits.int())": "floating-point numbers of 16 bits at least, not torch.int32.",
+    "tm.fit(model, logits, 5)": "ValueError: the vocabulary is a sequence of names, not builtins.int",
+    "tm.fit(model, logits, progress=3)": "ValueError: progress is called with (steps done, steps in all), and no",
+    "tm.refine(moved, model, labels, progress=3)": "ValueError: progress is called with",
+    "tm.refine(model, moved, labels)": "ValueError: transferred is an Artefact, as fit, transfer and load return",
+    "tm.refine(None, model, labels)": "as fit, transfer and load return it, not builtins.NoneType",
+    "tm.self_train('a.safetensors', model)": "transferred is an Artefact, as fit, transfer and load return it, not",
+    "tm.self_train(fitted, other)": "ValueError: self_train needs what transfer made",
+    "tm.refine(fitted, other, labels)": "ValueError: refine needs what transfer or self_train returned",
+    "tm.refine(moved, model.images[0], labels[:1])": "image embeddings must be a matrix, one row each; got shape (4,)",
+    "fitted(model)": "the logits must be a torch tensor, not transmiter_cli.method.embeddings.Embeddings. Try: adapt(",
+    "fitted(words[0])": "the logits must be a matrix, one row each; got shape (5,)",
+    "fitted(words[None])": "the logits must be a matrix, one row each; got shape (1, 9, 5)",
+    "fitted(words.int())": "the logits must be floating-point numbers",
+    "fitted(words * torch.nan)": "the logits hold NaN",
+    "moved(words, model)": "the image embeddings must be a torch tensor, not transmiter_cli",
+    "moved(words, model.images.int())": "the image embeddings must be floating-point numbers",
+    "moved(words, model.images * torch.nan)": "the image embeddings hold NaN",
+    "moved.to('gpu')": "TransmiterError: an artefact cannot be moved to 'gpu'",
+    "moved.to('cuda:77')": "TransmiterError: an artefact cannot be moved to 'cuda:77'",
+    "model.only('ab')": "rows are whole numbers one after the other, a mask or a slice, not builtins.str",
+    "model.only([0.5])": "a mask or a slice, not torch.float32 of shape (1,)",
+    "model.only(3)": "a mask or a slice, not torch.int64 of shape ()",
+    "tm.Teacher('x', 'y')": "the fine-tuned logits must be a torch tensor, not builtins.str",
+    "tm.Teacher(logits, 'y')": "a teacher's weak model must be Embeddings, not builtins.str",
+    "tm.Teacher(logits, model, 'z')": "the fine-tuned head must be a torch tensor, not builtins.str",
+    "tm.zero_shot_logits(model.images)": "a model must be Embeddings, not torch.Tensor",
+    "tm.transfer(fitted, model, model, teachers=None, method='ridge')": "ValueError: teachers are Teacher(",
+    "tm.transfer_all(fitted, model, None, 1.0)": "a model must be Embeddings, not builtins.NoneType",
+    "tm.transfer_all(fitted, model, model, None)": "reg must be a finite number above 0, not None",
+    "tm.evaluate(labels, strong=model, classes=3.0)": "classes must be a whole number of at least 1, not 3.0",
+    "tm.evaluate(labels, strong=model, classes='3')": "classes must be a whole number of at least 1, not '3'",
+    "tm.evaluate(labels, strong=model, base=3)": "classes are whole numbers, one after the other. Try: range(10) for",
+    "tm.evaluate(labels, strong=model, fitted='x')": "ValueError: fitted is an Artefact, as fit, transfer and load",
+    "tm.evaluate(labels, strong=model, eft='a')": "a strength of EFT must be a finite number of at least 0, not 'a'",
+    "tm.evaluate(labels, strong=model, transfered={})": "evaluate takes no 'transfered'. Did you mean 'transferred'",
+    "tm.evaluate(labels, strong=model, sed=1)": "TypeError: evaluate takes no 'sed'. Did you mean 'seed'?",
+    "tm.evaluate_unlabelled(stong=model)": "TypeError: evaluate_unlabelled takes no 'stong'. Did you mean 'strong'?",
+    "tm.evaluate(labels > 1, strong=model)": "integers, not torch.bool. Try: the index of each image's class",
+    "tm.evaluate(labels.float(), strong=model)": "integers, not torch.float32. Try: labels.long()",
+    "tm.evaluate(torch.eye(9), strong=model)": "for 9 images. Try: labels.argmax(-1), of one-hot labels",
+    "tm.evaluate(labels - 1, strong=model)": "must be class indices from 0 to 4; there is -1 in row 0",
+    "tm.fit(model, masked)": "infinite values (first in row 3). Try: -100 in place of -inf",
+    "tm.evaluate(labels, strong=model, finetuned_logits=masked)": "row 3). Try: -100 in place of -inf",
 }
 
 
@@ -371,18 +427,56 @@ def test_wrong_arguments_are_refused_by_name():
 import torch, transmiter_cli as tm
 model = tm.Embeddings(torch.randn(9, 4), torch.randn(5, 4), torch.tensor([1.0]))
 logits, labels = torch.randn(9, 3), torch.arange(9) % 3
+masked = logits.clone()
+masked[3, 0] = -torch.inf
+words, other = tm.zero_shot_logits(model), tm.Embeddings(torch.randn(9, 6), torch.randn(5, 6), 1.0)
 fitted = tm.fit(model, logits, epochs=1)
 moved = tm.transfer(fitted, model, model, "discriminant", teachers=tm.Teacher(logits, model))
 for call in {list(WRONG_CALLS)}:
     try:
         print(eval(call))
     except Exception as error:
-        print(type(error).__name__ + ": " + str(error).replace(chr(10), " "))
+        said = " ".join([str(error), *getattr(error, "__notes__", [])])
+        print(type(error).__name__ + ": " + said.replace(chr(10), " "))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for (call, said), found in zip(WRONG_CALLS.items(), done.stdout.splitlines(), strict=True):
         assert said in found, call
-        assert found.startswith(("InvalidTensorError", "ValueError")), call
+        assert found.startswith(("InvalidTensorError", "ValueError", "TypeError: evaluate", "TransmiterError")), call
+
+
+def test_only_minus_infinity_is_said_to_be_a_mask(world: World):
+    for wrong, fix in ((torch.nan, None), (torch.inf, None), (-torch.inf, "-100 in place of -inf")):
+        logits = world.finetuned_logits.clone()
+        logits[3, 0] = wrong
+        with pytest.raises(InvalidTensorError) as told:
+            tm.fit(world.weak, logits)
+        assert (told.value.fix or "").startswith(fix or "")
+        assert bool(told.value.fix) == bool(fix)
+
+
+def test_some_of_the_images_may_be_told_in_any_way(world: World):
+    teacher = tm.Teacher(world.finetuned_logits, world.weak)
+    mask = torch.arange(400) < 3
+    ways = (
+        [0, 1, 2],
+        range(3),
+        slice(3),
+        mask,
+        mask.numpy(),
+        torch.arange(3).numpy(),
+        torch.arange(3, dtype=torch.uint8),
+    )
+    for rows in ways:
+        found = teacher.only(rows)
+        assert torch.equal(found.finetuned, world.finetuned_logits[:3])
+        assert torch.equal(found.weak.images, world.weak.images[:3])
+    assert len(world.weak.only([])) == 0
+
+
+def test_a_single_strength_of_eft_is_enough(world: World):
+    parts = {"weak": world.weak, "strong": world.strong, "finetuned_logits": world.finetuned_logits}
+    assert "eft_0.3" in tm.evaluate(world.labels, **parts, eft=0.3)
 
 
 def test_embeddings_may_carry_gradients_or_none_be_allowed(world: World, fitted: tm.Artefact):
@@ -560,8 +654,12 @@ def test_texts_that_are_no_classes_are_not_answered_where_it_is_told_how_many_ar
     known = tm.evaluate(world.labels, strong=world.strong, finetuned_logits=world.finetuned_logits)["strong"]
     assert (few.top1, few.nll) == (known.top1, known.nll)
     assert few.top1 > tm.evaluate(world.labels, strong=world.strong)["strong"].top1
-    for wrong, said in ((0, "no 0 classes"), (world.classes + 1, r"\[6, 7\] classes; they must")):
-        with pytest.raises(InvalidTensorError, match=said):
+    for wrong, said in (
+        (0, "at least 1, not 0"),
+        (99, "no 99 classes among 66"),
+        (world.classes + 1, r"\[6, 7\] classes; they must"),
+    ):
+        with pytest.raises(ValueError, match=said):
             tm.evaluate(world.labels, strong=world.strong, finetuned_logits=world.finetuned_logits, classes=wrong)
 
 

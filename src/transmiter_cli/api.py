@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transmiter_cli.artefact import Artefact, Correction
+from transmiter_cli.artefact import Artefact, Correction, require_artefact
 from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.choice import choose_reg, choose_rho
 from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer
@@ -42,7 +42,7 @@ from transmiter_cli.method.paper.cross_moment import cross_moment, cross_moments
 from transmiter_cli.method.paper.distillation import FitSettings, Progress, fit_adapter
 from transmiter_cli.method.paper.refinement import RefineSettings, refine_adapter
 from transmiter_cli.method.paper.transfer import transfer_adapters
-from transmiter_cli.method.ranges import POSITIVE, plain, settings_of
+from transmiter_cli.method.ranges import POSITIVE, STRENGTH, one_or_several, plain, settings_of, within
 from transmiter_cli.method.torch_state import plain_torch
 from transmiter_cli.methods import HEEDED_BY, Method
 
@@ -68,17 +68,39 @@ def fit(
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, all texts are the same, or the training
             diverges.
-        ValueError: if a setting cannot be.
+        ValueError: if a setting cannot be, the vocabulary is no sequence, or the progress no function.
+        TypeError: if there is no such setting.
     """
     recipe = settings_of(FitSettings, settings)
     require_embeddings("weak", weak)
-    if isinstance(vocabulary, str):
-        raise ValueError(f"the vocabulary is a sequence of names, not the single text {vocabulary!r}.")
-    names = tuple(map(str, range(len(weak.texts)) if vocabulary is None else vocabulary))
-    if len(names) != len(weak.texts):
-        raise InvalidTensorError(f"{len(names)} vocabulary names for {len(weak.texts)} text embeddings.")
+    require_progress(progress)
+    names = names_of(vocabulary, len(weak.texts))
     adapter = fit_adapter(weak, finetuned_logits, recipe, progress)
     return Artefact("weak", "adapter", adapter, weak.unit_texts(), weak.logit_scale, names, {"fit": asdict(recipe)})
+
+
+def names_of(vocabulary: Any, texts: int) -> tuple[str, ...]:
+    """Names of so many text embeddings; their numbers for None.
+
+    Raises:
+        InvalidTensorError: if there are more names, or fewer.
+        ValueError: if these are no sequence of names.
+    """
+    if vocabulary is None:
+        return tuple(map(str, range(texts)))
+    if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable):
+        what = f"the single text {vocabulary!r}" if isinstance(vocabulary, str) else kind_of(vocabulary)
+        raise ValueError(f"the vocabulary is a sequence of names, not {what}.")
+    names = tuple(map(str, vocabulary))
+    if len(names) != texts:
+        raise InvalidTensorError(f"{len(names)} vocabulary names for {texts} text embeddings.")
+    return names
+
+
+def require_progress(value: object) -> None:
+    """Raise ValueError unless a value can be called, or is None."""
+    if value is not None and not callable(value):
+        raise ValueError(f"progress is called with (steps done, steps in all), and no {kind_of(value)}.")
 
 
 Auto = Literal["auto"]
@@ -129,8 +151,7 @@ def transfer(
     if type(opaque_names) is not bool:
         raise ValueError(f"opaque_names is true or false, not {opaque_names!r}.")
     fitted, adapter = check_transfer(fitted, [weak, strong])
-    reg = reg if reg == "auto" else positive("reg", reg)
-    rho = rho if rho == "auto" else positive("rho", rho)
+    reg, rho = strength_of("reg", reg), strength_of("rho", rho)
     require_heeded(method, reg=reg != "auto", rho=rho != "auto", opaque_names=opaque_names)
     every = teachers_given(finetuned_logits, teachers, weak, adapter.classes, method)
     if method == "adapter":
@@ -160,7 +181,7 @@ def teachers_given(
         ValueError: if one is no teacher, there are several for "ridge", any for "adapter", or none for another method.
     """
     own = [] if finetuned_logits is None else [Teacher(finetuned_logits, weak)]
-    every = [*own, *([teachers] if isinstance(teachers, Teacher) else teachers)]
+    every = [*own, *one_or_several(teachers)]
     for teacher in every:
         require_teacher(teacher)
     if method == "adapter":
@@ -213,9 +234,10 @@ def transfer_all(
         InvalidTensorError: if shapes do not match, values are not finite, or there are fewer than two images.
         ValueError: if `fitted` is no fitted adapter, a strength is not positive, or there is none, or no strong model.
     """
-    strong = [strong] if isinstance(strong, Embeddings) else [*strong]
-    given = plain(regs)
-    strengths = [positive("reg", reg) for reg in ([given] if isinstance(given, int | float | str) else given)]
+    strong, given = one_or_several(strong), one_or_several(regs)
+    if "auto" in given:
+        raise ValueError("transfer_all takes numbers, not 'auto'; transfer does, with one strong model.")
+    strengths = [float(within("reg", reg, POSITIVE)) for reg in given]
     for name, asked in (("strong model to transfer to", strong), ("strength to transfer with", strengths)):
         if not asked:
             raise ValueError(f"there is no {name}.")
@@ -234,22 +256,20 @@ def require_heeded(method: Method, **given: bool) -> None:
             raise ValueError(f"{name} is for method {HEEDED_BY[name]!r}, not {method!r}.")
 
 
+def strength_of(name: str, value: Any) -> float | Auto:
+    """A strength as a float, or "auto".
+
+    Raises:
+        ValueError: if it is neither, not positive, or not finite.
+    """
+    found = within(name, value, STRENGTH)
+    return "auto" if found == "auto" else float(found)
+
+
 def require_teacher(value: object) -> None:
     """Raise ValueError unless a value is a teacher, as its logits alone are not."""
     if not isinstance(value, Teacher):
         raise ValueError(f"teachers are Teacher(finetuned_logits, weak), not {kind_of(value)}.")
-
-
-def positive(name: str, value: Any) -> float:
-    """A strength as a float.
-
-    Raises:
-        ValueError: if it is no number, not positive, or not finite.
-    """
-    value = plain(value)
-    if not POSITIVE.holds(value):
-        raise ValueError(f"{name} must be positive and finite, not {value!r}; transfer takes 'auto', too.")
-    return float(value)
 
 
 def check_transfer(fitted: object, models: Sequence[Embeddings]) -> tuple[Artefact, Adapter]:
@@ -311,12 +331,12 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
         InvalidTensorError: if widths do not match, values are not finite, or there are too few different images.
         ValueError: if it is no transferred linear classifier.
     """
-    images = images_of(images, transferred)
-    transferred = transferred.to(images.device)
-    correction = transferred.correction
-    if transferred.stage != "strong" or isinstance(correction, Adapter):
+    require_artefact("transferred", transferred)
+    if transferred.stage != "strong" or isinstance(transferred.correction, Adapter):
         what = f"stage {transferred.stage!r}, method {transferred.method!r}"
         raise ValueError(f"self_train needs what transfer made with 'discriminant' or 'ridge', not {what}.")
+    images = images_of(images, transferred)
+    transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)
     if len(kept := distinct(embeddings)) < len(images):
         embeddings = embeddings.only(kept)
@@ -324,7 +344,8 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
         raise InvalidTensorError(
             f"self-training needs {FEWEST_IMAGES} different images at least, not {len(embeddings)}."
         )
-    start = correction.linear
+    assert isinstance(transferred.correction, LinearClassifier)
+    start = transferred.correction.linear
     found = self_train_classifier(embeddings, start)
     result = replace(transferred, stage="self_trained", correction=LinearClassifier(found).eval())
     changed = 1 - agreement(result.predictions(embeddings), transferred.predictions(embeddings))
@@ -375,14 +396,18 @@ def refine(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
-        ValueError: if a setting cannot be, or nothing was transferred yet.
+        ValueError: if a setting cannot be, nothing was transferred yet, or the progress is no function.
+        TypeError: if there is no such setting.
     """
-    recipe, images = settings_of(RefineSettings, options), images_of(images, transferred)
+    recipe = settings_of(RefineSettings, options)
+    require_artefact("transferred", transferred)
+    require_progress(progress)
     if transferred.stage == "weak":
         raise ValueError("refine needs what transfer or self_train returned, not what fit did.")
-    check_labels(labels, len(images), transferred.correction.classes)
+    images = images_of(images, transferred)
     transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)
+    check_labels(labels, len(embeddings), transferred.correction.classes)
     kept = distinct(embeddings)
     embeddings, labels = embeddings.only(kept), labels.to(images.device).long()[kept]
     correction = transferred.correction

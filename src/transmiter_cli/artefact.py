@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +17,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, mended_by
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.embeddings import (
     Embeddings,
     InvalidTensorError,
+    kind_of,
     require_embeddings,
     require_finite,
+    require_matrix,
     require_tensor,
 )
 from transmiter_cli.method.linear.classifier import Linear, LinearClassifier
@@ -110,7 +113,7 @@ class Artefact:
     def __call__(
         self, logits: Float[Tensor, "images vocabulary"], images: Float[Tensor, "images width"] | None = None
     ) -> Float[Tensor, "images classes"]:
-        """Adapted logits of the task classes, on the device of the logits.
+        """Adapted logits of the task classes, on the device of the logits; no gradient flows back through them.
 
         Args:
             logits: the model's zero-shot logits of the whole vocabulary, s X T'; only "adapter" looks at them.
@@ -118,24 +121,35 @@ class Artefact:
 
         Raises:
             ValueError: if a linear method is called without `images`.
-            InvalidTensorError: if the logits have another vocabulary's size, or the images another shape.
+            InvalidTensorError: if the logits have another vocabulary's size, the images another shape, or a number that
+                is looked at is not finite.
         """
+        with mended_by("adapt(embeddings), of Embeddings"):
+            require_matrix("the logits", logits)
         if logits.shape[-1] != len(self.vocabulary):
             sizes = f"{logits.shape[-1]} columns for a vocabulary of {len(self.vocabulary)} entries"
             raise InvalidTensorError(f"the logits have {sizes}.")
         correction = self.to(logits.device).correction
         if isinstance(correction, Adapter):
+            require_finite("the logits", logits)
             return correction(logits.float())
         if images is None:
             raise ValueError(f"method {self.method!r} classifies image embeddings: call it with (logits, images).")
+        require_matrix("the image embeddings", images)
         if images.shape != (len(logits), self.texts.shape[1]):
             wanted = f"{len(logits)} logits of a model {self.texts.shape[1]} wide"
             raise InvalidTensorError(f"the image embeddings have shape {tuple(images.shape)} beside {wanted}.")
+        require_finite("the image embeddings", images)
         return correction(images)
 
     def to(self, device: torch.device | str) -> Artefact:
-        """The same artefact on a device; itself if it is there."""
-        texts = self.texts.to(device)
+        """The same artefact on a device; itself if it is there.
+
+        Raises:
+            TransmiterError: if the device is not there.
+        """
+        with device_told("an artefact cannot be moved", device, 'to("cpu")'):
+            texts = self.texts.to(device)
         if texts.device == self.texts.device:
             return self
         return replace(self, correction=copy.deepcopy(self.correction).to(texts.device), texts=texts)
@@ -238,6 +252,23 @@ class Artefact:
         return save(tensors, {METADATA_KEY: canonical_json(description)})
 
 
+@contextmanager
+def device_told(what: str, device: object, fix: str) -> Generator[None]:
+    """Raise TransmiterError where torch cannot use a device, unless its memory is full."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (SafetensorError, RuntimeError, AssertionError, TypeError) as error:
+        raise TransmiterError(f"{what} to {str(device)!r}: {error}", fix) from error
+
+
+def require_artefact(name: str, value: object) -> None:
+    """Raise ValueError unless a value is an artefact, as its path is not."""
+    if not isinstance(value, Artefact):
+        raise ValueError(f"{name} is an Artefact, as fit, transfer and load return it, not {kind_of(value)}.")
+
+
 @plain_torch()
 def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
     """Read an artefact; call it to map a model's logits to adapted logits.
@@ -247,15 +278,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
             not there.
     """
     description = read_description(path)
-    try:
+    with device_told(f"{path} cannot be loaded", device, 'load(path, "cpu")'):  # the file could be read just now
         place = torch.device(device)
         with safe_open(Path(path), framework="pt", device="cpu" if place.type == "cpu" else str(place)) as file:
             # Copies: a tensor of a mapped file changes with the file, which `cp` writes in place.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except (SafetensorError, RuntimeError, AssertionError, TypeError) as error:  # the file could be read just now
-        raise TransmiterError(f"{path} cannot be loaded to {str(device)!r}: {error}", 'load(path, "cpu")') from error
     try:
         return Artefact(
             stage=description["stage"],

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.artefact import Artefact
+from transmiter_cli.artefact import Artefact, require_artefact
 from transmiter_cli.method.baselines import eft_logits
 from transmiter_cli.method.embeddings import (
     LOGARITHMS,
     PROBABILITIES,
+    UNMASKED,
     Embeddings,
     InvalidTensorError,
     are_probabilities,
     kind_of,
     require_embeddings,
     require_finite,
-    require_tensor,
+    require_logits,
 )
 from transmiter_cli.method.per_image import zero_shot_class_logits
-from transmiter_cli.method.ranges import Range, plain
+from transmiter_cli.method.ranges import COUNT, Range, one_or_several, within
+from transmiter_cli.names import resembling
 
 EFT_STRENGTHS = (0.5, 1.0, 1.5)
 """The strengths a of EFT that are shown: fixed, so that none is chosen on what is evaluated."""
@@ -39,7 +41,8 @@ class Cost:
         parameters: numbers needed at inference; None where it is not known.
         flops: floating-point operations per image, a multiplication and an addition being two; None if not known.
         models: further models that each image must go through.
-        seconds: wall time from the embeddings of all images to the row's logits; none to speak of for given ones.
+        seconds: wall time from the embeddings of all images to the row's logits; none to speak of for given ones. Rows
+            that differ in nothing else are equal.
         labels: whether labelled images went into it, the weak model's fine-tuning apart in all rows but its own.
         gradients: whether gradient descent went into it, the fit of the adapter on the weak model apart, too.
     """
@@ -47,7 +50,7 @@ class Cost:
     parameters: int | None = 0
     flops: int | None = 0
     models: int = 0
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     labels: bool = False
     gradients: bool = False
 
@@ -77,7 +80,21 @@ class Parts(TypedDict, total=False):
     weak_flops: int | None
     weak_models: int
     classes: int | None
-    eft: Sequence[float]
+    eft: Sequence[float] | float
+
+
+def require_parts(function: str, parts: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Raise TypeError, naming those alike, if a function was given what is no part.
+
+    Args:
+        function: its name.
+        parts: what it was given by name.
+        others: what it takes beside parts.
+    """
+    known = [*Parts.__annotations__, *others]
+    for name in parts:
+        if name not in known:
+            raise TypeError(f"{function} takes no {name!r}.{resembling(name, known)}")
 
 
 def candidates(
@@ -92,22 +109,24 @@ def candidates(
     weak_flops: int | None = None,
     weak_models: int = 2,
     classes: int | None = None,
-    eft: Sequence[float] = EFT_STRENGTHS,
+    eft: Sequence[float] | float = EFT_STRENGTHS,
 ) -> dict[str, Candidate]:
     """Every model that the given parts allow, by the name of its row; see `evaluate` for the arguments.
 
     Raises:
         InvalidTensorError: if shapes do not match, or logits are not finite.
-        ValueError: if `fitted` was transferred already, `transferred` has no names or one that is that of another row,
-            or a strength of EFT is below 0.
+        ValueError: if `fitted` is no artefact or was transferred already, `transferred` has no names or one that is
+            that of another row, or a strength of EFT is below 0.
     """
     require_named_artefacts(transferred)
-    eft = checked_strengths(eft)
+    if fitted is not None:
+        require_artefact("fitted", fitted)
+    strengths: list[float] = [within("a strength of EFT", a, Range()) for a in one_or_several(eft)]
     artefacts = dict(transferred or {})
     given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
     models = {name: model for name, model in (("weak", weak), ("strong", strong)) if model is not None}
     for part in given:
-        require_logits(part)
+        check_logits(part)
     for name, model in models.items():
         require_embeddings(name, model)
     if strong is None and (artefacts or fitted is not None or strong_finetuned_logits is not None):
@@ -127,7 +146,7 @@ def candidates(
     if weak is not None and finetuned_logits is not None:
         flops, parameters = (None if one is None else weak_models * one for one in (weak_flops, weak_parameters))
         cost = {"parameters": parameters, "flops": flops, "models": weak_models}
-        found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, eft, **cost)
+        found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, strengths, **cost)
     for name in {*found, "strong_finetuned", *([] if fitted is None else ["direct"])} & artefacts.keys():
         raise ValueError(f"{name!r} in transferred is the name of another row.")
     if fitted is not None:
@@ -149,24 +168,10 @@ def require_named_artefacts(transferred: object) -> None:
         raise ValueError(f"transferred is artefacts by the names of their rows, not {kind_of(wrong[0])}.")
 
 
-def checked_strengths(eft: Sequence[float]) -> tuple[float, ...]:
-    """Strengths of EFT as floats.
-
-    Raises:
-        ValueError: if one is no finite number, or below 0.
-    """
-    strengths = tuple(map(plain, eft))
-    wrong = [a for a in strengths if not Range().holds(a)]
-    if wrong:
-        raise ValueError(f"a strength of EFT must be {Range()}, not {wrong[0]!r}.")
-    return strengths
-
-
-def require_logits(logits: Float[Tensor, "images classes"]) -> None:
-    """Raise InvalidTensorError unless these are logits of images and classes, and no probabilities."""
-    require_tensor("the fine-tuned logits", logits)
-    if logits.ndim != 2:
-        raise InvalidTensorError(f"the fine-tuned logits must be images x classes; got shape {tuple(logits.shape)}.")
+def check_logits(logits: Float[Tensor, "images classes"]) -> None:
+    """Raise InvalidTensorError unless these are finite logits of images and classes, and no probabilities."""
+    require_logits(logits)
+    require_finite("the fine-tuned logits", logits, masked=UNMASKED)
     if are_probabilities(logits):
         raise InvalidTensorError(PROBABILITIES, LOGARITHMS)
 
@@ -234,13 +239,15 @@ def count_classes(
 
     Raises:
         InvalidTensorError: if they do not agree, there are fewer texts, or nothing was given.
+        ValueError: if `given` is no number of classes.
     """
     texts = {len(model.texts) for model in models}
     counts = {artefact.correction.classes for artefact in artefacts} | {rows.shape[1] for rows in logits}
     if given is not None:
-        counts.add(given)
-        if not 0 < given <= min(texts, default=given):
-            raise InvalidTensorError(f"there are no {given} classes among {min(texts, default=0)} texts.")
+        asked: int = within("classes", given, COUNT)
+        counts.add(asked)
+        if asked > min(texts, default=asked):
+            raise InvalidTensorError(f"there are no {asked} classes among {min(texts, default=0)} texts.")
     if not counts:
         counts = texts
     if not counts:

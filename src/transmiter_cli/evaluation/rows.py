@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from transmiter_cli.evaluation.candidates import Candidate, Cost, Parts, candidates
+from transmiter_cli.evaluation.candidates import Candidate, Cost, Parts, candidates, require_parts
 from transmiter_cli.evaluation.protocols import BaseToNovel, MeanRates, Rates, base_to_novel, mean_rates
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.metrics import (
@@ -24,7 +24,7 @@ from transmiter_cli.method.metrics import (
     negative_log_likelihood,
     top_five,
 )
-from transmiter_cli.method.ranges import SEED, plain
+from transmiter_cli.method.ranges import SEED, within
 from transmiter_cli.method.torch_state import plain_torch
 
 ClassNumbers = Iterable[SupportsIndex] | Shaped[Tensor, "..."]
@@ -91,7 +91,7 @@ def evaluate(
             weak_parameters, weak_flops: the weak model's size and cost per image, for that of "eft";
             weak_models: the models of that size that "eft" runs beside the strong one: 2, the weak one and its twin, or
             1 where the fine-tuned logits are a head's on the weak model's own embeddings;
-            eft: strengths a of EFT, 0.5, 1 and 1.5 if left out.
+            eft: strengths a of EFT, or a single one; 0.5, 1 and 1.5 if left out.
 
     Returns:
         Rows named "weak", "weak_finetuned", "strong", "eft" (a = 1; others "eft_0.5", ...), "direct", those of
@@ -99,12 +99,12 @@ def evaluate(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
-        ValueError: if `fitted` was transferred already, there are artefacts without a strong model, or the seed cannot
+        ValueError: if `fitted` was transferred already, there are artefacts without a strong model, or a number cannot
             be.
+        TypeError: if there is no such part; those that are spelled alike are named.
     """
-    seed = plain(seed)
-    if not SEED.holds(seed):
-        raise ValueError(f"seed must be {SEED}, not {seed!r}.")
+    require_parts("evaluate", parts, ("base", "among", "seed"))
+    seed = within("seed", seed, SEED)
     return measure(candidates(**parts), labels, base=base, among=among, seed=seed)
 
 
@@ -169,10 +169,11 @@ def class_numbers(given: ClassNumbers | None) -> list[int] | None:
     """
     if given is None:
         return None
-    as_list = getattr(given, "tolist", None)
-    listed = as_list() if as_list else [*given]
+    as_list: Any = getattr(given, "tolist", None)
+    listed: Any = as_list() if as_list else [*given] if hasattr(given, "__iter__") else None
     if not isinstance(listed, list) or not all(type(one) is not bool and isinstance(one, Integral) for one in listed):
-        raise InvalidTensorError("classes are whole numbers, one after the other.", "mask.nonzero()[:, 0] of a mask")
+        fix = "range(10) for the first ten, mask.nonzero()[:, 0] of a mask"
+        raise InvalidTensorError("classes are whole numbers, one after the other.", fix)
     return [int(one) for one in listed]
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from transmiter_cli.evaluation.candidates import Candidate, Cost, Parts, candidates
+from transmiter_cli.evaluation.candidates import Candidate, Cost, Parts, candidates, require_parts
 from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.embeddings import InvalidTensorError
@@ -57,7 +57,10 @@ def evaluate_unlabelled(**parts: Unpack[Parts]) -> dict[str, Unlabelled]:
 
     Raises:
         InvalidTensorError: if shapes do not match, or values are not finite.
+        ValueError: as `evaluate`.
+        TypeError: as `evaluate`.
     """
+    require_parts("evaluate_unlabelled", parts)
     return describe(candidates(**parts))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.errors import TransmiterError, mended_by
+from transmiter_cli.errors import TransmiterError
 from transmiter_cli.method.ranges import POSITIVE, plain
 
 BLOCK = 8192
@@ -24,11 +24,14 @@ ROUNDING = 1e-2
 """By how much a cosine, or the sum of probabilities, may differ from 1 in half precision."""
 PROBABILITIES = "the fine-tuned logits are probabilities: none is negative, and each row sums to 1."
 LOGARITHMS = "their logarithms, probabilities.clamp_min(1e-9).log()"
+UNMASKED = "-100 in place of -inf, in classes that the model does not know"
 CHECKED = 65_536
 """Rows that are searched for bad values at a time."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WIDEST = 1024
 """Numbers per row up to which a block has BLOCK rows; with more, it has fewer."""
+Chosen = slice | Tensor | Iterable[Any]
+"""Some of the rows: their numbers, a mask or a slice."""
 
 
 class InvalidTensorError(TransmiterError, ValueError):
@@ -38,7 +41,15 @@ class InvalidTensorError(TransmiterError, ValueError):
 def require_tensor(name: str, value: object) -> None:
     """Raise InvalidTensorError unless a value is a tensor, as an array of NumPy is not."""
     if not isinstance(value, Tensor):
-        raise InvalidTensorError(f"{name} must be a torch tensor, not {kind_of(value)}.", "torch.as_tensor(...)")
+        fix = "torch.as_tensor(...)" if isinstance(value, list | tuple) or hasattr(value, "__array__") else None
+        raise InvalidTensorError(f"{name} must be a torch tensor, not {kind_of(value)}.", fix)
+
+
+def require_matrix(name: str, value: Any) -> None:
+    """Raise InvalidTensorError unless a value is a tensor of two dimensions."""
+    require_tensor(name, value)
+    if value.ndim != 2:
+        raise InvalidTensorError(f"{name} must be a matrix, one row each; got shape {tuple(value.shape)}.")
 
 
 def kind_of(value: object) -> str:
@@ -46,11 +57,20 @@ def kind_of(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def require_finite(name: str, tensor: Tensor) -> None:
+def require_finite(name: str, tensor: Tensor, masked: str | None = None) -> None:
     """Raise InvalidTensorError, naming the first bad row, unless all are floating-point numbers within LARGEST.
 
     A block at a time: a memory-mapped tensor may be larger than the memory.
+
+    Args:
+        name: what they are.
+        tensor: the numbers.
+        masked: what mends a row with -inf.
     """
+    if tensor.layout != torch.strided:
+        raise InvalidTensorError(f"{name} must be dense, not {tensor.layout}.", ".to_dense()")
+    if tensor.is_meta:
+        raise InvalidTensorError(f"{name} are on device 'meta', which holds no numbers.")
     if tensor.dtype not in FLOATS:
         raise InvalidTensorError(f"{name} must be floating-point numbers of 16 bits at least, not {tensor.dtype}.")
     rows = torch.atleast_1d(tensor.detach())
@@ -59,7 +79,28 @@ def require_finite(name: str, tensor: Tensor) -> None:
         if not -LARGEST <= float(low) <= float(high) <= LARGEST:  # NaN is within no limits
             row = int(((block.abs() <= LARGEST) & block.isfinite()).all(-1).logical_not().nonzero()[0])
             said = f"values beyond {LARGEST:g}" if bool(block[row].isfinite().all()) else "NaN or infinite values"
-            raise InvalidTensorError(f"{name} hold {said} (first in row {start * CHECKED + row}).")
+            fix = masked if bool(block[row].isneginf().any()) else None
+            raise InvalidTensorError(f"{name} hold {said} (first in row {start * CHECKED + row}).", fix)
+
+
+def chosen_rows(rows: object, device: torch.device) -> slice | Tensor:
+    """Rows that a caller chose, as what a tensor on a device is indexed with.
+
+    Raises:
+        InvalidTensorError: if they are no whole numbers one after the other, no mask and no slice.
+    """
+    if isinstance(rows, slice):
+        return rows
+    try:
+        found = torch.as_tensor(rows, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        found, what = None, kind_of(rows)
+    else:
+        found = found if found.numel() else found.long()
+        what = f"{found.dtype} of shape {tuple(found.shape)}"
+    if found is None or found.ndim != 1 or found.is_floating_point() or found.is_complex():
+        raise InvalidTensorError(f"rows are whole numbers one after the other, a mask or a slice, not {what}.")
+    return found if found.dtype == torch.bool else found.long()
 
 
 def block_rows(width: int) -> int:
@@ -88,8 +129,8 @@ class Embeddings:
         logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model; a tensor will do.
 
     Raises:
-        InvalidTensorError: on no tensor, other than two dimensions, widths or devices that differ, a width of 0, no
-            floating-point numbers, NaN, or values beyond LARGEST.
+        InvalidTensorError: on no dense tensor, other than two dimensions, widths or devices that differ, a width of 0,
+            no floating-point numbers, NaN, or values beyond LARGEST.
     """
 
     images: Float[Tensor, "images width"]
@@ -98,9 +139,7 @@ class Embeddings:
 
     def __post_init__(self) -> None:
         for name, tensor in (("image embeddings", self.images), ("text embeddings", self.texts)):
-            require_tensor(name, tensor)
-            if tensor.ndim != 2:
-                raise InvalidTensorError(f"{name} must be a matrix, one row each; got shape {tuple(tensor.shape)}.")
+            require_matrix(name, tensor)
             require_finite(name, tensor)
         object.__setattr__(self, "images", self.images.detach())
         object.__setattr__(self, "texts", self.texts.detach())
@@ -121,9 +160,18 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.images)
 
-    def only(self, rows: Tensor) -> Embeddings:
-        """The same model on some of the images."""
-        return replace(self, images=self.images[rows.to(self.images.device)])
+    def __repr__(self) -> str:
+        """Shapes and scale, without the numbers."""
+        images, texts = len(self.images), len(self.texts)
+        return f"<Embeddings: {images} images, {texts} texts, {self.texts.shape[1]} wide, scale {self.logit_scale:g}>"
+
+    def only(self, rows: Chosen) -> Embeddings:
+        """The same model on some of the images: their numbers in a tensor, an array or a list, a mask, or a slice.
+
+        Raises:
+            InvalidTensorError: if it is none of these.
+        """
+        return replace(self, images=self.images[chosen_rows(rows, self.images.device)])
 
     def unit_images(self, rows: slice | Tensor = slice(None)) -> Float[Tensor, "rows width"]:
         """The chosen image rows, unit-norm, float32."""
@@ -170,14 +218,19 @@ def require_images(model: Embeddings) -> None:
         )
 
 
-def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:
-    """Raise InvalidTensorError unless fine-tuned logits are of the images of a model, and lie on their device."""
-    require_tensor("the fine-tuned logits", finetuned_logits)
-    if finetuned_logits.ndim != 2:
+def require_logits(value: Any) -> None:
+    """Raise InvalidTensorError unless fine-tuned logits are a tensor of two dimensions."""
+    require_tensor("the fine-tuned logits", value)
+    if value.ndim != 2:
         raise InvalidTensorError(
-            f"the fine-tuned logits must be images x classes; got shape {tuple(finetuned_logits.shape)}.",
+            f"the fine-tuned logits must be images x classes; got shape {tuple(value.shape)}.",
             "of one score z for two classes, torch.stack([-z, z], 1)",
         )
+
+
+def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:
+    """Raise InvalidTensorError unless fine-tuned logits are of the images of a model, and lie on their device."""
+    require_logits(finetuned_logits)
     if len(finetuned_logits) != len(model):
         shape = tuple(finetuned_logits.shape)
         raise InvalidTensorError(f"the fine-tuned logits have shape {shape}, but there are {len(model)} images.")
@@ -190,7 +243,6 @@ def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images cla
     if finetuned_logits.device != model.images.device:
         devices = f"{finetuned_logits.device}, the embeddings on {model.images.device}"
         raise InvalidTensorError(f"the fine-tuned logits are on {devices}.", ".to(device)")
-    with mended_by("-100 in place of -inf, in classes that the model does not know"):
-        require_finite("the fine-tuned logits", finetuned_logits)
+    require_finite("the fine-tuned logits", finetuned_logits, masked=UNMASKED)
     if are_probabilities(finetuned_logits[:BLOCK]):
         raise InvalidTensorError(PROBABILITIES, LOGARITHMS)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import Embeddings
+from transmiter_cli.method.embeddings import Embeddings, require_embeddings
 from transmiter_cli.method.torch_state import plain_torch
 
 EPSILON = 1e-6
@@ -31,7 +31,12 @@ class Standardized(NamedTuple):
 
 @plain_torch()
 def zero_shot_logits(embeddings: Embeddings, rows: slice | Tensor = slice(None)) -> Float[Tensor, "rows vocabulary"]:
-    """Z = s X T' for the chosen rows."""
+    """Z = s X T' for the chosen rows.
+
+    Raises:
+        InvalidTensorError: if they are no Embeddings.
+    """
+    require_embeddings("a model", embeddings)
     return embeddings.unit_images(rows) @ embeddings.classifier().T
 
 

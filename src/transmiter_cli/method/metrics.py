@@ -64,13 +64,18 @@ def check_labels(labels: Int[Tensor, " images"], images: int, classes: int) -> N
     """Raise InvalidTensorError unless there is one class index for each image."""
     require_tensor("labels", labels)
     if labels.shape != (images,):
-        raise InvalidTensorError(f"labels have shape {tuple(labels.shape)} for {images} images.")
+        fix = "labels.argmax(-1), of one-hot labels" if labels.ndim == 2 and len(labels) == images else None
+        raise InvalidTensorError(f"labels have shape {tuple(labels.shape)} for {images} images.", fix)
     if not images:
         raise InvalidTensorError("there are no labelled images.")
     if labels.dtype not in INTEGERS:
-        raise InvalidTensorError(f"labels must be class indices, integers, not {labels.dtype}.", "labels.long()")
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise InvalidTensorError(f"labels must be class indices from 0 to {classes - 1}.")
+        fix = "the index of each image's class" if labels.dtype == torch.bool else "labels.long()"
+        raise InvalidTensorError(f"labels must be class indices, integers, not {labels.dtype}.", fix)
+    wrong = (labels < 0) | (labels >= classes)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        found = f"{int(labels[row])} in row {row}"
+        raise InvalidTensorError(f"labels must be class indices from 0 to {classes - 1}; there is {found}.")
 
 
 class Comparison(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, TypeVar
@@ -78,9 +78,25 @@ def plain(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
+def one_or_several(given: Any) -> list[Any]:
+    """What may be given alone or in a sequence, as a list; what is no sequence counts as given alone."""
+    given = plain(given)
+    return [*given] if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+
+
+def within(name: str, value: Any, allowed: Range) -> Any:
+    """A number as Python's.
+
+    Raises:
+        ValueError: if it is not within its range.
+    """
+    value = plain(value)
+    if not allowed.holds(value):
+        raise ValueError(f"{name} must be {allowed}, not {value!r}.")
+    return value
+
+
 def require_within(settings: object, ranges: Mapping[str, Range]) -> None:
     """Raise ValueError unless each setting is within its range."""
     for name, allowed in ranges.items():
-        value = getattr(settings, name)
-        if not allowed.holds(value):
-            raise ValueError(f"{name} must be {allowed}, not {value!r}.")
+        within(name, getattr(settings, name), allowed)

@@ -12,13 +12,16 @@ from torch import Tensor
 
 from transmiter_cli.method.embeddings import (
     TINY,
+    Chosen,
     Embeddings,
     InvalidTensorError,
     check_teacher,
+    chosen_rows,
     require_embeddings,
     require_finite,
+    require_logits,
+    require_matrix,
     require_same_device,
-    require_tensor,
 )
 from transmiter_cli.method.per_image import Computed, PerImage, Rows, centred, computed_zero_shot_logits
 
@@ -60,13 +63,36 @@ class Expert:
 
 @dataclass(frozen=True, eq=False)
 class Teacher(Expert):
-    """An expert as it is given, its logits a tensor."""
+    """A fine-tuned model, and the zero-shot model that it was fine-tuned from, on the same unlabelled images.
+
+    Attributes:
+        finetuned: the fine-tuned model's logits, images x classes; a probe's bias belongs in these alone.
+        weak: the zero-shot model on these images and the strong model's vocabulary, the classes first.
+        head: what the fine-tuned model multiplies unit-norm image embeddings with, classes x width of `weak`, its logit
+            scale included: a probe's weight, or the scale times tuned text features. None where it is not known, or
+            fine-tuning changed the image embeddings. "discriminant" uses it for classes that no image shows.
+
+    Raises:
+        InvalidTensorError: if the logits or the head are no tensor, or the weak model is no Embeddings.
+    """
 
     finetuned: Float[Tensor, "images classes"]
 
-    def only(self, rows: Tensor) -> Teacher:
-        """The same teacher on some of the images."""
-        return replace(self, finetuned=self.finetuned[rows.to(self.finetuned.device)], weak=self.weak.only(rows))
+    def __post_init__(self) -> None:
+        require_logits(self.finetuned)
+        require_embeddings("a teacher's weak model", self.weak)
+        if self.head is not None:
+            require_matrix("the fine-tuned head", self.head)
+
+    def __repr__(self) -> str:
+        """Shapes, without the numbers."""
+        head = "" if self.head is None else f", head {len(self.head)} x {self.head.shape[1]}"
+        return f"<Teacher: {len(self.finetuned)} images, {self.classes} classes{head}; weak {self.weak!r}>"
+
+    def only(self, rows: Chosen) -> Teacher:
+        """The same teacher on some of the images, chosen as in `Embeddings.only`."""
+        chosen = chosen_rows(rows, self.finetuned.device)
+        return replace(self, finetuned=self.finetuned[chosen], weak=self.weak.only(chosen))
 
 
 def deviation_ratio(teacher: Expert, rows: Int[Tensor, " rows"], among: Bool[Tensor, " classes"]) -> float:
@@ -160,7 +186,6 @@ def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
 def check_twin(strong: Embeddings, teacher: Teacher) -> None:
     """Raise InvalidTensorError if a teacher's weak model or head does not belong to its logits and the strong model."""
     weak = teacher.weak
-    require_embeddings("a teacher's weak model", weak)
     require_same_device(strong, weak)
     if len(weak) != len(strong):
         raise InvalidTensorError(f"there are {len(strong)} strong image embeddings but {len(weak)} weak ones.")
@@ -169,7 +194,6 @@ def check_twin(strong: Embeddings, teacher: Teacher) -> None:
         raise InvalidTensorError(f"there are {sizes}; both models need the same vocabulary.")
     if teacher.head is None:
         return
-    require_tensor("the fine-tuned head", teacher.head)
     if teacher.head.shape != (teacher.classes, weak.images.shape[1]):
         raise InvalidTensorError(
             f"the fine-tuned head has shape {tuple(teacher.head.shape)}; {teacher.classes} classes and weak "

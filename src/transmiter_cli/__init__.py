@@ -24,22 +24,28 @@ if TYPE_CHECKING:
     from transmiter_cli.artefact import load as load
     from transmiter_cli.errors import TransmiterError as TransmiterError
     from transmiter_cli.evaluation import Row as Row
+    from transmiter_cli.evaluation import Unlabelled as Unlabelled
     from transmiter_cli.evaluation import evaluate as evaluate
     from transmiter_cli.evaluation import evaluate_unlabelled as evaluate_unlabelled
     from transmiter_cli.method.consensus.experts import Teacher as Teacher
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
     from transmiter_cli.method.embeddings import InvalidTensorError as InvalidTensorError
     from transmiter_cli.method.logits import zero_shot_logits as zero_shot_logits
+    from transmiter_cli.method.paper.distillation import FitSettings as FitSettings
+    from transmiter_cli.method.paper.refinement import RefineSettings as RefineSettings
 
 __version__ = "0.2.0"
 
 _HOME = {
     "Artefact": "artefact",
     "Embeddings": "method.embeddings",
+    "FitSettings": "method.paper.distillation",
     "InvalidTensorError": "method.embeddings",
+    "RefineSettings": "method.paper.refinement",
     "Row": "evaluation",
     "Teacher": "method.consensus.experts",
     "TransmiterError": "errors",
+    "Unlabelled": "evaluation",
     "evaluate": "evaluation",
     "evaluate_unlabelled": "evaluation",
     "fit": "api",

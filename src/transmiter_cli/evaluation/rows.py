@@ -34,7 +34,7 @@ REFERENCE = "strong"
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Cost):
-    """One model's line in an evaluation; rates are fractions.
+    """One model's line in an evaluation, with its `Cost`; rates are fractions.
 
     Attributes:
         top1: accuracy.

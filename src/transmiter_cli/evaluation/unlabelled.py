@@ -32,7 +32,7 @@ class Move:
 
 @dataclass(frozen=True, kw_only=True)
 class Unlabelled(Cost):
-    """One model's line where there are no labels; nothing in it says which model is right.
+    """One model's line where there are no labels, with its `Cost`; nothing in it says which model is right.
 
     Attributes:
         agrees_strong: how often it answers as the zero-shot strong model does, a fraction.

@@ -31,6 +31,9 @@ class FitSettings:
 
     Attributes:
         basis: "compact" (D <= d fixed directions) or "paper" (a square learned orthogonal W).
+        epochs: passes over the images.
+        batch_size: images of a step.
+        learning_rate, weight_decay: AdamW's.
         temperature: the teacher's logits are divided by it.
         noise: deviation of the Gaussian noise on a row of logits, as a fraction of the row's own.
         noise_rate: the share of batches that get noise.

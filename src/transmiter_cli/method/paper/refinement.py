@@ -24,11 +24,13 @@ REFINE_RANGES = {**TRAINING, "epochs": Range(whole=True), "folds": Range(2, whol
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How a transferred adapter is refined.
+    """How a transferred adapter is refined; a linear classifier heeds folds and seed alone.
 
     Attributes:
         epochs: most passes over the labelled images; the number taken is chosen by cross-validation.
-        learning_rate: AdamW's.
+        batch_size: labelled images of a step.
+        learning_rate, weight_decay: AdamW's.
+        warmup: the share of steps in which the learning rate rises.
         folds: of the cross-validation, on the labelled images alone; two at least.
         seed: decides folds and batches.
 

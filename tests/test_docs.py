@@ -84,6 +84,7 @@ def test_a_lora_checkpoint_merges_into_an_ordinary_one(examples: dict[str, objec
 def test_the_evaluation_example_runs(capsys: pytest.CaptureFixture[str]):
     rows = run_examples("evaluation.md")["rows"]
     assert rows["eft"].hm is not None  # type: ignore[index]
+    assert rows["eft"].gain > 0.1, "EFT is shown where it helps"  # type: ignore[index]
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 

@@ -125,7 +125,8 @@ class Artefact:
                 is looked at is not finite.
         """
         with mended_by("adapt(embeddings), of Embeddings"):
-            require_matrix("the logits", logits)
+            require_tensor("the logits", logits)
+        require_matrix("the logits", logits)
         if logits.shape[-1] != len(self.vocabulary):
             sizes = f"{logits.shape[-1]} columns for a vocabulary of {len(self.vocabulary)} entries"
             raise InvalidTensorError(f"the logits have {sizes}.")
@@ -217,7 +218,11 @@ class Artefact:
     @plain_torch()
     @torch.no_grad()
     def class_logits(self, images: Float[Tensor, "images width"]) -> Float[Tensor, "images classes"]:
-        """Adapted logits of the task classes, straight from the model's image embeddings, on their device."""
+        """Adapted logits of the task classes, straight from the model's image embeddings, on their device.
+
+        Raises:
+            InvalidTensorError: if these are no tensor, of another width, or hold what is not finite.
+        """
         require_tensor("image embeddings", images)
         moved = self.to(images.device)
         return torch.cat(list(moved.adapt_blocks(moved.embeddings(images))))

@@ -21,9 +21,10 @@ from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.method.paper import cuda_graph
 from transmiter_cli.method.paper.cross_moment import cross_moment
-from transmiter_cli.method.paper.distillation import FitSettings, fit_adapter, new_adapter, schedule_batches, train
+from transmiter_cli.method.paper.distillation import fit_adapter, new_adapter, schedule_batches, train
 from transmiter_cli.method.paper.learned_basis import LearnedBasis
 from transmiter_cli.method.paper.polar import polar_factor
+from transmiter_cli.method.settings import FitSettings
 
 pytestmark = [
     pytest.mark.cuda,

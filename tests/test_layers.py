@@ -6,8 +6,9 @@ from pathlib import Path
 import transmiter_cli
 
 LAYERS = (
-    *("errors", "names", "reporter", "files", "methods", "description", "demo", "method", "artefact", "api", "layout"),
-    *("embedding", "record", "run", "task", "evaluation", "workflow", "bench", "report", "cli", "__main__", "__init__"),
+    *("errors", "names", "reporter", "files", "methods", "description", "demo", "method", "artefact", "api_checks"),
+    *("api", "layout", "embedding", "record", "run", "task", "evaluation", "workflow", "bench", "report", "cli"),
+    *("__main__", "__init__"),
 )
 METHOD = ("paper", "linear", "choice", "consensus")
 """The rooms of the method, after what they have in common: the paper's, linear classifiers, discriminant transfer."""

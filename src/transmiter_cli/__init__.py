@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
     from transmiter_cli.method.embeddings import InvalidTensorError as InvalidTensorError
     from transmiter_cli.method.logits import zero_shot_logits as zero_shot_logits
-    from transmiter_cli.method.paper.distillation import FitSettings as FitSettings
-    from transmiter_cli.method.paper.refinement import RefineSettings as RefineSettings
+    from transmiter_cli.method.settings import FitSettings as FitSettings
+    from transmiter_cli.method.settings import RefineSettings as RefineSettings
 
 __version__ = "0.2.0"
 
 _HOME = {
     "Artefact": "artefact",
     "Embeddings": "method.embeddings",
-    "FitSettings": "method.paper.distillation",
+    "FitSettings": "method.settings",
     "InvalidTensorError": "method.embeddings",
-    "RefineSettings": "method.paper.refinement",
+    "RefineSettings": "method.settings",
     "Row": "evaluation",
     "Teacher": "method.consensus.experts",
     "TransmiterError": "errors",

@@ -7,6 +7,8 @@ from typing import Literal
 
 LinearMethod = Literal["discriminant", "ridge"]
 Method = Literal["adapter", "ridge", "discriminant"]
+Auto = Literal["auto"]
+"""A strength that is chosen by unlabelled images."""
 HEEDED_BY: Mapping[str, Method] = {
     "reg": "adapter",
     "rho": "ridge",

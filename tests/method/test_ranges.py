@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from transmiter_cli.method.paper.distillation import FitSettings
 from transmiter_cli.method.ranges import COUNT, SEED, Range, settings_of
+from transmiter_cli.method.settings import FitSettings
 
 
 @pytest.mark.parametrize("value", [0, 1.5, True, "1", None, math.nan, math.inf])

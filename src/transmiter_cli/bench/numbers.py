@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.method.paper.distillation import FIT_RANGES, FitSettings
-from transmiter_cli.method.paper.refinement import REFINE_RANGES, RefineSettings
 from transmiter_cli.method.ranges import POSITIVE, STRENGTH, Range
+from transmiter_cli.method.settings import FIT_RANGES, REFINE_RANGES, FitSettings, RefineSettings
 
 RANGES: Mapping[str, Mapping[str, Range]] = {
     "options": {"reg": STRENGTH, "rho": STRENGTH, "paper_lambda": POSITIVE},

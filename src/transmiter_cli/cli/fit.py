@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, SeedOption, Selection, checked_settings
 from transmiter_cli.errors import UsageError
+from transmiter_cli.method.settings import Basis, FitSettings
 from transmiter_cli.names import some
 
 NAME = "fit"
@@ -60,12 +61,14 @@ def command(
         int, typer.Option(min=0, help="Random crops of each image to learn from, besides the image as it is.")
     ] = 0,
     basis: Annotated[
-        Literal["compact", "paper"], typer.Option(help="`compact` is fast; `paper` learns a square orthogonal basis.")
-    ] = "compact",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 128,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-3,
-    noise: Annotated[float, typer.Option(min=0, help="Noise on the logits, relative to their deviation.")] = 0.5,
+        Basis, typer.Option(help="`compact` is fast; `paper` learns a square orthogonal basis.")
+    ] = FitSettings.basis,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = FitSettings.epochs,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = FitSettings.batch_size,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = FitSettings.learning_rate,
+    noise: Annotated[
+        float, typer.Option(min=0, help="Noise on the logits, relative to their deviation.")
+    ] = FitSettings.noise,
     seed: SeedOption = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a run of other classes.")] = False,
     encoding: Encoding,
@@ -73,7 +76,6 @@ def command(
 ) -> None:
     """Learn what fine-tuning taught the weak model, from unlabelled images."""
     from transmiter_cli.embedding.sources import DataSpec
-    from transmiter_cli.method.paper.distillation import FitSettings
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.fit import FitOptions, fit_run
 

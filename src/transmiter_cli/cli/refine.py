@@ -17,6 +17,7 @@ from transmiter_cli.cli.options import (
     StrongOption,
     checked_settings,
 )
+from transmiter_cli.method.settings import RefineSettings
 from transmiter_cli.methods import Method
 
 NAME = "refine"
@@ -43,16 +44,19 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help="Of an adapter: most passes over the labelled images, 50 if left out; fewer by cross-validation.",
+            help=f"Of an adapter: most passes over the labelled images, {RefineSettings.epochs} if left out; fewer by "
+            "cross-validation.",
         ),
     ] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="Of an adapter: learning rate, 0.0003 if left out.")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(min=0, help=f"Of an adapter: learning rate, {RefineSettings.learning_rate:g} if left out."),
+    ] = None,
     seed: SeedOption = 0,
     encoding: Encoding,
     json: JsonOption = False,
 ) -> None:
     """Improve what was transferred, or self-trained, with a few labels; the strong model itself stays frozen."""
-    from transmiter_cli.method.paper.refinement import RefineSettings
     from transmiter_cli.report.columns import title
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.refine import RefineOptions, refine_run

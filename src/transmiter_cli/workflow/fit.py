@@ -21,8 +21,8 @@ from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.layout import FITTED, PROBE_FILE
 from transmiter_cli.method.agreement import agreement
-from transmiter_cli.method.paper.distillation import FitSettings
 from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
+from transmiter_cli.method.settings import FitSettings
 from transmiter_cli.record import Task
 from transmiter_cli.run import Run, history_entry
 from transmiter_cli.task import finetuned as teachers

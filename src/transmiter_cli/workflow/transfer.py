@@ -23,7 +23,7 @@ from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
-from transmiter_cli.methods import Method
+from transmiter_cli.methods import Auto, Method
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
@@ -60,8 +60,8 @@ class TransferOptions:
 
     strong: Sequence[str]
     methods: Sequence[Method] = DEFAULT_METHODS
-    regs: Sequence[float] | api.Auto = "auto"
-    rho: float | api.Auto = "auto"
+    regs: Sequence[float] | Auto = "auto"
+    rho: float | Auto = "auto"
     others: Sequence[Run] = ()
     opaque_names: bool = False
     data: DataFlags = field(default_factory=DataFlags)

@@ -15,7 +15,6 @@ from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.paper import distillation, learned_basis
 from transmiter_cli.method.paper.distillation import (
-    FitSettings,
     add_noise,
     cosine_with_warmup,
     distillation_loss,
@@ -25,6 +24,7 @@ from transmiter_cli.method.paper.distillation import (
     train,
 )
 from transmiter_cli.method.paper.learned_basis import LearnedBasis
+from transmiter_cli.method.settings import FitSettings
 
 
 def test_the_loss_is_the_divergence_from_the_sharpened_teacher():

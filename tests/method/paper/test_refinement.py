@@ -14,9 +14,10 @@ from transmiter_cli.method.logits import zero_shot_logits
 from transmiter_cli.method.paper import refinement
 from transmiter_cli.method.paper.adapter import Adapter
 from transmiter_cli.method.paper.cross_moment import cross_moment
-from transmiter_cli.method.paper.distillation import FitSettings, fit_adapter
-from transmiter_cli.method.paper.refinement import RefineSettings, refine_adapter, total_loss
+from transmiter_cli.method.paper.distillation import fit_adapter
+from transmiter_cli.method.paper.refinement import refine_adapter, total_loss
 from transmiter_cli.method.paper.transfer import transfer_adapters
+from transmiter_cli.method.settings import FitSettings, RefineSettings
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(2, 6), st.integers(0, 100))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,48 +16,10 @@ from transmiter_cli.method.paper.adapter import Adapter
 from transmiter_cli.method.paper.basis import compact_basis
 from transmiter_cli.method.paper.cuda_graph import recorded
 from transmiter_cli.method.paper.learned_basis import LearnedBasis
-from transmiter_cli.method.ranges import POSITIVE, SHARE, TRAINING, Range, require_within
+from transmiter_cli.method.settings import FitSettings
 
-Basis = Literal["compact", "paper"]
 Progress = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
-FIT_RANGES = {**TRAINING, "temperature": POSITIVE, "noise": Range(), "noise_rate": SHARE}
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How the adapter is distilled; the defaults are the published recipe.
-
-    Attributes:
-        basis: "compact" (D <= d fixed directions) or "paper" (a square learned orthogonal W).
-        epochs: passes over the images.
-        batch_size: images of a step.
-        learning_rate, weight_decay: AdamW's.
-        temperature: the teacher's logits are divided by it.
-        noise: deviation of the Gaussian noise on a row of logits, as a fraction of the row's own.
-        noise_rate: the share of batches that get noise.
-        warmup: the share of steps in which the learning rate rises.
-        seed: decides initial weights, batches and noise.
-
-    Raises:
-        ValueError: if the basis is another one, or a number is not in FIT_RANGES.
-    """
-
-    basis: Basis = "compact"
-    epochs: int = 10
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    temperature: float = 0.5
-    noise: float = 0.5
-    noise_rate: float = 0.5
-    warmup: float = 0.05
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.basis not in get_args(Basis):
-            raise ValueError(f"the basis is 'compact' or 'paper', not {self.basis!r}.")
-        require_within(self, FIT_RANGES)
 
 
 def distillation_loss(

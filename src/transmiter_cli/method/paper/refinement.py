@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -17,37 +16,7 @@ from transmiter_cli.method.folds import stratified_folds
 from transmiter_cli.method.paper.adapter import Adapter
 from transmiter_cli.method.paper.distillation import Progress, cosine_with_warmup, require_trained
 from transmiter_cli.method.per_image import computed_zero_shot_logits
-from transmiter_cli.method.ranges import TRAINING, Range, require_within
-
-REFINE_RANGES = {**TRAINING, "epochs": Range(whole=True), "folds": Range(2, whole=True)}
-
-
-@dataclass(frozen=True)
-class RefineSettings:
-    """How a transferred adapter is refined; a linear classifier heeds folds and seed alone.
-
-    Attributes:
-        epochs: most passes over the labelled images; the number taken is chosen by cross-validation.
-        batch_size: labelled images of a step.
-        learning_rate, weight_decay: AdamW's.
-        warmup: the share of steps in which the learning rate rises.
-        folds: of the cross-validation, on the labelled images alone; two at least.
-        seed: decides folds and batches.
-
-    Raises:
-        ValueError: if a number is not in REFINE_RANGES.
-    """
-
-    epochs: int = 50
-    batch_size: int = 64
-    learning_rate: float = 3e-4
-    weight_decay: float = 1e-3
-    warmup: float = 0.05
-    folds: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_within(self, REFINE_RANGES)
+from transmiter_cli.method.settings import RefineSettings
 
 
 @torch.inference_mode(False)

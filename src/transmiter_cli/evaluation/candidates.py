@@ -118,21 +118,14 @@ def candidates(
         ValueError: if `fitted` is no artefact or was transferred already, `transferred` has no names or one that is
             that of another row, or a strength of EFT is below 0.
     """
-    require_named_artefacts(transferred)
-    if fitted is not None:
-        require_artefact("fitted", fitted)
     strengths: list[float] = [within("a strength of EFT", a, Range()) for a in one_or_several(eft)]
-    artefacts = dict(transferred or {})
-    given = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
+    logits = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
     models = {name: model for name, model in (("weak", weak), ("strong", strong)) if model is not None}
-    for part in given:
-        check_logits(part)
-    for name, model in models.items():
-        require_embeddings(name, model)
-    if strong is None and (artefacts or fitted is not None or strong_finetuned_logits is not None):
+    require_usable(models, logits)
+    corrections = corrections_of(fitted, transferred, strong)
+    if strong is None and (corrections or strong_finetuned_logits is not None):
         raise ValueError("fitted, transferred and strong_finetuned_logits have rows beside those of strong alone.")
-    require_same_images([*models.values(), *given])
-    classes = count_classes(classes, list(models.values()), given, [*artefacts.values(), *([fitted] if fitted else [])])
+    classes = count_classes(classes, list(models.values()), logits, list(corrections.values()))
     found: dict[str, Candidate] = {}
     for model in models.values():
         await_device(model.images)
@@ -147,17 +140,43 @@ def candidates(
         flops, parameters = (None if one is None else weak_models * one for one in (weak_flops, weak_parameters))
         cost = {"parameters": parameters, "flops": flops, "models": weak_models}
         found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, strengths, **cost)
-    for name in {*found, "strong_finetuned", *([] if fitted is None else ["direct"])} & artefacts.keys():
-        raise ValueError(f"{name!r} in transferred is the name of another row.")
-    if fitted is not None:
-        if fitted.stage != "weak":
-            raise ValueError(f"fitted is what fit returned, and not of stage {fitted.stage!r}: name it in transferred.")
-        artefacts = {"direct": replace(fitted, texts=strong.texts), **artefacts}
-    found |= {name: artefact_candidate(name, artefact, strong) for name, artefact in artefacts.items()}
+    taken = sorted({*found, "strong_finetuned"} & corrections.keys())
+    if taken:
+        raise ValueError(f"{taken[0]!r} in transferred is the name of another row.")
+    found |= {name: artefact_candidate(name, artefact, strong) for name, artefact in corrections.items()}
     if strong_finetuned_logits is not None:
         name = "strong_finetuned"
         found[name] = timed(name, lambda: strong_finetuned_logits, labels=True, gradients=True)
     return found
+
+
+def corrections_of(
+    fitted: Artefact | None, transferred: Mapping[str, Artefact] | None, strong: Embeddings | None
+) -> dict[str, Artefact]:
+    """What corrects the strong model, by the name of its row: "direct" is what was fitted, as if made for that model.
+
+    Raises:
+        ValueError: if `fitted` is no artefact or was transferred already, or `transferred` has no names, or "direct".
+    """
+    require_named_artefacts(transferred)
+    named = dict(transferred or {})
+    if fitted is None:
+        return named
+    require_artefact("fitted", fitted)
+    if fitted.stage != "weak":
+        raise ValueError(f"fitted is what fit returned, and not of stage {fitted.stage!r}: name it in transferred.")
+    if "direct" in named:
+        raise ValueError("'direct' in transferred is the name of another row.")
+    return {"direct": fitted if strong is None else replace(fitted, texts=strong.texts), **named}
+
+
+def require_usable(models: Mapping[str, Embeddings], logits: Sequence[Tensor]) -> None:
+    """Raise InvalidTensorError unless these are models and fine-tuned logits of the same images."""
+    for part in logits:
+        check_logits(part)
+    for name, model in models.items():
+        require_embeddings(name, model)
+    require_same_images([*models.values(), *logits])
 
 
 def require_named_artefacts(transferred: object) -> None:

@@ -353,13 +353,16 @@ WRONG_CALLS = {
     "tm.evaluate(labels, strong=model, weak=model, finetuned_logits=logits[:5])": "given [5, 9] images",
     "tm.evaluate(labels, strong=model, finetuned_logits=logits[0])": "must be images x classes; got shape (3,)",
     "tm.evaluate(labels, strong=model.images)": "strong must be Embeddings, not torch.Tensor",
+    "tm.evaluate(labels, strong=model, weak_models=-1)": "ValueError: weak_models must be a whole number",
+    "tm.evaluate(labels, strong=model, weak_parameters='x')": "ValueError: weak_parameters must be a whole number",
+    "tm.evaluate(labels, strong=model, transferred={1: moved})": "ValueError: transferred is artefacts by the names",
     "tm.evaluate(torch.tensor(1), strong=model)": "labels have shape () for 9 images",
     "tm.evaluate(labels.to(torch.uint16), strong=model)": "must be class indices, integers, not torch.uint16",
     "tm.evaluate(labels, strong=model, seed='a')": "ValueError: seed must be a whole number of at least 0",
     "tm.evaluate_unlabelled(weak=model.only(labels[:0]))": "there are no images",
     "tm.fit(model.images, logits)": "weak must be Embeddings, not torch.Tensor",
     "tm.fit(model, logits, 'abcde')": "a sequence of names, not the single text 'abcde'",
-    "tm.transfer(fitted, model, model.images)": "a model must be Embeddings, not torch.Tensor",
+    "tm.transfer(fitted, model, model.images)": "strong must be Embeddings, not torch.Tensor",
     "tm.transfer('weak.safetensors', model, model)": "ValueError: transfer starts from a fitted adapter",
     "tm.transfer(fitted, model, model, 'discriminant', teachers=[logits])": "ValueError: teachers are Teacher(",
     "tm.transfer(fitted, model, model, 'discriminant', teachers=[tm.Teacher(logits, logits)])": "teacher's weak model",
@@ -376,8 +379,8 @@ WRONG_CALLS = {
     "tm.fit(model, logits.to_sparse())": "the fine-tuned logits must be dense",
     "tm.fit(model, logits.int())": "floating-point numbers of 16 bits at least, not torch.int32.",
     "tm.fit(model, logits, 5)": "ValueError: the vocabulary is a sequence of names, not builtins.int",
-    "tm.fit(model, logits, progress=3)": "ValueError: progress is called with (steps done, steps in all), and no",
-    "tm.refine(moved, model, labels, progress=3)": "ValueError: progress is called with",
+    "tm.fit(model, logits, progress=3)": "ValueError: progress must be a function of two numbers, not builtins.int",
+    "tm.refine(moved, model, labels, progress=3)": "ValueError: progress must be a function",
     "tm.refine(model, moved, labels)": "ValueError: transferred is an Artefact, as fit, transfer and load return",
     "tm.refine(None, model, labels)": "as fit, transfer and load return it, not builtins.NoneType",
     "tm.self_train('a.safetensors', model)": "transferred is an Artefact, as fit, transfer and load return it, not",
@@ -402,7 +405,7 @@ WRONG_CALLS = {
     "tm.Teacher(logits, model, 'z')": "the fine-tuned head must be a torch tensor, not builtins.str",
     "tm.zero_shot_logits(model.images)": "a model must be Embeddings, not torch.Tensor",
     "tm.transfer(fitted, model, model, teachers=None, method='ridge')": "ValueError: teachers are Teacher(",
-    "tm.transfer_all(fitted, model, None, 1.0)": "a model must be Embeddings, not builtins.NoneType",
+    "tm.transfer_all(fitted, model, None, 1.0)": "strong must be Embeddings, not builtins.NoneType",
     "tm.transfer_all(fitted, model, model, None)": "reg must be a finite number above 0, not None",
     "tm.evaluate(labels, strong=model, classes=3.0)": "classes must be a whole number of at least 1, not 3.0",
     "tm.evaluate(labels, strong=model, classes='3')": "classes must be a whole number of at least 1, not '3'",
@@ -465,13 +468,24 @@ def test_some_of_the_images_may_be_told_in_any_way(world: World):
         mask,
         mask.numpy(),
         torch.arange(3).numpy(),
-        torch.arange(3, dtype=torch.uint8),
+        (row for row in range(3)),
+        torch.arange(400).numpy()[::-1][-3:][::-1],
     )
     for rows in ways:
-        found = teacher.only(rows)
+        found = teacher.only(rows)  # type: ignore[arg-type]
         assert torch.equal(found.finetuned, world.finetuned_logits[:3])
         assert torch.equal(found.weak.images, world.weak.images[:3])
     assert len(world.weak.only([])) == 0
+    wrong = {
+        mask.byte(): "may be a mask or numbers",
+        mask[:9]: "the mask has 9 entries for 400 images",
+        torch.tensor([0, 400]): "rows from 0 to 400 of 400 images",
+        torch.tensor([-401]): "rows from -401 to -401",
+        mask.to_sparse(): "a mask or a slice",
+    }
+    for rows, said in wrong.items():
+        with pytest.raises(tm.InvalidTensorError, match=said):
+            teacher.only(rows)
 
 
 def test_a_single_strength_of_eft_is_enough(world: World):

@@ -46,7 +46,7 @@ def names_of(vocabulary: Any, texts: int) -> tuple[str, ...]:
 def require_progress(value: object) -> None:
     """Raise ValueError unless a value can be called, or is None."""
     if value is not None and not callable(value):
-        raise ValueError(f"progress is called with (steps done, steps in all), and no {kind_of(value)}.")
+        raise ValueError(f"progress must be a function of two numbers, not {kind_of(value)}.")
 
 
 def require_heeded(method: Method, **given: bool) -> None:
@@ -115,8 +115,8 @@ def check_transfer(fitted: object, models: Sequence[Embeddings]) -> tuple[Artefa
     """
     if not isinstance(fitted, Artefact) or fitted.stage != "weak" or not isinstance(fitted.correction, Adapter):
         raise ValueError("transfer starts from a fitted adapter, as fit returns it.")
-    for model in models:
-        require_embeddings("a model", model)
+    for place, model in enumerate(models):
+        require_embeddings("strong" if place else "weak", model)
         if len(model.texts) != len(fitted.vocabulary):
             sizes = f"{len(model.texts)} text embeddings for a vocabulary of {len(fitted.vocabulary)} entries"
             raise InvalidTensorError(f"there are {sizes}.")

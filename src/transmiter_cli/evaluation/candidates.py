@@ -118,6 +118,7 @@ def candidates(
         ValueError: if `fitted` is no artefact or was transferred already, `transferred` has no names or one that is
             that of another row, or a strength of EFT is below 0.
     """
+    require_costs(weak_models=weak_models, weak_flops=weak_flops, weak_parameters=weak_parameters)
     strengths: list[float] = [within("a strength of EFT", a, Range()) for a in one_or_several(eft)]
     logits = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
     models = {name: model for name, model in (("weak", weak), ("strong", strong)) if model is not None}
@@ -179,10 +180,20 @@ def require_usable(models: Mapping[str, Embeddings], logits: Sequence[Tensor]) -
     require_same_images([*models.values(), *logits])
 
 
+def require_costs(**costs: int | None) -> None:
+    """Raise ValueError unless the costs of the weak model are whole numbers, or None."""
+    for name, cost in costs.items():
+        if cost is not None:
+            within(name, cost, Range(whole=True))
+
+
 def require_named_artefacts(transferred: object) -> None:
     """Raise ValueError unless these are artefacts by the names of their rows, or None."""
     named = {} if transferred is None else transferred
-    wrong = [one for one in named.values() if not isinstance(one, Artefact)] if isinstance(named, Mapping) else [named]
+    wrong: list[object] = [named]
+    if isinstance(named, Mapping):
+        wrong = [one for one in named.values() if not isinstance(one, Artefact)]
+        wrong += [name for name in named if not isinstance(name, str)]
     if wrong:
         raise ValueError(f"transferred is artefacts by the names of their rows, not {kind_of(wrong[0])}.")
 

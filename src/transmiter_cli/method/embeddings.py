@@ -27,6 +27,8 @@ LOGARITHMS = "their logarithms, probabilities.clamp_min(1e-9).log()"
 UNMASKED = "-100 in place of -inf, in classes that the model does not know"
 CHECKED = 65_536
 """Rows that are searched for bad values at a time."""
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""What labels may be; torch computes next to nothing in its other unsigned types."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WIDEST = 1024
 """Numbers per row up to which a block has BLOCK rows; with more, it has fewer."""
@@ -83,23 +85,30 @@ def require_finite(name: str, tensor: Tensor, masked: str | None = None) -> None
             raise InvalidTensorError(f"{name} hold {said} (first in row {start * CHECKED + row}).", fix)
 
 
-def chosen_rows(rows: object, device: torch.device) -> slice | Tensor:
+def chosen_rows(rows: Any, images: int, device: torch.device) -> slice | Tensor:
     """Rows that a caller chose, as what a tensor on a device is indexed with.
 
     Raises:
-        InvalidTensorError: if they are no whole numbers one after the other, no mask and no slice.
+        InvalidTensorError: if they are no whole numbers of rows that there are, no mask of all of them and no slice.
     """
     if isinstance(rows, slice):
         return rows
+    if isinstance(rows, Iterable) and not isinstance(rows, Tensor | str):
+        array: Any = rows
+        rows = array.copy() if hasattr(rows, "__array__") else [*rows]  # torch takes no array with a negative stride
+    said = "rows are whole numbers one after the other, a mask or a slice, not"
     try:
         found = torch.as_tensor(rows, device=device)
-    except (TypeError, ValueError, RuntimeError):
-        found, what = None, kind_of(rows)
-    else:
-        found = found if found.numel() else found.long()
-        what = f"{found.dtype} of shape {tuple(found.shape)}"
-    if found is None or found.ndim != 1 or found.is_floating_point() or found.is_complex():
-        raise InvalidTensorError(f"rows are whole numbers one after the other, a mask or a slice, not {what}.")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidTensorError(f"{said} {kind_of(rows)}.") from error
+    if found.ndim != 1 or found.layout != torch.strided or (len(found) and found.dtype not in (*INTEGERS, torch.bool)):
+        raise InvalidTensorError(f"{said} {found.dtype} of shape {tuple(found.shape)}.")
+    if found.dtype == torch.uint8:
+        raise InvalidTensorError("rows of torch.uint8 may be a mask or numbers.", ".bool() or .long()")
+    if found.dtype == torch.bool and len(found) != images:
+        raise InvalidTensorError(f"the mask has {len(found)} entries for {images} images.")
+    if found.dtype != torch.bool and len(found) and not -images <= int(found.min()) <= int(found.max()) < images:
+        raise InvalidTensorError(f"rows from {int(found.min())} to {int(found.max())} of {images} images.")
     return found if found.dtype == torch.bool else found.long()
 
 
@@ -171,7 +180,7 @@ class Embeddings:
         Raises:
             InvalidTensorError: if it is none of these.
         """
-        return replace(self, images=self.images[chosen_rows(rows, self.images.device)])
+        return replace(self, images=self.images[chosen_rows(rows, len(self), self.images.device)])
 
     def unit_images(self, rows: slice | Tensor = slice(None)) -> Float[Tensor, "rows width"]:
         """The chosen image rows, unit-norm, float32."""

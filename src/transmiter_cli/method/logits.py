@@ -42,5 +42,7 @@ def zero_shot_logits(embeddings: Embeddings, rows: slice | Tensor = slice(None))
 
 def standardize(logits: Float[Tensor, "rows vocabulary"]) -> Standardized:
     """Standardise each row over all its M entries with its own mean and unbiased deviation."""
+    if not len(logits):  # of which torch would warn
+        return Standardized(logits, logits[:, :1], logits[:, :1])
     std, mean = torch.std_mean(logits, dim=-1, keepdim=True)
     return Standardized((logits - mean) / (std + EPSILON), mean, std)

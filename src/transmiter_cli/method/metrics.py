@@ -12,14 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transmiter_cli.method.embeddings import InvalidTensorError, require_finite, require_tensor
+from transmiter_cli.method.embeddings import INTEGERS, InvalidTensorError, require_finite, require_tensor
 
 RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""
 BINS = 15
 """Bins of confidence behind the calibration error."""
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-"""What labels may be; torch computes next to nothing in its other unsigned types."""
 
 
 class Accuracy(NamedTuple):

@@ -54,10 +54,10 @@ def encode_same(
 
 
 def finetuned_logits(
-    model: FinetunedModel, files: Sequence[ImageRecord], weak: Embeddings
+    model: FinetunedModel, files: Sequence[ImageRecord], zero_shot: Embeddings
 ) -> Float[Tensor, "images classes"]:
-    """A fine-tuned model on images that the zero-shot weak model saw, on its device."""
-    return model.logits(files, weak.images.cpu()).to(weak.images.device)
+    """A fine-tuned model on images that the zero-shot model saw which it was made of, on its device."""
+    return model.logits(files, zero_shot.images.cpu()).to(zero_shot.images.device)
 
 
 def as_teacher(model: FinetunedModel, files: Sequence[ImageRecord], weak: Embeddings) -> Teacher:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transmiter_cli.embedding.sources import DataSpec, ImageSet
 from transmiter_cli.embedding.sources.splits import SPLITS, canonical
 from transmiter_cli.method.consensus.experts import widest
-from transmiter_cli.method.consensus.mix_up import mixed_up
+from transmiter_cli.method.mix_up import mixed_up
 from transmiter_cli.method.settings import FitSettings
 from transmiter_cli.names import some
 from transmiter_cli.record import Task, without

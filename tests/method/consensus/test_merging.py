@@ -216,6 +216,19 @@ def test_the_lift_weighs_what_is_won_against_what_images_of_other_classes_lose(s
     torch.testing.assert_close(after - merged, (lift * ~has).double().expand_as(after), atol=1e-3, rtol=1e-3)
 
 
+def test_scores_that_vary_more_than_the_discriminants_are_not_narrowed_to_these():
+    strong, posterior, chosen = known(World(3))
+    counts, images = counts_of(posterior.shape[1], ENOUGH - 1), strong.unit_images(chosen.rows)
+    narrow = replace(chosen, held_out=1e-3 * chosen.held_out, classifier=chosen.classifier.scaled(1e-3))
+    has, scores = counts > 0, Linear.zero_shot(strong, len(counts))(images)
+    width = calming_factor(scores, posterior[chosen.rows], has)
+    assert width > matching_factor(scores, narrow.held_out, has)
+    share = shares_of_images(counts, posterior.sum(0), len(strong), 1.0)
+    expected = blend(width * scores, narrow.held_out, share)[:, has]
+    found = merge(MergeInputs(strong, [], posterior, narrow), counts, 1.0).held_out[:, has]
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
 def test_nothing_is_widened_where_all_of_a_few_classes_have_images():
     strong, posterior, chosen = known(World(3, classes=4))
     strong = replace(strong, logit_scale=2.0)

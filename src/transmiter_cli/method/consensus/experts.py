@@ -91,7 +91,7 @@ class Teacher(Expert):
 
     def only(self, rows: Chosen) -> Teacher:
         """The same teacher on some of the images, chosen as in `Embeddings.only`."""
-        chosen = chosen_rows(rows, self.finetuned.device)
+        chosen = chosen_rows(rows, len(self.finetuned), self.finetuned.device)
         return replace(self, finetuned=self.finetuned[chosen], weak=self.weak.only(chosen))
 
 

@@ -56,9 +56,9 @@ def class_means(
     mass, size = moments.mass[:, None], moments.mass.sum()
     means, within = plain_statistics(moments)
     offsets = directions - (mass * directions).sum(0) / size
-    centred = means - moments.sums.sum(0) / size
-    slope = (mass * offsets * centred).sum() / (mass * offsets.square()).sum().clamp_min(TINY)
-    expected = means - centred + slope.clamp_min(0) * offsets
+    deviations = means - moments.sums.sum(0) / size
+    slope = (mass * offsets * deviations).sum() / (mass * offsets.square()).sum().clamp_min(TINY)
+    expected = means - deviations + slope.clamp_min(0) * offsets
     spread = within.diagonal().sum().clamp_min(TINY)
     around = ((mass * (means - expected).square()).sum() - len(mass) * spread) / size
     worth = spread / around.clamp_min(spread / MOST_PRIOR)

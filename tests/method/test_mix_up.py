@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transmiter_cli.method.consensus.mix_up import FEWEST_CLAIMS, claims, mixed_up
+from transmiter_cli.method.mix_up import FEWEST_CLAIMS, claims, mixed_up
 
 CLASSES = 12
 LABELS = torch.arange(CLASSES).repeat_interleave(20)

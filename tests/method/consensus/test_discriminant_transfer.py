@@ -10,13 +10,10 @@ from transmiter_cli.method.consensus import discriminant_transfer as module
 from transmiter_cli.method.consensus import merging
 from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer, images_of_classes
 from transmiter_cli.method.consensus.experts import Teacher
-from transmiter_cli.method.consensus.pool import known_classes
-from transmiter_cli.method.consensus.posterior import class_counts
 from transmiter_cli.method.consensus.reliability import Reliabilities, Reliability
 from transmiter_cli.method.consensus.verdict import NEEDED, Verdict
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
 from transmiter_cli.method.logits import zero_shot_logits
-from transmiter_cli.method.per_image import predictions, zero_shot_class_logits
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
 
@@ -442,17 +439,3 @@ def test_a_teacher_of_some_classes_leaves_images_of_the_others_to_the_strong_mod
         _, believed, verdict = rates(world, [teacher(world, answers)])
     assert verdict.unknown == ()
     assert after > believed + 0.04
-
-
-def test_of_classes_that_no_image_shows_nothing_need_be_known():
-    """Two teachers know half of the others each."""
-    world, classes = World(0, images=900, classes=12), torch.arange(12)
-    rows = world.labels < 10
-    strong, weak = (model.only(rows) for model in (world.strong, world.weak))
-    halves = [classes % 2 == part for part in range(2)]
-    logits = [world.finetuned_logits[rows].masked_fill(~half | (classes >= 10), -100.0) for half in halves]
-    known = [known_classes(predictions(one), class_counts(zero_shot_class_logits(strong, 12))) for one in logits]
-    assert [int(one.sum()) for one in known] == [5, 5], "each is found to know its half"
-    verdict = discriminant_transfer(strong, [Teacher(one, weak) for one in logits])[1]
-    assert min(verdict.teacher_trust) > 0
-    assert verdict.unknown == ()

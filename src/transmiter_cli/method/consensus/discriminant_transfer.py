@@ -11,7 +11,7 @@ from torch import Tensor
 
 from transmiter_cli.method.consensus.experts import Teacher, check_teachers, widened
 from transmiter_cli.method.consensus.merging import ENOUGH, MergedClassifier, MergeInputs, have_images, merge
-from transmiter_cli.method.consensus.pool import known_classes, pooling, select_teachers, shown_classes, usable_trust
+from transmiter_cli.method.consensus.pool import known_classes, pooling, select_teachers, usable_trust
 from transmiter_cli.method.consensus.posterior import class_counts
 from transmiter_cli.method.consensus.reliability import out_of_fold_agreement, reliabilities
 from transmiter_cli.method.consensus.unseen import carry
@@ -73,7 +73,6 @@ def consensus(
     if not any(trust):
         return Consensus(verdict, zero_shot, torch.zeros_like(found.foretold), common, None)
     unknown = ~torch.stack([known[one] for one in heard]).any(0)
-    unknown &= (unknown & shown_classes(counts, len(strong))).any()  # of what no image shows, nothing need be known
     verdict = replace(verdict, unknown=tuple(unknown.nonzero().flatten().tolist()))
     return Consensus(verdict, zero_shot, found.foretold, common, softmax_of(pool.by_teachers(heard)))
 

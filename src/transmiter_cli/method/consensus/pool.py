@@ -39,11 +39,6 @@ def usable_trust(found: Reliabilities) -> tuple[float, ...]:
     return tuple(one.trust if one.named and one.trust >= least * found.strong_trust else 0.0 for one, least in pairs)
 
 
-def shown_classes(counts: Float[Tensor, " classes"], images: int) -> Bool[Tensor, " classes"]:
-    """The classes that images show to the strong model, given how many it counts of each."""
-    return counts > SHOWN * images / len(counts)
-
-
 def known_classes(answers: Int[Tensor, " images"], counts: Float[Tensor, " classes"]) -> Bool[Tensor, " classes"]:
     """The classes that a teacher knows: those that it answers, if it was fine-tuned on some alone; else all.
 
@@ -55,8 +50,9 @@ def known_classes(answers: Int[Tensor, " images"], counts: Float[Tensor, " class
         counts: how many images each class has by the strong model alone (`class_counts`, which takes from classes
             without any the few that it gives them by mistake).
     """
-    answered = torch.bincount(answers, minlength=len(counts)).double() >= ANSWERED * len(answers) / len(counts)
-    shown = shown_classes(counts, len(answers))
+    even = len(answers) / len(counts)
+    answered = torch.bincount(answers, minlength=len(counts)).double() >= ANSWERED * even
+    shown = counts > SHOWN * even
     ignored = int((shown & ~answered).sum()) / int(shown.sum())
     partial = ignored >= IGNORED and int(answered.sum()) >= FEWEST_KNOWN
     return answered if partial else torch.ones_like(answered)

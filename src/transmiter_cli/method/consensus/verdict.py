@@ -39,8 +39,8 @@ class Verdict:
         tested: whether enough classes have images to leave half of them out and see how these fare.
         named: whether zero-shot models confirm the names of the most trusted teacher's classes. If not, the names may
             say little, or be mixed up. True where names are known to say nothing.
-        unknown: the classes that no trusted fine-tuned model seems to know (`known_classes`), if images show any of
-            them; the strong model alone tells which images are theirs.
+        unknown: the classes that no trusted fine-tuned model seems to know (`known_classes`), whether images show them
+            or not; the strong model alone tells which images are theirs.
         consistent: whether that teacher and the strong model agree about as often as they would if both were right as
             often as they are predicted. If not, both may be wrong in a way that embeddings predict, and the gain is
             less than expected.

@@ -6,11 +6,12 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from transmiter_cli.embedding.encoders.models import lasting_model_name
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -37,6 +38,9 @@ from transmiter_cli.record import Step, Task, step_from_json, task_from_json, wi
 
 RUN_VARIABLE = "TRANSMITER_RUN"
 DEFAULT_RUN = "transmiter-run"
+Options = TypeVar("Options")
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
 
 
 class Made(NamedTuple):
@@ -308,6 +312,19 @@ class Run:
         record = self.record() | changes
         record.setdefault("history", []).append(history_entry(command, models))
         self.write(record)
+
+
+def run_locked(
+    command: Callable[Concatenate[Options, Run, Rest], Result],
+) -> Callable[Concatenate[Options, Run, Rest], Result]:
+    """A command that changes a run, and refuses to while another one does."""
+
+    @wraps(command)
+    def held(options: Options, run: Run, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        with run.locked():
+            return command(options, run, *args, **kwargs)
+
+    return held
 
 
 def history_entry(command: list[str], models: Mapping[str, str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
 from transmiter_cli.method.settings import FitSettings
 from transmiter_cli.record import Task
-from transmiter_cli.run import Run, history_entry
+from transmiter_cli.run import Run, history_entry, run_locked
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.head_file import FinetunedHead, probe_head, save_head
 from transmiter_cli.task.logits_file import FinetunedLogits
@@ -43,7 +43,7 @@ from transmiter_cli.workflow.fit_warnings import (
 )
 from transmiter_cli.workflow.overlap import FILES, fingerprints, listed
 from transmiter_cli.workflow.removal import removal
-from transmiter_cli.workflow.run_artefacts import open_finetuned_of, run_locked, signed
+from transmiter_cli.workflow.run_artefacts import open_finetuned_of, signed
 from transmiter_cli.workflow.run_data import open_told
 
 

@@ -17,11 +17,11 @@ from transmiter_cli.layout import ARTEFACTS, REFINED_FROM, ROWS
 from transmiter_cli.method.settings import RefineSettings
 from transmiter_cli.methods import Method
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import Run
+from transmiter_cli.run import Run, run_locked
 from transmiter_cli.task.finetuned import PROBE
 from transmiter_cli.task.shots import choose_shots
 from transmiter_cli.workflow.overlap import remembering
-from transmiter_cli.workflow.run_artefacts import open_corrected, run_locked, starting_point
+from transmiter_cli.workflow.run_artefacts import open_corrected, starting_point
 from transmiter_cli.workflow.run_data import DataFlags, open_told
 
 ZERO_SHOT = "strong"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
 
 from transmiter_cli.artefact import Artefact, load
 from transmiter_cli.embedding.encoders.models import resolve_model
@@ -19,23 +17,6 @@ from transmiter_cli.record import Task
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import PROBE, FinetunedModel, finetuned_digest, open_finetuned
 from transmiter_cli.task.logits_file import FinetunedLogits
-
-Options = TypeVar("Options")
-Rest = ParamSpec("Rest")
-Result = TypeVar("Result")
-
-
-def run_locked(
-    command: Callable[Concatenate[Options, Run, Rest], Result],
-) -> Callable[Concatenate[Options, Run, Rest], Result]:
-    """A command that changes a run, and refuses to while another one does."""
-
-    @wraps(command)
-    def held(options: Options, run: Run, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
-        with run.locked():
-            return command(options, run, *args, **kwargs)
-
-    return held
 
 
 def finetuned_models(run: Run, weak: CachedEncoder, own_data: bool = True) -> list[FinetunedModel]:

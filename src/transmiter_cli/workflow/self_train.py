@@ -17,10 +17,10 @@ from transmiter_cli.method.linear.self_training import WORTH
 from transmiter_cli.methods import LinearMethod
 from transmiter_cli.names import some
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import Run
+from transmiter_cli.run import Run, run_locked
 from transmiter_cli.workflow.overlap import forget_unused, remembering
 from transmiter_cli.workflow.removal import refine_again, telling_removed
-from transmiter_cli.workflow.run_artefacts import open_corrected, run_locked, starting_point
+from transmiter_cli.workflow.run_artefacts import open_corrected, starting_point
 from transmiter_cli.workflow.run_data import open_told
 
 

@@ -26,7 +26,7 @@ from transmiter_cli.method.per_image import computed_zero_shot_logits, predictio
 from transmiter_cli.methods import Auto, Method
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import Run
+from transmiter_cli.run import Run, run_locked
 from transmiter_cli.task.finetuned import mean_logits
 from transmiter_cli.workflow.encoded import EncodedImages, as_teacher, encode, encode_same
 from transmiter_cli.workflow.overlap import forget_unused, remembering, tell_changes
@@ -36,7 +36,6 @@ from transmiter_cli.workflow.run_artefacts import (
     finetuned_models,
     load_fitted,
     require_finetuned,
-    run_locked,
     signed,
 )
 from transmiter_cli.workflow.run_data import DataFlags, fit_data, open_told

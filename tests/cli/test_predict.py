@@ -54,7 +54,7 @@ def test_named_images_in_every_format(run: Cli, tmp_path: Path):
     table = run("predict", *files, "--format", "table", "--top", 2)
     assert table.out.count("%") == 6
     assert all(file in table.out for file in files)
-    rows = list(csv.DictReader(io.StringIO(run("predict", *files, "--format", "csv", "--top", 2).out)))
+    rows = list(csv.DictReader(io.StringIO(run("predict", *files, "--csv", "--top", 2).out)))
     assert [row["rank"] for row in rows] == ["1", "2"] * 3
     records = [json.loads(line) for line in run("predict", *files, "--top", 2, "--json").out.splitlines()]
     assert [record["label"] for record in records] == [row["label"] for row in rows[::2]]
@@ -188,7 +188,8 @@ def test_calls_that_cannot_be_right(cli: Cli, run: Cli):
         refused = run("predict", file, *flags)
         assert (refused.code, refused.out) == (2, "")
         assert f"{flags[0]} says which images of --data" in refused.err
-    failed(run("predict", file, "--json", "--format", "csv"), 2, "--json writes jsonl, and --format says csv")
+    failed(run("predict", file, "--json", "--format", "csv"), 2, "--format writes csv and --json writes jsonl")
+    failed(run("predict", file, "--json", "--csv"), 2, "--json writes jsonl and --csv writes csv")
     absent = run("predict", "absent.jpg")
     assert absent.code == 1
     assert "absent.jpg: No such file" in absent.err

@@ -71,6 +71,7 @@ def command(
         typer.Option("--format", help="table (the default on a terminal), jsonl (the default in a pipe), csv."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
     encoding: Encoding,
 ) -> None:
     """Classify images with the strong model and what was transferred to it; any number of them.
@@ -80,8 +81,7 @@ def command(
     from transmiter_cli.run import Run
 
     again = f"transmiter predict{Run(run).flag}"
-    if json and form not in (None, Format.jsonl):
-        raise UsageError(f"--json writes jsonl, and --format says {form}.", "one of them")
+    form = chosen_format(form, json, as_csv)
     if not images and data is None:
         raise UsageError("There is nothing to predict: name image files, or --data.", f"{again} --data FOLDER")
     if images and data is not None:
@@ -109,13 +109,27 @@ def command(
         console.errors.print(f"Predicting with {predictor.row} on {predictor.encoder.name}.", style="dim", markup=False)
     done: set[str] = set()
     predictions = noted(predictor.predict(files, top), done) if images else predictor.predict(files, top)
-    WRITERS[form or (Format.table if on_terminal and not json else Format.jsonl)](predictions)
+    WRITERS[form or (Format.table if on_terminal else Format.jsonl)](predictions)
     absent = [path for path in images or () if path not in done]
     if absent:
         raise TransmiterError(
             f"{len(absent)} of the {len(images or ())} images that were named have no prediction: {some(absent)}.",
             "the same command without them; why is said above",
         )
+
+
+def chosen_format(form: Format | None, json: bool, as_csv: bool) -> Format | None:
+    """What --format, --json and --csv ask for together, if anything.
+
+    Raises:
+        UsageError: if they differ.
+    """
+    asked = {"--format": form, "--json": Format.jsonl if json else None, "--csv": Format.csv if as_csv else None}
+    given = {flag: one for flag, one in asked.items() if one is not None}
+    if len({*given.values()}) > 1:
+        said = " and ".join(f"{flag} writes {one}" for flag, one in given.items())
+        raise UsageError(f"Output takes one form at a time: {said}.", "one of them")
+    return next(iter(given.values()), None)
 
 
 def named_files(images: Sequence[str], again: str) -> list[str]:

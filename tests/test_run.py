@@ -9,7 +9,7 @@ from transmiter_cli.cli.console import command_line
 from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.layout import ARTEFACTS, FITTED, SWEPT_ROW, swept_row
-from transmiter_cli.record import Task
+from transmiter_cli.record import Made, Task
 from transmiter_cli.run import Run, default_run
 
 TASK = Task(
@@ -25,45 +25,77 @@ TASK = Task(
 )
 
 
+STEP = {"command": ["transmiter", "fit"], "folder": "/", "models": {}, "versions": {}}
+
+
+def put_fit(run: Run, task: Task = TASK) -> list[Made]:
+    """Put a fit in a run whose adapter nobody reads."""
+    return run.replace_fit(task, b"adapter", {}, STEP)
+
+
 def test_a_task_survives_the_disk(tmp_path: Path):
     run = Run(tmp_path / "run")
-    run.replace_fit(TASK)
+    put_fit(run)
     assert Run(tmp_path / "run").task() == TASK
 
 
 def test_the_history_goes_on_over_fits(tmp_path: Path):
     run = Run(tmp_path)
     for number in range(2):
-        run.replace_fit(TASK)
-        run.add(["transmiter", "fit", str(number)], {"ViT-B/32": "abc"}, strong="ViT-L/14", homes={"ViT-L/14": "."})
+        put_fit(run)
+        run.add(
+            ["transmiter", "refine", str(number)], {"ViT-B/32": "abc"}, [], strong="ViT-L/14", homes={"ViT-L/14": "."}
+        )
     record = json.loads((tmp_path / "run.json").read_text())
-    assert [entry["command"][2] for entry in record["history"]] == ["0", "1"]
-    assert record["history"][0]["models"] == {"ViT-B/32": "abc"}
+    assert [entry["command"][2:] for entry in record["history"]] == [[], ["0"], [], ["1"]]
+    assert record["history"][1]["models"] == {"ViT-B/32": "abc"}
     assert run.strong() == "ViT-L/14"
-    assert run.commands() == ["transmiter fit 1"]
+    assert run.commands() == ["transmiter fit", "transmiter refine 1"]
 
 
-def test_a_new_fit_removes_what_was_transferred_from_the_old_one(tmp_path: Path):
+def test_a_new_fit_removes_what_was_transferred_from_the_old_one_and_nothing_else(tmp_path: Path):
     run = Run(tmp_path)
-    run.replace_fit(TASK)
-    run.add(["x"], {}, strong="ViT-L/14", homes={"ViT-L/14": "."})
-    for name in (FITTED, *ARTEFACTS.values()):
-        (tmp_path / name).touch()
-    assert {made.row for made in run.replace_fit(TASK)} == set(ARTEFACTS)
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-    with pytest.raises(UsageError, match="a fit was interrupted"):
-        run.strong()
-    (tmp_path / FITTED).touch()
+    put_fit(run)
+    run.add(["x"], {}, [], strong="ViT-L/14", homes={"ViT-L/14": "."})
+    notes = {tmp_path / "notes.txt", tmp_path / "strong" / "SigLIP" / "notes.txt"}
+    for home in (tmp_path, tmp_path / "strong" / "SigLIP", tmp_path / "strong" / "EVA"):
+        home.mkdir(parents=True, exist_ok=True)
+        for name in (*ARTEFACTS.values(), "strong-reg=10.safetensors", "seen-by-transfer.txt"):
+            (home / name).touch()
+    for path in notes:
+        path.touch()
+    assert {made.row for made in put_fit(run)} == {*ARTEFACTS, "reg=10"}
+    left = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {tmp_path / "run.json", tmp_path / FITTED} | notes
+    assert not (tmp_path / "strong" / "EVA").exists()
     with pytest.raises(UsageError, match="Nothing was transferred"):
         run.strong()
+    (tmp_path / FITTED).unlink()
+    with pytest.raises(UsageError, match="a fit was interrupted"):
+        run.strong()
+
+
+@pytest.mark.parametrize("name", [FITTED, "probe.safetensors", "strong.safetensors", "strong-reg=10.safetensors"])
+def test_no_fit_takes_the_place_of_files_that_are_no_runs(tmp_path: Path, name: str):
+    run = Run(tmp_path)
+    run.require_free(TASK)
+    (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=f"is no run, and holds {name}, which"):
+        run.require_free(TASK)
+    run.require_free(replace(TASK, finetuned=(str(tmp_path / name),)))
+    run.forget(TASK)
+    assert (tmp_path / name).exists()
+    (tmp_path / "run.json").write_text("{")
+    run.require_free(TASK)
 
 
 def test_a_new_fit_removes_the_probe_of_the_old_one_unless_it_learned_from_it(tmp_path: Path):
     run, probe = Run(tmp_path), tmp_path / "probe.safetensors"
+    put_fit(run)
     probe.touch()
-    run.replace_fit(replace(TASK, finetuned=("pets.pt", str(probe))))
+    put_fit(run, replace(TASK, finetuned=("pets.pt", str(probe))))
     assert probe.exists()
-    run.replace_fit(TASK)
+    put_fit(run)
     assert not probe.exists()
 
 
@@ -81,7 +113,7 @@ def test_one_command_at_a_time_changes_a_run(tmp_path: Path):
 def test_other_classes_or_another_order_are_refused(tmp_path: Path):
     run = Run(tmp_path)
     run.claim(TASK, REPLACING)
-    run.replace_fit(TASK)
+    put_fit(run)
     run.claim(TASK, REPLACING)
     for classes in (("dog", "cat"), ("cat", "dog", "eel")):
         with pytest.raises(UsageError, match="run of another task") as refused:
@@ -97,7 +129,7 @@ def written(*history: object) -> str:
     "content",
     [
         *("{", "null", "[]", '{"task": {}}', '{"history": 3}', '{"task": {"classes": 1}}'),
-        *(written({"command": ["transmiter"]}), written({"models": {}}), written("fit"), written(None)),
+        *(written({"command": ["transmiter"], "made": ["x"]}), written({"models": {}}), written("fit"), written(None)),
     ],
 )
 def test_a_damaged_record_is_named_and_can_be_replaced(tmp_path: Path, content: str):
@@ -106,7 +138,7 @@ def test_a_damaged_record_is_named_and_can_be_replaced(tmp_path: Path, content: 
     for call in (run.task, run.strong, lambda: run.claim(TASK, REPLACING)):
         with pytest.raises(TransmiterError, match=r"run\.json is damaged"):
             call()
-    run.replace_fit(TASK)
+    put_fit(run)
     assert run.task() == TASK
 
 

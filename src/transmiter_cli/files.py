@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, canonical JSON, digests."""
+"""Files that are whole or absent: atomic writes, locks, canonical JSON, digests, and what tells files apart."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def swept_row(reg: float) -> str:
 
 
 def method_of(row: str) -> str:
-    """The --method of a row; rows of further strengths are of the adapter."""
+    """The --method of a row that transfer makes; rows of further strengths are of the adapter."""
     return next((method for method, own in ROWS.items() if own == row), "adapter")
 
 

@@ -47,17 +47,24 @@ class Task:
         return self.label_names or self.classes
 
 
+class Made(NamedTuple):
+    """What transfer, self-train or refine made: for which strong model, and the row of the evaluation that it gives."""
+
+    strong: str
+    row: str
+
+
 class Step(NamedTuple):
     """A command that changed a run.
 
     Attributes:
         line: the command line.
-        models: the names of the models behind its result.
+        made: what it made; nothing for fit.
         folder: where it was given, and relative paths in it start; empty if nobody knows.
     """
 
     line: Sequence[str]
-    models: frozenset[str]
+    made: frozenset[Made] = frozenset()
     folder: str = ""
 
 
@@ -71,7 +78,8 @@ def task_from_json(stored: dict[str, Any]) -> Task:
 
 def step_from_json(stored: dict[str, Any]) -> Step:
     """An entry of the history as run.json holds it."""
-    return Step([str(part) for part in stored["command"]], frozenset(stored["models"]), str(stored.get("folder", "")))
+    made = frozenset(Made(*one) for one in stored.get("made", ()))
+    return Step([str(part) for part in stored["command"]], made, str(stored.get("folder", "")))
 
 
 def without(line: Sequence[str], option: str) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from transmiter_cli.embedding.encoders.models import lasting_model_name
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -34,20 +33,13 @@ from transmiter_cli.layout import (
     folder_name,
 )
 from transmiter_cli.names import some
-from transmiter_cli.record import Step, Task, step_from_json, task_from_json, without
+from transmiter_cli.record import Made, Step, Task, step_from_json, task_from_json, without
 
 RUN_VARIABLE = "TRANSMITER_RUN"
 DEFAULT_RUN = "transmiter-run"
 Options = TypeVar("Options")
 Rest = ParamSpec("Rest")
 Result = TypeVar("Result")
-
-
-class Made(NamedTuple):
-    """What transfer, self-train or refine made: for which strong model, and the row of the evaluation that it gives."""
-
-    strong: str
-    row: str
 
 
 class Run:
@@ -243,18 +235,32 @@ class Run:
         """Raise TransmiterError if nothing can be written to the directory."""
         require_writable(self.path, "pass another --run")
 
+    def require_free(self, task: Task) -> None:
+        """Refuse to overwrite files of others: there is no run here, but something is called as a run's own files are.
+
+        Args:
+            task: of the fit that would replace them, but for a probe that it learns from.
+
+        Raises:
+            UsageError: if there are such files.
+        """
+        if self.record_path.exists():
+            return
+        own = [self.path / FITTED, self.path / PROBE_FILE, *artefacts_in(self.path).values()]
+        there = [path.name for path in own if path.exists() and str(absolute(path)) not in task.finetuned]
+        if there:
+            raise UsageError(
+                f"{self.path} is no run, and holds {some(there)}, which a run there would replace.",
+                "pass another --run",
+            )
+
     def replace_fit(
-        self,
-        task: Task,
-        adapter: bytes | None = None,
-        beside: Mapping[str, bytes] | None = None,
-        step: Mapping[str, Any] | None = None,
-        **changes: Any,
+        self, task: Task, adapter: bytes, beside: Mapping[str, bytes], step: Mapping[str, Any], **changes: Any
     ) -> list[Made]:
         """Put a fit in the place of what is there; return what goes, made of an earlier one.
 
-        All is on the disk before anything goes, and the adapter takes its name last. So what fails leaves what was
-        there, and a kill leaves that, or a directory without an adapter, which nothing takes for a run.
+        All is on the disk before anything goes, the record takes its name first, and the adapter last. So what fails
+        leaves what was there, and a kill leaves that, or a run without an adapter, which nothing can be asked of.
 
         Args:
             task: what it is about.
@@ -270,27 +276,28 @@ class Run:
             history, gone = self.record().get("history", []), self.results()
         except TransmiterError:  # a damaged record is what --force replaces
             history, gone = [], []
-        record = {"task": asdict(task), "history": [*history, *([step] if step else [])], **changes}
-
-        def forget() -> None:
-            self.forget()
-            for seen in self.path.glob(f"{SEEN}*"):
-                seen.unlink(missing_ok=True)
-            probe = self.path / PROBE_FILE
-            if str(absolute(probe)) not in task.finetuned:  # unless the new fit learned from that very file
-                probe.unlink(missing_ok=True)
-            Path(os.path.realpath(self.path / FITTED)).unlink(missing_ok=True)  # not the link, which stays one
-
-        files = [(self.record_path, record_text(record))]
-        files += [(self.path / name, content) for name, content in (beside or {}).items()]
-        write_all([(self.path / FITTED, adapter), *files] if adapter is not None else files, forget)
+        record = {"task": asdict(task), "history": [*history, step], **changes}
+        files = [(self.path / name, content) for name, content in {FITTED: adapter, **beside}.items()]
+        write_all([*files, (self.record_path, record_text(record))], lambda: self.forget(task))
         return gone
 
-    def forget(self) -> None:
-        """Remove what transfer, self-train and refine made."""
-        for path in artefacts_in(self.path).values():
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.path / STRONG_MODELS, ignore_errors=True)
+    def forget(self, task: Task) -> None:
+        """Remove an earlier fit and what was made of it, but for a probe that a new task learns from.
+
+        Nothing goes where there is no run, and nothing that no command writes.
+        """
+        if not self.record_path.exists():
+            return
+        for home in (self.path, *(self.path / STRONG_MODELS).glob("*")):
+            for path in (*artefacts_in(home).values(), *home.glob(f"{SEEN}*.txt")):
+                path.unlink(missing_ok=True)
+        for folder in (*(self.path / STRONG_MODELS).glob("*"), self.path / STRONG_MODELS):
+            with suppress(OSError):  # it is not there, or something of others is in it
+                folder.rmdir()
+        probe = self.path / PROBE_FILE
+        if str(absolute(probe)) not in task.finetuned:
+            probe.unlink(missing_ok=True)
+        Path(os.path.realpath(self.path / FITTED)).unlink(missing_ok=True)  # not the link, which stays one
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write run.json.
@@ -301,38 +308,41 @@ class Run:
         with writable(self.path, "pass another --run"):
             write_atomically(self.record_path, record_text(record))
 
-    def add(self, command: list[str], models: Mapping[str, str], **changes: Any) -> None:
+    def add(self, command: list[str], models: Mapping[str, str], made: Sequence[Made], **changes: Any) -> None:
         """Add a command to the history, with its folder, and the versions and model fingerprints behind its result.
 
         Args:
             command: the exact command line.
             models: fingerprint by model name.
+            made: what it made.
             **changes: top-level entries of run.json to set.
         """
         record = self.record() | changes
-        record.setdefault("history", []).append(history_entry(command, models))
+        record.setdefault("history", []).append(history_entry(command, models, made))
         self.write(record)
 
 
 def run_locked(
     command: Callable[Concatenate[Options, Run, Rest], Result],
 ) -> Callable[Concatenate[Options, Run, Rest], Result]:
-    """A command that changes a run, and refuses to while another one does."""
+    """A command that changes a run, and refuses to while another one does, or where there is none."""
 
     @wraps(command)
     def held(options: Options, run: Run, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        run.task()  # or else a lock would be left in a folder that is no run
         with run.locked():
             return command(options, run, *args, **kwargs)
 
     return held
 
 
-def history_entry(command: list[str], models: Mapping[str, str]) -> dict[str, Any]:
-    """What the history keeps of a command: its line and folder, and the versions and models behind its result."""
+def history_entry(command: list[str], models: Mapping[str, str], made: Sequence[Made] = ()) -> dict[str, Any]:
+    """What the history keeps of a command: line, folder, what it made, and the versions and models behind that."""
     from importlib.metadata import version  # a tenth of the time of --help, which needs none
 
     versions = {name: version(name) for name in ("transmiter", "torch", "open_clip_torch")}
-    return {"command": command, "folder": str(Path.cwd()), "models": dict(models), "versions": versions}
+    about = {"models": dict(models), "versions": versions, "made": [list(one) for one in made]}
+    return {"command": command, "folder": str(Path.cwd()), **about}
 
 
 def record_text(record: Mapping[str, Any]) -> bytes:

@@ -99,6 +99,15 @@ def test_one_model_goes_alone_and_all_go_with_all_else(cli: Cli, cache: Path):
     assert cli("eval", "--data", "data", "--allow-overlap").code == 0
 
 
+def test_files_of_others_stay(cli: Cli, cache: Path):
+    others = {"contents/mine.txt", "weights/vit-b32.pt", "encoders/notes/embeddings.safetensors"}
+    for name in others:
+        (cache / name).parent.mkdir(exist_ok=True)
+        (cache / name).touch()
+    assert cli("cache", "rm", "--all").code == 0
+    assert files(cache) == others
+
+
 def test_a_model_goes_by_its_name_however_its_path_is_written(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

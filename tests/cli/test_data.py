@@ -126,6 +126,14 @@ def test_a_file_of_embeddings_is_called_what_it_is(cli: Cli, tmp_path: Path):
     failed(refused, 2, "--out pets.safetensors is a folder", "Try: --out FILE.safetensors")
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_encoded(cli: Cli, tmp_path: Path):
+    (tmp_path / "file").touch()
+    line = ("embed", "--model", "demo-weak", "--data", "demo-digits", "--limit", 7)
+    refused = cli(*line, "--out", "file/e.safetensors")
+    failed(refused, 1, "file cannot be written to", "Try: pass another --out")
+    assert "encoded" not in refused.err
+
+
 def range_of(total: int, limit: int) -> set[int]:
     return {total * i // limit for i in range(limit)}
 

@@ -299,6 +299,19 @@ def test_logits_that_lack_the_test_images_leave_out_two_rows(cli: Cli, tmp_path:
     assert "no logits for 599 images" in outcome.err
 
 
+def test_logits_that_lack_one_image_are_told_before_anything_is_encoded_unless_it_cannot_be_decoded(
+    cli: Cli, pictures: Path, tmp_path: Path
+):
+    ids = sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.png"))
+    save_file({"logits": torch.eye(len(ids), 2)[1:]}, tmp_path / "l.safetensors", {"ids": json.dumps(ids[1:])})
+    line = ["l.safetensors" if part == "demo-finetuned" else part for part in FIT]
+    outcome = cli(*line, "--data", pictures)
+    failed(outcome, 1, f"has no logits for 1 images, '{ids[0]}' the first", "Try: save the logits of all images")
+    assert "encoded" not in outcome.err
+    (pictures / ids[0]).write_bytes(b"no picture")
+    assert cli(*line, "--data", pictures).code == 0
+
+
 def test_several_fine_tuned_models_are_one_teacher_for_all_commands(cli: Cli, tmp_path: Path):
     both = ("--finetuned", "demo-finetuned", "--finetuned", "probe")
     assert cli("fit", "--weak", "demo-weak", *both, "--data", "demo-digits", "--epochs", 1).code == 0

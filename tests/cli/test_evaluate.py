@@ -223,6 +223,11 @@ def test_other_data_with_a_mapped_class_list(cli: Cli, run: Path, tmp_path: Path
     (tmp_path / "map.json").write_text(json.dumps({**mapping, "n-six": None}))
     shown = json.loads(cli("eval", "--data", "other", "--map", "map.json", "--json").out)
     assert (shown["images"], shown["classes"]) == (16, 2)
+    (tmp_path / "map.json").write_text(json.dumps({**mapping, "n-two": None, "n-six": None}))
+    one = cli("eval", "--data", "other", "--map", "map.json")
+    failed(
+        one, 1, "The map leaves one class to answer, one, so that any answer is right.", "Try: map the data's labels"
+    )
     (tmp_path / "map.json").write_text(json.dumps({**mapping, "n-six": "eleven"}))
     failed(cli("eval", "--data", "other", "--map", "map.json"), 1, "maps to 'eleven'")
     (tmp_path / "map.json").write_text("[]")

@@ -20,7 +20,7 @@ from tests.cli.test_evaluate import copies
 from tests.cli.test_overlap import TRANSFER, digits
 from tests.cli.test_self_train import BASE, NOVEL
 from tests.cli.test_transfer import DIGITS, FIT
-from tests.test_run import TASK
+from tests.test_run import TASK, put_fit
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.run import Run
 
@@ -57,7 +57,7 @@ def test_a_fit_of_another_task_that_ends_just_before_is_not_replaced(cli: Cli, m
 
     def late(run: Run) -> AbstractContextManager[None]:
         if run.path.is_dir():
-            run.replace_fit(TASK)
+            put_fit(run)
         return locked(run)
 
     monkeypatch.setattr(Run, "locked", late)
@@ -68,6 +68,21 @@ def test_a_fit_of_another_task_that_ends_just_before_is_not_replaced(cli: Cli, m
     assert "decoded" not in outcome.err, "nothing was encoded"
     assert Run(Path("transmiter-run")).task() == TASK
     assert cli(*LINE, "--force").code == 0
+
+
+def test_a_folder_of_others_is_no_run(cli: Cli, tmp_path: Path):
+    mine = {tmp_path / "proj" / "strong" / "open_clip_model.safetensors", tmp_path / "proj" / "strong.safetensors"}
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    failed(cli(*TRANSFER, "--run", "proj"), 2, "There is no run in proj.")
+    for more in ((), ("--force",)):
+        failed(cli(*LINE, "--run", "proj", *more), 2, "proj is no run, and holds strong.safetensors, which", "--run")
+    assert {path for path in (tmp_path / "proj").rglob("*") if path.is_file()} == mine
+    (tmp_path / "proj" / "strong.safetensors").unlink()
+    for _ in range(2):
+        assert cli(*LINE, "--run", "proj").code == 0
+    assert all(path.exists() for path in mine - {tmp_path / "proj" / "strong.safetensors"})
 
 
 def test_an_adapter_that_cannot_be_written_leaves_the_run_that_was_there(cli: Cli, monkeypatch: pytest.MonkeyPatch):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_run import TASK
+from tests.test_run import put_fit
 from transmiter_cli.embedding.sources import ImageFile
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
@@ -33,8 +33,8 @@ def used(use: Use, folder: Path, files: list[ImageFile], workspace: Workspace) -
 
 def test_images_of_each_strong_models_artefact_are_kept_in_mind(files: list[ImageFile], tmp_path: Path):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
-    run.replace_fit(TASK)
-    run.add([], {}, strong="one", homes={"one": "one", "two": "two"})
+    put_fit(run)
+    run.add([], {}, [], strong="one", homes={"one": "one", "two": "two"})
     first, second = (run.path / name for name in ("one", "two"))
     for home, rows in ((first, slice(0, 2)), (second, slice(2, 3)), (first, slice(3, 4))):
         home.mkdir(exist_ok=True)
@@ -50,8 +50,8 @@ def test_images_of_each_strong_models_artefact_are_kept_in_mind(files: list[Imag
 
 def test_another_run_below_this_one_keeps_no_image_in_mind(files: list[ImageFile], tmp_path: Path):
     run, workspace = Run(tmp_path), Workspace(cache=tmp_path / "cache")
-    run.replace_fit(TASK)
-    run.add([], {}, strong="one", homes={"one": "."})
+    put_fit(run)
+    run.add([], {}, [], strong="one", homes={"one": "."})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "refined.safetensors").touch()
     with remembering("refine", files[:2], tmp_path, run, workspace):
@@ -68,8 +68,8 @@ def test_images_of_transfers_are_kept_in_mind_as_long_as_anything_is_left_of_the
     files: list[ImageFile], tmp_path: Path
 ):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
-    run.replace_fit(TASK)
-    run.add([], {}, strong="one", homes={"one": "."})
+    put_fit(run)
+    run.add([], {}, [], strong="one", homes={"one": "."})
     adapter, ridge = run.path / "strong.safetensors", run.path / "strong-ridge.safetensors"
     remember("fit", fingerprints(files[:1], workspace), run.path)
     for rows, path in ((slice(0, 2), adapter), (slice(2, 3), ridge)):
@@ -86,8 +86,8 @@ def test_images_of_transfers_are_kept_in_mind_as_long_as_anything_is_left_of_the
 
 def test_a_run_of_before_has_one_list_for_all_strong_models(files: list[ImageFile], tmp_path: Path):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
-    run.replace_fit(TASK)
-    run.add([], {}, strong="one", homes={"one": ".", "two": "two"})
+    put_fit(run)
+    run.add([], {}, [], strong="one", homes={"one": ".", "two": "two"})
     for use, images in (("fit", files[:1]), ("refine", files[1:2])):
         remember(use, fingerprints(images, workspace), run.path)
     (run.path / "two").mkdir()

@@ -15,6 +15,7 @@ from transmiter_cli.bench.numbers import check_numbers
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError, listing, mended_by
 from transmiter_cli.method.ranges import COUNT, SEED, Range
+from transmiter_cli.method.settings import AUX_WORDS, VOCABULARY_SIZE
 from transmiter_cli.methods import Method
 
 REFERENCES = ("weak", "weak_finetuned", "strong", "direct")
@@ -110,8 +111,8 @@ class BenchSpec:
     seeds: Sequence[int] = (0,)
     shots: Sequence[int] = ()
     protocol: str = PLAIN
-    aux_words: str = "nouns"
-    vocabulary_size: int = 1024
+    aux_words: str = AUX_WORDS
+    vocabulary_size: int = VOCABULARY_SIZE
     names: Mapping[str, str] = field(default_factory=dict)
 
     def scenes(self) -> Iterator[SceneKey]:

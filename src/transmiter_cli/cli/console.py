@@ -16,10 +16,10 @@ from rich.text import Text
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import RUN_VARIABLE
 
-errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-results = Console(soft_wrap=True, highlight=False, emoji=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False, markup=False)
+results = Console(soft_wrap=True, highlight=False, emoji=False, markup=False)
 results.width = max(results.width, 80)  # a narrower terminal folds the lines of a table; rich would cut its cells
-wide_results = Console(soft_wrap=True, highlight=False, emoji=False, width=240)
+wide_results = Console(soft_wrap=True, highlight=False, emoji=False, markup=False, width=240)
 """For tables with all their columns, whatever the terminal has."""
 
 
@@ -50,7 +50,7 @@ class ConsoleReporter(Reporter):
         from rich import progress as bars
 
         columns = (
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),  # which takes no console's word for it
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             bars.TextColumn("{task.fields[rate]}"),

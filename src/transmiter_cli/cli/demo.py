@@ -29,7 +29,7 @@ def command(
     workspace = Encoding(device, strict=True, quiet=quiet).workspace()
     if not quiet and not json:
         for line in demo_commands(Run(run), seed).values():
-            console.errors.print(f"$ {line}", style="bold", markup=False)
+            console.errors.print(f"$ {line}", style="bold")
     result = demo_run(Run(run), workspace, seed)
     if json:
         console.print_json(evaluation_json(result))

@@ -176,7 +176,7 @@ def show(found: EvalSets, form: OutputForm, wide: bool) -> None:
     for one in found.gated:
         said = f"{one.gate}: {one.left:.4f} against {one.right:.4f}"
         if one.met and form == "table":
-            console.results.print(f"Met: {said}", markup=False)
+            console.results.print(f"Met: {said}")
         if one.note or not one.met:
             note = f"; {one.note}" if one.note else ""
-            console.errors.print(f"{'Warning' if one.met else 'Not met'}: {said}{note}", markup=False)
+            console.errors.print(f"{'Warning' if one.met else 'Not met'}: {said}{note}")

@@ -10,7 +10,7 @@ import typer
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, SeedOption, Selection, checked_settings
 from transmiter_cli.errors import UsageError
-from transmiter_cli.method.settings import Basis, FitSettings
+from transmiter_cli.method.settings import AUX_WORDS, VOCABULARY_SIZE, Basis, FitSettings
 from transmiter_cli.names import some
 
 NAME = "fit"
@@ -55,8 +55,10 @@ def command(
     ] = None,
     aux_words: Annotated[
         str, typer.Option(help="Auxiliary words: `nouns`, `imagenet`, `characters`, or a file with one per line.")
-    ] = "nouns",
-    vocabulary_size: Annotated[int, typer.Option(min=2, help="Classes and auxiliary words together.")] = 1024,
+    ] = AUX_WORDS,
+    vocabulary_size: Annotated[
+        int, typer.Option(min=2, help="Classes and auxiliary words together.")
+    ] = VOCABULARY_SIZE,
     views: Annotated[
         int, typer.Option(min=0, help="Random crops of each image to learn from, besides the image as it is.")
     ] = 0,

@@ -43,9 +43,9 @@ def command(
         before = str(Path.cwd())
         for line, folder in zip(found.commands, found.folders, strict=True):
             if folder not in ("", before):
-                console.results.print(f"  # in {folder}", markup=False)
+                console.results.print(f"  # in {folder}")
             before = folder or before
-            console.results.print(f"  $ {line}", markup=False)
+            console.results.print(f"  $ {line}")
 
 
 def run_lines(run: RunSummary) -> list[tuple[str, str]]:

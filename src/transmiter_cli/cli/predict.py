@@ -106,7 +106,7 @@ def command(
     )
     predictor = open_predictor(use, Run(run), workspace, strong)
     if not encoding.quiet:
-        console.errors.print(f"Predicting with {predictor.row} on {predictor.encoder.name}.", style="dim", markup=False)
+        console.errors.print(f"Predicting with {predictor.row} on {predictor.encoder.name}.", style="dim")
     done: set[str] = set()
     predictions = noted(predictor.predict(files, top), done) if images else predictor.predict(files, top)
     WRITERS[form or (Format.table if on_terminal else Format.jsonl)](predictions)
@@ -216,7 +216,7 @@ def write_table(predictions: Iterator[Prediction]) -> None:
         pairs = zip(prediction.labels, prediction.probabilities, strict=True)
         shown = "  ".join(f"{100 * value:5.1f} % {label}" for label, value in pairs)
         image = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), prediction.image)
-        console.results.print(f"{shown:<30}  {image}", markup=False)
+        console.results.print(f"{shown:<30}  {image}")
 
 
 WRITERS: dict[Format, Callable[[Iterator[Prediction]], None]] = {

@@ -96,6 +96,11 @@ class Decoder:
         return record.of(upright, size, self.side) if isinstance(record, View) else upright
 
 
+def can_be_decoded(record: ImageRecord) -> bool:
+    """Whether there is a picture in an image's file."""
+    return not isinstance(Decoder(lambda image: torch.empty(0), side=1)([record])[0], Skipped)
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of a picture when it is turned as its EXIF orientation says."""
     width, height = image.size

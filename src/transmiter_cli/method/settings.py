@@ -8,6 +8,10 @@ from typing import Literal, get_args
 from transmiter_cli.method.ranges import POSITIVE, SHARE, TRAINING, Range, require_within
 
 Basis = Literal["compact", "paper"]
+VOCABULARY_SIZE = 1024
+"""M: classes and auxiliary words together."""
+AUX_WORDS = "nouns"
+"""The list of auxiliary words that is taken where none is named."""
 FIT_RANGES = {**TRAINING, "temperature": POSITIVE, "noise": Range(), "noise_rate": SHARE}
 REFINE_RANGES = {**TRAINING, "epochs": Range(whole=True), "folds": Range(2, whole=True)}
 
@@ -56,7 +60,7 @@ class RefineSettings:
         epochs: most passes over the labelled images; the number taken is chosen by cross-validation.
         batch_size: labelled images of a step.
         learning_rate, weight_decay: AdamW's.
-        warmup: the share of steps in which the learning rate rises.
+        warmup: the share of epochs in which the learning rate rises.
         folds: of the cross-validation, on the labelled images alone; two at least.
         seed: decides folds and batches.
 

@@ -82,7 +82,7 @@ def adds(row: Any) -> str:
     """What runs beside the model: further models, or numbers."""
     if row.models:
         return f"{row.models} model{'s' * (row.models > 1)}"
-    return number(row.parameters) if row.parameters != 0 else "0"
+    return number(row.parameters)
 
 
 def yes(flag: bool) -> str:

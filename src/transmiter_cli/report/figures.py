@@ -90,16 +90,14 @@ def parts_figure(rows: Mapping[str, Any], names: Mapping[str, str]) -> str:
 def reliability_figure(before: Calibration, after: Calibration, name: str) -> str:
     """Accuracy against confidence of the zero-shot strong model and of what became of it."""
     figure, panels = canvas(2.5, columns=2)
-    for axes, found, word, colour in zip(
-        panels, (before, after), ("before", "after"), ("before", "after"), strict=True
-    ):
+    for axes, found, word in zip(panels, (before, after), ("before", "after"), strict=True):
         axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1, linestyle=(0, (3, 3)))
         there = found.images > 0
         share = (found.images[there] / found.images.sum()).sqrt()
         points = [found.confidence[there].tolist(), found.accuracy[there].tolist()]
-        axes.plot(*points, color=COLOURS[colour], linewidth=1.2)
+        axes.plot(*points, color=COLOURS[word], linewidth=1.2)
         axes.scatter(
-            *points, s=(14 + 170 * share).tolist(), color=COLOURS[colour], alpha=0.75, linewidths=0, clip_on=False
+            *points, s=(14 + 170 * share).tolist(), color=COLOURS[word], alpha=0.75, linewidths=0, clip_on=False
         )
         axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
         axes.set_xticklabels(["0", "50", "100 %"])
@@ -129,7 +127,7 @@ def classes_figure(names: Sequence[str], labels: Int[Tensor, " images"], before:
     axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
     reach = max(*map(abs, values), 1.0)
     axes.set_xlim(min(0.0, *values) - 0.04 * reach, max(0.0, *values) + 0.34 * reach)
-    told = ", ".join(f"{name} {value:+.1f}" for name, value in zip(shown, values, strict=True))
+    told = ", ".join(f"{names[int(present[i])]} {change[i]:+.1f}" for i in order)
     left_out = f" of the {len(change)} classes, the largest gains and losses" if len(change) > len(shown) else ""
     return inline_svg(figure, f"Change in accuracy by class in points{left_out}: {told}.", "classes")
 

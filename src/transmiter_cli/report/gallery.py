@@ -21,7 +21,7 @@ SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Shot:
+class Thumbnail:
     """One image of the gallery.
 
     Attributes:
@@ -48,14 +48,14 @@ class Shot:
         return f"{self.name}, {shows}; {answers}"
 
 
-def shots(
+def thumbnails(
     files: Sequence[ImageRecord],
     names: Sequence[str],
     labels: Int[Tensor, " images"] | None,
     before: Float[Tensor, "images classes"],
     after: Float[Tensor, "images classes"],
     among: Tensor,
-) -> list[Shot]:
+) -> list[Thumbnail]:
     """Of some images, those on which the adapted model is most confident, from each class or answer in turn.
 
     Args:
@@ -68,7 +68,7 @@ def shots(
     sure, answer = after.softmax(-1).max(-1)
     earlier_sure, earlier = before.softmax(-1).max(-1)
     places = in_turn(among.nonzero()[:, 0].tolist(), sure, answer if labels is None else labels)
-    found: list[Shot] = []
+    found: list[Thumbnail] = []
     for i in places:
         if len(found) == SHOWN:
             break
@@ -77,7 +77,7 @@ def shots(
             label = None if labels is None else names[int(labels[i])]
             answers = names[int(earlier[i])], names[int(answer[i])]
             confidence = round(100 * float(earlier_sure[i])), round(100 * float(sure[i]))
-            found.append(Shot(thumbnail[0], files[i].id, label, *answers, *confidence, thumbnail[1]))
+            found.append(Thumbnail(thumbnail[0], files[i].id, label, *answers, *confidence, thumbnail[1]))
     return found
 
 

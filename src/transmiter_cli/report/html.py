@@ -20,7 +20,7 @@ from transmiter_cli.layout import PREDICTED_BY
 from transmiter_cli.method.metrics import calibration, correct
 from transmiter_cli.report import figures
 from transmiter_cli.report.columns import gain, is_ours, number, percent, points, titles
-from transmiter_cli.report.gallery import Shot, shots
+from transmiter_cli.report.gallery import Thumbnail, thumbnails
 from transmiter_cli.report.table import best_row, columns_of, heading
 
 
@@ -40,7 +40,7 @@ class Gallery:
     title: str
     kind: str
     total: int
-    shots: Sequence[Shot] = field(default_factory=list)
+    thumbnails: Sequence[Thumbnail] = field(default_factory=list)
 
 
 def write_report(result: EvalResult, path: Path, commands: Sequence[str] = ()) -> None:
@@ -133,12 +133,12 @@ def galleries(evidence: Evidence, name: str) -> list[Gallery]:
     about = (evidence.files, evidence.class_names, labels, before, after)
     if labels is None:
         changed = before.argmax(-1) != after.argmax(-1)
-        return [Gallery("Answered otherwise", "moved", int(changed.sum()), shots(*about, changed))]
+        return [Gallery("Answered otherwise", "moved", int(changed.sum()), thumbnails(*about, changed))]
     earlier, later = correct(before, labels), correct(after, labels)
     fixed, broken = later & ~earlier, earlier & ~later
     return [
-        Gallery("Fixed", "fixed", int(fixed.sum()), shots(*about, fixed)),
-        Gallery("Broken", "broken", int(broken.sum()), shots(*about, broken)),
+        Gallery("Fixed", "fixed", int(fixed.sum()), thumbnails(*about, fixed)),
+        Gallery("Broken", "broken", int(broken.sum()), thumbnails(*about, broken)),
     ]
 
 

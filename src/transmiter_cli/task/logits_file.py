@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transmiter_cli.embedding.decoding import can_be_decoded
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.embedding.views import View
@@ -60,9 +61,12 @@ class FinetunedLogits:
         return None
 
     def check(self, files: Sequence[ImageRecord]) -> None:
-        """See FinetunedModel: some of the images must be among its own."""
-        if max(self.places(files), default=0) < 0:
-            raise self.missing([file.id for file in files], "ids are paths below fit's --data folder, or absolute")
+        """See FinetunedModel: all images must be among its own, but for those that cannot be decoded anyway."""
+        absent = [file for file, place in zip(files, self.places(files), strict=True) if place < 0]
+        if absent and (len(absent) == len(files) or any(map(can_be_decoded, absent))):
+            ids = "ids are paths below fit's --data folder, or absolute"
+            fix = ids if len(absent) == len(files) else "save the logits of all images"
+            raise self.missing([file.id for file in absent], fix)
 
     def places(self, files: Sequence[ImageRecord]) -> list[int]:
         """The row of each image; -1 for those without."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-import shutil
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,6 +15,9 @@ from transmiter_cli.embedding.storage.shard import DamagedShardError, read_keys
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import LOCK, held_lock, stored_json
 from transmiter_cli.reporter import Reporter
+
+WRITTEN = re.compile(r"[0-9a-f]{32}(\.safetensors|\.damaged)?|facts\.json|image-flops\.json|\.lock|\..*\.tmp")
+"""The names of the cache's files: $TRANSMITER_CACHE may be a folder in which others lie, too."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +91,33 @@ def remove_from_cache(cache: Path, model: str | None) -> list[CachedModel]:
     gone = [entry for entry in list_cache(cache) if model is None or entry.is_called(model)]
     folders = [cache / ENCODERS / entry.fingerprint / entry.precision for entry in gone]
     with none_written_to([cache / ENCODERS, cache / CONTENTS] if model is None else folders):
-        for folder in folders:
+        for folder in folders if model is not None else (cache / ENCODERS, cache / CONTENTS, cache / WEIGHTS):
             try:
-                shutil.rmtree(folder)
+                remove_written(folder)
             except OSError as error:
                 raise TransmiterError(
                     f"{folder} cannot be removed: {error.strerror}.", f"ls -ld {shlex.quote(str(folder))}"
                 ) from error
-            with suppress(OSError):  # another precision is there
-                folder.parent.rmdir()
-        if model is None:
-            for room in (ENCODERS, CONTENTS, WEIGHTS):
-                shutil.rmtree(cache / room, ignore_errors=True)
+            if model is not None:
+                with suppress(OSError):  # another precision is there
+                    folder.parent.rmdir()
     return gone
+
+
+def remove_written(folder: Path) -> None:
+    """Remove the cache's files below a folder, and the folders that they leave empty; others' files stay.
+
+    Raises:
+        OSError: if a file cannot be removed.
+    """
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+        if path.is_dir() and not path.is_symlink():
+            with suppress(OSError):
+                path.rmdir()
+        elif WRITTEN.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager

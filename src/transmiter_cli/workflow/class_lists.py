@@ -49,12 +49,16 @@ class ClassMap:
         """The images whose label is not left out.
 
         Raises:
-            TransmiterError: if a label is unknown, or no image remains.
+            TransmiterError: if a label is unknown, no image remains, or any answer would be right.
         """
         index = self.classes_of(file.label for file in images.files)
         kept = tuple(file for file in images.files if index[file.label] != LEFT_OUT)
         if not kept:
             raise TransmiterError("The map leaves out all images.", "map at least one label to a class, not to null")
+        among = self.among(images)
+        if among is not None and len(among) == 1:
+            said = f"The map leaves one class to answer, {self.names[among[0]]}, so that any answer is right."
+            raise TransmiterError(said, "map the data's labels to two classes or more")
         return replace(images, files=kept)
 
     def strangers(self, labels: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import DataSpec
+from transmiter_cli.embedding.storage.contents import KnownFiles
 from transmiter_cli.embedding.storage.export import StoredRows, write_rows
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
@@ -44,12 +45,15 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
     """
     images = open_told(data, "train", workspace.reporter, labels=False)
     encoders = {name: workspace.open(resolve_model(name)) for name in models}
-    if out is None and any(encoder.lacks(images.files) for encoder in encoders.values()):
+    files = KnownFiles(images.files, workspace.contents.of(images.files, workspace.reporter))
+    if out is not None and not out.exists():  # what exists may be a device, or a FIFO
+        require_writable(out.parent, "pass another --out")
+    elif out is None and any(encoder.lacks(files) for encoder in encoders.values()):
         require_writable(workspace.cache, KEPT_ELSEWHERE)
-    stored = {name: encoder.store_images(images.files) for name, encoder in encoders.items()}
+    stored = {name: encoder.store_images(files) for name, encoder in encoders.items()}
     if out is not None:
         common = np.logical_and.reduce([found.stored for found in stored.values()])
-        ids = canonical_json([images.files[i].id for i in np.flatnonzero(common)])
+        ids = canonical_json([files[i].id for i in np.flatnonzero(common)])
         chosen = {name: StoredRows(encoders[name].images, found.keys[common]) for name, found in stored.items()}
         write_rows(out, chosen, {"ids": ids})
     elif not all(encoder.images.keeps for encoder in encoders.values()):

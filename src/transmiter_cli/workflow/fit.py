@@ -22,9 +22,9 @@ from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.layout import FITTED, PROBE_FILE
 from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
-from transmiter_cli.method.settings import FitSettings
+from transmiter_cli.method.settings import AUX_WORDS, VOCABULARY_SIZE, FitSettings
 from transmiter_cli.record import Task
-from transmiter_cli.run import Run, history_entry, run_locked
+from transmiter_cli.run import Run, history_entry
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.head_file import FinetunedHead, probe_head, save_head
 from transmiter_cli.task.logits_file import FinetunedLogits
@@ -70,8 +70,8 @@ class FitOptions:
     classes: Path | None = None
     template: Sequence[str] = ()
     templates: str | None = None
-    aux_words: str = "nouns"
-    vocabulary_size: int = 1024
+    aux_words: str = AUX_WORDS
+    vocabulary_size: int = VOCABULARY_SIZE
     settings: FitSettings = field(default_factory=FitSettings)
     views: int = 0
     force: bool = False
@@ -98,7 +98,7 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     """Fit an adapter and write it to the run directory.
 
     Raises:
-        UsageError: if a name, file or folder does not exist, or the run is of another task.
+        UsageError: if a name, file or folder does not exist, or --run holds another task or others' files.
         TransmiterError: if the data or a file cannot be used.
     """
     images = open_told(options.data, "train", workspace.reporter)
@@ -131,11 +131,12 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
         decoding=workspace.decoding or "full",
         precision=workspace.precision,
     )
+    run.require_free(task)
     run.require_writable()  # and there, so that it can be locked
-    return fit_task(options, run, task, images, vocabulary, workspace, command)
+    with run.locked():
+        return fit_task(options, run, task, images, vocabulary, workspace, command)
 
 
-@run_locked
 def fit_task(
     options: FitOptions,
     run: Run,
@@ -145,7 +146,7 @@ def fit_task(
     workspace: Workspace,
     command: list[str],
 ) -> FitResult:
-    """Fit an adapter for a task whose run directory is there; see `fit_run`."""
+    """Fit an adapter for a task whose run directory is there, and locked; see `fit_run`."""
     if not options.force:  # here, since another fit may have ended just before this one held the run
         run.claim(task, shlex.join([*command, "--force"]))
     reporter, encoder = workspace.reporter, workspace.open(resolve_model(task.weak))

@@ -15,7 +15,7 @@ from transmiter_cli.run import Run
 from transmiter_cli.workflow.run_artefacts import open_corrected
 
 CHUNK = 4096
-"""Images between two outputs; what is held in memory does not grow beyond."""
+"""Images that are classified at a time, and that a CPU encodes between outputs."""
 GPU_CHUNK = 32_768
 """Images that a GPU encodes between outputs: processes that decode start anew each time."""
 
@@ -75,7 +75,8 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
     """What predicts in a run.
 
     Args:
-        row: "transferred", "ridge", "discriminant", "self_trained" or "refined"; the best there is if None.
+        row: "transferred", "reg=VALUE", "ridge", "discriminant", "self_trained" or "refined"; the first there is of
+            PREDICTED_BY if None.
         run: a run in which something was transferred.
         workspace: cache and device.
         strong: which strong model, where the run has several; the last one transferred to if None.

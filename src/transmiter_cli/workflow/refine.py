@@ -16,6 +16,7 @@ from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import ARTEFACTS, REFINED_FROM, ROWS
 from transmiter_cli.method.settings import RefineSettings
 from transmiter_cli.methods import Method
+from transmiter_cli.record import Made
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run, run_locked
 from transmiter_cli.task.finetuned import PROBE
@@ -69,6 +70,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     task, strong = run.task(), run.strong(options.strong)
     start, source = starting_point(run, strong, (ROWS[options.method],) if options.method else REFINED_FROM)
     transferred, encoder = open_corrected(run, strong, source, workspace)
+    workspace = encoder.workspace
     if options.tuned and transferred.method != "adapter":
         raise UsageError(
             f"--epochs and --lr train an adapter, but {source.name} is a linear classifier, which needs neither.",
@@ -95,7 +97,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     path = home / ARTEFACTS["refined"]
     with remembering("refine", found.files, home, run, workspace):
         artefact.save(path)
-        run.add(command, {strong: encoder.fingerprint})
+        run.add(command, {strong: encoder.fingerprint}, [Made(strong, "refined")])
     tell_what_helped(artefact, len(targets), source.name, workspace.reporter)
     learned = artefact.details["refine"]
     return RefineResult(artefact, path, ZERO_SHOT if learned.get("zero_shot") else start, learned["images"])

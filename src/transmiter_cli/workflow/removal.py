@@ -7,11 +7,10 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 
-from transmiter_cli.embedding.encoders.models import lasting_model_name
-from transmiter_cli.layout import DEFAULT_METHODS, LATER, SWEPT_ROW, method_of, swept_row
-from transmiter_cli.record import Step, values, without
+from transmiter_cli.layout import LATER, method_of
+from transmiter_cli.record import Made, Step, values, without
 from transmiter_cli.reporter import Reporter
-from transmiter_cli.run import Made, Run
+from transmiter_cli.run import Run
 
 
 @contextmanager
@@ -53,7 +52,7 @@ def removal(gone: Sequence[Made], run: Run) -> str:
 
 def last_maker(made: Made, history: Sequence[Step]) -> int:
     """The place in the history of the command that made something last; -1 if none did."""
-    return max((i for i, step in enumerate(history) if makes(step, made)), default=-1)
+    return max((i for i, step in enumerate(history) if made in step.made), default=-1)
 
 
 def line_for(made: Made, run: Run, history: Sequence[Step], several: bool) -> str:
@@ -91,21 +90,3 @@ def plain_line(made: Made, run: Run) -> str:
     lines = {"self_trained": f"self-train --data IMAGES {strong}", "refined": f"refine {strong}"}
     usual = f"transfer {strong} --method {method_of(made.row)}"
     return f"transmiter {lines.get(made.row, usual)}{run.flag}"
-
-
-def makes(step: Step, made: Made) -> bool:
-    """Whether a command made a row for a strong model."""
-    line = step.line
-    if made.row in LATER:
-        return line[1:2] == [LATER[made.row]] and made.strong in step.models
-    methods = values(line, "--method") or DEFAULT_METHODS
-    strong = [lasting_model_name(name, step.folder) for name in values(line, "--strong")]
-    if line[1:2] != ["transfer"] or made.strong not in strong or method_of(made.row) not in methods:
-        return False
-    wanted = made.row.removeprefix(SWEPT_ROW)
-    return wanted == made.row or wanted in swept(values(line, "--reg"))
-
-
-def swept(regs: Sequence[str]) -> list[str]:
-    """The strengths of a --reg value after its first, as rows have them."""
-    return [swept_row(float(value)).removeprefix(SWEPT_ROW) for value in regs[-1].split(",")[1:]] if regs else []

@@ -16,6 +16,7 @@ from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.linear.self_training import WORTH
 from transmiter_cli.methods import LinearMethod
 from transmiter_cli.names import some
+from transmiter_cli.record import Made
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run, run_locked
 from transmiter_cli.workflow.overlap import forget_unused, remembering
@@ -63,6 +64,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     strong = run.strong(options.strong)
     _, source = starting_point(run, strong, (ROWS[options.method],) if options.method else SELF_TRAINED_FROM)
     transferred, encoder = open_corrected(run, strong, source, workspace)
+    workspace = encoder.workspace
     images = open_told(options.data, "train", workspace.reporter, labels=False)
     found = encoder.image_embeddings(images.files)
     try:
@@ -82,7 +84,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
     with telling_removed(run, workspace.reporter):
         with remembering("self-train", found.files, home, run, workspace):
             artefact.save(path, forget)  # a kill leaves nothing that began with what is replaced
-            run.add(command, {strong: encoder.fingerprint})
+            run.add(command, {strong: encoder.fingerprint}, [Made(strong, "self_trained")])
         forget_unused(run)
     about = artefact.details["self_train"]
     result = SelfTrainResult(artefact, path, about["images"], about["changed"], tuple(about["missing"]))

@@ -24,7 +24,7 @@ from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
 from transmiter_cli.methods import Auto, Method
-from transmiter_cli.record import Task
+from transmiter_cli.record import Made, Task
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run, run_locked
 from transmiter_cli.task.finetuned import mean_logits
@@ -136,7 +136,8 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
         with remembering_each(results, weak.images.files, run, workspace):
             save_results(results, encoders, options.methods, run.path, homes)
             fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
-            run.add(command, fingerprints, strong=encoders[-1].name, homes=homes)
+            made = [Made(result.strong, result.row) for result in results]
+            run.add(command, fingerprints, made, strong=encoders[-1].name, homes=homes)
         forget_unused(run)
     for result in results:
         if result.verdict:
@@ -236,10 +237,11 @@ def solve(
     own: Sequence[Teacher],
     also: Sequence[Teacher],
 ) -> list[dict[str, Artefact]]:
-    """For each strong model, an artefact by the row of the evaluation that it gives; adapters in one batched solve.
+    """For each strong model, an artefact by the row of the evaluation that it gives.
 
     "ridge" regresses the mean of the run's own teachers, as fit learned it; "discriminant" trusts each by itself, and
-    those of other runs, too. None are needed for adapters.
+    those of other runs, too. None are needed for adapters, which one solve gives for all strong models where their
+    strengths are given.
     """
     made: list[dict[str, Artefact]] = [{} for _ in strong]
     for method in options.methods:

@@ -123,15 +123,10 @@ def resolve_model(name: str) -> ModelSpec:
     return published_model(name, architecture, source or OPENAI_TAG)
 
 
-def lasting_model_name(name: str, folder: str = "") -> str:
-    """A model's name with its path absolute, as that of its encoder is; nothing of it needs to be there.
-
-    Args:
-        name: what the user wrote.
-        folder: where; the working directory if empty.
-    """
+def lasting_model_name(name: str) -> str:
+    """A model's name with its path absolute, as that of its encoder is; nothing of it needs to be there."""
     kind, _, source = name.partition(":")
-    path = absolute(Path(folder, Path(source).expanduser()))
+    path = absolute(source)
     if name.startswith(LOCAL):
         return f"{LOCAL}{path}"
     if Path(source).suffix in WEIGHT_SUFFIXES and not name.startswith(HUB):

@@ -51,7 +51,7 @@ ENTRIES = {
     "DTD": Entry(TRAIN_VAL_TEST),
     "Food101": Entry(TRAIN_TEST),
     "FGVCAircraft": Entry({**TRAIN_VAL_TEST, "trainval": {"split": "trainval"}}),
-    "EuroSAT": Entry({}, labels="targets", paths="samples", spelled=words),
+    "EuroSAT": Entry({}, paths="samples", spelled=words),
     "SUN397": Entry({}, spelled=scene),
     "Caltech101": Entry({}, labels="y", paths="index", classes="categories"),
     "CIFAR10": Entry(TRAIN_FLAG, "targets", None, "cifar-10-batches-py/*batch*"),

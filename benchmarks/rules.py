@@ -71,7 +71,7 @@ def finetuned(trial: Trial) -> Tensor:
 
 
 def eft(trial: Trial) -> Tensor:
-    return eft_logits(zero_shot(trial), zero_shot(trial, "weak"), finetuned(trial).double())
+    return eft_logits(zero_shot(trial), zero_shot(trial, "weak"), finetuned(trial).double(), 1.0)
 
 
 def product(trial: Trial) -> Tensor:

@@ -91,7 +91,7 @@ def test_a_grid_is_one_table_in_every_format(cli: Cli, tmp_path: Path):
     path = small(tmp_path)
     shown = table(cli("bench", path, "--json"))
     assert list(shown) == [
-        "weak", "weak_finetuned", "strong", "eft_0.5", "eft", "eft_1.5", "direct", "adapter", "ridge"
+        "weak", "weak_finetuned", "strong", "eft_0.5", "eft", "eft_1.5", "product", "direct", "adapter", "ridge"
     ]  # fmt: skip
     assert all(columns["top1"]["seeds"] == 2 for columns in shown.values())
     assert shown["ridge"]["top1"]["mean"] > shown["strong"]["top1"]["mean"]

@@ -120,12 +120,20 @@ def test_what_was_measured_is_shown_where_a_later_data_set_fails(cli: Cli, run: 
 @pytest.mark.parametrize(
     ("flags", "gate", "said"),
     [
-        ((), "lasso.top1 > 0", "no row 'lasso', only weak, weak_finetuned, strong, eft_0.5, eft, eft_1.5, direct,"),
+        (
+            (),
+            "lasso.top1 > 0",
+            "no row 'lasso', only weak, weak_finetuned, strong, eft_0.5, eft, eft_1.5, product, direct,",
+        ),
         ((), "transfered.top1 > 0", "Did you mean 'transferred'?"),
         ((), "strong.top9 > 0", "no number 'top9', only parameters, flops, models, seconds, labels, gradients, top1"),
         ((), "strong.hm > 0", "no number 'hm'"),
         ((), "strong_finetuned.top1 > 0", "no row 'strong_finetuned'"),
-        (("--eft", "0.3"), "eft_0.5.top1 > 0", "no row 'eft_0.5', only weak, weak_finetuned, strong, eft_0.3, direct"),
+        (
+            ("--eft", "0.3"),
+            "eft_0.5.top1 > 0",
+            "no row 'eft_0.5', only weak, weak_finetuned, strong, eft_0.3, product, direct",
+        ),
         (("--no-labels",), "strong.top1 > 0", "no number 'top1', only"),
         (
             ("--data", "demo-digits", "--data", "demo-digits"),
@@ -335,14 +343,11 @@ def demo_strong() -> Path:
     return resolve_model("demo-strong").weights.parent
 
 
-def test_the_bootstrap_goes_by_the_seed_and_nothing_else_moves(cli: Cli, run: Path):
-    first, second, other = rows(cli), rows(cli), rows(cli, "--seed", 5)
-    for one in (first, second, other):
-        for row in one.values():
-            del row["seconds"]
+def test_the_same_evaluation_gives_the_same_numbers(cli: Cli, run: Path):
+    first, second = rows(cli), rows(cli)
+    for row in (*first.values(), *second.values()):
+        del row["seconds"]
     assert first == second
-    assert any(first[name]["gain_low"] != other[name]["gain_low"] for name in first)
-    assert first["strong"]["top1"] == other["strong"]["top1"]
 
 
 @pytest.mark.parametrize(("flag", "content"), [("--map", '{"one": "eleven"}'), ("--base", '["eleven"]')])

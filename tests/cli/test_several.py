@@ -45,7 +45,9 @@ def test_several_strengths_give_a_row_each_and_the_first_is_the_default(fitted: 
     assert files() == {"weak.safetensors", *(f"strong{end}.safetensors" for end in ("", "-reg=1", "-reg=100"))}
     rows = top1(fitted)
     assert [
-        name for name in rows if name not in ("weak", "weak_finetuned", "strong", "eft_0.5", "eft", "eft_1.5", "direct")
+        name
+        for name in rows
+        if name not in ("weak", "weak_finetuned", "strong", "eft_0.5", "eft", "eft_1.5", "product", "direct")
     ] == [
         "transferred",
         "reg=1",

@@ -5,7 +5,6 @@ import transmiter_cli as tm
 from tests.conftest import World
 from transmiter_cli.evaluation.candidates import candidates, eft_name
 from transmiter_cli.evaluation.protocols import Rates, accuracy_among, coop_base, mean_rates
-from transmiter_cli.evaluation.rows import measure
 from transmiter_cli.evaluation.unlabelled import MOVES, Move, moves
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.metrics import harmonic_mean
@@ -27,7 +26,7 @@ def test_strengths_of_eft_that_differ_have_rows_of_their_own():
 
 def test_every_row_has_all_numbers(world: World, parts):
     rows = tm.evaluate(world.labels, **parts, weak_parameters=10, weak_flops=7, eft=(0.3, 1.0))
-    assert list(rows) == ["weak", "weak_finetuned", "strong", "eft_0.3", "eft", "direct", "transferred"]
+    assert list(rows) == ["weak", "weak_finetuned", "strong", "eft_0.3", "eft", "product", "direct", "transferred"]
     for row in rows.values():
         assert row.low <= row.top1 <= row.high
         assert row.top1 <= row.top5 <= 1
@@ -156,4 +155,4 @@ def test_models_on_different_images_are_refused(world: World):
 
 def test_nothing_to_evaluate_is_refused(world: World):
     with pytest.raises(InvalidTensorError, match="no model"):
-        measure({}, world.labels)
+        tm.evaluate(world.labels)

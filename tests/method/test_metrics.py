@@ -22,26 +22,33 @@ def test_top1_counts_the_highest_logit():
     assert accuracy(correct(logits, torch.tensor([1, 0, 0, 0]))).top1 == 0.75
 
 
-def test_the_interval_is_that_of_resampled_images():
-    correct = torch.arange(400) % 5 != 0
-    found = accuracy(correct)
-    draws = torch.randint(400, (4000, 400), generator=torch.Generator().manual_seed(1))
-    rates = correct[draws].double().mean(1)
-    low, high = torch.quantile(rates, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    assert abs(found.low - low) < 0.006
-    assert abs(found.high - high) < 0.006
-    assert found.low < found.top1 < found.high
+def answers_right(right: int, images: int) -> torch.Tensor:
+    return torch.arange(images) < right
 
 
-def test_certainty_has_no_interval():
-    assert accuracy(torch.ones(10, dtype=torch.bool)) == (1.0, 1.0, 1.0)
+@pytest.mark.parametrize(("images", "rate"), [(20, 0.9), (50, 0.97), (200, 0.99), (599, 0.78)])
+def test_an_interval_holds_the_truth_as_often_as_it_says(images: int, rate: float):
+    chances = torch.distributions.Binomial(images, torch.tensor(rate, dtype=torch.float64))
+    held = 0.0
+    for right in range(images + 1):
+        found = accuracy(answers_right(right, images))
+        assert 0 <= found.low <= found.top1 <= found.high <= 1
+        chance = chances.log_prob(torch.tensor(right, dtype=torch.float64)).exp().item()
+        held += chance * (found.low <= rate <= found.high)
+    assert held == pytest.approx(0.95, abs=0.02)
+
+
+def test_all_right_is_no_certainty():
+    found = accuracy(torch.ones(60, dtype=torch.bool))
+    assert found.top1 == found.high == 1
+    assert found.low == pytest.approx(0.9398, abs=1e-4)  # Wilson's for 60 of 60
 
 
 def test_eft_adds_the_gap_to_the_strong_models_log_probabilities():
     strong, weak, finetuned = torch.randn(3, 4), torch.randn(3, 4), torch.randn(3, 4)
     expected = F.log_softmax(strong, -1) + 0.5 * (F.log_softmax(finetuned, -1) - F.log_softmax(weak, -1))
     torch.testing.assert_close(eft_logits(strong, weak, finetuned, 0.5), expected)
-    torch.testing.assert_close(eft_logits(strong, weak, weak), F.log_softmax(strong, -1))
+    torch.testing.assert_close(eft_logits(strong, weak, weak, 1.0), F.log_softmax(strong, -1))
 
 
 @pytest.fixture
@@ -74,18 +81,26 @@ def test_classes_without_images_do_not_count():
     assert (present.tolist(), rates.tolist()) == ([0, 9], [0.5, 1.0])
 
 
-def test_a_paired_interval_is_that_of_resampled_images():
-    generator = torch.Generator().manual_seed(0)
-    reference = torch.rand(400, generator=generator) < 0.7
-    correct = torch.where(torch.rand(400, generator=generator) < 0.3, ~reference, reference)
-    found = compare(correct, reference)
-    draws = torch.randint(400, (4000, 400), generator=generator)
-    gains = correct[draws].double().mean(1) - reference[draws].double().mean(1)
-    low, high = torch.quantile(gains, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    assert abs(found.low - low) < 0.008
-    assert abs(found.high - high) < 0.008
-    assert found.gain == pytest.approx((correct.double().mean() - reference.double().mean()).item())
-    assert (found.fixed, found.broken) == (int((correct & ~reference).sum()), int((reference & ~correct).sum()))
+@pytest.mark.parametrize(
+    ("images", "fixed", "broken"), [(60, 0.2, 0.05), (60, 0.0, 0.3), (599, 0.02, 0.01), (599, 0.4, 0.05)]
+)
+def test_a_paired_interval_holds_the_truth_as_often_as_it_says(images: int, fixed: float, broken: float):
+    torch.manual_seed(0)
+    shares = torch.tensor([fixed, broken, 1 - fixed - broken])
+    held = 0
+    for answers in torch.multinomial(shares, 1000 * images, replacement=True).reshape(1000, images):
+        found = compare(answers == 0, answers == 1)
+        assert (found.fixed, found.broken) == (int((answers == 0).sum()), int((answers == 1).sum()))
+        assert found.gain == pytest.approx((found.fixed - found.broken) / images)
+        held += found.low <= fixed - broken <= found.high
+    assert held / 1000 == pytest.approx(0.95, abs=0.025)
+
+
+@pytest.mark.parametrize(("fixed", "broken", "chance"), [(12, 4, True), (9, 2, True), (4, 0, True), (16, 4, False)])
+def test_a_gain_that_may_be_chance_is_not_above_zero(fixed: int, broken: int, chance: bool):
+    places = torch.arange(599)
+    found = compare(places < fixed, (places >= fixed) & (places < fixed + broken))
+    assert (found.low <= 0) == chance  # McNemar's exact p is above 0.05, but for the last
 
 
 def test_pairing_beats_two_intervals_where_models_err_on_the_same_images():
@@ -96,8 +111,11 @@ def test_pairing_beats_two_intervals_where_models_err_on_the_same_images():
 
 def test_a_model_is_no_better_than_itself():
     right = torch.arange(10) % 2 == 0
-    assert compare(right, right) == (0.0, 0.0, 0.0, 0, 0)
-    assert compare(torch.ones(5, dtype=torch.bool), torch.zeros(5, dtype=torch.bool)) == (1.0, 1.0, 1.0, 5, 0)
+    found = compare(right, right)
+    assert (found.gain, found.fixed, found.broken) == (0, 0, 0)
+    assert found.low == -found.high < 0
+    found = compare(torch.ones(5, dtype=torch.bool), torch.zeros(5, dtype=torch.bool))
+    assert (found.gain, found.high, found.fixed, found.broken) == (1, 1, 5, 0)
 
 
 def test_full_confidence_falls_into_the_last_bin():

@@ -209,7 +209,6 @@ def measure_cell(key: SceneKey, method: MethodEntry, material: Material, trained
         transferred={method.name: trained.moved[method.name]},
         base=material.base,
         among=material.among,
-        seed=key.seed,
     )
     numbers = {name: asdict(row) for name, row in rows.items()}
     place = (key.measured.name, key.teacher.name, key.weak, key.strong, key.shots, key.seed, method.name)

@@ -18,7 +18,7 @@ from transmiter_cli.method.ranges import COUNT, SEED, Range
 from transmiter_cli.method.settings import AUX_WORDS, VOCABULARY_SIZE
 from transmiter_cli.methods import Method
 
-REFERENCES = ("weak", "weak_finetuned", "strong", "direct")
+REFERENCES = ("weak", "weak_finetuned", "strong", "product", "direct")
 PLAIN, BASE_TO_NOVEL = "plain", "base-to-novel"
 KINDS = {
     "str": "a text",

@@ -16,7 +16,6 @@ from transmiter_cli.cli.options import (
     MarkdownOption,
     OutputForm,
     RunOption,
-    SeedOption,
     Selection,
     StrongOption,
     output_form,
@@ -80,7 +79,6 @@ def command(
         Path | None, typer.Option(help="Also write an HTML report with pictures here.", metavar="FILE")
     ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="All columns.")] = False,
-    seed: SeedOption = 0,
     encoding: Encoding,
     json: JsonOption = False,
     csv: CsvOption = False,
@@ -113,7 +111,6 @@ def command(
         labels=not no_labels,
         strong_finetuned=strong_finetuned,
         eft=strengths,
-        seed=seed,
     )
     found = EvalSets(options, data or [None], Run(run), workspace, gates)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypedDict
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.artefact import Artefact, require_artefact
-from transmiter_cli.method.baselines import eft_logits
+from transmiter_cli.method.baselines import eft_logits, product_logits
 from transmiter_cli.method.embeddings import (
     LOGARITHMS,
     PROBABILITIES,
@@ -61,6 +62,11 @@ class Candidate:
 
     logits: Float[Tensor, "images classes"]
     cost: Cost
+
+    def after(self, *others: Candidate) -> Candidate:
+        """The same model, its seconds also those of others whose logits went into its own."""
+        seconds = self.cost.seconds + sum(one.cost.seconds for one in others)
+        return replace(self, cost=replace(self.cost, seconds=seconds))
 
     def among(self, classes: Sequence[int]) -> Candidate:
         """The same model answering among some of the classes only."""
@@ -137,10 +143,13 @@ def candidates(
     if strong is None:
         return found
     found["strong"] = timed("strong", lambda: zero_shot_class_logits(strong, classes))
-    if weak is not None and finetuned_logits is not None:
-        flops, parameters = (None if one is None else weak_models * one for one in (weak_flops, weak_parameters))
-        cost = {"parameters": parameters, "flops": flops, "models": weak_models}
-        found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, strengths, **cost)
+    if finetuned_logits is not None:
+        cost = {"parameters": weak_parameters, "flops": weak_flops, "models": 1}
+        if weak is not None:
+            costs = {what: None if one is None else weak_models * one for what, one in cost.items()}
+            found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, strengths, **costs)
+        product = timed("product", lambda: product_logits(found["strong"].logits, finetuned_logits), **cost)
+        found["product"] = product.after(found["strong"])
     taken = sorted({*found, "strong_finetuned"} & corrections.keys())
     if taken:
         raise ValueError(f"{taken[0]!r} in transferred is the name of another row.")
@@ -241,12 +250,12 @@ def eft_candidates(
     strengths: Sequence[float],
     **cost: Any,
 ) -> dict[str, Candidate]:
-    """EFT at each strength; its seconds are also those of the zero-shot logits that it adds up."""
+    """EFT at each strength."""
     found: dict[str, Candidate] = {}
-    before = strong.cost.seconds + weak.cost.seconds
     for a in strengths:
-        one = timed(eft_name(a), lambda a=a: eft_logits(strong.logits, weak.logits, finetuned, a), **cost)
-        found[eft_name(a)] = replace(one, cost=replace(one.cost, seconds=before + one.cost.seconds))
+        logits = partial(eft_logits, strong.logits, weak.logits, finetuned, a)
+        one = timed(eft_name(a), logits, **cost)
+        found[eft_name(a)] = one.after(strong, weak)
     return found
 
 

@@ -24,7 +24,6 @@ from transmiter_cli.method.metrics import (
     negative_log_likelihood,
     top_five,
 )
-from transmiter_cli.method.ranges import SEED, within
 from transmiter_cli.method.torch_state import plain_torch
 
 ClassNumbers = Iterable[SupportsIndex] | Shaped[Tensor, "..."]
@@ -38,13 +37,13 @@ class Row(Cost):
 
     Attributes:
         top1: accuracy.
-        low, high: its 95 % bootstrap interval.
+        low, high: its 95 % interval.
         top5: how often the label is among the five likeliest.
         per_class: the mean of the classes' accuracies.
         ece: expected calibration error in 15 bins.
         nll: mean negative log-likelihood of the labels, in nats.
         gain: top1 minus that of the zero-shot strong model; None where there is none.
-        gain_low, gain_high: its 95 % interval from the paired bootstrap.
+        gain_low, gain_high: its 95 % interval, by the pairs of answers.
         fixed: images that went from wrong to right against the zero-shot strong model.
         broken: images that went from right to wrong.
         base, novel, hm: accuracy on base and on novel classes, each answered among its own, and their harmonic mean.
@@ -73,7 +72,6 @@ def evaluate(
     *,
     base: ClassNumbers | None = None,
     among: ClassNumbers | None = None,
-    seed: int = 0,
     **parts: Unpack[Parts],
 ) -> dict[str, Row]:
     """Every model that the given parts allow, on labelled test images.
@@ -82,20 +80,19 @@ def evaluate(
         labels: class indices of the test images.
         base: the base classes of a base-to-novel evaluation; all others are novel. None for none.
         among: the classes that may be answered; labels must be of these. None for all.
-        seed: decides the bootstrap.
         **parts: weak, strong: zero-shot models on the test images and the vocabulary (`Embeddings`);
             finetuned_logits, strong_finetuned_logits: their fine-tuned twins on the test images;
             fitted: what `fit` returned, for "direct", the adapter on the strong model without a change of basis;
             transferred: artefacts by the name of their row: "transferred", "ridge", "refined", ...;
             classes: how many of the texts, the first, are classes; all, where no logits or artefact tell;
-            weak_parameters, weak_flops: the weak model's size and cost per image, for that of "eft";
+            weak_parameters, weak_flops: the weak model's size and cost per image, for those of "eft" and "product";
             weak_models: the models of that size that "eft" runs beside the strong one: 2, the weak one and its twin, or
             1 where the fine-tuned logits are a head's on the weak model's own embeddings;
             eft: strengths a of EFT, or a single one; 0.5, 1 and 1.5 if left out.
 
     Returns:
-        Rows named "weak", "weak_finetuned", "strong", "eft" (a = 1; others "eft_0.5", ...), "direct", those of
-        `transferred`, and "strong_finetuned".
+        Rows named "weak", "weak_finetuned", "strong", "eft" (a = 1; others "eft_0.5", ...), "product", "direct",
+        those of `transferred`, and "strong_finetuned".
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
@@ -103,9 +100,8 @@ def evaluate(
             be.
         TypeError: if there is no such part; those that are spelled alike are named.
     """
-    require_parts("evaluate", parts, ("base", "among", "seed"))
-    seed = within("seed", seed, SEED)
-    return measure(candidates(**parts), labels, base=base, among=among, seed=seed)
+    require_parts("evaluate", parts, ("base", "among"))
+    return measure(candidates(**parts), labels, base=base, among=among)
 
 
 def measure(
@@ -114,11 +110,8 @@ def measure(
     *,
     base: ClassNumbers | None = None,
     among: ClassNumbers | None = None,
-    seed: int = 0,
 ) -> dict[str, Row]:
     """Rows of models whose logits are there; arguments and errors as in `evaluate`."""
-    if not models:
-        raise InvalidTensorError("there is no model to evaluate.")
     logits = next(iter(models.values())).logits
     images, classes = logits.shape
     check_labels(labels, images, classes)
@@ -131,7 +124,7 @@ def measure(
         labels = positions_among(labels, among, classes)
         models = {name: model.among(among) for name, model in models.items()}
     reference = correct(models[REFERENCE].logits, labels) if REFERENCE in models else None
-    return {name: measure_one(model, labels, reference, parts, seed) for name, model in models.items()}
+    return {name: measure_one(model, labels, reference, parts) for name, model in models.items()}
 
 
 def measure_one(
@@ -139,14 +132,13 @@ def measure_one(
     labels: Int[Tensor, " images"],
     reference: Bool[Tensor, " images"] | None,
     parts: BaseToNovel | None,
-    seed: int,
 ) -> Row:
     """One row; `reference` is where the zero-shot strong model is right."""
     logits = model.logits
     right = correct(logits, labels)
-    found: dict[str, Any] = accuracy(right, seed)._asdict()
+    found: dict[str, Any] = accuracy(right)._asdict()
     if reference is not None:
-        gain = compare(right, reference, seed)
+        gain = compare(right, reference)
         found |= {"gain": gain.gain, "gain_low": gain.low, "gain_high": gain.high}
         found |= {"fixed": gain.fixed, "broken": gain.broken}
     if parts is not None:

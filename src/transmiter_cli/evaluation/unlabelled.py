@@ -66,8 +66,6 @@ def evaluate_unlabelled(**parts: Unpack[Parts]) -> dict[str, Unlabelled]:
 
 def describe(models: Mapping[str, Candidate]) -> dict[str, Unlabelled]:
     """Rows of models whose logits are there."""
-    if not models:
-        raise InvalidTensorError("there is no model to evaluate.")
     if not len(next(iter(models.values())).logits):
         raise InvalidTensorError("there are no images.")
     predictions = {name: model.logits.argmax(-1) for name, model in models.items()}

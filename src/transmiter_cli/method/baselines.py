@@ -11,7 +11,7 @@ def eft_logits(
     strong: Float[Tensor, "rows classes"],
     weak: Float[Tensor, "rows classes"],
     finetuned: Float[Tensor, "rows classes"],
-    strength: float = 1.0,
+    strength: float,
 ) -> Float[Tensor, "rows classes"]:
     """Log p_strong + a (log p_finetuned - log p_weak): emulated fine-tuning, also called proxy tuning.
 
@@ -19,3 +19,10 @@ def eft_logits(
     """
     gap = F.log_softmax(finetuned, dim=-1) - F.log_softmax(weak, dim=-1)
     return F.log_softmax(strong, dim=-1) + strength * gap
+
+
+def product_logits(
+    strong: Float[Tensor, "rows classes"], finetuned: Float[Tensor, "rows classes"]
+) -> Float[Tensor, "rows classes"]:
+    """Log p_strong + log p_finetuned: both models' probabilities multiplied. Needs both for every image."""
+    return F.log_softmax(strong, dim=-1) + F.log_softmax(finetuned, dim=-1)

@@ -13,6 +13,7 @@ TITLES = {
     "weak_finetuned": "weak, fine-tuned",
     "strong": "strong, zero-shot",
     "eft": "EFT, a = 1",
+    "product": "product",
     "direct": "direct",
     "transferred": "transferred",
     "ridge": "ridge",
@@ -21,7 +22,7 @@ TITLES = {
     "refined": "refined",
     "strong_finetuned": "strong, fine-tuned",
 }
-BASELINES = ("weak", "weak_finetuned", "strong", "strong_finetuned")
+BASELINES = ("weak", "weak_finetuned", "strong", "product", "strong_finetuned")
 
 
 def title(name: str) -> str:

@@ -37,9 +37,6 @@ from transmiter_cli.workflow.run_models import (
     weak_finetuned_if_there,
 )
 
-FEW = 50
-"""Images; bootstrap intervals of fewer hold the truth less often than they say."""
-
 
 @dataclass(frozen=True)
 class EvalOptions:
@@ -56,7 +53,6 @@ class EvalOptions:
         labels: whether labels are used where there are any.
         strong_finetuned: a fine-tuned twin of the strong model, for a row of its own.
         eft: strengths a of EFT.
-        seed: decides the bootstrap intervals.
     """
 
     data: DataFlags = field(default_factory=DataFlags)
@@ -69,7 +65,6 @@ class EvalOptions:
     labels: bool = True
     strong_finetuned: str | None = None
     eft: tuple[float, ...] = EFT_STRENGTHS
-    seed: int = 0
 
 
 def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequence[Gate] = ()) -> EvalResult:
@@ -103,8 +98,8 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         if among is not None:
             models = {name: model.among(among) for name, model in models.items()}
             labels, class_names = positions_among(labels, among, len(class_names)), [class_names[i] for i in among]
-        rows = measure(models, labels, base=test.base, seed=options.seed)
-        notes += few_notes(len(labels)) + (() if test.base is None else novel_notes(test.base, task))
+        rows = measure(models, labels, base=test.base)
+        notes += () if test.base is None else novel_notes(test.base, task)
     else:
         rows = describe(models)
         notes += ("Without labels nothing here says which model is right.",)
@@ -183,7 +178,7 @@ def row_names(options: EvalOptions, run: Run) -> list[str]:
     """The rows that an evaluation can have, in its order, as far as what lies in the run tells."""
     made = run.artefacts(run.strong(options.strong))
     last = ["strong_finetuned"] if options.strong_finetuned is not None else []
-    return ["weak", "weak_finetuned", "strong", *map(eft_name, options.eft), "direct", *made, *last]
+    return ["weak", "weak_finetuned", "strong", *map(eft_name, options.eft), "product", "direct", *made, *last]
 
 
 def first_reg(transferred: Mapping[str, Artefact]) -> float | None:
@@ -246,11 +241,6 @@ def overlap_notes(files: Sequence[ImageRecord], run_models: RunModels, allowed: 
             f"pass other images, or {redone} again with others, or --allow-overlap, which says so in the table",
         )
     return (f"OVERLAP: in this run {what}. These numbers are too good.",)
-
-
-def few_notes(images: int) -> tuple[str, ...]:
-    """What to say of numbers that are measured on few images."""
-    return (f"{images} image{'s' * (images > 1)}: intervals of so few are too narrow.",) if images < FEW else ()
 
 
 def novel_notes(base: Sequence[int], task: Task) -> tuple[str, ...]:

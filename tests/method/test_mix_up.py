@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transmiter_cli.method.mix_up import FEWEST_CLAIMS, claims, mixed_up
+from transmiter_cli.method.mix_up import claims, mixed_up
 
 CLASSES = 12
 LABELS = torch.arange(CLASSES).repeat_interleave(20)
@@ -27,10 +27,23 @@ def moved(order: list[int]) -> dict[int, int]:
 
 
 @given(st.permutations(range(CLASSES)))
-def test_columns_that_are_mixed_up_are_found_unless_they_are_few(order: list[int]):
+def test_columns_that_are_mixed_up_are_found(order: list[int]):
     wanted = moved(order)
     assert claims(renamed(order), LABELS, CLASSES) == wanted
-    assert mixed_up(renamed(order), LABELS, CLASSES) == (wanted if len(wanted) >= FEWEST_CLAIMS else {})
+    assert mixed_up(renamed(order), LABELS, CLASSES) == wanted
+
+
+@pytest.mark.parametrize(("images", "found"), [(4, {}), (5, {3: 7, 7: 3})])
+def test_two_swapped_columns_are_found_by_a_few_images_each(images: int, found: dict[int, int]):
+    order = list(range(CLASSES))
+    order[3], order[7] = 7, 3
+    labels = torch.arange(CLASSES).repeat_interleave(images)
+    assert mixed_up(torch.tensor(order)[labels], labels, CLASSES) == found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_two_columns_look_swapped_by_chance(seed: int):
+    assert mixed_up(LABELS, guesses(0.3, seed), CLASSES) == {}
 
 
 @given(st.permutations(range(CLASSES)), st.integers(0, 5))

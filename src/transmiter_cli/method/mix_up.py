@@ -17,10 +17,12 @@ MAJORITY = 0.5
 FEWEST_CLAIMS, CLAIMING = 3, 0.25
 """So many claims, and such a share of the columns that answer anything, are no coincidence: fewer classes than that
 are taken for others by zero-shot models."""
+FEWEST_IMAGES = 5
+"""Of each of two columns: that these claim each other's names is no coincidence, where the images are no fewer."""
 
 
 def mixed_up(teacher: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"], classes: int) -> dict[int, int]:
-    """Columns of a fine-tuned model that look to be mixed up, and the class that each seems to stand for.
+    """Columns of a fine-tuned model that look to be mixed up, or pairs swapped, and the class each seems to stand for.
 
     Args:
         teacher: the fine-tuned model's answers.
@@ -28,7 +30,14 @@ def mixed_up(teacher: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"],
         classes: C.
     """
     found = claims(teacher, zero_shot, classes)
-    return found if len(found) >= max(FEWEST_CLAIMS, CLAIMING * len(teacher.unique())) else {}
+    if len(found) >= max(FEWEST_CLAIMS, CLAIMING * len(teacher.unique())):
+        return found
+    images = torch.bincount(teacher, minlength=classes).tolist()
+    return {
+        column: name
+        for column, name in found.items()
+        if found.get(name) == column and min(images[column], images[name]) >= FEWEST_IMAGES
+    }
 
 
 def claims(teacher: Int[Tensor, " images"], zero_shot: Int[Tensor, " images"], classes: int) -> dict[int, int]:

@@ -30,7 +30,7 @@ from transmiter_cli.method.consensus.unseen import (
 )
 from transmiter_cli.method.consensus.verdict import Verdict
 from transmiter_cli.method.folds import folds_of
-from transmiter_cli.method.linear.discriminant import choose_discriminant, discriminants
+from transmiter_cli.method.linear.discriminant import about_mean, choose_discriminant, discriminants
 from transmiter_cli.method.linear.moments import fold_moments, total
 from transmiter_cli.method.linear.self_training import self_train_classifier
 from transmiter_cli.method.per_image import zero_shot_class_logits
@@ -185,9 +185,10 @@ def plain_discriminant(trial: Trial, labels: str = "both", shrinkage: float | No
     posterior = F.softmax(log_posterior, -1)
     for _ in range(rounds):
         moments = fold_moments(strong, posterior, folds)
+        directions = about_mean(texts, total(moments).mass)
         if shrinkage is not None:
-            return discriminants(total(moments), texts, [shrinkage])[0](images(trial)[1])
-        found = choose_discriminant(strong, posterior, texts, folds, moments)
+            return discriminants(total(moments), directions, [shrinkage])[0](images(trial)[1])
+        found = choose_discriminant(strong, posterior, directions, folds, moments)
         scores = torch.empty_like(log_posterior)
         scores[found.rows] = found.held_out.double()
         posterior = F.softmax(log_posterior + F.log_softmax(scores, -1), -1)

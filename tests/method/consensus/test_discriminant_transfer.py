@@ -10,9 +10,11 @@ from transmiter_cli.method.consensus import discriminant_transfer as module
 from transmiter_cli.method.consensus import merging
 from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer, images_of_classes
 from transmiter_cli.method.consensus.experts import Teacher
+from transmiter_cli.method.consensus.posterior import class_counts
 from transmiter_cli.method.consensus.reliability import Reliabilities, Reliability
 from transmiter_cli.method.consensus.verdict import NEEDED, Verdict
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError
+from transmiter_cli.method.linear.classifier import Linear
 from transmiter_cli.method.logits import zero_shot_logits
 
 TRAIN, TEST = slice(0, 300), slice(300, None)
@@ -134,11 +136,29 @@ def test_a_bad_teacher_does_not_cost_the_strong_model_its_trust(world: World):
     assert beside.strong_trust > 0.8 * alone.strong_trust
 
 
+def test_a_large_class_keeps_most_of_its_images_beside_small_ones():
+    """Soft labels give a part of it to the others: expected about their mean, all classes would lean towards it."""
+    sizes, width, losses = torch.tensor([300, 60, 30, 20, 10, 10]), 64, []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        texts = torch.randn(206, width)
+        labels = torch.arange(6).repeat_interleave(sizes)
+        tested = labels[torch.randint(len(labels), (2000,))]
+        strong, test = (
+            Embeddings(texts[some] + 4 * torch.randn(len(some), width), texts, 100.0) for some in (labels, tested)
+        )
+        classifier, verdict = discriminant_transfer(strong, [Teacher(30 * torch.randn(len(labels), 6), strong)])
+        assert verdict.word == "useless teacher"
+        before, after = (one(test.unit_images()).argmax(-1) for one in (Linear.zero_shot(strong, 6), classifier))
+        losses.append(((before == tested).double() - (after == tested).double()).mean().item())
+    assert sum(losses) / 4 < 0.045  # 0.064 about the mean of the soft labels
+
+
 def test_images_of_a_class_are_counted_by_soft_labels_trusted_answers_and_foretold_ones():
     log_posterior = F.one_hot(torch.tensor([0, 0, 0, 1]), 3).double().mul(50)
     answers = torch.tensor([0, 2, 2, 2])
     for foretold, found in ([0, 0, 0], [3.0, 1.0, 1.5]), ([1, 2, 1], [3.0, 2.0, 1.5]):
-        counts = images_of_classes(log_posterior, answers, 0.5, torch.tensor(foretold))
+        counts = images_of_classes(class_counts(log_posterior), answers, 0.5, torch.tensor(foretold))
         torch.testing.assert_close(counts, torch.tensor(found).double(), atol=1e-3, rtol=1e-3)
 
 
@@ -162,7 +182,7 @@ def test_held_out_answers_count_as_far_as_the_most_trusted_model(
 
 def test_beside_a_single_class_with_images_held_out_answers_say_nothing_of_the_others():
     log_posterior = F.one_hot(torch.zeros(4, dtype=torch.long), 3).double().mul(50)
-    counts = images_of_classes(log_posterior, torch.tensor([0, 1, 2, 2]), 1.0, torch.ones(3).long())
+    counts = images_of_classes(class_counts(log_posterior), torch.tensor([0, 1, 2, 2]), 1.0, torch.ones(3).long())
     torch.testing.assert_close(counts, torch.tensor([4.0, 0.0, 0.0]).double(), atol=1e-3, rtol=1e-3)
 
 
@@ -434,7 +454,7 @@ def test_a_teacher_of_some_classes_leaves_images_of_the_others_to_the_strong_mod
     assert after > before + 0.1
     with patch.object(module, "self_train_classifier", lambda _, start: start):
         _, once, _ = rates(world, [teacher(world, answers)])
-    assert after > once + 0.01 or after == once > 0.99
+    assert after > once + 0.005 or after == once > 0.99
     with patch.object(module, "known_classes", lambda *_: torch.ones(12, dtype=torch.bool)):
         _, believed, verdict = rates(world, [teacher(world, answers)])
     assert verdict.unknown == ()

@@ -37,7 +37,7 @@ from transmiter_cli.method.consensus.unseen import carry, combined_correction, l
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.folds import all_rows, folds_of
 from transmiter_cli.method.linear.classifier import Linear, blend
-from transmiter_cli.method.linear.discriminant import CalibratedDiscriminant, choose_discriminant
+from transmiter_cli.method.linear.discriminant import CalibratedDiscriminant, about_mean, choose_discriminant
 from transmiter_cli.method.linear.moments import fold_moments
 
 TRAIN = slice(0, 300)
@@ -49,8 +49,8 @@ def known(world: World) -> tuple[Embeddings, torch.Tensor, CalibratedDiscriminan
     posterior = F.softmax(world.finetuned_logits[TRAIN].double(), -1)
     folds = folds_of(strong)
     moments = fold_moments(strong, posterior, folds)
-    texts = strong.unit_texts()[: world.classes].double()
-    return strong, posterior, choose_discriminant(strong, posterior, texts, folds, moments)
+    directions = about_mean(strong.unit_texts()[: world.classes].double(), posterior.sum(0))
+    return strong, posterior, choose_discriminant(strong, posterior, directions, folds, moments)
 
 
 @pytest.fixture

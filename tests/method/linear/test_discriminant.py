@@ -16,6 +16,7 @@ from transmiter_cli.method.linear.discriminant import (
     LEAST_WITHIN,
     MOST_PRIOR,
     SHRINKAGES,
+    about_mean,
     choose_discriminant,
     class_means,
     discriminants,
@@ -121,8 +122,8 @@ def test_a_class_without_mass_stands_where_its_text_says():
     posterior = posterior / posterior.sum(-1, keepdim=True)
     folds = folds_of(model)
     moments = total(fold_moments(model, posterior, folds))
-    means, _ = class_means(moments, texts)
     directions = texts - (moments.mass[:, None] * texts).sum(0) / 60
+    means, _ = class_means(moments, about_mean(texts, moments.mass))
     offset = means[3] - model.unit_images().double().mean(0)
     assert offset.norm() < 1e-9 or abs(F.cosine_similarity(offset, directions[3], dim=0) - 1) < 1e-6
 

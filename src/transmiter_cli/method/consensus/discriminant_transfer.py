@@ -20,7 +20,12 @@ from transmiter_cli.method.copies import distinct
 from transmiter_cli.method.embeddings import TINY, Embeddings, InvalidTensorError
 from transmiter_cli.method.folds import Folds, all_rows, folds_of, sampled_rows
 from transmiter_cli.method.linear.classifier import Linear
-from transmiter_cli.method.linear.discriminant import CalibratedDiscriminant, choose_discriminant, out_of_fold_scores
+from transmiter_cli.method.linear.discriminant import (
+    CalibratedDiscriminant,
+    about_mean,
+    choose_discriminant,
+    out_of_fold_scores,
+)
 from transmiter_cli.method.linear.moments import fold_moments
 from transmiter_cli.method.linear.self_training import self_train_classifier
 from transmiter_cli.method.per_image import PerImage, computed_zero_shot_logits, predictions, softmax_of
@@ -118,11 +123,12 @@ def discriminant_transfer(
     verdict, best_trust = found.verdict, max(found.verdict.teacher_trust)
     if not max(verdict.strong_trust, best_trust):
         return unchanged, verdict
-    posterior, texts = softmax_of(found.log_posterior), strong.unit_texts()[:classes].double()
+    posterior, counted = softmax_of(found.log_posterior), class_counts(found.log_posterior)
+    directions = about_mean(strong.unit_texts()[:classes].double(), counted)
     moments = fold_moments(strong, posterior, folds)
-    discriminant = choose_discriminant(strong, posterior, texts, folds, moments)
-    predicted = predictions(out_of_fold_scores(strong, moments, texts, folds, [discriminant.shrinkage])[0])
-    counts = images_of_classes(found.log_posterior, predicted, best_trust or verdict.strong_trust, found.foretold)
+    discriminant = choose_discriminant(strong, posterior, directions, folds, moments)
+    predicted = predictions(out_of_fold_scores(strong, moments, directions, folds, [discriminant.shrinkage])[0])
+    counts = images_of_classes(counted, predicted, best_trust or verdict.strong_trust, found.foretold)
     seen = have_images(counts, len(strong))
     # As given: what is carried over is compared with zero-shot logits, and gets a scale of its own.
     carriers = carry(strong, teachers, verdict.teacher_trust, found.log_posterior, seen)
@@ -148,7 +154,10 @@ def without_copies(strong: Embeddings, teachers: Sequence[Teacher]) -> tuple[Emb
 
 
 def images_of_classes(
-    log_posterior: PerImage, out_of_fold: Int[Tensor, " images"], trust: float, foretold: Int[Tensor, " classes"]
+    counted: Float[Tensor, " classes"],
+    out_of_fold: Int[Tensor, " images"],
+    trust: float,
+    foretold: Int[Tensor, " classes"],
 ) -> Float[Tensor, " classes"]:
     """How many images each class has, by whatever finds most of them.
 
@@ -156,11 +165,11 @@ def images_of_classes(
     are. But not of a single class: nothing tells a discriminant where the others are.
 
     Args:
-        log_posterior: what all models say in common of each image.
+        counted: by what all models say in common (`class_counts`).
         out_of_fold: what a discriminant that did not see the image predicts.
         trust: how far that is believed, 0 to 1.
         foretold: the same for what a teacher says, as far as a discriminant predicts it.
     """
-    counts, predicted = class_counts(log_posterior), torch.bincount(out_of_fold, minlength=log_posterior.shape[1])
-    several = int(have_images(counts, len(out_of_fold)).sum()) > 1
-    return torch.maximum(torch.maximum(counts, trust * predicted.double()), foretold.double()) if several else counts
+    predicted = torch.bincount(out_of_fold, minlength=len(counted)).double()
+    several = int(have_images(counted, len(out_of_fold)).sum()) > 1
+    return torch.maximum(torch.maximum(counted, trust * predicted), foretold.double()) if several else counted

@@ -36,8 +36,8 @@ from transmiter_cli.method.agreement import (
 from transmiter_cli.method.consensus.experts import Expert
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.folds import Folds
-from transmiter_cli.method.linear.discriminant import SHRINKAGE, out_of_fold_scores
-from transmiter_cli.method.linear.moments import fold_moments
+from transmiter_cli.method.linear.discriminant import SHRINKAGE, about_mean, out_of_fold_scores
+from transmiter_cli.method.linear.moments import fold_moments, total
 from transmiter_cli.method.per_image import PerImage, predictions, softmax_of
 
 SLACK = 0.1
@@ -254,6 +254,6 @@ def out_of_fold_agreement(strong: Embeddings, logits: PerImage, folds: Folds) ->
 
 def out_of_fold_predictions(strong: Embeddings, logits: PerImage, folds: Folds) -> Int[Tensor, " images"]:
     """The answers of a discriminant of strong embeddings to each image, trained on what the logits say of others."""
-    texts = strong.unit_texts()[: logits.shape[1]].double()
     moments = fold_moments(strong, softmax_of(logits), folds)
-    return predictions(out_of_fold_scores(strong, moments, texts, folds, [SHRINKAGE])[0])
+    directions = about_mean(strong.unit_texts()[: logits.shape[1]].double(), total(moments).mass)
+    return predictions(out_of_fold_scores(strong, moments, directions, folds, [SHRINKAGE])[0])

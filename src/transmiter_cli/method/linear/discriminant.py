@@ -2,11 +2,13 @@
 
 With soft labels P (N x C) of images X, class c has the mass n_c = sum_i P_ic. Its mean is estimated as
 
-    m_c = (k u_c + sum_i P_ic x_i) / (k + n_c),    u_c = mean(x) + a (t_c - sum_c n_c t_c / N),
+    m_c = (k u_c + sum_i P_ic x_i) / (k + n_c),    u_c = mean(x) + a (t_c - sum_c q_c t_c),
 
-between what the images say and where its text embedding t_c expects it: a is the least-squares slope of the class
-means against the texts, and k, the number of images that the text is worth, the ratio of the variance within classes
-to that of the class means around u (normal means with a normal prior, both variances by moments). The covariance
+between what the images say and where its text embedding t_c expects it: q_c is the share of the images that are of the
+class, a the least-squares slope of the class means against the texts, and k, the number of images that the text is
+worth, the ratio of the variance within classes to that of the class means around u (normal means with a normal prior,
+both variances by moments). With q = n / N all u_c would lean towards a large class, of which soft labels give a part to
+the others. The covariance
 S within classes is shrunk to a multiple of the identity. The classifier is Fisher's: x' S^-1 m_c - m_c' S^-1 m_c / 2.
 """
 
@@ -50,19 +52,25 @@ def class_means(
 
     Args:
         moments: of the images.
-        directions: t, where the classes are expected up to a factor and a common vector: their text embeddings, or
-            `expected_means`.
+        directions: t - sum_c q_c t_c, where the classes are expected about the mean of the images, up to a factor:
+            their text embeddings (`about_mean`), or `expected_means`.
     """
     mass, size = moments.mass[:, None], moments.mass.sum()
     means, within = plain_statistics(moments)
-    offsets = directions - (mass * directions).sum(0) / size
     deviations = means - moments.sums.sum(0) / size
-    slope = (mass * offsets * deviations).sum() / (mass * offsets.square()).sum().clamp_min(TINY)
-    expected = means - deviations + slope.clamp_min(0) * offsets
+    slope = (mass * directions * deviations).sum() / (mass * directions.square()).sum().clamp_min(TINY)
+    expected = means - deviations + slope.clamp_min(0) * directions
     spread = within.diagonal().sum().clamp_min(TINY)
     around = ((mass * (means - expected).square()).sum() - len(mass) * spread) / size
     worth = spread / around.clamp_min(spread / MOST_PRIOR)
     return (worth * expected + moments.sums) / (worth + mass), within
+
+
+def about_mean(
+    texts: Float[Tensor, "classes width"], counts: Float[Tensor, " classes"]
+) -> Float[Tensor, "classes width"]:
+    """Directions of classes less what the images have of them on average, by how many are of each class."""
+    return texts - counts @ texts / counts.sum().clamp_min(TINY)
 
 
 def plain_statistics(moments: Moments) -> tuple[Float[Tensor, "classes width"], Float[Tensor, "width width"]]:
@@ -225,7 +233,8 @@ def isotropic(strong: Embeddings) -> Float[Tensor, "width width"]:
 
 
 def expected_means(moments: Moments, start: Linear) -> Float[Tensor, "classes width"]:
-    """The class means, up to a factor and a common vector, of which Fisher's rule would make a classifier's weights."""
+    """The class means about that of the images, up to a factor, of which Fisher's rule would make a classifier."""
     _, covariance = plain_statistics(moments)
     directions, level = start.centred().weight, covariance.diagonal().mean()
-    return (1 - COVARIANCE_SHRINKAGE) * directions @ covariance + COVARIANCE_SHRINKAGE * level * directions
+    means = (1 - COVARIANCE_SHRINKAGE) * directions @ covariance + COVARIANCE_SHRINKAGE * level * directions
+    return about_mean(means, moments.mass)

@@ -116,8 +116,8 @@ def verdict_in_words(verdict: dict[str, Any]) -> str:
     if not verdict["strong"] and not any(verdict["teachers"]):
         return word  # nothing was estimated
     trust = ", ".join(f"{one:.2f}" if one else "none" for one in verdict["teachers"])
+    trusts = f"trust in the fine-tuned model {trust}, in the strong one {verdict['strong']:.2f}"
+    if not any(verdict["teachers"]) or not verdict.get("consistent", True):
+        return f"{word} ({trusts})"  # no gain is expected, or nobody can tell how large it is
     where = " on classes with images" if verdict.get("unseen") else ""
-    return (
-        f"{word} (expected gain{where} {100 * verdict['gain']:+.1f} points; "
-        f"trust in the fine-tuned model {trust}, in the strong one {verdict['strong']:.2f})"
-    )
+    return f"{word} (expected gain{where} {100 * verdict['gain']:+.1f} points; {trusts})"

@@ -20,7 +20,7 @@ from transmiter_cli.report.columns import MEAN_BASE_TO_NOVEL_COLUMNS, MEANS, Col
 
 WIDTH = 80
 MARK = "*"
-PAIRED = "vs strong: paired difference, in points."
+PAIRED = "vs strong: paired difference in top-1, in points."
 LEGEND = f"{MARK} best of the rows that run one strong model. {PAIRED}"
 NO_BEST = f"No row that runs one strong model is better than the strong model itself. {PAIRED}"
 

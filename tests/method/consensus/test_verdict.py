@@ -56,7 +56,9 @@ def test_no_teacher_is_said_to_help_where_no_class_could_be_left_out():
 def test_a_verdict_says_why_it_is_unsure(verdict: Verdict, doubt: str):
     assert doubt in verdict.doubt
     assert bool(verdict.doubt) == (verdict.word == "unsure")
-    assert verdict_in_words(verdict.as_json()).startswith(f"unsure: {verdict.doubt}" if doubt else verdict.word)
+    told = verdict_in_words(verdict.as_json())
+    assert told.startswith(f"unsure: {verdict.doubt}" if doubt else verdict.word)
+    assert ("expected gain" in told) == (any(verdict.teacher_trust) and verdict.consistent)
 
 
 def test_no_teacher_is_said_to_help_that_agrees_too_little_with_the_strong_model():

@@ -27,6 +27,7 @@ ROWS = [
     "eft_0.5",
     "eft",
     "eft_1.5",
+    "product",
     "direct",
     "transferred",
     "ridge",

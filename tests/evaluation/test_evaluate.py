@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 import transmiter_cli as tm
 from tests.conftest import World
 from transmiter_cli.evaluation.candidates import candidates, eft_name
-from transmiter_cli.evaluation.protocols import Rates, accuracy_among, coop_base, mean_rates
+from transmiter_cli.evaluation.protocols import accuracy_among, coop_base
+from transmiter_cli.evaluation.rows import mean_rows
 from transmiter_cli.evaluation.unlabelled import MOVES, Move, moves
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.metrics import harmonic_mean
@@ -101,7 +104,10 @@ def test_coop_takes_the_first_half_rounded_up():
 
 
 def test_both_harmonic_means_are_given():
-    found = mean_rates([Rates(0.9, 0.1, 0.18), Rates(0.5, 0.5, 0.5)])
+    (row, *_) = tm.evaluate(torch.tensor([0, 1]), finetuned_logits=torch.eye(2)).values()
+    parts = ({"base": 0.9, "novel": 0.1, "hm": 0.18}, {"base": 0.5, "novel": 0.5, "hm": 0.5})
+    found = mean_rows([{"weak_finetuned": replace(row, **part)} for part in parts])["weak_finetuned"]
+    assert (found.sets, found.base, found.novel) == (2, pytest.approx(0.7), pytest.approx(0.3))
     assert found.hm == pytest.approx(0.34)
     assert found.hm_of_means == pytest.approx(harmonic_mean(0.7, 0.3))
 

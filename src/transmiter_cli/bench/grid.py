@@ -120,8 +120,9 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
     kept = 0
     trained = Trained()
     scenes = list(spec.scenes())
+    quiet = replace(workspace, reporter=WarningsOnly(workspace.reporter))  # one, whose store of contents is opened once
     for number, key in enumerate(scenes, 1):
-        scene = run_scene(spec, key, results, workspace, trained)
+        scene = run_scene(spec, key, results, quiet, trained)
         trained = scene.trained
         cells += scene.cells
         failures += [f"{key}: {failure}" for failure in scene.failures]
@@ -138,9 +139,8 @@ def run_bench(spec: BenchSpec, results: Path, workspace: Workspace) -> BenchResu
 
 def run_scene(spec: BenchSpec, key: SceneKey, results: Path, workspace: Workspace, trained: Trained) -> SceneResult:
     """All methods of a scene; one that fails costs the others nothing."""
-    quiet = replace(workspace, reporter=WarningsOnly(workspace.reporter))
     try:
-        source = open_source(spec, key, quiet)
+        source = open_source(spec, key, workspace)
     except FAILURES as error:
         return SceneResult([], [failure_of(error)], 0, trained)
     trained = trained.of((replace(key, target=None), source.origin))

@@ -74,24 +74,3 @@ def accuracy_among(
     columns = torch.tensor(list(among), device=labels.device)
     rows = torch.isin(labels, columns)
     return (columns[logits[rows][:, columns].argmax(-1)] == labels[rows]).double().mean().item()
-
-
-class MeanRates(NamedTuple):
-    """Means over data sets; papers differ in which harmonic mean they print, so both are named.
-
-    Attributes:
-        base, novel: means of the data sets' accuracies.
-        hm: the mean of the data sets' harmonic means.
-        hm_of_means: the harmonic mean of `base` and `novel`.
-    """
-
-    base: float
-    novel: float
-    hm: float
-    hm_of_means: float
-
-
-def mean_rates(rates: Sequence[Rates]) -> MeanRates:
-    """Means over several data sets."""
-    base, novel, hm = (sum(column) / len(rates) for column in zip(*rates, strict=True))
-    return MeanRates(base, novel, hm, harmonic_mean(base, novel))

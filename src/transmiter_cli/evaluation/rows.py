@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from transmiter_cli.evaluation.candidates import Candidate, Cost, Parts, candidates, require_parts
-from transmiter_cli.evaluation.protocols import BaseToNovel, MeanRates, Rates, base_to_novel, mean_rates
+from transmiter_cli.evaluation.protocols import BaseToNovel, base_to_novel
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.metrics import (
     accuracy,
@@ -20,6 +20,7 @@ from transmiter_cli.method.metrics import (
     check_labels,
     compare,
     correct,
+    harmonic_mean,
     mean_per_class,
     negative_log_likelihood,
     top_five,
@@ -27,6 +28,8 @@ from transmiter_cli.method.metrics import (
 from transmiter_cli.method.torch_state import plain_torch
 
 ClassNumbers = Iterable[SupportsIndex] | Shaped[Tensor, "..."]
+PARTS = ("base", "novel", "hm", "hm_of_means")
+"""The columns of a base-to-novel evaluation."""
 REFERENCE = "strong"
 """The row that the others are compared with."""
 
@@ -193,8 +196,8 @@ class MeanRow:
         top1: mean accuracy.
         gain: mean difference to the zero-shot strong model.
         base, novel: mean accuracies on base and novel classes.
-        hm: the mean of the data sets' harmonic means.
-        hm_of_means: the harmonic mean of `base` and `novel`.
+        hm, hm_of_means: the mean of the data sets' harmonic means, and the harmonic mean of `base` and `novel`: papers
+            differ in which they print.
         sets: the number of data sets.
     """
 
@@ -220,10 +223,16 @@ def mean_row(rows: Sequence[Row]) -> MeanRow:
         values = [getattr(row, column) for row in rows]
         return None if None in values else sum(values) / len(values)
 
-    parts = [Rates(row.base, row.novel, row.hm) for row in rows if None not in (row.base, row.novel, row.hm)]  # type: ignore[arg-type]
-    both = mean_rates(parts)._asdict() if len(parts) == len(rows) else dict.fromkeys(MeanRates._fields)
-    top1 = sum(row.top1 for row in rows) / len(rows)
-    return MeanRow(top1=top1, gain=mean("gain"), sets=len(rows), **both)
+    base, novel = mean("base"), mean("novel")
+    return MeanRow(
+        top1=sum(row.top1 for row in rows) / len(rows),
+        gain=mean("gain"),
+        base=base,
+        novel=novel,
+        hm=mean("hm"),
+        hm_of_means=None if base is None or novel is None else harmonic_mean(base, novel),
+        sets=len(rows),
+    )
 
 
 def column_names(kind: type, parts: bool) -> list[str]:
@@ -235,4 +244,4 @@ def column_names(kind: type, parts: bool) -> list[str]:
     """
     kinds = {name: {*get_args(hint)} or {hint} for name, hint in get_type_hints(kind).items()}
     numbers = [one.name for one in fields(kind) if kinds[one.name] & {int, float, bool}]
-    return [name for name in numbers if parts or name not in MeanRates._fields]
+    return [name for name in numbers if parts or name not in PARTS]

@@ -104,7 +104,7 @@ def test_coop_takes_the_first_half_rounded_up():
 
 
 def test_both_harmonic_means_are_given():
-    (row, *_) = tm.evaluate(torch.tensor([0, 1]), finetuned_logits=torch.eye(2)).values()
+    (row, *_) = tm.evaluate(torch.tensor([0, 1]), finetuned_logits=5 * torch.eye(2)).values()
     parts = ({"base": 0.9, "novel": 0.1, "hm": 0.18}, {"base": 0.5, "novel": 0.5, "hm": 0.5})
     found = mean_rows([{"weak_finetuned": replace(row, **part)} for part in parts])["weak_finetuned"]
     assert (found.sets, found.base, found.novel) == (2, pytest.approx(0.7), pytest.approx(0.3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections import deque
@@ -15,10 +14,11 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Shaped
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from transmiter_cli.embedding.choices import Decoding
+from transmiter_cli.embedding.pictures import as_rgb, is_empty, picture, shrink, upright_size
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.views import View, picture_of
 
@@ -27,10 +27,6 @@ BATCHES_AHEAD = 2
 """Batches that are worked on before they are asked for; per thread where each thread has its own."""
 SPARE = 1.5
 """How many times finer than the model's input a scaled picture must still be."""
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
-DEEPEST = 2**16 - 1
-"""White in a picture of integers."""
 CACHED_BLOCKS = 4
 """Blocks of 16 MB that Pillow keeps per thread in place of asking the system for each picture's memory anew."""
 
@@ -98,14 +94,8 @@ class Decoder:
 
 def can_be_decoded(record: ImageRecord) -> bool:
     """Whether there is a picture in an image's file."""
-    return not isinstance(Decoder(lambda image: torch.empty(0), side=1)([record])[0], Skipped)
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of a picture when it is turned as its EXIF orientation says."""
-    width, height = image.size
-    turned = image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
-    return (height, width) if turned else (width, height)
+    with quiet_pillow(threads=1):
+        return not isinstance(Decoder(lambda image: torch.empty(0), side=1)([record])[0], Skipped)
 
 
 def share(record: ImageRecord, size: tuple[int, int]) -> float:
@@ -114,70 +104,6 @@ def share(record: ImageRecord, size: tuple[int, int]) -> float:
         return 1.0
     crop = record.crop(size)
     return min(crop.width / size[0], crop.height / size[1])
-
-
-def shrink(image: Image.Image, side: float) -> None:
-    """Let a JPEG file be decoded at a part of its size, its shorter side at least `side`; do nothing to others."""
-    needed = math.ceil(side)
-    image.draft(None, (needed, needed))  # type: ignore[arg-type]  None keeps the mode; Pillow's annotation says str
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """The picture as it looks on white paper: 16 bits scaled to 8, transparent parts white."""
-    if image.mode.startswith("I"):
-        image = from_integers(image)
-    if image.mode == "F":
-        image = from_floats(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # a copy of a camera's picture takes 36 MB
-
-
-def from_integers(image: Image.Image) -> Image.Image:
-    """A picture of 16 bits, or of 32 that hold no more: a 256th of each number, but where 32 bits hold 8 alone.
-
-    Raises:
-        ValueError: if a number is below 0 or above 65535, so that nobody knows what is white.
-    """
-    numbers = image.convert("I")
-    low, high = (int(bound) for bound in numbers.getextrema())  # type: ignore[arg-type]  of one band, two numbers
-    if not 0 <= low <= high <= DEEPEST:
-        raise ValueError(f"integer pixels from {low} to {high}; only 0 to {DEEPEST} are known")
-    deep = image.mode != "I" or high > 255
-    return (numbers.point(lambda value: value / 256) if deep else numbers).convert("L")
-
-
-def from_floats(image: Image.Image) -> Image.Image:
-    """A picture of floating-point numbers: those in 0 to 1 are brightness, those up to 255 grey levels.
-
-    Raises:
-        ValueError: if they are neither, so that nobody knows what is white.
-    """
-    low, high = (float(bound) for bound in image.getextrema())  # type: ignore[arg-type]
-    if not 0 <= low <= high <= 255:
-        raise ValueError(f"floating-point pixels from {low:g} to {high:g}; only 0 to 1 and 0 to 255 are known")
-    return (image.point(lambda value: value * 255) if high <= 1 else image).convert("L")
-
-
-@contextmanager
-def picture(record: ImageRecord) -> Generator[Image.Image]:
-    """A record's picture, its file closed afterwards."""
-    with record.open() as opened:
-        if isinstance(opened, Image.Image):
-            yield opened
-        else:
-            with Image.open(opened) as image:
-                yield image
-
-
-def is_empty(record: ImageRecord) -> bool:
-    """Whether a record's file is there and has no content at all."""
-    try:
-        with record.open() as opened:
-            return not isinstance(opened, Image.Image) and not opened.read(1)
-    except OSError:
-        return False
 
 
 def plan_batches(missing: Sequence[bool], size: int) -> Iterator[list[int]]:
@@ -213,7 +139,7 @@ def decode_batches(
         workers: threads.
     """
     with decoding_threads(workers) as pool:
-        started = ((p, [pool.submit(decoder, views) for views in pictures(records, p)]) for p in batches)
+        started = ((p, [pool.submit(decoder, views) for views in by_picture(records, p)]) for p in batches)
         for positions, futures in lookahead(started, BATCHES_AHEAD):
             yield collect(positions, [future.result() for future in futures])
 
@@ -255,10 +181,10 @@ def decode_pictures(
     records: Sequence[ImageRecord], positions: Sequence[int], decoder: Decoder
 ) -> list[Tensor | Skipped]:
     """What a model sees of the records at some positions, or why that cannot be had."""
-    return [result for views in pictures(records, positions) for result in decoder(views)]
+    return [result for views in by_picture(records, positions) for result in decoder(views)]
 
 
-def pictures(records: Sequence[ImageRecord], positions: Sequence[int]) -> list[list[ImageRecord]]:
+def by_picture(records: Sequence[ImageRecord], positions: Sequence[int]) -> list[list[ImageRecord]]:
     """The records at some positions, those together that show the same picture."""
     return [list(views) for _, views in groupby((records[i] for i in positions), key=picture_of)]
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from transmiter_cli.embedding.decoding import as_rgb, picture
+from transmiter_cli.embedding.pictures import as_rgb, picture
 from transmiter_cli.embedding.sources import ImageRecord
 
 SIDE = 144

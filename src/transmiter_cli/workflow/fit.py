@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
 from transmiter_cli.method.settings import AUX_WORDS, VOCABULARY_SIZE, FitSettings
 from transmiter_cli.record import Task
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run, history_entry
 from transmiter_cli.task import finetuned as teachers
 from transmiter_cli.task.head_file import FinetunedHead, probe_head, save_head
@@ -163,10 +164,7 @@ def fit_task(
     probe = make_probe(seen, task, options.settings.seed) if teachers.PROBE in task.finetuned else None
     if probe is not None:
         given[teachers.PROBE] = probe
-    each = [finetuned_logits(given[name], weak.images.files, weak.embeddings) for name in task.finetuned]
-    teacher = teachers.mean_logits(each)
-    require_answers(teacher, task)
-    note_constant_columns(teacher, task, reporter)
+    teacher = mean_answers(given, weak, task, reporter)
     wanted = predictions(teacher[plain])
     zero_shot = predictions(computed_zero_shot_logits(seen.embeddings, len(task.classes)))
     if columns and probe is None:
@@ -205,14 +203,24 @@ def open_given(task: Task, images: ImageSet, run: Run, encoder: CachedEncoder) -
     return given
 
 
-def require_answers(teacher: Float[Tensor, "images classes"], task: Task) -> None:
-    """Raise TransmiterError if the fine-tuned model finds all classes equally likely, whatever the image."""
+def mean_answers(
+    given: Mapping[str, teachers.FinetunedModel], weak: EncodedImages, task: Task, reporter: Reporter
+) -> Float[Tensor, "images classes"]:
+    """The mean logits of the fine-tuned models, which the adapter learns.
+
+    Raises:
+        TransmiterError: if they find all classes equally likely, whatever the image.
+    """
+    each = [finetuned_logits(given[name], weak.images.files, weak.embeddings) for name in task.finetuned]
+    teacher = teachers.mean_logits(each)
     if bool((teacher == teacher[:, :1]).all()):
         raise TransmiterError(
             f"{' and '.join(task.finetuned)} gives every class the same logit, for every image: there is nothing to "
             "learn from it.",
             "save the logits, or the head, again",
         )
+    note_constant_columns(teacher, task, reporter)
+    return teacher
 
 
 def make_probe(weak: EncodedImages, task: Task, seed: int) -> FinetunedHead:

@@ -8,7 +8,7 @@ import pytest
 from transmiter_cli.cli.console import command_line
 from transmiter_cli.embedding.encoders.prompts import Templates
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.layout import ARTEFACTS, FITTED, SWEPT_ROW, swept_row
+from transmiter_cli.layout import ARTEFACTS, FITTED, SWEPT_ROW, folder_name, swept_row
 from transmiter_cli.record import Made, Task
 from transmiter_cli.run import Run, default_run
 
@@ -57,8 +57,11 @@ def test_a_new_fit_removes_what_was_transferred_from_the_old_one_and_nothing_els
     run = Run(tmp_path)
     put_fit(run)
     run.add(["x"], {}, [], strong="ViT-L/14", homes={"ViT-L/14": "."})
-    notes = {tmp_path / "notes.txt", tmp_path / "strong" / "SigLIP" / "notes.txt"}
-    for home in (tmp_path, tmp_path / "strong" / "SigLIP", tmp_path / "strong" / "EVA"):
+    homes = [tmp_path, *(tmp_path / "strong" / folder_name(name) for name in ("SigLIP", "EVA"))]
+    notes = {tmp_path / "notes.txt", homes[1] / "notes.txt", tmp_path / "seen-by-me.txt"}
+    notes |= {tmp_path / "strong" / "mine" / name for name in ("refined.safetensors", "seen-by-fit.txt")}
+    (tmp_path / "strong" / "mine").mkdir(parents=True)
+    for home in homes:
         home.mkdir(parents=True, exist_ok=True)
         for name in (*ARTEFACTS.values(), "strong-reg=10.safetensors", "seen-by-transfer.txt"):
             (home / name).touch()
@@ -67,7 +70,7 @@ def test_a_new_fit_removes_what_was_transferred_from_the_old_one_and_nothing_els
     assert {made.row for made in put_fit(run)} == {*ARTEFACTS, "reg=10"}
     left = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {tmp_path / "run.json", tmp_path / FITTED} | notes
-    assert not (tmp_path / "strong" / "EVA").exists()
+    assert not homes[2].exists()
     with pytest.raises(UsageError, match="Nothing was transferred"):
         run.strong()
     (tmp_path / FITTED).unlink()
@@ -75,7 +78,9 @@ def test_a_new_fit_removes_what_was_transferred_from_the_old_one_and_nothing_els
         run.strong()
 
 
-@pytest.mark.parametrize("name", [FITTED, "probe.safetensors", "strong.safetensors", "strong-reg=10.safetensors"])
+@pytest.mark.parametrize(
+    "name", [FITTED, "probe.safetensors", "seen-by-fit.txt", "strong.safetensors", "strong-reg=10.safetensors"]
+)
 def test_no_fit_takes_the_place_of_files_that_are_no_runs(tmp_path: Path, name: str):
     run = Run(tmp_path)
     run.require_free(TASK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from transmiter_cli.files import digest
 from transmiter_cli.methods import Method
@@ -36,8 +36,9 @@ SWEPT_ROW = "reg="
 """How the rows of the evaluation begin that these give."""
 STRONG_MODELS = "strong"
 """The folder of those strong models that have a folder of their own."""
-SEEN = "seen-by-"
-"""How the files begin that tell which images a command used."""
+Use = Literal["fit", "transfer", "self-train", "refine"]
+SEEN: dict[Use, str] = {use: f"seen-by-{use}.txt" for use in get_args(Use)}
+"""The files that tell which images a command used, one fingerprint a line; for transfer, those beyond fit's."""
 FITTED = "weak.safetensors"
 PROBE_FILE = "probe.safetensors"
 
@@ -68,6 +69,12 @@ def swept_row(reg: float) -> str:
 def method_of(row: str) -> str:
     """The --method of a row that transfer makes; rows of further strengths are of the adapter."""
     return next((method for method, own in ROWS.items() if own == row), "adapter")
+
+
+def homes_in(run: Path) -> list[Path]:
+    """The run's own folder, and those of strong models in it, as `folder_name` calls them."""
+    named = sorted((run / STRONG_MODELS).glob(f"*-{'[0-9a-f]' * 8}"))
+    return [run, *(folder for folder in named if folder.is_dir())]
 
 
 def folder_name(strong: str) -> str:

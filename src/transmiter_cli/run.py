@@ -31,6 +31,7 @@ from transmiter_cli.layout import (
     STRONG_MODELS,
     artefacts_in,
     folder_name,
+    homes_in,
 )
 from transmiter_cli.names import some
 from transmiter_cli.record import Made, Step, Task, step_from_json, task_from_json, without
@@ -158,6 +159,18 @@ class Run:
         """
         return artefacts_in(self.home(strong))
 
+    def made(self) -> list[Path]:
+        """What transfer, self-train and refine made, whatever the record says."""
+        return [path for home in homes_in(self.path) for path in artefacts_in(home).values()]
+
+    def unrecorded(self) -> list[str]:
+        """What was made and no record tells of, since it is damaged: files, as seen from the run's folder."""
+        try:
+            self.record()
+        except TransmiterError:
+            return [str(path.relative_to(self.path)) for path in self.made()]
+        return []
+
     def with_homes(self, strong: Sequence[str]) -> dict[str, str]:
         """The homes after a transfer to some models: whoever comes alone, and first, gets the run's own folder.
 
@@ -246,7 +259,7 @@ class Run:
         """
         if self.record_path.exists():
             return
-        own = [self.path / FITTED, self.path / PROBE_FILE, *artefacts_in(self.path).values()]
+        own = [*(self.path / name for name in (FITTED, PROBE_FILE, SEEN["fit"])), *artefacts_in(self.path).values()]
         there = [path.name for path in own if path.exists() and str(absolute(path)) not in task.finetuned]
         if there:
             raise UsageError(
@@ -288,10 +301,11 @@ class Run:
         """
         if not self.record_path.exists():
             return
-        for home in (self.path, *(self.path / STRONG_MODELS).glob("*")):
-            for path in (*artefacts_in(home).values(), *home.glob(f"{SEEN}*.txt")):
-                path.unlink(missing_ok=True)
-        for folder in (*(self.path / STRONG_MODELS).glob("*"), self.path / STRONG_MODELS):
+        own, *others = homes_in(self.path)
+        seen = [home / name for home in (own, *others) for name in SEEN.values()]
+        for path in (*self.made(), *seen):  # as long as there is an artefact, what it saw is known
+            path.unlink(missing_ok=True)
+        for folder in (*others, own / STRONG_MODELS):
             with suppress(OSError):  # it is not there, or something of others is in it
                 folder.rmdir()
         probe = self.path / PROBE_FILE

@@ -100,10 +100,11 @@ def test_one_model_goes_alone_and_all_go_with_all_else(cli: Cli, cache: Path):
 
 
 def test_files_of_others_stay(cli: Cli, cache: Path):
-    others = {"contents/mine.txt", "weights/vit-b32.pt", "encoders/notes/embeddings.safetensors"}
+    others = {"contents/mine.txt", "weights/vit-b32.pt", "encoders/notes/mine/embeddings.safetensors"}
     for name in others:
-        (cache / name).parent.mkdir(exist_ok=True)
-        (cache / name).touch()
+        (cache / name).parent.mkdir(exist_ok=True, parents=True)
+        (cache / name).write_text("mine")
+    assert set(listed(cli)) == {"demo-weak", "demo-strong"}
     assert cli("cache", "rm", "--all").code == 0
     assert files(cache) == others
 

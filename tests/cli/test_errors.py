@@ -306,7 +306,9 @@ def test_logits_that_lack_one_image_are_told_before_anything_is_encoded_unless_i
     save_file({"logits": torch.eye(len(ids), 2)[1:]}, tmp_path / "l.safetensors", {"ids": json.dumps(ids[1:])})
     line = ["l.safetensors" if part == "demo-finetuned" else part for part in FIT]
     outcome = cli(*line, "--data", pictures)
-    failed(outcome, 1, f"has no logits for 1 images, '{ids[0]}' the first", "Try: save the logits of all images")
+    failed(
+        outcome, 1, f"has no logits for 1 images, '{ids[0]}' the first", "Try: save the logits of all images that can"
+    )
     assert "encoded" not in outcome.err
     (pictures / ids[0]).write_bytes(b"no picture")
     assert cli(*line, "--data", pictures).code == 0
@@ -318,7 +320,8 @@ def test_several_fine_tuned_models_are_one_teacher_for_all_commands(cli: Cli, tm
     task = json.loads((tmp_path / "transmiter-run/run.json").read_text())["task"]
     assert task["finetuned"] == ["demo-finetuned", "probe"]
     assert cli("transfer", "--strong", "demo-strong", "--method", "ridge").code == 0
-    assert "weak_finetuned" in json.loads(cli("eval", "--json").out)["rows"]
+    rows = json.loads(cli("eval", "--json").out)["rows"]
+    assert (rows["weak_finetuned"]["models"], rows["eft"]["models"], rows["product"]["models"]) == (0, 2, 2)
 
 
 def test_logits_of_train_images_are_not_those_of_test_images_with_the_same_names(cli: Cli, tmp_path: Path):
@@ -347,7 +350,7 @@ def test_a_fine_tuned_model_that_has_gone_costs_two_rows(cli: Cli, tmp_path: Pat
     shown = json.loads(outcome.out)
     assert list(shown["rows"]) == ["weak", "strong", "direct", "transferred", "discriminant"]
     assert "tuned.safetensors" in outcome.err
-    said = "The rows weak_finetuned and eft are left out."
+    said = "The rows weak_finetuned, eft and product are left out."
     assert said in " ".join(shown["notes"])
     assert said in (tmp_path / "report.html").read_text()
 

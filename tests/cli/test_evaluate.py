@@ -343,13 +343,6 @@ def demo_strong() -> Path:
     return resolve_model("demo-strong").weights.parent
 
 
-def test_the_same_evaluation_gives_the_same_numbers(cli: Cli, run: Path):
-    first, second = rows(cli), rows(cli)
-    for row in (*first.values(), *second.values()):
-        del row["seconds"]
-    assert first == second
-
-
 @pytest.mark.parametrize(("flag", "content"), [("--map", '{"one": "eleven"}'), ("--base", '["eleven"]')])
 def test_the_command_that_lists_the_classes_is_of_the_run(cli: Cli, run: Path, tmp_path: Path, flag: str, content: str):
     run.rename(tmp_path / "my run")

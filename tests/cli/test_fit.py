@@ -99,6 +99,15 @@ def test_an_adapter_that_cannot_be_written_leaves_the_run_that_was_there(cli: Cl
     assert {path: path.read_bytes() for path in Path("transmiter-run").iterdir() if path.is_file()} == before
 
 
+def test_results_that_a_damaged_record_does_not_tell_of_are_named_as_they_go(cli: Cli, tmp_path: Path):
+    assert cli(*LINE).code == 0
+    assert cli(*TRANSFER).code == 0
+    (tmp_path / "transmiter-run/run.json").write_text("{")
+    outcome = cli(*LINE, "--force")
+    assert outcome.code == 0
+    assert "No longer in transmiter-run, whose record was damaged: strong-discriminant.safetensors" in outcome.err
+
+
 def test_a_linked_adapter_stays_a_link_over_a_new_fit(cli: Cli, tmp_path: Path):
     assert cli(*LINE).code == 0
     fitted = tmp_path / "transmiter-run/weak.safetensors"

@@ -208,7 +208,7 @@ def test_a_fine_tuned_file_that_changed_after_fit_is_not_taken_for_what_it_was(r
     assert "Try: transmiter fit --weak demo-weak" in refused.err
     assert "images" not in refused.err, "nothing is encoded before"
     evaluated = run("eval", "--json")
-    assert "The rows weak_finetuned and eft are left out." in evaluated.err
+    assert "The rows weak_finetuned, eft and product are left out." in evaluated.err
     assert not {"weak_finetuned", "eft"} & set(json.loads(evaluated.out)["rows"])
     assert run(*TRANSFER, "--method", "adapter").code == 0, "which asks no fine-tuned model"
     path.unlink()

@@ -48,6 +48,7 @@ def run(tmp_path: Path) -> Run:
         ([("SigLIP", "refined"), ("SigLIP", "discriminant")], f"{LINES[1]} && transmiter {LINES[2]}"),
         ([("ViT-L/14", "refined")], f"{LINES[4]} --strong ViT-L/14"),
         ([("EVA", "ridge")], "transfer --strong EVA --method ridge"),
+        ([("EVA", "reg=10")], "transfer --strong EVA --method adapter --reg 1,10"),
     ],
 )
 def test_the_command_lines_of_the_history_make_it_again(run: Run, gone: list, again: str):

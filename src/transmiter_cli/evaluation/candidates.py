@@ -85,6 +85,7 @@ class Parts(TypedDict, total=False):
     weak_parameters: int | None
     weak_flops: int | None
     weak_models: int
+    teacher_models: int
     classes: int | None
     eft: Sequence[float] | float
 
@@ -114,6 +115,7 @@ def candidates(
     weak_parameters: int | None = None,
     weak_flops: int | None = None,
     weak_models: int = 2,
+    teacher_models: int = 1,
     classes: int | None = None,
     eft: Sequence[float] | float = EFT_STRENGTHS,
 ) -> dict[str, Candidate]:
@@ -124,7 +126,9 @@ def candidates(
         ValueError: if `fitted` is no artefact or was transferred already, `transferred` has no names or one that is
             that of another row, or a strength of EFT is below 0.
     """
-    require_costs(weak_models=weak_models, weak_flops=weak_flops, weak_parameters=weak_parameters)
+    require_costs(
+        weak_models=weak_models, teacher_models=teacher_models, weak_flops=weak_flops, weak_parameters=weak_parameters
+    )
     strengths: list[float] = [within("a strength of EFT", a, Range()) for a in one_or_several(eft)]
     logits = [part for part in (finetuned_logits, strong_finetuned_logits) if part is not None]
     models = {name: model for name, model in (("weak", weak), ("strong", strong)) if model is not None}
@@ -144,11 +148,12 @@ def candidates(
         return found
     found["strong"] = timed("strong", lambda: zero_shot_class_logits(strong, classes))
     if finetuned_logits is not None:
-        cost = {"parameters": weak_parameters, "flops": weak_flops, "models": 1}
+        one = {"parameters": weak_parameters, "flops": weak_flops, "models": 1}
         if weak is not None:
-            costs = {what: None if one is None else weak_models * one for what, one in cost.items()}
-            found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, strengths, **costs)
-        product = timed("product", lambda: product_logits(found["strong"].logits, finetuned_logits), **cost)
+            cost = several(weak_models, one)
+            found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, strengths, **cost)
+        logits = partial(product_logits, found["strong"].logits, finetuned_logits)
+        product = timed("product", logits, **several(teacher_models, one))
         found["product"] = product.after(found["strong"])
     taken = sorted({*found, "strong_finetuned"} & corrections.keys())
     if taken:
@@ -241,6 +246,11 @@ def artefact_candidate(name: str, artefact: Artefact, strong: Embeddings) -> Can
     inputs = {"labels": refined, "gradients": refined and artefact.method == "adapter"}
     cost = {"parameters": artefact.parameters_added, "flops": artefact.flops_added}
     return timed(name, lambda: artefact.adapt(strong), **cost, **inputs)
+
+
+def several(models: int, cost: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The cost of several models alike, as far as that of one is known."""
+    return {what: None if one is None else models * one for what, one in cost.items()}
 
 
 def eft_candidates(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Integral
 from typing import Any, SupportsIndex, Unpack, get_args, get_type_hints
 
@@ -89,7 +89,8 @@ def evaluate(
             transferred: artefacts by the name of their row: "transferred", "ridge", "refined", ...;
             classes: how many of the texts, the first, are classes; all, where no logits or artefact tell;
             weak_parameters, weak_flops: the weak model's size and cost per image, for those of "eft" and "product";
-            weak_models: the models of that size that "eft" runs beside the strong one: 2, the weak one and its twin, or
+            teacher_models: the models of that size behind the fine-tuned logits, which "product" runs: 1 if left out;
+            weak_models: those that "eft" runs beside the strong one: 2, the weak one and its twin, or
             1 where the fine-tuned logits are a head's on the weak model's own embeddings;
             eft: strengths a of EFT, or a single one; 0.5, 1 and 1.5 if left out.
 
@@ -127,7 +128,10 @@ def measure(
         labels = positions_among(labels, among, classes)
         models = {name: model.among(among) for name, model in models.items()}
     reference = correct(models[REFERENCE].logits, labels) if REFERENCE in models else None
-    return {name: measure_one(model, labels, reference, parts) for name, model in models.items()}
+    rows = {name: measure_one(model, labels, reference, parts) for name, model in models.items()}
+    if REFERENCE in rows:  # which differs from itself by nothing, whatever the images
+        rows[REFERENCE] = replace(rows[REFERENCE], gain_low=0.0, gain_high=0.0)
+    return rows
 
 
 def measure_one(

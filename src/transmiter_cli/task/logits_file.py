@@ -63,10 +63,10 @@ class FinetunedLogits:
     def check(self, files: Sequence[ImageRecord]) -> None:
         """See FinetunedModel: all images must be among its own, but for those that cannot be decoded anyway."""
         absent = [file for file, place in zip(files, self.places(files), strict=True) if place < 0]
-        if absent and (len(absent) == len(files) or any(map(can_be_decoded, absent))):
-            ids = "ids are paths below fit's --data folder, or absolute"
-            fix = ids if len(absent) == len(files) else "save the logits of all images"
-            raise self.missing([file.id for file in absent], fix)
+        if absent and len(absent) == len(files):
+            raise self.missing([file.id for file in absent], "ids are paths below fit's --data folder, or absolute")
+        if any(map(can_be_decoded, absent)):
+            raise self.missing([file.id for file in absent], "save the logits of all images that can be decoded")
 
     def places(self, files: Sequence[ImageRecord]) -> list[int]:
         """The row of each image; -1 for those without."""

@@ -49,7 +49,7 @@ def list_cache(cache: Path) -> list[CachedModel]:
     for folder in model_folders(cache):
         facts = stored_json(folder / FACTS) or {"name": "?"}
         images, texts = (count_rows(folder / kind) for kind in ("images", "texts"))
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        size = sum(path.stat().st_size for path in folder.rglob("*") if WRITTEN.fullmatch(path.name) and path.is_file())
         if size:  # else nothing but a lock, of a model that could not be loaded
             found.append(CachedModel(facts["name"], folder.parent.name, folder.name, images, texts, size))
     return sorted(found, key=lambda model: (model.name, model.fingerprint, model.precision))

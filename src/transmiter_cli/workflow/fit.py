@@ -19,10 +19,11 @@ from transmiter_cli.embedding.sources.opening import lasting
 from transmiter_cli.embedding.views import View, with_views
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.layout import FITTED, PROBE_FILE
+from transmiter_cli.layout import FITTED, PROBE_FILE, SEEN
 from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
 from transmiter_cli.method.settings import AUX_WORDS, VOCABULARY_SIZE, FitSettings
+from transmiter_cli.names import some
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run, history_entry
@@ -42,7 +43,7 @@ from transmiter_cli.workflow.fit_warnings import (
     warn_of_numbers,
     warn_of_splits_among_classes,
 )
-from transmiter_cli.workflow.overlap import FILES, fingerprints, listed
+from transmiter_cli.workflow.overlap import fingerprints, listed
 from transmiter_cli.workflow.removal import removal
 from transmiter_cli.workflow.run_artefacts import open_finetuned_of, signed
 from transmiter_cli.workflow.run_data import open_told
@@ -178,13 +179,16 @@ def fit_task(
     before, after = agreement(zero_shot, wanted), agreement(artefact.predictions(seen.embeddings), wanted)
     warn_of_no_gain(before, after, reporter)
     used = fingerprints(seen.images.files, workspace)
-    beside = {FILES["fit"]: listed(used)}
+    beside = {SEEN["fit"]: listed(used)}
     if probe is not None:
         beside[PROBE_FILE] = save_head(probe)
     step = history_entry(command, {encoder.name: encoder.fingerprint})
+    lost = run.unrecorded()
     gone = run.replace_fit(task, artefact.serialized(), beside, step, teachers=digests)
     if gone:
         reporter.warn(removal(gone, run))
+    if lost:
+        reporter.warn(f"No longer in {run.path}, whose record was damaged: {some(lost)}.")
     return FitResult(artefact, run.path / FITTED, len(plain), after, before)
 
 

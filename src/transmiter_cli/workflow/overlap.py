@@ -7,19 +7,14 @@ import shlex
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
 
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.storage.contents import as_text
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically
-from transmiter_cli.layout import LATER, SEEN, artefacts_in
+from transmiter_cli.layout import LATER, SEEN, Use, artefacts_in
 from transmiter_cli.run import Run
-
-Use = Literal["fit", "transfer", "self-train", "refine"]
-FILES: dict[Use, str] = {use: f"{SEEN}{use}.txt" for use in get_args(Use)}
-"""Where the fingerprints of the images that a command used are kept, one a line; transfer's beyond fit's."""
 
 
 def remember(use: Use, used: Iterable[str], folder: Path) -> None:
@@ -30,7 +25,7 @@ def remember(use: Use, used: Iterable[str], folder: Path) -> None:
         used: the fingerprints.
         folder: that of the run for fit, that of the strong model's artefacts for the others.
     """
-    write_atomically(folder / FILES[use], listed(used))
+    write_atomically(folder / SEEN[use], listed(used))
 
 
 def listed(used: Iterable[str]) -> bytes:
@@ -86,7 +81,7 @@ def forget_unused(run: Run) -> None:
         there = artefacts_in(home)
         for row, use in LATER.items():
             if row not in there:
-                (home / FILES[use]).unlink(missing_ok=True)
+                (home / SEEN[use]).unlink(missing_ok=True)
 
 
 def remembered(use: Use, folder: Path) -> set[str] | None:
@@ -95,7 +90,7 @@ def remembered(use: Use, folder: Path) -> set[str] | None:
     Raises:
         TransmiterError: if the file that says so is damaged.
     """
-    path = folder / FILES[use]
+    path = folder / SEEN[use]
     if not path.is_file():
         return None
     content = path.read_bytes()
@@ -127,7 +122,7 @@ def overlap(
     Raises:
         TransmiterError: if a file that says so is damaged.
     """
-    said: dict[Use, set[str] | None] = {use: said_by(use, run, strong) for use in FILES}
+    said: dict[Use, set[str] | None] = {use: said_by(use, run, strong) for use in SEEN}
     if said["fit"] is None:
         return None
     asked = fingerprint_of_each(files, workspace)

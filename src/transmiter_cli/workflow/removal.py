@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 
-from transmiter_cli.layout import LATER, method_of
+from transmiter_cli.layout import LATER, SWEPT_ROW, method_of
 from transmiter_cli.record import Made, Step, values, without
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
@@ -89,4 +89,6 @@ def plain_line(made: Made, run: Run) -> str:
     strong = f"--strong {shlex.quote(made.strong)}"
     lines = {"self_trained": f"self-train --data IMAGES {strong}", "refined": f"refine {strong}"}
     usual = f"transfer {strong} --method {method_of(made.row)}"
+    if made.row.startswith(SWEPT_ROW):
+        usual += f" --reg 1,{made.row.removeprefix(SWEPT_ROW)}"
     return f"transmiter {lines.get(made.row, usual)}{run.flag}"

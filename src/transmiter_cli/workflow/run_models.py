@@ -80,10 +80,16 @@ def open_strong_finetuned(given: str | None, run_models: RunModels, images: Imag
 
 
 class WeakFinetuned(NamedTuple):
-    """The fine-tuned weak model's logits, the mean where there are several, and how many image towers they need."""
+    """The fine-tuned weak model's logits, the mean where there are several, and the image towers behind them.
+
+    Attributes:
+        towers: its own; a head has none.
+        on_weak: whether it needs the zero-shot weak model's tower, as a head does.
+    """
 
     logits: Float[Tensor, "images classes"]
     towers: int
+    on_weak: bool
 
 
 def weak_finetuned_if_there(
@@ -96,9 +102,10 @@ def weak_finetuned_if_there(
     try:
         models = finetuned_models(run_models.run, run_models.weak, own_data)
         logits = mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models])
-        return WeakFinetuned(logits, sum(not isinstance(one, FinetunedHead) for one in models)), ()
+        heads = sum(isinstance(one, FinetunedHead) for one in models)
+        return WeakFinetuned(logits, len(models) - heads, on_weak=heads > 0), ()
     except (MissingLogitsError, UsageError) as error:
-        said = f"{error} The rows weak_finetuned and eft are left out."
+        said = f"{error} The rows weak_finetuned, eft and product are left out."
         run_models.workspace.reporter.warn(said)
         return None, (said,)
 
@@ -131,5 +138,6 @@ def make_candidates(
         weak_parameters=run_models.weak.facts.image_parameters,
         weak_flops=None if teacher is None else image_flops(run_models.weak),
         weak_models=1 if teacher is None else 1 + teacher.towers,
+        teacher_models=1 if teacher is None else teacher.towers + teacher.on_weak,
         eft=eft,
     )

@@ -50,7 +50,7 @@ class ConsoleReporter(Reporter):
         from rich import progress as bars
 
         columns = (
-            bars.TextColumn("{task.description}", markup=False),  # which takes no console's word for it
+            bars.TextColumn("{task.description}", markup=False),  # a column does not ask the console
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             bars.TextColumn("{task.fields[rate]}"),

@@ -125,11 +125,11 @@ def chosen_format(form: Format | None, json: bool, as_csv: bool) -> Format | Non
         UsageError: if they differ.
     """
     asked = {"--format": form, "--json": Format.jsonl if json else None, "--csv": Format.csv if as_csv else None}
-    given = {flag: one for flag, one in asked.items() if one is not None}
-    if len({*given.values()}) > 1:
-        said = " and ".join(f"{flag} writes {one}" for flag, one in given.items())
+    given = {one: flag for flag, one in asked.items() if one is not None}
+    if len(given) > 1:
+        said = " and ".join(f"{flag} writes {one}" for one, flag in given.items())
         raise UsageError(f"Output takes one form at a time: {said}.", "one of them")
-    return next(iter(given.values()), None)
+    return next(iter(given), None)
 
 
 def named_files(images: Sequence[str], again: str) -> list[str]:

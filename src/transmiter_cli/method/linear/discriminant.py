@@ -8,8 +8,8 @@ between what the images say and where its text embedding t_c expects it: q_c is 
 class, a the least-squares slope of the class means against the texts, and k, the number of images that the text is
 worth, the ratio of the variance within classes to that of the class means around u (normal means with a normal prior,
 both variances by moments). With q = n / N all u_c would lean towards a large class, of which soft labels give a part to
-the others. The covariance
-S within classes is shrunk to a multiple of the identity. The classifier is Fisher's: x' S^-1 m_c - m_c' S^-1 m_c / 2.
+the others. The covariance S within classes is shrunk to a multiple of the identity. The classifier is Fisher's:
+x' S^-1 m_c - m_c' S^-1 m_c / 2.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ class Run:
         if there:
             raise UsageError(
                 f"{self.path} is no run, and holds {some(there)}, which a run there would replace.",
-                "pass another --run",
+                "pass another --run, or move them away",
             )
 
     def replace_fit(

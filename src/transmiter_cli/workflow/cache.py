@@ -89,9 +89,11 @@ def remove_from_cache(cache: Path, model: str | None) -> list[CachedModel]:
         TransmiterError: if a folder cannot be removed, or another process is writing to one: then nothing is.
     """
     gone = [entry for entry in list_cache(cache) if model is None or entry.is_called(model)]
-    folders = [cache / ENCODERS / entry.fingerprint / entry.precision for entry in gone]
-    with none_written_to([cache / ENCODERS, cache / CONTENTS] if model is None else folders):
-        for folder in folders if model is not None else (cache / ENCODERS, cache / CONTENTS, cache / WEIGHTS):
+    folders = [cache / room for room in (ENCODERS, CONTENTS, WEIGHTS)]
+    if model is not None:
+        folders = [cache / ENCODERS / entry.fingerprint / entry.precision for entry in gone]
+    with none_written_to(folders):
+        for folder in folders:
             try:
                 remove_written(folder)
             except OSError as error:

@@ -45,10 +45,10 @@ def embed_data(models: Sequence[str], data: DataSpec, out: Path | None, workspac
     """
     images = open_told(data, "train", workspace.reporter, labels=False)
     encoders = {name: workspace.open(resolve_model(name)) for name in models}
-    files = KnownFiles(images.files, workspace.contents.of(images.files, workspace.reporter))
     if out is not None and (out.is_file() or not out.exists()):  # neither a device nor a FIFO
         require_writable(out.resolve().parent, "pass another --out")
-    elif out is None and any(encoder.lacks(files) for encoder in encoders.values()):
+    files = KnownFiles(images.files, workspace.contents.of(images.files, workspace.reporter))
+    if out is None and any(encoder.lacks(files) for encoder in encoders.values()):
         require_writable(workspace.cache, KEPT_ELSEWHERE)
     stored = {name: encoder.store_images(files) for name, encoder in encoders.items()}
     if out is not None:

@@ -29,6 +29,11 @@ settings.register_profile("transmiter", deadline=None)  # a first call imports a
 settings.load_profile("transmiter")
 
 
+def pytest_unconfigure() -> None:
+    """A worker of pytest-xdist ends without the interpreter's own clearing up."""
+    HUB_FOLDER.cleanup()
+
+
 def random_embeddings(images: int, vocabulary: int, width: int, seed: int, scale: float = 30.0) -> Embeddings:
     """Unit-norm random embeddings of one encoder."""
     generator = torch.Generator().manual_seed(seed)

@@ -158,6 +158,7 @@ def test_a_row_that_turns_out_to_be_missing_is_named_afterwards(cli: Cli, run: P
     assert outcome.code == 2
     assert "no row 'weak_finetuned', only weak, strong, direct, transferred" in outcome.err
     assert "strong, zero-shot" in outcome.out, "what was measured is shown all the same"
+    failed(cli("eval", "--against", "weak_finetuned"), 2, "no row 'weak_finetuned', only weak, strong, direct")
 
 
 def test_the_columns_of_a_gate_are_those_that_are_measured(cli: Cli, run: Path):
@@ -178,6 +179,16 @@ def test_every_format_has_the_same_numbers(cli: Cli, run: Path):
         assert float(lines[name]["top1"]) == row["top1"]
         assert f"| {100 * row['top1']:.1f} | {100 * row['low']:.1f}-{100 * row['high']:.1f} |" in table
     failed(cli("eval", "--csv", "--json"), 2, "one form at a time")
+
+
+def test_rows_are_compared_with_the_one_that_is_named(cli: Cli, run: Path):
+    shown = rows(cli, "--against", "weak_finetuned")
+    for row in shown.values():
+        assert row["gain"] == pytest.approx(row["top1"] - shown["weak_finetuned"]["top1"])
+    assert "vs weak_finetuned" in cli("eval", "--against", "weak_finetuned").out
+    gate = ("--require", "strong.gain_low > -0.01")
+    assert cli("eval", *gate).code == 0
+    assert cli("eval", *gate, "--against", "weak_finetuned").code == 3
 
 
 def test_wide_has_all_columns_and_the_usual_table_fits_a_terminal(cli: Cli, run: Path):
@@ -311,6 +322,8 @@ def test_a_fine_tuned_strong_model_of_another_architecture_is_told_to_be_no_twin
         (("--base", "all.txt"), 1, "ase classes must be some, but not all"),
         (("--data", "some", "--base", "zero.txt"), 1, "no images of the base classes"),
         (("--strong-finetuned", ""), 2, "is empty"),
+        (("--against", "weak_tuned"), 2, "no row 'weak_tuned', only weak, weak_finetuned"),
+        (("--against", "weak", "--no-labels"), 2, "--against need labels, which --no-labels leaves out"),
         (("--strong-finetuned", "probe"), 2, "A probe is trained by fit"),
         (("--report", "some"), 2, "--report writes a file, and some is a folder"),
         (("--data", "demo-digits", "--data", "flat"), 2, "Several data sets must all have labels"),

@@ -54,6 +54,18 @@ def test_no_reference_no_comparison(world: World):
     assert (row.gain, row.fixed) == (None, None)
 
 
+def test_rows_can_be_compared_with_any_other(world: World, parts):
+    rows = tm.evaluate(world.labels, **parts, against="weak_finetuned")
+    tuned = rows["weak_finetuned"]
+    assert (tuned.gain, tuned.gain_low, tuned.gain_high, tuned.fixed, tuned.broken) == (0, 0, 0, 0, 0)
+    for row in rows.values():
+        assert row.gain == pytest.approx(row.top1 - tuned.top1)
+    usual = tm.evaluate(world.labels, **parts)["weak_finetuned"]
+    assert (rows["strong"].fixed, rows["strong"].broken) == (usual.broken, usual.fixed)
+    with pytest.raises(ValueError, match="no row 'twin' to compare with, only weak, weak_finetuned, strong"):
+        tm.evaluate(world.labels, **parts, against="twin")
+
+
 def test_a_fine_tuned_strong_model_is_a_row(world: World):
     rows = tm.evaluate(world.labels, strong=world.strong, strong_finetuned_logits=world.finetuned_logits)
     assert list(rows) == ["strong", "strong_finetuned"]

@@ -113,6 +113,18 @@ def test_names_of_classes_are_no_patterns_and_no_mathematics(evidence: Evidence,
     assert r"$\foo$" in text
 
 
+def test_it_compares_with_the_row_that_the_table_is_compared_with(evidence: Evidence, result: EvalResult):
+    rows = measure(evidence.models, evidence.labels, base=[0, 1, 2], against="weak_finetuned")
+    text = render(replace(result, rows=rows, against="weak_finetuned"), [])
+    row = rows["transferred"]
+    assert f"{100 * rows['weak_finetuned'].top1:.1f}<small>" in text
+    assert f"Fixed: {row.fixed} image" in text
+    assert f"Broken: {row.broken} image" in text
+    assert "against <b>weak, fine-tuned</b>" in text
+    assert "Below each image: the answer of weak, fine-tuned, then the new one" in text
+    assert "before, weak, fine-tuned, the calibration error" in text
+
+
 def test_it_tells_the_numbers_of_the_table(result: EvalResult):
     text = render(result, [])
     row = result.rows["transferred"]

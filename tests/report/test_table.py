@@ -85,6 +85,17 @@ def test_no_row_has_a_star_if_none_is_better_than_the_strong_model():
     assert "best of" not in " ".join(lines)
 
 
+def test_the_row_that_all_are_compared_with_is_in_header_and_legend():
+    compared = replace(RESULT, against="weak_finetuned")
+    lines = rendered(evaluation_table(compared))
+    assert "vs weak_finetuned  " in lines[1]
+    assert "vs weak_finetuned: paired difference" in " ".join(lines)
+    assert max(map(len, lines)) <= 80
+    assert "| vs weak_finetuned [95 %] |" in evaluation_markdown(compared)
+    assert evaluation_json(compared)["against"] == "weak_finetuned"
+    assert "vs weak_finetuned" in "\n".join(rendered(means_table(mean_rows([ROWS, ROWS]), compared.against)))
+
+
 def test_the_first_of_several_strengths_is_in_the_rows_title_alone():
     swept = replace(RESULT, rows={**ROWS, "reg=10": row(0.8)}, reg=0.01)
     lines = rendered(evaluation_table(swept))
@@ -94,7 +105,7 @@ def test_the_first_of_several_strengths_is_in_the_rows_title_alone():
     assert "transferred" in evaluation_json(swept)["rows"]
     assert "reg=" not in "\n".join(rendered(evaluation_table(RESULT)))
     means = mean_rows([swept.rows, swept.rows])
-    assert "transferred reg=0.01" in "\n".join(rendered(means_table(means, swept.reg)))
+    assert "transferred reg=0.01" in "\n".join(rendered(means_table(means, "strong", swept.reg)))
     assert "transferred reg=0.01 moves" in "\n".join(rendered(evaluation_table(replace(UNLABELLED, reg=0.01))))
 
 
@@ -171,7 +182,7 @@ def test_means_over_sets_name_both_harmonic_means():
     assert means["strong"].top1 == pytest.approx(0.85)
     assert means["strong"].hm == pytest.approx((2 / 3 + 0.3) / 2)
     assert means["strong"].hm_of_means == pytest.approx(2 * 0.8 * 0.35 / 1.15)
-    text = "\n".join(rendered(means_table(means)))
+    text = "\n".join(rendered(means_table(means, "strong")))
     assert "HM of means" in text
     assert "mean over 2 data sets" in text
     assert mean_rows([ROWS, ROWS])["strong"].hm is None

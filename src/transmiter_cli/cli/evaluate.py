@@ -59,6 +59,9 @@ def command(
     strong_finetuned: Annotated[
         str | None, typer.Option(help="A fine-tuned strong model, as --finetuned takes it, for a row of its own.")
     ] = None,
+    against: Annotated[
+        str, typer.Option(help="The row that the others are compared with: weak_finetuned, say.", metavar="ROW")
+    ] = "strong",
     eft: Annotated[
         list[str] | None, typer.Option(help="Strengths a of EFT, '0.5,1'; may be repeated.", show_default="0.5,1,1.5")
     ] = None,
@@ -109,6 +112,7 @@ def command(
         base=base,
         allow_overlap=allow_overlap,
         labels=not no_labels,
+        against=against,
         strong_finetuned=strong_finetuned,
         eft=strengths,
     )
@@ -163,13 +167,13 @@ def show(found: EvalSets, form: OutputForm, wide: bool) -> None:
     elif form == "csv":
         console.print_text(table.evaluation_csv(results, means))
     elif form == "markdown":
-        last = [table.means_markdown(means, results[0].reg)] if means else []
+        last = [table.means_markdown(means, results[0].against, results[0].reg)] if means else []
         console.print_text("\n".join([*map(table.evaluation_markdown, results), *last]))
     else:
         for result in results:
             (console.wide_results if wide else console.results).print(table.evaluation_table(result, wide))
         if means:
-            console.results.print(table.means_table(means, results[0].reg))
+            console.results.print(table.means_table(means, results[0].against, results[0].reg))
     for one in found.gated:
         said = f"{one.gate}: {one.left:.4f} against {one.right:.4f}"
         if one.met and form == "table":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.evaluation.candidates import Candidate
-from transmiter_cli.evaluation.rows import Row
+from transmiter_cli.evaluation.rows import REFERENCE, Row
 from transmiter_cli.evaluation.unlabelled import Unlabelled
 
 
@@ -35,6 +35,7 @@ class EvalResult:
 
     Attributes:
         labelled: whether rows are `Row`s; `Unlabelled` otherwise.
+        against: the row that the others are compared with.
         reg: the strength of the row "transferred", where the run has rows of other strengths; None otherwise.
         notes: what a reader of the numbers must know.
     """
@@ -48,6 +49,7 @@ class EvalResult:
     strong: str
     evidence: Evidence
     labelled: bool = True
+    against: str = REFERENCE
     notes: tuple[str, ...] = ()
     reg: float | None = None
 

@@ -31,7 +31,7 @@ ClassNumbers = Iterable[SupportsIndex] | Shaped[Tensor, "..."]
 PARTS = ("base", "novel", "hm", "hm_of_means")
 """The columns of a base-to-novel evaluation."""
 REFERENCE = "strong"
-"""The row that the others are compared with."""
+"""The row that the others are compared with unless another is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,10 @@ class Row(Cost):
         per_class: the mean of the classes' accuracies.
         ece: expected calibration error in 15 bins.
         nll: mean negative log-likelihood of the labels, in nats.
-        gain: top1 minus that of the zero-shot strong model; None where there is none.
+        gain: top1 minus that of the row it is compared with, the zero-shot strong model's by default; None where
+            there is none.
         gain_low, gain_high: its 95 % interval, by the pairs of answers.
-        fixed: images that went from wrong to right against the zero-shot strong model.
+        fixed: images that went from wrong to right against that row.
         broken: images that went from right to wrong.
         base, novel, hm: accuracy on base and on novel classes, each answered among its own, and their harmonic mean.
     """
@@ -75,6 +76,7 @@ def evaluate(
     *,
     base: ClassNumbers | None = None,
     among: ClassNumbers | None = None,
+    against: str = REFERENCE,
     **parts: Unpack[Parts],
 ) -> dict[str, Row]:
     """Every model that the given parts allow, on labelled test images.
@@ -83,6 +85,7 @@ def evaluate(
         labels: class indices of the test images.
         base: the base classes of a base-to-novel evaluation; all others are novel. None for none.
         among: the classes that may be answered; labels must be of these. None for all.
+        against: the row that the others are compared with, "weak_finetuned" say.
         **parts: weak, strong: zero-shot models on the test images and the vocabulary (`Embeddings`);
             finetuned_logits, strong_finetuned_logits: their fine-tuned twins on the test images;
             fitted: what `fit` returned, for "direct", the adapter on the strong model without a change of basis;
@@ -100,12 +103,12 @@ def evaluate(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
-        ValueError: if `fitted` was transferred already, there are artefacts without a strong model, or a number cannot
-            be.
+        ValueError: if `fitted` was transferred already, there are artefacts without a strong model, a number cannot
+            be, or there is no row to be compared `against`.
         TypeError: if there is no such part; those that are spelled alike are named.
     """
-    require_parts("evaluate", parts, ("base", "among"))
-    return measure(candidates(**parts), labels, base=base, among=among)
+    require_parts("evaluate", parts, ("base", "among", "against"))
+    return measure(candidates(**parts), labels, base=base, among=among, against=against)
 
 
 def measure(
@@ -114,8 +117,11 @@ def measure(
     *,
     base: ClassNumbers | None = None,
     among: ClassNumbers | None = None,
+    against: str = REFERENCE,
 ) -> dict[str, Row]:
     """Rows of models whose logits are there; arguments and errors as in `evaluate`."""
+    if against not in models and against != REFERENCE:
+        raise ValueError(f"there is no row {against!r} to compare with, only {', '.join(models)}.")
     logits = next(iter(models.values())).logits
     images, classes = logits.shape
     check_labels(labels, images, classes)
@@ -127,10 +133,10 @@ def measure(
     if among is not None:
         labels = positions_among(labels, among, classes)
         models = {name: model.among(among) for name, model in models.items()}
-    reference = correct(models[REFERENCE].logits, labels) if REFERENCE in models else None
+    reference = correct(models[against].logits, labels) if against in models else None
     rows = {name: measure_one(model, labels, reference, parts) for name, model in models.items()}
-    if REFERENCE in rows:  # which differs from itself by nothing, whatever the images
-        rows[REFERENCE] = replace(rows[REFERENCE], gain_low=0.0, gain_high=0.0)
+    if against in rows:  # which differs from itself by nothing, whatever the images
+        rows[against] = replace(rows[against], gain_low=0.0, gain_high=0.0)
     return rows
 
 
@@ -140,7 +146,7 @@ def measure_one(
     reference: Bool[Tensor, " images"] | None,
     parts: BaseToNovel | None,
 ) -> Row:
-    """One row; `reference` is where the zero-shot strong model is right."""
+    """One row; `reference` is where the model that it is compared with is right."""
     logits = model.logits
     right = correct(logits, labels)
     found: dict[str, Any] = accuracy(right)._asdict()
@@ -198,7 +204,7 @@ class MeanRow:
 
     Attributes:
         top1: mean accuracy.
-        gain: mean difference to the zero-shot strong model.
+        gain: mean difference to the row that all are compared with.
         base, novel: mean accuracies on base and novel classes.
         hm, hm_of_means: the mean of the data sets' harmonic means, and the harmonic mean of `base` and `novel`: papers
             differ in which they print.

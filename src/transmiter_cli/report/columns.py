@@ -91,9 +91,9 @@ def yes(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
+GAIN_WIDTH = len("-18.7 [-22.4, -14.8]")
 TOP1 = Column("top-1", lambda row: percent(row.top1))
 INTERVAL = Column("95 %", lambda row: f"{percent(row.low)}-{percent(row.high)}")
-GAIN = Column("vs strong [95 %]", gain)
 ADDS = Column("adds", adds)
 LABELS = Column("labels", lambda row: yes(row.labels))
 BASE_TO_NOVEL_COLUMNS = (
@@ -123,15 +123,24 @@ UNLABELLED = (
     Column("shift", lambda row: points(row.confidence_shift)),
     ADDS,
 )
-MEANS = (TOP1, Column("vs strong", lambda row: points(row.gain)))
 MEAN_BASE_TO_NOVEL_COLUMNS = (*BASE_TO_NOVEL_COLUMNS, Column("HM of means", lambda row: percent(row.hm_of_means)))
 
 
-def columns(labelled: bool, base_to_novel: bool, wide: bool) -> tuple[Column, ...]:
-    """The columns of an evaluation: at 80 characters, or all."""
+def columns(labelled: bool, base_to_novel: bool, wide: bool, against: str) -> tuple[Column, ...]:
+    """The columns of an evaluation, gains being those over the row `against`: at 80 characters, or all."""
     if not labelled:
         return UNLABELLED
     parts = BASE_TO_NOVEL_COLUMNS if base_to_novel else ()
+    header = f"vs {against} [95 %]"
+    if not wide and len(header) > GAIN_WIDTH:
+        header = f"vs {against}"
+    gains = Column(header, gain)
     if wide:
-        return (TOP1, INTERVAL, *parts, GAIN, *REST)
-    return (TOP1, *(parts or (INTERVAL,)), GAIN, *(() if parts else (ADDS,)), LABELS)
+        return (TOP1, INTERVAL, *parts, gains, *REST)
+    return (TOP1, *(parts or (INTERVAL,)), gains, *(() if parts else (ADDS,)), LABELS)
+
+
+def mean_columns(base_to_novel: bool, against: str) -> tuple[Column, ...]:
+    """The columns of means over data sets."""
+    parts = MEAN_BASE_TO_NOVEL_COLUMNS if base_to_novel else ()
+    return (TOP1, Column(f"vs {against}", lambda row: points(row.gain)), *parts)

@@ -87,8 +87,8 @@ def parts_figure(rows: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return inline_svg(figure, f"Accuracy on base and novel classes: {told}.", "parts")
 
 
-def reliability_figure(before: Calibration, after: Calibration, name: str) -> str:
-    """Accuracy against confidence of the zero-shot strong model and of what became of it."""
+def reliability_figure(before: Calibration, after: Calibration, before_name: str, after_name: str) -> str:
+    """Accuracy against confidence of two models side by side, whose titles these are."""
     figure, panels = canvas(2.5, columns=2)
     for axes, found, word in zip(panels, (before, after), ("before", "after"), strict=True):
         axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1, linestyle=(0, (3, 3)))
@@ -108,8 +108,8 @@ def reliability_figure(before: Calibration, after: Calibration, name: str) -> st
         axes.set_xlabel("confidence")
         axes.set_title(f"{word}: ECE {100 * found.error:.1f}")
     panels[0].set_ylabel("accuracy")
-    told = f"before, strong zero-shot, the calibration error is {before.error:.1%}; after, {name}, {after.error:.1%}"
-    return inline_svg(figure, f"Reliability diagrams: {told}.", "reliability")
+    was, now = f"before, {before_name}, the calibration error is {before.error:.1%}", f"{after_name}, {after.error:.1%}"
+    return inline_svg(figure, f"Reliability diagrams: {was}; after, {now}.", "reliability")
 
 
 def classes_figure(names: Sequence[str], labels: Int[Tensor, " images"], before: Tensor, after: Tensor) -> str:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from transmiter_cli import __version__
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.evaluation.result import EvalResult, Evidence
-from transmiter_cli.evaluation.rows import REFERENCE
+from transmiter_cli.evaluation.result import EvalResult
 from transmiter_cli.files import write_atomically
 from transmiter_cli.layout import PREDICTED_BY
 from transmiter_cli.method.metrics import calibration, correct
@@ -64,7 +63,7 @@ def write_report(result: EvalResult, path: Path, commands: Sequence[str] = ()) -
 def render(result: EvalResult, commands: Sequence[str]) -> str:
     """The report's text."""
     name, evidence = subject(result), result.evidence
-    if name is None or REFERENCE not in result.rows:
+    if name is None or result.against not in result.rows:
         raise TransmiterError("There is no adapted strong model to report on.", "transfer, and eval again")
     labelled = evidence.labels is not None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -78,10 +77,11 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
         result=result,
         heading=heading(result),
         name=names[name],
-        before=result.rows[REFERENCE],
+        before=result.rows[result.against],
+        before_name=names[result.against],
         after=result.rows[name],
-        sections=(labelled_sections if labelled else unlabelled_sections)(result, evidence, name, names),
-        galleries=galleries(evidence, name),
+        sections=(labelled_sections if labelled else unlabelled_sections)(result, name, names),
+        galleries=galleries(result, name),
         headers=[column.header for column in shown],
         table=table,
         any_best=best is not None,
@@ -96,10 +96,11 @@ def subject(result: EvalResult) -> str | None:
     return next((name for name in (*PREDICTED_BY, *ours) if name in ours), None)
 
 
-def labelled_sections(result: EvalResult, evidence: Evidence, name: str, names: Mapping[str, str]) -> list[Section]:
+def labelled_sections(result: EvalResult, name: str, names: Mapping[str, str]) -> list[Section]:
     """The figures of an evaluation with labels."""
-    labels, before, after = on_cpu(evidence, name)
+    labels, before, after = on_cpu(result, name)
     assert labels is not None
+    called, classes = (names[result.against], names[name]), result.evidence.class_names
     right = (correct(before, labels), correct(after, labels))
     text = "Top-1 in %; the thin line is the 95 % interval."
     found = [Section("Accuracy", figures.accuracy_figure(result.rows, names), text)]
@@ -108,28 +109,29 @@ def labelled_sections(result: EvalResult, evidence: Evidence, name: str, names: 
         found.append(Section("Base and novel classes", figures.parts_figure(result.rows, names), text))
     curves = (calibration(before, labels), calibration(after, labels))
     text = "On the dashed line, confidence is what it claims to be. Larger dots hold more images."
-    found.append(Section("Calibration", figures.reliability_figure(*curves, names[name]), text))
-    text = "Change in accuracy against the zero-shot strong model, in points."
-    found.append(Section("Class by class", figures.classes_figure(evidence.class_names, labels, *right), text))
+    found.append(Section("Calibration", figures.reliability_figure(*curves, *called), text))
+    text = f"Change in accuracy against {called[0]}, in points."
+    found.append(Section("Class by class", figures.classes_figure(classes, labels, *right), text))
     text = "Answers more or fewer than before, for the classes that changed most. The diagonal is right."
-    figure = figures.confusion_figure(evidence.class_names, labels, before.argmax(-1), after.argmax(-1))
+    figure = figures.confusion_figure(classes, labels, before.argmax(-1), after.argmax(-1))
     return [*found, Section("Where answers went", figure, text)]
 
 
-def unlabelled_sections(result: EvalResult, evidence: Evidence, name: str, names: Mapping[str, str]) -> list[Section]:
+def unlabelled_sections(result: EvalResult, name: str, names: Mapping[str, str]) -> list[Section]:
     """The figures of an evaluation without labels."""
     rows: Any = result.rows
     text = "How often each model answers as the zero-shot strong model does, in %."
-    moved = figures.moves_figure(evidence.class_names, rows[name])
+    moved = figures.moves_figure(result.evidence.class_names, rows[name])
     return [
         Section("Agreement", figures.agreement_figure(rows, names), text),
         Section("Where answers went", moved, "Images that moved from one answer to another."),
     ]
 
 
-def galleries(evidence: Evidence, name: str) -> list[Gallery]:
+def galleries(result: EvalResult, name: str) -> list[Gallery]:
     """Images that were fixed and broken; without labels, images whose answer changed."""
-    labels, before, after = on_cpu(evidence, name)
+    evidence = result.evidence
+    labels, before, after = on_cpu(result, name)
     about = (evidence.files, evidence.class_names, labels, before, after)
     if labels is None:
         changed = before.argmax(-1) != after.argmax(-1)
@@ -142,7 +144,8 @@ def galleries(evidence: Evidence, name: str) -> list[Gallery]:
     ]
 
 
-def on_cpu(evidence: Evidence, name: str) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Labels, and the logits of the zero-shot and of the adapted strong model."""
-    labels = None if evidence.labels is None else evidence.labels.cpu()
-    return labels, evidence.models[REFERENCE].logits.cpu(), evidence.models[name].logits.cpu()
+def on_cpu(result: EvalResult, name: str) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Labels, and the logits of the row to compare with and of the adapted strong model."""
+    models, labels = result.evidence.models, result.evidence.labels
+    before, after = (models[row].logits.cpu() for row in (result.against, name))
+    return None if labels is None else labels.cpu(), before, after

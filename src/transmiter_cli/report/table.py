@@ -16,13 +16,12 @@ from rich.text import Text
 
 from transmiter_cli.evaluation.result import EvalResult
 from transmiter_cli.evaluation.rows import REFERENCE, MeanRow
-from transmiter_cli.report.columns import MEAN_BASE_TO_NOVEL_COLUMNS, MEANS, Column, columns, is_ours, titles
+from transmiter_cli.report.columns import Column, columns, is_ours, mean_columns, titles
 
 WIDTH = 80
 MARK = "*"
-PAIRED = "vs strong: paired difference in top-1, in points."
-LEGEND = f"{MARK} best of the rows that run one strong model. {PAIRED}"
-NO_BEST = f"No row that runs one strong model is better than the strong model itself. {PAIRED}"
+BEST = f"{MARK} best of the rows that run one strong model."
+NO_BEST = "No row that runs one strong model is better than the strong model itself."
 
 
 def evaluation_table(result: EvalResult, wide: bool = False) -> Table:
@@ -69,7 +68,7 @@ def wrapped(text: str) -> str:
 
 def columns_of(result: EvalResult, wide: bool) -> tuple[Column, ...]:
     """The columns for a result."""
-    return columns(result.labelled, result.has_parts, wide)
+    return columns(result.labelled, result.has_parts, wide, result.against)
 
 
 def best_row(result: EvalResult) -> str | None:
@@ -95,7 +94,8 @@ def caption(result: EvalResult) -> str:
     if not result.labelled:
         lines += moves(result)
     elif any(map(is_ours, result.rows)):
-        lines.append(NO_BEST if best_row(result) is None else LEGEND)
+        best = NO_BEST if best_row(result) is None else BEST
+        lines.append(f"{best} vs {result.against}: paired difference in top-1, in points.")
     return "\n".join(lines)
 
 
@@ -111,18 +111,18 @@ def moves(result: EvalResult) -> list[str]:
     return lines
 
 
-def means_table(means: Mapping[str, MeanRow], reg: float | None = None) -> Table:
-    """The means over several data sets; `reg` as in `titles`."""
-    name, shown, note = about_means(means)
+def means_table(means: Mapping[str, MeanRow], against: str, reg: float | None = None) -> Table:
+    """The means over several data sets, compared with the row `against`; `reg` as in `titles`."""
+    name, shown, note = about_means(means, against)
     return table(name, means, shown, None, note, reg)
 
 
-def about_means(means: Mapping[str, MeanRow]) -> tuple[str, tuple[Column, ...], str | None]:
+def about_means(means: Mapping[str, MeanRow], against: str) -> tuple[str, tuple[Column, ...], str | None]:
     """The heading of the means over several data sets, their columns, and what to say below."""
-    parts = MEAN_BASE_TO_NOVEL_COLUMNS if any(row.hm is not None for row in means.values()) else ()
+    parts = any(row.hm is not None for row in means.values())
     sets = next(iter(means.values())).sets
     note = "HM: the mean of the data sets' HMs; HM of means: that of mean base and mean novel" if parts else None
-    return f"mean over {sets} data sets", (*MEANS, *parts), note
+    return f"mean over {sets} data sets", mean_columns(parts, against), note
 
 
 def evaluation_markdown(result: EvalResult) -> str:
@@ -131,9 +131,9 @@ def evaluation_markdown(result: EvalResult) -> str:
     return markdown(heading(result), result.rows, columns_of(result, wide=True), below, result.reg)
 
 
-def means_markdown(means: Mapping[str, MeanRow], reg: float | None = None) -> str:
-    """The means over several data sets as Markdown; `reg` as in `titles`."""
-    name, shown, note = about_means(means)
+def means_markdown(means: Mapping[str, MeanRow], against: str, reg: float | None = None) -> str:
+    """The means over several data sets as Markdown; arguments as in `means_table`."""
+    name, shown, note = about_means(means, against)
     return markdown(name, means, shown, note, reg)
 
 

@@ -18,7 +18,7 @@ from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, eft_name
 from transmiter_cli.evaluation.protocols import base_to_novel
 from transmiter_cli.evaluation.require import Gate, require_names
 from transmiter_cli.evaluation.result import EvalResult, Evidence
-from transmiter_cli.evaluation.rows import Row, column_names, measure, positions_among
+from transmiter_cli.evaluation.rows import REFERENCE, Row, column_names, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.layout import SWEPT_ROW
 from transmiter_cli.names import resembling, some
@@ -51,6 +51,7 @@ class EvalOptions:
         base: a file of base classes; CoOp's rule if None.
         allow_overlap: measure on images that the run learned from, too.
         labels: whether labels are used where there are any.
+        against: the row that the others are compared with, where there are labels.
         strong_finetuned: a fine-tuned twin of the strong model, for a row of its own.
         eft: strengths a of EFT.
     """
@@ -63,6 +64,7 @@ class EvalOptions:
     base: Path | None = None
     allow_overlap: bool = False
     labels: bool = True
+    against: str = REFERENCE
     strong_finetuned: str | None = None
     eft: tuple[float, ...] = EFT_STRENGTHS
 
@@ -77,7 +79,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         gates: gates that will be judged by the result; their names are checked before any image is encoded.
 
     Raises:
-        UsageError: if nothing was fitted or transferred, a gate names a row or column that the result cannot have, a
+        UsageError: if nothing was fitted or transferred, `against` or a gate names what the result cannot have, a
             map and base classes are both given, or there is no such fine-tuned strong model.
         TransmiterError: if the images' labels are none of the run's classes, none is of base or novel classes, the run
             learned from the images, or the fine-tuned strong model cannot be used.
@@ -98,7 +100,8 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         if among is not None:
             models = {name: model.among(among) for name, model in models.items()}
             labels, class_names = positions_among(labels, among, len(class_names)), [class_names[i] for i in among]
-        rows = measure(models, labels, base=test.base)
+        require_row(options.against, models)
+        rows = measure(models, labels, base=test.base, against=options.against)
         notes += () if test.base is None else novel_notes(test.base, task)
     else:
         rows = describe(models)
@@ -112,6 +115,7 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         weak=task.weak,
         strong=run_models.strong.name,
         labelled=test.labelled,
+        against=options.against,
         notes=notes,
         evidence=Evidence(models, labels, files, class_names),
         reg=first_reg(run_models.transferred),
@@ -149,7 +153,9 @@ def check_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels, 
     require_labels_for(options, labelled)
     if base is not None and mapping.targets:
         raise UsageError("--map and base classes ask for answers among different classes.", "leave one of them out")
-    require_names(gates, row_names(options, run), column_names(Row if labelled else Unlabelled, base is not None))
+    rows = row_names(options, run)
+    require_row(options.against, rows)
+    require_names(gates, rows, column_names(Row if labelled else Unlabelled, base is not None))
     if labelled:
         warn_of_strangers(mapping, {*images.label_names, *options.elsewhere}, reporter)
         images = mapping.known_only(images)
@@ -205,11 +211,22 @@ def note_unmapped(mapping: ClassMap, labels: Sequence[str], reporter: Reporter) 
 
 def require_labels_for(options: EvalOptions, labelled: bool) -> None:
     """Raise TransmiterError if what is asked for needs labels that are not there, or are not to be used."""
-    if labelled or not (options.base_to_novel or options.base or options.mapping):
+    compared = options.against != REFERENCE
+    if labelled or not (options.base_to_novel or options.base or options.mapping or compared):
         return
+    what = "Base-to-novel, --map and --against need labels"
     if options.labels:
-        raise TransmiterError("Base-to-novel and --map need labels, but these images have none.", "leave them out")
-    raise UsageError("Base-to-novel and --map need labels, which --no-labels leaves out.", "leave one of them out")
+        raise TransmiterError(f"{what}, but these images have none.", "leave them out")
+    raise UsageError(f"{what}, which --no-labels leaves out.", "leave one of them out")
+
+
+def require_row(against: str, rows: Collection[str]) -> None:
+    """Raise UsageError unless the row to compare with is among these."""
+    if against not in rows:
+        meant = resembling(against, rows)
+        raise UsageError(
+            f"--against: there is no row {against!r}, only {', '.join(rows)}.{meant}", "--against weak_finetuned"
+        )
 
 
 def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from transmiter_cli.embedding.choices import Precision
+from transmiter_cli.embedding.encoders.harmless import harmless
 from transmiter_cli.embedding.encoders.hub import cached_file, missing_file
 from transmiter_cli.embedding.encoders.models import LOCAL, ModelSpec
 from transmiter_cli.embedding.encoders.pickles import unwrapped
@@ -242,7 +243,8 @@ def load_weights(model: Any, spec: ModelSpec) -> None:
             if weights is not None:  # open_clip converts, resizes and completes what it reads from a file alone
                 path = Path(folder) / "weights.pt"
                 torch.save(weights, path)
-            open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+            with harmless():
+                open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
     except (TransmiterError, MemoryError, OSError):
         raise
     except Exception as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shlex
+import warnings
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -15,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from transmiter_cli.embedding.encoders.harmless import PickledArray, harmless
 from transmiter_cli.errors import TransmiterError, first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -24,9 +27,10 @@ LANDMARK = "logit_scale"
 LOADED_BY_OPEN_CLIP = ("", "module.")
 """What may stand before the names in files that open_clip loads as they are, under the first of WRAPPERS or none."""
 
-
 OPENAI_BUFFERS = {"input_resolution", "context_length", "vocab_size"}
 """What OpenAI's archives hold beside the weights."""
+NEWER = f"Unsupported operand {pickle.FRAME[0]}"
+"""What torch says of pickles of protocol 4 and later, which all begin with a frame."""
 
 
 def weights_in(content: dict[Any, Any]) -> dict[Any, Any]:
@@ -37,7 +41,7 @@ def weights_in(content: dict[Any, Any]) -> dict[Any, Any]:
 def unwrapped(path: Path, ignored: Collection[str] = ()) -> dict[str, Tensor] | None:
     """Weights by the model's own names, where a trainer or torch.compile put something before these; None elsewhere.
 
-    None, too, for files that are not read here, or hold several models.
+    None, too, for files of other kinds, which open_clip reads, and for several models in one.
 
     Args:
         path: the file.
@@ -45,17 +49,17 @@ def unwrapped(path: Path, ignored: Collection[str] = ()) -> dict[str, Tensor] | 
             traced has, and a bias of all logits, which changes no softmax.
 
     Raises:
-        TransmiterError: if it is an archive of TorchScript.
+        TransmiterError: as `load_tensors`.
     """
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             with safe_open(path, framework="pt") as file:
                 content = dict.fromkeys(file.keys())
-        else:
-            content = load_tensors(path)
-    except (TransmiterError, SafetensorError):
-        if is_archive(path):
-            raise
+        except SafetensorError:
+            return None
+    elif is_torch_file(path):
+        content = load_tensors(path)
+    else:
         return None
     weights = weights_in(content)
     prefix = prefix_of(weights)
@@ -88,32 +92,29 @@ def load_tensors(path: Path) -> dict[str, Any]:
         TransmiterError: if it is damaged, holds more than tensors, code, or no dictionary.
     """
     if is_archive(path):
-        code = f'import torch; torch.save(torch.jit.load({json.dumps(str(path))}, "cpu").state_dict(), "weights.pt")'
+        code = f'torch.save(torch.jit.load({json.dumps(str(path))}, "cpu").state_dict(), "weights.pt")'
         raise TransmiterError(
-            f"{path} is an archive of TorchScript, which holds code; its weights alone are read.",
-            f"python -c {shlex.quote(code)}",
+            f"{path} is an archive of TorchScript, which holds code; its weights alone are read.", python(code)
         )
     if not is_torch_file(path):
         raise TransmiterError(f"{path} is no file of torch, nor of another kind that is read here.")
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files of torch before 1.6 cannot be mapped
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), harmless():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what comes of it is an error here
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # files of torch before 1.6 cannot be mapped
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise TransmiterError(
-            f"{path} holds more than tensors, and running a stranger's pickle is refused.",
-            "save tensors and texts alone: torch.save(model.state_dict(), PATH); of logits, "
-            '{"logits": torch.as_tensor(logits), "ids": list(map(str, ids))}',
-        ) from error
-    except PermissionError:
+        raise refused_pickle(path, error) from error
+    except (PermissionError, MemoryError):
         raise
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError) as error:  # LookupError: text, not a pickle
+    except Exception as error:  # torch raises anything on what is damaged
         raise TransmiterError(
             f"{path} cannot be read as a file of torch: {first_line(error)}.",
             "save it again: torch.save(tensors, PATH), or safetensors.torch.save_file(tensors, PATH)",
         ) from error
-    if isinstance(content, Tensor):
+    if isinstance(content, Tensor | PickledArray):
         raise TransmiterError(
             f"{path} holds a tensor without a name.",
             'torch.save({"logits": logits, "ids": ids}, PATH), with the images\' ids; {"weight": weight} is a head',
@@ -128,7 +129,30 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise TransmiterError(
             f"{path} holds no tensors by name: {strange!r} is none.", "torch.save(model.state_dict(), PATH)"
         )
-    return content
+    return {name: value.as_tensor() if isinstance(value, PickledArray) else value for name, value in content.items()}
+
+
+def refused_pickle(path: Path, error: pickle.UnpicklingError) -> TransmiterError:
+    """The error for a pickle that cannot be read without running it."""
+    load = f'torch.load({json.dumps(str(path))}, "cpu", weights_only=False)'
+    whole, weights = (f'torch.save({load}{key}, "again.pt")' for key in ("", '["state_dict"]'))
+    if NEWER in str(error):
+        return TransmiterError(
+            f"{path} was pickled by protocol 4 or later, which is not read without running what may be in it; 2 and 3 "
+            "are.",
+            f"if you trust it: {python(whole)}",
+        )
+    found = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+    what = f" ({found[1]})" if found else ""
+    return TransmiterError(
+        f"{path} holds more than tensors{what}, and running a stranger's pickle is refused.",
+        f"save tensors, numbers and texts alone; of a checkpoint that you trust: {python(weights)}",
+    )
+
+
+def python(code: str) -> str:
+    """The command line that runs a line of torch."""
+    return f"python -c {shlex.quote(f'import torch; {code}')}"
 
 
 def is_torch_file(path: Path) -> bool:

@@ -9,6 +9,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -195,6 +197,27 @@ def test_shards_and_a_broken_image_in_one(cli: Cli, digits: Path):
     again = cli("embed", "--model", "demo-weak", "--data", "0.tar")
     assert "79 images" in again.out
     assert "79 decoded" not in again.err
+
+
+def test_parquet_files_as_of_the_hub_through_all_commands(cli: Cli, digits: Path):
+    for part in ("train", "test"):
+        files = open_images("demo-digits", part).files[:: 10 if part == "train" else 20]
+        content = [file.open().read() for file in files]
+        content[0] = b"no image"
+        table = pa.table(
+            {"image": [{"bytes": one, "path": None} for one in content], "label": [f.label for f in files]}
+        )
+        (digits / "hub" / "data").mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, digits / "hub" / "data" / f"{part}-00000-of-00001.parquet", row_group_size=32)
+    outcome = cli(*FIT, "--data", "hub")
+    assert outcome.code == 0, outcome.err
+    assert "data/train-00000-of-00001.parquet/0: not an image" in outcome.err
+    assert cli("transfer", "--strong", "demo-strong", "--method", "discriminant").code == 0
+    shown = json.loads(cli("eval", "--json", "--report", "report.html").out)
+    assert (shown["images"], shown["split"]) == (len(content) - 1, "test")
+    assert "data:image/webp;base64," in (digits / "report.html").read_text(encoding="utf-8")
+    first = json.loads(cli("predict", "--data", "hub", "--json").out.splitlines()[0])
+    assert first["image"] == "data/test-00000-of-00001.parquet/1"
 
 
 def test_a_split_file_in_coops_form(cli: Cli, digits: Path):

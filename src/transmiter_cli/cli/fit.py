@@ -26,7 +26,7 @@ def command(
         str,
         typer.Option(
             help="Unlabelled images: a folder, with or without class folders and train/test in it; a manifest "
-            "(.csv, .jsonl); a CoOp split .json; WebDataset shards (.tar); or torchvision:NAME."
+            "(.csv, .jsonl); a CoOp split .json; WebDataset shards (.tar); Parquet files; or torchvision:NAME."
         ),
     ],
     run: RunOption,

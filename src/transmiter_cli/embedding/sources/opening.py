@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from transmiter_cli.embedding.sources import coop, folder, manifest, shards, torchvision
+from transmiter_cli.embedding.sources import coop, folder, manifest, parquet, shards, torchvision
 from transmiter_cli.embedding.sources.reader import Reader
 from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, ImageSet, real_places
 from transmiter_cli.embedding.sources.spec import DataSpec
@@ -17,7 +17,10 @@ from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.files import absolute, is_address
 
 ARCHIVES = {".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
-KINDS = "a folder of images, a .csv or .jsonl manifest, a CoOp split .json, WebDataset .tar shards, torchvision:NAME"
+KINDS = (
+    "a folder of images, a .csv or .jsonl manifest, a CoOp split .json, WebDataset .tar shards, .parquet files, "
+    "torchvision:NAME"
+)
 
 
 def open_images(data: DataSpec | str, split: str | None, labels: bool = True) -> ImageSet:
@@ -96,6 +99,8 @@ def open_reader(spec: DataSpec) -> Reader:
         raise UsageError(f"{data} takes no --root: its images are found without.", "leave --root out")
     if shards.accepts(path):
         return shards.ShardReader(path)
+    if parquet.accepts(path):
+        return parquet.ParquetReader(path)
     if folder.accepts(data):
         return folder.FolderReader(data)
     if path.exists():

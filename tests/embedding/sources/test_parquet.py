@@ -1,0 +1,206 @@
+"""Parquet files as Hugging Face writes them, and as others do."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from transmiter_cli.embedding.sources import open_images, parquet
+from transmiter_cli.embedding.sources.opening import lasting
+from transmiter_cli.embedding.sources.spec import DataSpec
+from transmiter_cli.embedding.storage.contents import Skipped, place_of
+from transmiter_cli.errors import TransmiterError, UsageError
+
+NAMES = ["cat", "dog", "eel"]
+
+
+def png(shade: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (12, 10), (shade, 0, 255 - shade)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(
+    path: Path,
+    columns: dict[str, Sequence[Any]],
+    features: dict[str, Any] | None = None,
+    rows: int = 4,
+    types: dict[str, pa.DataType] | None = None,
+) -> Path:
+    """A file of these columns, in row groups of so many rows, described as Hugging Face does."""
+    arrays = {name: pa.array(values, (types or {}).get(name)) for name, values in columns.items()}
+    table = pa.table(arrays)
+    if features is not None:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=rows)
+    return path
+
+
+def as_hugging_face(path: Path, shades: Sequence[int], labels: Sequence[int | None]) -> Path:
+    columns = {"image": [{"bytes": png(shade), "path": None} for shade in shades], "label": labels}
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": NAMES}}
+    return write(path, columns, features, types={"label": pa.int64()})
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Ten train images in two files and four test images, laid out as on the hub."""
+    (tmp_path / "README.md").write_text("---\ndataset_info: {}\n---\n")
+    for number, some in enumerate((range(6), range(6, 10))):
+        file = tmp_path / "data" / f"train-{number:05d}-of-00002.parquet"
+        as_hugging_face(file, [20 * i for i in some], [i % 2 for i in some])
+    as_hugging_face(tmp_path / "data" / "validation-00000-of-00001-a09b74b3ef9c3b56.parquet", [7, 8, 9, 10], [2] * 4)
+    return tmp_path
+
+
+def test_a_data_set_of_the_hub_has_splits_names_and_images_in_order(data: Path):
+    found = open_images(str(data), "train")
+    files = [f"data/train-{i // 6:05d}-of-00002.parquet/{i - 6 * (i // 6)}" for i in range(10)]
+    assert [file.id for file in found.files] == files
+    assert found.label_names == tuple(NAMES), "also those without images"
+    assert [file.label for file in found.files] == [NAMES[i % 2] for i in range(10)]
+    assert found.split == "train"
+    assert [file.open().read() for file in found.files] == [png(20 * i) for i in range(10)]
+    assert [file.label for file in open_images(str(data), "test").files] == ["eel"] * 4
+    assert open_images(str(data / "data"), "val").split == "val"
+
+
+def test_images_are_read_in_any_order_and_by_many_threads_a_row_group_at_a_time(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[Path] = []
+    monkeypatch.setattr(parquet, "opened", lambda path, opened=parquet.opened: read.append(path) or opened(path))
+    files = open_images(str(data), "train").files
+    read.clear()
+    parquet.row_group.cache_clear()
+    with ThreadPoolExecutor(4) as threads:
+        assert [*threads.map(lambda file: file.open().read(), files)] == [png(20 * i) for i in range(10)]
+    assert len(read) == 3, "two row groups and one, each once"
+    for index in (9, 0, 5):
+        assert files[index].open().read() == png(20 * index)
+
+
+def test_a_single_file_is_read_whole(data: Path):
+    found = open_images(str(data / "data" / "train-00001-of-00002.parquet"), "train")
+    assert [file.id for file in found.files] == [f"train-00001-of-00002.parquet/{i}" for i in range(4)]
+    assert found.split is None
+
+
+def test_splits_may_be_folders_or_there_may_be_none(data: Path, tmp_path: Path):
+    for split in ("train", "test"):
+        as_hugging_face(tmp_path / "folders" / split / "part-0.parquet", [1, 2], [0, 1])
+    assert [file.id for file in open_images(str(tmp_path / "folders"), "test").files] == [
+        "test/part-0.parquet/0", "test/part-0.parquet/1",
+    ]  # fmt: skip
+    as_hugging_face(tmp_path / "plain" / "a.parquet", [1, 2], [0, 1])
+    as_hugging_face(tmp_path / "plain" / "train.parquet", [3], [2])
+    found = open_images(str(tmp_path / "plain"), "train")
+    assert (len(found.files), found.split) == (3, None)
+
+
+def test_bytes_and_texts_need_no_description(tmp_path: Path):
+    columns = {"jpg": [png(1), png(2), png(3)], "category": ["red", "blue", "red"], "width": [12, 12, 12]}
+    found = open_images(str(write(tmp_path / "own.parquet", columns)), None)
+    assert found.label_names == ("blue", "red")
+    assert found.files[2].open().read() == png(3)
+    numbers = write(tmp_path / "numbers.parquet", {**columns, "category": [10, 9, 10]})
+    assert open_images(str(numbers), None).label_names == ("9", "10")
+
+
+def test_rows_without_a_class_are_unlabelled_all_or_none(tmp_path: Path):
+    hidden = open_images(str(as_hugging_face(tmp_path / "test.parquet", [1, 2], [-1, None])), None)
+    assert not hidden.labelled
+    with pytest.raises(TransmiterError, match=r"1 of the 2 images of .* have no label, the first in .*/1"):
+        open_images(str(as_hugging_face(tmp_path / "some.parquet", [1, 2], [0, -1])), None)
+
+
+def test_a_row_without_an_image_is_one_that_cannot_be_read(tmp_path: Path):
+    columns = {"image": [{"bytes": png(1), "path": None}, {"bytes": None, "path": "gone.png"}]}
+    files = open_images(str(write(tmp_path / "a.parquet", columns)), None).files
+    assert files[0].open().read() == png(1)
+    with pytest.raises(OSError, match="holds no image"):
+        files[1].open()
+
+
+@pytest.mark.parametrize(
+    ("columns", "features", "said"),
+    [
+        ({"path": ["a.jpg"], "label": ["cat"]}, None, "has no column of encoded images; its columns are path, label"),
+        ({"left": [b"1"], "right": [b"2"]}, None, "has the images in one of left, right"),
+        ({"image": []}, {"image": {"_type": "Image"}}, "its tables have no rows"),
+        (
+            {"image": [b"1"], "fine": [0], "coarse": [1]},
+            {name: {"_type": "ClassLabel", "names": NAMES} for name in ("fine", "coarse")},
+            "has several columns of classes: fine, coarse",
+        ),
+        (
+            {"image": [b"1"], "label": [3]},
+            {"label": {"_type": "ClassLabel", "names": NAMES}},
+            "has names for 3 classes, but a row has the class 3",
+        ),
+    ],
+)
+def test_tables_that_do_not_say_what_is_what_are_refused(
+    tmp_path: Path, columns: dict[str, Any], features: dict[str, Any] | None, said: str
+):
+    types = {"image": pa.binary()}
+    with pytest.raises(TransmiterError, match=said):
+        open_images(str(write(tmp_path / "a.parquet", columns, features, types=types)), None)
+
+
+def test_of_two_columns_of_bytes_the_described_one_is_taken(tmp_path: Path):
+    columns = {"thumbnail": [b"1"], "photo": [{"bytes": png(1), "path": None}], "fine": [1], "label": [2]}
+    features = {"photo": {"_type": "Image"}, "fine": {"_type": "ClassLabel", "names": NAMES}}
+    (file,) = open_images(str(write(tmp_path / "a.parquet", columns, features)), None).files
+    assert (file.label, file.open().read()) == ("2", png(1))
+
+
+def test_damaged_and_changed_files_are_told(data: Path):
+    file = data / "data" / "train-00000-of-00002.parquet"
+    image = open_images(str(data), "train").files[0]
+    assert isinstance(place_of(image), str)
+    file.write_bytes(file.read_bytes()[:-9])
+    gone = place_of(image)
+    assert isinstance(gone, Skipped)
+    assert "its Parquet file changed since it was listed" in gone.reason
+    with pytest.raises(TransmiterError, match=r"train-00000-of-00002\.parquet cannot be read as a Parquet file"):
+        open_images(str(data), "train")
+
+
+def test_places_are_of_the_file_and_the_row(data: Path):
+    first = {file.place() for file in open_images(str(data), "train").files}
+    assert len(first) == 10
+    os.utime(data / "data" / "train-00001-of-00002.parquet", ns=(1, 1))
+    assert len({file.place() for file in open_images(str(data), "train").files} - first) == 4
+
+
+def test_folders_of_images_stay_what_they_are_beside_a_table(tmp_path: Path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_bytes(png(1))
+    write(tmp_path / "metadata.parquet", {"file_name": ["cat/1.png"]})
+    assert [file.id for file in open_images(str(tmp_path), None).files] == ["cat/1.png"]
+
+
+def test_they_take_no_root_and_last_by_their_path(data: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(data)
+    assert lasting(DataSpec("data")).data == str(data / "data")
+    with pytest.raises(UsageError, match="takes no --root"):
+        open_images(DataSpec(str(data), root=str(data)), "train")
+
+
+def test_without_the_library_it_says_how_to_have_it(data: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    with pytest.raises(UsageError, match="needs the pyarrow library") as caught:
+        open_images(str(data), "train")
+    assert caught.value.fix == "pip install 'transmiter[parquet]'"

@@ -83,12 +83,19 @@ def test_images_are_read_in_any_order_and_by_many_threads_a_row_group_at_a_time(
     monkeypatch.setattr(parquet, "opened", lambda path, opened=parquet.opened: read.append(path) or opened(path))
     files = open_images(str(data), "train").files
     read.clear()
-    parquet.row_group.cache_clear()
+    monkeypatch.setattr(parquet, "ROW_GROUPS", parquet.RowGroups())
     with ThreadPoolExecutor(4) as threads:
         assert [*threads.map(lambda file: file.open().read(), files)] == [png(20 * i) for i in range(10)]
     assert len(read) == 3, "two row groups and one, each once"
-    for index in (9, 0, 5):
+
+
+def test_a_process_that_decodes_beside_others_keeps_two_row_groups(data: Path, monkeypatch: pytest.MonkeyPatch):
+    files = open_images(str(data), "train").files
+    monkeypatch.setattr(parquet, "ROW_GROUPS", parquet.RowGroups())
+    monkeypatch.setattr(parquet, "parent_process", object)
+    for index in (9, 0, 5, 1, 9):
         assert files[index].open().read() == png(20 * index)
+        assert len(parquet.ROW_GROUPS.kept) <= 2
 
 
 def test_a_single_file_is_read_whole(data: Path):
@@ -190,6 +197,17 @@ def test_folders_of_images_stay_what_they_are_beside_a_table(tmp_path: Path):
     (tmp_path / "cat" / "1.png").write_bytes(png(1))
     write(tmp_path / "metadata.parquet", {"file_name": ["cat/1.png"]})
     assert [file.id for file in open_images(str(tmp_path), None).files] == ["cat/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"), [("a.parquet", "--data {}, which"), ("a.arrow", "datasets.load_from_disk('{}')")]
+)
+def test_tables_further_below_are_named(tmp_path: Path, name: str, fix: str):
+    (tmp_path / "more" / "train").mkdir(parents=True)
+    (tmp_path / "more" / "train" / name).touch()
+    with pytest.raises(TransmiterError, match="holds no images") as caught:
+        open_images(str(tmp_path), None)
+    assert str(caught.value.fix).startswith(fix.format(tmp_path / "more" / "train"))
 
 
 def test_they_take_no_root_and_last_by_their_path(data: Path, monkeypatch: pytest.MonkeyPatch):

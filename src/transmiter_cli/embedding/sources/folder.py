@@ -106,10 +106,20 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
         refuse_closed(folder, subfolders)
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise TransmiterError(
-            f"{data} holds no images: nothing in {folder} ends in {suffixes}.",
-            "pass --data with a folder of images, or one that has a folder of images for each class",
+            f"{data} holds no images: nothing in {folder} ends in {suffixes}.", instead_of_images(folder)
         )
     return [(name, None) for name in flat], ()
+
+
+def instead_of_images(folder: Path) -> str:
+    """What to pass in place of a folder without images: where tables with images lie below it, these."""
+    for path in folder.rglob("*"):
+        if path.suffix == ".parquet":
+            return f"--data {shlex.quote(str(path.parent))}, which may hold nothing but Parquet files"
+        if path.suffix == ".arrow":
+            made = f'datasets.load_from_disk({str(path.parent)!r}).to_parquet("images.parquet")'
+            return f"{made}, then --data images.parquet"
+    return "pass --data with a folder of images, or one that has a folder of images for each class"
 
 
 def loose_images(folder: Path) -> list[str]:

@@ -7,14 +7,16 @@ import json
 import os
 import re
 import shlex
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from multiprocessing import parent_process
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from transmiter_cli.embedding.sources.folder import is_image, split_folders
+from transmiter_cli.embedding.sources.folder import is_folder, is_image, split_folders
 from transmiter_cli.embedding.sources.manifest import SPELLINGS
 from transmiter_cli.embedding.sources.record import ImageSet, require_all_or_none
 from transmiter_cli.embedding.sources.shards import numbers_first
@@ -29,8 +31,10 @@ NUMBERED = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]{16})?")
 """train-00000-of-00003: a part of a split, as Hugging Face calls it."""
 CONTENT = "bytes"
 """The field that holds an image's file, where a column has several."""
-READING = Lock()
-"""Threads that decode neighbouring images wait for one another to read them, in place of each reading them."""
+KEPT_BYTES = 2**30
+"""Row groups that are kept in memory, since threads read images in several places at a time."""
+FEWEST_KEPT = 2
+"""How many are kept however large they are: a thread may go from the end of one to the beginning of the next."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,7 @@ class ParquetImage:
         Raises:
             OSError: if the row holds no image.
         """
-        with READING:
-            group = row_group(self.file, self.identity, self.column, self.group)
-        content = group[self.row].as_py()
+        content = ROW_GROUPS.read(self.file, self.identity, self.column, self.group)[self.row].as_py()
         if content is None:
             raise OSError("its row holds no image")
         return io.BytesIO(content)
@@ -111,10 +113,15 @@ def files_of(folder: Path) -> list[Path]:
     """The Parquet files in a folder; none if it is not there, or holds images or other folders beside them."""
     if not folder.is_dir():
         return []
-    found = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    if any(entry.is_dir() or is_image(entry) for entry in found):
-        return []
-    return sorted(Path(entry.path) for entry in found if entry.name.endswith(SUFFIX))
+    found: list[Path] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if is_folder(entry) or is_image(entry):
+                return []
+            found += [Path(entry.path)] if entry.name.endswith(SUFFIX) else []
+    return sorted(found)
 
 
 class ParquetReader:
@@ -314,15 +321,36 @@ def opened(path: Path) -> Any:
         ) from error
 
 
-@lru_cache(maxsize=2)
-def row_group(path: Path, identity: str, column: str, group: int) -> Any:
-    """The images of a row group; the last two are kept, since images are read one after the other.
+class RowGroups:
+    """The images of row groups, those that were read last kept in memory."""
 
-    Args:
-        path: the Parquet file.
-        identity: its identity: another file of that name is read anew.
-        column: see `Columns`.
-        group: the number of the row group.
-    """
-    (read,) = opened(path).read_row_group(group, [column], use_threads=False).flatten().columns
-    return read
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def read(self, path: Path, identity: str, column: str, group: int) -> Any:
+        """The images of one row group; threads that ask for the same one wait until one of them has read it.
+
+        Args:
+            path: the Parquet file.
+            identity: its identity: another file of that name is read anew.
+            column: see `Columns`.
+            group: the number of the row group.
+        """
+        key = (path, identity, column, group)
+        with self.lock:
+            if key not in self.kept:
+                (found,) = opened(path).read_row_group(group, [column], use_threads=False).flatten().columns
+                self.kept[key] = found
+                self.forget()
+            self.kept.move_to_end(key)
+            return self.kept[key]
+
+    def forget(self) -> None:
+        """Leave what fits; a process that decodes beside others has one place to read in."""
+        most = KEPT_BYTES if parent_process() is None else 0
+        while len(self.kept) > FEWEST_KEPT and sum(one.nbytes for one in self.kept.values()) > most:
+            self.kept.popitem(last=False)
+
+
+ROW_GROUPS = RowGroups()

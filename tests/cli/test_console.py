@@ -17,6 +17,19 @@ def test_brackets_in_names_are_no_markup(monkeypatch: pytest.MonkeyPatch):
     assert "local-dir:a[/b]" in terminal.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(console, "errors", Console(stderr=True, force_terminal=True))
+    reporter = console.ConsoleReporter(quiet=False)
+    reporter.note("a\x1b]0;title\x07b.jpg is skipped")
+    reporter.warn("a\x9b31mb\tc\nd")
+    console.print_result([("adapter", "a\x1b[2Jb")])
+    printed = capsys.readouterr()
+    assert r"a\x1b]0;title\x07b.jpg" in printed.err
+    assert r"a\x9b31mb" in printed.err
+    assert "\nd" in printed.err
+    assert printed.out.endswith("a\\x1b[2Jb\n")
+
+
 @pytest.mark.parametrize("out", [console.errors, console.results, console.wide_results])
 def test_no_console_takes_text_for_markup(out: Console):
     with out.capture() as printed:

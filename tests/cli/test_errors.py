@@ -230,7 +230,7 @@ def test_unlabelled_test_images(cli: Cli, pictures: Path):
     outcome = cli("eval", "--data", pictures / "one")
     assert outcome.code == 0
     assert "nothing here says which model is right" in outcome.out
-    failed(cli("eval", "--data", pictures / "one", "--base-to-novel"), 1, "need labels")
+    failed(cli("eval", "--data", pictures / "one", "--base-to-novel"), 1, "--base-to-novel needs labels")
     gate = ("--require", "discriminant.top1 > 0.2")
     failed(
         cli("eval", "--data", pictures / "one", *gate), 2, "has no number 'top1'", "Try: --require 'discriminant.agrees"

@@ -123,6 +123,9 @@ def test_it_compares_with_the_row_that_the_table_is_compared_with(evidence: Evid
     assert "against <b>weak, fine-tuned</b>" in text
     assert "Below each image: the answer of weak, fine-tuned, then the new one" in text
     assert "before, weak, fine-tuned, the calibration error" in text
+    assert "Change in accuracy against weak, fine-tuned, in points." in text
+    with pytest.raises(TransmiterError, match="compares that with itself"):
+        render(replace(result, against="transferred"), [])
 
 
 def test_it_tells_the_numbers_of_the_table(result: EvalResult):

@@ -89,11 +89,15 @@ def test_the_row_that_all_are_compared_with_is_in_header_and_legend():
     compared = replace(RESULT, against="weak_finetuned")
     lines = rendered(evaluation_table(compared))
     assert "vs weak_finetuned  " in lines[1]
-    assert "vs weak_finetuned: paired difference" in " ".join(lines)
+    assert "vs weak_finetuned [95 %]: paired difference" in " ".join(lines)
     assert max(map(len, lines)) <= 80
     assert "| vs weak_finetuned [95 %] |" in evaluation_markdown(compared)
     assert evaluation_json(compared)["against"] == "weak_finetuned"
-    assert "vs weak_finetuned" in "\n".join(rendered(means_table(mean_rows([ROWS, ROWS]), compared.against)))
+    means = mean_rows([ROWS, ROWS])
+    written = list(csv.DictReader(evaluation_csv([compared], means).splitlines()))
+    assert {line["against"] for line in written} == {"weak_finetuned"}
+    assert "against" not in evaluation_csv([UNLABELLED]).splitlines()[0].split(",")
+    assert "vs weak_finetuned" in "\n".join(rendered(means_table(means, compared.against)))
 
 
 def test_the_first_of_several_strengths_is_in_the_rows_title_alone():
@@ -160,7 +164,8 @@ def test_csv_has_what_json_has(result: EvalResult):
     lines = list(csv.DictReader(StringIO(evaluation_csv([result]))))
     shown = evaluation_json(result)["rows"]
     assert [line["row"] for line in lines] == list(shown)
-    assert set(lines[0]) == {"data", "row", "notes", *next(iter(shown.values()))}
+    beside = {"data", "row", "notes", "against"} if result.labelled else {"data", "row", "notes"}
+    assert set(lines[0]) == {*beside, *next(iter(shown.values()))}
     if result.labelled:
         assert [float(line["top1"]) for line in lines] == [one["top1"] for one in shown.values()]
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -23,6 +24,14 @@ wide_results = Console(soft_wrap=True, highlight=False, emoji=False, markup=Fals
 """For tables with all their columns, whatever the terminal has."""
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    """The text with codes in place of control characters: names in files and of files must not steer the terminal."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 class ConsoleReporter(Reporter):
     """Shows notes, warnings and progress on stderr; the same warning once."""
 
@@ -33,12 +42,12 @@ class ConsoleReporter(Reporter):
     def note(self, message: str) -> None:
         """Print a dim line."""
         if not self.quiet:
-            errors.print(Text(message, style="dim"))
+            errors.print(Text(visible(message), style="dim"))
 
     def warn(self, message: str) -> None:
         """Print a line that begins with "Warning"."""
         if message not in self.warned:
-            errors.print(Text.assemble(("Warning: ", "yellow"), message))
+            errors.print(Text.assemble(("Warning: ", "yellow"), visible(message)))
         self.warned.add(message)
 
     @contextmanager
@@ -87,7 +96,7 @@ def print_result(lines: list[tuple[str, str]]) -> None:
     """Print a result as aligned names and values."""
     width = max((len(name) for name, _ in lines), default=0)
     for name, value in lines:
-        results.print(Text.assemble((f"{name:<{width}}  ", "bold"), value))
+        results.print(Text.assemble((f"{name:<{width}}  ", "bold"), visible(value)))
 
 
 def percent(fraction: float) -> str:

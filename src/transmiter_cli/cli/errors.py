@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from rich.text import Text
 
-from transmiter_cli.cli.console import errors
+from transmiter_cli.cli.console import errors, visible
 from transmiter_cli.errors import TransmiterError
 
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
@@ -116,9 +116,9 @@ def run(app: Callable[[], None]) -> None:
         if explained is None or os.environ.get(DEBUG_VARIABLE) == "1":
             raise
         message, fix, code = explained
-        errors.print(Text.assemble(("Error: ", "bold red"), message))
+        errors.print(Text.assemble(("Error: ", "bold red"), visible(message)))
         if fix:
-            errors.print(Text.assemble(("Try: ", "bold"), fix))
+            errors.print(Text.assemble(("Try: ", "bold"), visible(fix)))
         sys.exit(code)
 
 

@@ -161,7 +161,9 @@ def show(found: EvalSets, form: OutputForm, wide: bool) -> None:
     if form == "json":
         sets = [table.evaluation_json(result) for result in results]
         whole = (
-            sets[0] if not found.several else {"sets": sets, "mean": {name: vars(row) for name, row in means.items()}}
+            {"sets": sets, "against": results[0].against, "mean": {name: vars(row) for name, row in means.items()}}
+            if found.several
+            else sets[0]
         )
         console.print_json({**whole, "requirements": [vars(one) for one in found.gated]})
     elif form == "csv":

@@ -216,7 +216,7 @@ def write_table(predictions: Iterator[Prediction]) -> None:
         pairs = zip(prediction.labels, prediction.probabilities, strict=True)
         shown = "  ".join(f"{100 * value:5.1f} % {label}" for label, value in pairs)
         image = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), prediction.image)
-        console.results.print(f"{shown:<30}  {image}")
+        console.results.print(f"{shown:<30}  {console.visible(image)}")
 
 
 WRITERS: dict[Format, Callable[[Iterator[Prediction]], None]] = {

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transmiter_cli.errors import UsageError
+from transmiter_cli.layout import ROWS, SWEPT_ROW
 from transmiter_cli.names import resembling
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -134,13 +135,25 @@ def require_names(gates: Sequence[Gate], rows: Sequence[str], columns: Sequence[
                 require_name(one, gate, rows, columns)
 
 
+def no_row(name: str, rows: Collection[str]) -> str:
+    """What to say of a row that there is not: all that there are, and which is meant."""
+    first = (
+        f" {ROWS['adapter']} is the row of the first --reg." if name.startswith(SWEPT_ROW) else resembling(name, rows)
+    )
+    return f"there is no row {name!r}, only {', '.join(rows)}.{first}"
+
+
 def require_name(one: Term, gate: Gate, rows: Collection[str], columns: Collection[str]) -> None:
     """Raise UsageError unless a term's row and column are among these; all are listed, the likeliest is named."""
-    for name, known, what in ((one.row, rows, "there is no row"), (one.column, columns, f"{one.row} has no number")):
-        if name not in known:
-            meant = resembling(name, known)
-            example = EXAMPLE if "top1" in columns else UNLABELLED_EXAMPLE
-            raise UsageError(f"--require {gate.text!r}: {what} {name!r}, only {', '.join(known)}.{meant}", example)
+    said = None
+    if one.row not in rows:
+        said = no_row(one.row, rows)
+    elif one.column not in columns:
+        meant = resembling(one.column, columns)
+        said = f"{one.row} has no number {one.column!r}, only {', '.join(columns)}.{meant}"
+    if said is not None:
+        example = EXAMPLE if "top1" in columns else UNLABELLED_EXAMPLE
+        raise UsageError(f"--require {gate.text!r}: {said}", example)
 
 
 def judge(gate: Gate, rows: Mapping[str, Any]) -> GateResult:
@@ -161,7 +174,7 @@ def value(one: Term, gate: Gate, rows: Mapping[str, Any]) -> float:
     """What a term amounts to."""
     if not one.row:
         return one.factor
-    row = rows.get(one.row)
-    known = {} if row is None else {name: found for name, found in vars(row).items() if isinstance(found, int | float)}
+    row = rows.get(one.row, next(iter(rows.values())))
+    known = {name: found for name, found in vars(row).items() if isinstance(found, int | float)}
     require_name(one, gate, rows, known)
     return one.factor * known[one.column]

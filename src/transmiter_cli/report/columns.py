@@ -92,6 +92,7 @@ def yes(flag: bool) -> str:
 
 
 GAIN_WIDTH = len("-18.7 [-22.4, -14.8]")
+"""A longer header would make the table wider than a terminal."""
 TOP1 = Column("top-1", lambda row: percent(row.top1))
 INTERVAL = Column("95 %", lambda row: f"{percent(row.low)}-{percent(row.high)}")
 ADDS = Column("adds", adds)
@@ -132,9 +133,7 @@ def columns(labelled: bool, base_to_novel: bool, wide: bool, against: str) -> tu
         return UNLABELLED
     parts = BASE_TO_NOVEL_COLUMNS if base_to_novel else ()
     header = f"vs {against} [95 %]"
-    if not wide and len(header) > GAIN_WIDTH:
-        header = f"vs {against}"
-    gains = Column(header, gain)
+    gains = Column(header if wide or len(header) <= GAIN_WIDTH else f"vs {against}", gain)
     if wide:
         return (TOP1, INTERVAL, *parts, gains, *REST)
     return (TOP1, *(parts or (INTERVAL,)), gains, *(() if parts else (ADDS,)), LABELS)

@@ -65,6 +65,10 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
     name, evidence = subject(result), result.evidence
     if name is None or result.against not in result.rows:
         raise TransmiterError("There is no adapted strong model to report on.", "transfer, and eval again")
+    if name == result.against:
+        raise TransmiterError(
+            f"The report is about {name}, and --against {name} compares that with itself.", "--against strong"
+        )
     labelled = evidence.labels is not None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "points": points, "number": number, "gain": gain}

@@ -95,7 +95,8 @@ def caption(result: EvalResult) -> str:
         lines += moves(result)
     elif any(map(is_ours, result.rows)):
         best = NO_BEST if best_row(result) is None else BEST
-        lines.append(f"{best} vs {result.against}: paired difference in top-1, in points.")
+        interval = "" if result.against == REFERENCE else " [95 %]"  # a long name has no place for it in the header
+        lines.append(f"{best} vs {result.against}{interval}: paired difference in top-1, in points.")
     return "\n".join(lines)
 
 
@@ -155,19 +156,26 @@ def markdown(
 def evaluation_csv(results: Sequence[EvalResult], means: Mapping[str, MeanRow] | None = None) -> str:
     """One line per data set and row, fractions unrounded; columns as in JSON. Last the means, whose data are "mean"."""
     lines: list[dict[str, Any]] = [
-        {"data": result.data, "row": name, **row, "notes": " ".join(result.notes)}
+        {"data": result.data, "row": name, **row, **against_of(result), "notes": " ".join(result.notes)}
         for result in results
         for name, row in evaluation_json(result)["rows"].items()
     ]
     for line in lines:
         if "moves" in line:
             line["moves"] = json.dumps([[*move.values()] for move in line["moves"]], ensure_ascii=False)
-    lines += [{"data": "mean", "row": name, **asdict(row)} for name, row in (means or {}).items()]
+    lines += [
+        {"data": "mean", "row": name, **asdict(row), **against_of(results[0])} for name, row in (means or {}).items()
+    ]
     out = StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()
+
+
+def against_of(result: EvalResult) -> dict[str, str]:
+    """The row that gains are over, for a line of CSV; none without labels."""
+    return {"against": result.against} if result.labelled else {}
 
 
 def evaluation_json(result: EvalResult) -> dict[str, Any]:

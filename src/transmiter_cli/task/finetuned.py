@@ -286,4 +286,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except (SafetensorError, OSError) as error:
         raise TransmiterError(f"{path} cannot be read: {first_line(error)}.", "save, or download, it again") from error
     with mended_by("pass what torch.save or safetensors wrote; logits may be in a .npy, their ids in a .txt beside it"):
-        return weights_in(load_tensors(path)), {}
+        content = weights_in(load_tensors(path))
+    layer = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    return (layer if is_head(layer) else content), {}  # beside a head, too, there may be what is no tensor

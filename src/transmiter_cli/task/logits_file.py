@@ -23,6 +23,7 @@ from transmiter_cli.embedding.workspace import CachedEncoder
 from transmiter_cli.errors import TransmiterError, mended_by
 from transmiter_cli.files import real_folder
 from transmiter_cli.method.embeddings import LARGEST, ROUNDING, are_probabilities, require_finite
+from transmiter_cli.names import numbered
 
 LEAST_PROBABILITY = 1e-9
 """Smaller ones, which float32 rounds to 0 at some time, are taken for this."""
@@ -159,9 +160,10 @@ def checked_logits(source: str, rows: object, ids: object, classes: int) -> Fine
         raise TransmiterError(
             f"{source} has {len(ids)} ids for {len(rows)} rows of logits.", "save one id for each row"
         )
-    places = {os.path.normpath(str(name)): row for row, name in enumerate(ids)}
+    names = [os.path.normpath(os.fsdecode(one) if isinstance(one, bytes) else str(one)) for one in ids]
+    places = numbered(names)
     if len(places) != len(ids):
-        twice = next(name for name, count in Counter(os.path.normpath(str(one)) for one in ids).items() if count > 1)
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise TransmiterError(f"{source} has the image id {twice!r} twice.", "save every image once")
     half = rows.dtype == torch.float16  # which cannot hold LARGEST
     rows = rows.float() if half or not (rows.is_floating_point() or rows.is_complex()) else rows

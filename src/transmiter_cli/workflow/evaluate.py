@@ -16,7 +16,7 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, mended_by
 from transmiter_cli.evaluation.candidates import EFT_STRENGTHS, eft_name
 from transmiter_cli.evaluation.protocols import base_to_novel
-from transmiter_cli.evaluation.require import Gate, require_names
+from transmiter_cli.evaluation.require import Gate, no_row, require_names
 from transmiter_cli.evaluation.result import EvalResult, Evidence
 from transmiter_cli.evaluation.rows import REFERENCE, Row, column_names, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
@@ -211,22 +211,24 @@ def note_unmapped(mapping: ClassMap, labels: Sequence[str], reporter: Reporter) 
 
 def require_labels_for(options: EvalOptions, labelled: bool) -> None:
     """Raise TransmiterError if what is asked for needs labels that are not there, or are not to be used."""
-    compared = options.against != REFERENCE
-    if labelled or not (options.base_to_novel or options.base or options.mapping or compared):
+    asked = {
+        "--base-to-novel": options.base_to_novel,
+        "--map": options.mapping is not None,
+        "--against": options.against != REFERENCE,
+    }
+    given = [flag for flag, is_given in asked.items() if is_given]
+    if labelled or not given:
         return
-    what = "Base-to-novel, --map and --against need labels"
+    need = f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} labels"
     if options.labels:
-        raise TransmiterError(f"{what}, but these images have none.", "leave them out")
-    raise UsageError(f"{what}, which --no-labels leaves out.", "leave one of them out")
+        raise TransmiterError(f"{need}, but these images have none.", f"leave {' and '.join(given)} out")
+    raise UsageError(f"{need}, which --no-labels leaves out.", "leave one of them out")
 
 
 def require_row(against: str, rows: Collection[str]) -> None:
     """Raise UsageError unless the row to compare with is among these."""
     if against not in rows:
-        meant = resembling(against, rows)
-        raise UsageError(
-            f"--against: there is no row {against!r}, only {', '.join(rows)}.{meant}", "--against weak_finetuned"
-        )
+        raise UsageError(f"--against: {no_row(against, rows)}", "name one of these, or leave --against out")
 
 
 def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:

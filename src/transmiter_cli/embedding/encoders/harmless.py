@@ -1,11 +1,12 @@
 """What trainers keep beside weights in a pickle, read without running any code.
 
-NumPy's own reading of its pickles believes whatever they say of memory. Here they give plain Python numbers and copies.
+NumPy's own reading of its pickles believes whatever they say of memory. Here they give tensors, numbers and texts.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-KINDS = "biufUS"
-"""Booleans, integers, floating-point numbers and texts, as NumPy calls them."""
+KINDS = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
+"""The numbers that tensors may hold, as NumPy calls them."""
+TEXT = re.compile(r"[US]\d+", re.ASCII)
 
 
 class PickledDtype:
@@ -27,12 +29,12 @@ class PickledDtype:
         *_: whether it is aligned, and a copy.
 
     Raises:
-        UnpicklingError: if it is of another kind.
+        UnpicklingError: if it is of another kind; in torch's words for what is not allowed, which `refused` reads.
     """
 
     def __init__(self, code: str, *_: Any) -> None:
-        if code[:1] not in KINDS or not code[1:].isdecimal():
-            raise pickle.UnpicklingError(f"GLOBAL numpy.dtype({code!r}) was not an allowed global")
+        if code not in KINDS and not TEXT.fullmatch(code):
+            raise pickle.UnpicklingError(f"GLOBAL numpy.dtype.{code} was not an allowed global")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Sequence[Any]) -> None:
@@ -42,32 +44,64 @@ class PickledDtype:
 
 
 class PickledArray:
-    """An array, which `content` has; arguments are those of NumPy's own."""
+    """An array; arguments are those of NumPy's own function.
+
+    Attributes:
+        content: a tensor; of texts a list of lists, as many as the array has dimensions, or a single one.
+    """
+
+    content: Any = None
 
     def __init__(self, *_: Any) -> None:
-        self.content = np.empty(0)
+        pass
 
     def __setstate__(self, state: Sequence[Any]) -> None:
         """Take shape, type, order and bytes."""
         _, shape, kind, by_columns, content = state
-        array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if by_columns else "C")
-        self.content = array.astype(kind.dtype.newbyteorder("="))
-
-    def as_tensor(self) -> torch.Tensor | list[Any] | str:
-        """The array as a tensor; texts as a list of them, or as one."""
-        return self.content.tolist() if self.content.dtype.kind in "US" else torch.from_numpy(self.content)
+        array = np.empty(0, kind.dtype)  # without content there are no numbers, whatever the shape says
+        if content:
+            array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if by_columns else "C")
+        texts = array.dtype.kind in "US"
+        native = str if texts else kind.dtype.newbyteorder("=")
+        self.content = array.astype(native).tolist() if texts else torch.from_numpy(array.astype(native))
 
 
 def scalar(kind: PickledDtype, content: bytes) -> Any:
     """A number or a text."""
-    return np.frombuffer(content, kind.dtype, 1)[0].item()
+    return np.frombuffer(content, kind.dtype, 1)[0].item() if content else ""
+
+
+def no_bytes() -> bytes:
+    """How old protocols write empty bytes."""
+    return b""
+
+
+def plain(value: Any) -> Any:
+    """The same value of a file, with what they hold in place of arrays, also in dictionaries of two levels."""
+    return plain_to(2, value)
+
+
+def plain_to(levels: int, value: Any) -> Any:
+    """The same to so many levels of dictionaries: of weights, and of what holds these beside other things."""
+    if isinstance(value, PickledArray):
+        return value.content
+    if isinstance(value, dict) and levels:
+        return {name: plain_to(levels - 1, inner) for name, inner in value.items()}
+    return value
 
 
 def harmless() -> AbstractContextManager[Any]:
     """Where torch's reading of weights alone also reads options of argparse, paths, and NumPy's numbers and arrays."""
-    functions = {"scalar": scalar, "_reconstruct": PickledArray}
     known: dict[str, Any] = {"numpy.dtype": PickledDtype, "numpy.ndarray": PickledArray}
-    known |= {f"numpy.{core}.multiarray.{name}": it for name, it in functions.items() for core in ("core", "_core")}
-    paths = {"PosixPath": PurePosixPath, "WindowsPath": PureWindowsPath}
-    known |= {f"{module}.{name}": it for name, it in paths.items() for module in ("pathlib", "pathlib._local")}
-    return torch.serialization.safe_globals([Namespace, *((it, name) for name, it in known.items())])
+    known |= {f"{module}.bytes": no_bytes for module in ("builtins", "__builtin__")}
+    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1, and since 2
+        known |= {f"{core}.scalar": scalar, f"{core}._reconstruct": PickledArray}
+    for module in ("pathlib", "pathlib._local"):  # Python 3.13 alone has the latter
+        known |= {f"{module}.PosixPath": PurePosixPath, f"{module}.WindowsPath": PureWindowsPath}
+    return torch.serialization.safe_globals([Namespace, *((stand_in, name) for name, stand_in in known.items())])
+
+
+def refused(error: pickle.UnpicklingError) -> str:
+    """What torch refuses to read, by its name; empty if it does not say, or what it says is no name."""
+    found = re.search(r"GLOBAL ([A-Za-z_][\w.]*)\s", str(error), re.ASCII)
+    return found[1] if found else ""

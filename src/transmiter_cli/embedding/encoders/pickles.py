@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-import re
+import reprlib
 import shlex
 import warnings
 import zipfile
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from transmiter_cli.embedding.encoders.harmless import PickledArray, harmless
+from transmiter_cli.embedding.encoders.harmless import PickledArray, harmless, plain, refused
 from transmiter_cli.errors import TransmiterError, first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -58,7 +57,7 @@ def unwrapped(path: Path, ignored: Collection[str] = ()) -> dict[str, Tensor] | 
         except SafetensorError:
             return None
     elif is_torch_file(path):
-        content = load_tensors(path)
+        content = read_pickle(path)
     else:
         return None
     weights = weights_in(content)
@@ -67,11 +66,12 @@ def unwrapped(path: Path, ignored: Collection[str] = ()) -> dict[str, Tensor] | 
         return None
     own = {name.removeprefix(prefix): name for name in weights if name.startswith(prefix)}
     beside = own.keys() & {*OPENAI_BUFFERS, *ignored}
-    if prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content) and not beside:
+    arrays = any(isinstance(value, PickledArray) for value in weights.values())
+    if prefix in LOADED_BY_OPEN_CLIP and weights is content.get(WRAPPERS[0], content) and not beside and not arrays:
         return None
     if path.suffix == ".safetensors":
         weights = load_file(path)
-    return {name: weights[given] for name, given in own.items() if name not in beside}
+    return {name: plain(weights[given]) for name, given in own.items() if name not in beside}
 
 
 def prefix_of(names: Collection[str]) -> str | None:
@@ -86,15 +86,25 @@ def beside_the_model(names: Collection[str]) -> list[str]:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """The dictionary of tensors in a file of torch.save, on the CPU, memory-mapped where the format allows.
+    """The dictionary in a file of torch.save: tensors, and what is `harmless` beside them, on the CPU.
 
     Raises:
-        TransmiterError: if it is damaged, holds more than tensors, code, or no dictionary.
+        TransmiterError: if it is damaged, holds other objects, code, or no dictionary.
+    """
+    return plain(read_pickle(path))
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """The same before arrays are tensors; memory-mapped where the format allows.
+
+    Raises:
+        TransmiterError: as `load_tensors`.
     """
     if is_archive(path):
-        code = f'torch.save(torch.jit.load({json.dumps(str(path))}, "cpu").state_dict(), "weights.pt")'
+        code = f'import torch; torch.save(torch.jit.load({str(path)!r}, "cpu").state_dict(), "weights.pt")'
         raise TransmiterError(
-            f"{path} is an archive of TorchScript, which holds code; its weights alone are read.", python(code)
+            f"{path} is an archive of TorchScript, which holds code; its weights alone are read.",
+            f"python -c {shlex.quote(code)}",
         )
     if not is_torch_file(path):
         raise TransmiterError(f"{path} is no file of torch, nor of another kind that is read here.")
@@ -127,32 +137,24 @@ def load_tensors(path: Path) -> dict[str, Any]:
     strange = next((name for name in (*content, *weights_in(content)) if not isinstance(name, str)), None)
     if strange is not None:
         raise TransmiterError(
-            f"{path} holds no tensors by name: {strange!r} is none.", "torch.save(model.state_dict(), PATH)"
+            f"{path} holds no tensors by name: {reprlib.repr(strange)} is none.", "torch.save(model.state_dict(), PATH)"
         )
-    return {name: value.as_tensor() if isinstance(value, PickledArray) else value for name, value in content.items()}
+    return content
 
 
 def refused_pickle(path: Path, error: pickle.UnpicklingError) -> TransmiterError:
     """The error for a pickle that cannot be read without running it."""
-    load = f'torch.load({json.dumps(str(path))}, "cpu", weights_only=False)'
-    whole, weights = (f'torch.save({load}{key}, "again.pt")' for key in ("", '["state_dict"]'))
     if NEWER in str(error):
         return TransmiterError(
-            f"{path} was pickled by protocol 4 or later, which is not read without running what may be in it; 2 and 3 "
-            "are.",
-            f"if you trust it: {python(whole)}",
+            f"{path} was pickled by protocol 4 or later, which cannot be read without running what may be in it.",
+            "save it again where it was made: torch.save(tensors, PATH), without pickle_protocol",
         )
-    found = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
-    what = f" ({found[1]})" if found else ""
+    what = f" ({name})" if (name := refused(error)) else ""
     return TransmiterError(
         f"{path} holds more than tensors{what}, and running a stranger's pickle is refused.",
-        f"save tensors, numbers and texts alone; of a checkpoint that you trust: {python(weights)}",
+        "save tensors, numbers and texts alone where it was made: torch.save(model.state_dict(), PATH); of logits, "
+        '{"logits": torch.as_tensor(logits), "ids": list(map(str, ids))}',
     )
-
-
-def python(code: str) -> str:
-    """The command line that runs a line of torch."""
-    return f"python -c {shlex.quote(f'import torch; {code}')}"
 
 
 def is_torch_file(path: Path) -> bool:

@@ -44,6 +44,8 @@ def transfer(world: World, fitted: tm.Artefact, method, **options) -> tm.Artefac
 def test_the_whole_job_on_tensors(world: World, fitted: tm.Artefact):
     transferred, ridge = (transfer(world, fitted, method) for method in ("adapter", "ridge"))
     refined = tm.refine(transferred, world.strong.images[:60], world.labels[:60], learning_rate=1e-3)
+    with pytest.raises(ValueError, match="not what was refined: give all labels at once"):
+        tm.refine(refined, world.strong.images[:60], world.labels[:60])
     rows = tm.evaluate(
         world.labels[TEST],
         weak=world.part(world.weak, TEST),

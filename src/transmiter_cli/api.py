@@ -216,7 +216,7 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
 
     The images should show all classes; it helps where those of the transfer did not. The transferred classifier counts
     like ten images of each class, so that a few images change little; images that repeat another count once. Classes
-    that the images do not show lose some points: `details` name those that hardly any seems to belong to.
+    that the images do not show may lose some points: `details` name those that hardly any seems to belong to.
 
     Args:
         transferred: what `transfer` returned, with method "discriminant" or "ridge".
@@ -278,14 +278,16 @@ def refine(
 
     Raises:
         InvalidTensorError: if shapes do not match, values are not finite, or a label is no class.
-        ValueError: if a setting cannot be, nothing was transferred yet, or the progress is no function.
+        ValueError: if a setting cannot be, nothing was transferred yet, it was refined already, or the progress is no
+            function.
         TypeError: if there is no such setting.
     """
     recipe = settings_of(RefineSettings, options)
     require_artefact("transferred", transferred)
     require_progress(progress)
-    if transferred.stage == "weak":
-        raise ValueError("refine needs what transfer or self_train returned, not what fit did.")
+    if transferred.stage in ("weak", "refined"):
+        whose = {"weak": "what fit did", "refined": "what was refined: give all labels at once"}[transferred.stage]
+        raise ValueError(f"refine needs what transfer or self_train returned, not {whose}.")
     images = images_of(images, transferred)
     transferred = transferred.to(images.device)
     embeddings = transferred.embeddings(images)

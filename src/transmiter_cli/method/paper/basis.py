@@ -23,9 +23,9 @@ def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "ba
     """Orthonormal rows B that span the row-centred logits of an encoder with text embeddings T.
 
     A row of centred logits is s (T - mean row of T) x, so the left singular vectors of the centred T span
-    all of them: D <= min(d, M - 1) rows instead of the paper's M (Sec. 3.2), and fixed, since any rotation
-    among them is absorbed by the adapter's first and last linear layers. The rows are orthogonal to the
-    all-ones vector.
+    all of them: D <= min(d, M - 1) rows instead of the paper's M (Sec. 3.2), and fixed. Which of the rows that
+    span the same are taken hardly matters: the adapter's linear layers absorb a rotation, but for its
+    LayerNorm's mean over coordinates. The rows are orthogonal to the all-ones vector.
 
     With Tc = U S V', V and S come from the d x d matrix Tc'Tc, and U = Tc V / S. The condition of Tc'Tc is the square
     of Tc's, but singular values below TOLERANCE are cut, so float64 leaves at least eight digits, at a small part of

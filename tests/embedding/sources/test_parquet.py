@@ -210,6 +210,11 @@ def test_tables_further_below_are_named(tmp_path: Path, name: str, fix: str):
     assert str(caught.value.fix).startswith(fix.format(tmp_path / "more" / "train"))
 
 
+def test_a_file_that_is_not_there_is_a_usage_error(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"There is no file .*a\.parquet"):
+        open_images(str(tmp_path / "a.parquet"), None)
+
+
 def test_they_take_no_root_and_last_by_their_path(data: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(data)
     assert lasting(DataSpec("data")).data == str(data / "data")

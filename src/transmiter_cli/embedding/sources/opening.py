@@ -100,7 +100,7 @@ def open_reader(spec: DataSpec) -> Reader:
     if shards.accepts(path):
         return shards.ShardReader(path)
     if parquet.accepts(path):
-        return parquet.ParquetReader(path)
+        return parquet.ParquetReader(path if path.is_dir() else existing_file(path))
     if folder.accepts(data):
         return folder.FolderReader(data)
     if path.exists():

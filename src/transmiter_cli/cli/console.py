@@ -24,12 +24,21 @@ wide_results = Console(soft_wrap=True, highlight=False, emoji=False, markup=Fals
 """For tables with all their columns, whatever the terminal has."""
 
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def visible(text: str) -> str:
-    """The text with codes in place of control characters: names in files and of files must not steer the terminal."""
-    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+def visible(text: str, kept: str = "\n\t") -> str:
+    """The text with codes in place of control characters: names in files and of files must not steer the terminal.
+
+    Args:
+        text: what is printed.
+        kept: those that stay.
+    """
+
+    def code(found: re.Match[str]) -> str:
+        return found[0] if found[0] in kept else found[0].encode("unicode_escape").decode()
+
+    return CONTROL.sub(code, text)
 
 
 class ConsoleReporter(Reporter):

@@ -31,8 +31,6 @@ EXAMPLE = "transmiter predict --data demo-digits --split test --format csv"
 STDIN = "-"
 IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF.{4}WEBP|GIF8[79]a.[\0-\x1f]|II\*\0|MM\0\*|BM.{4}\0{4}", re.DOTALL)
 """How files of JPEG, PNG, WebP, GIF, TIFF and BMP begin, and no path."""
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-"""What would break a line of the table, or move a terminal's cursor."""
 
 
 class Format(StrEnum):
@@ -215,8 +213,7 @@ def write_table(predictions: Iterator[Prediction]) -> None:
     for prediction in predictions:
         pairs = zip(prediction.labels, prediction.probabilities, strict=True)
         shown = "  ".join(f"{100 * value:5.1f} % {label}" for label, value in pairs)
-        image = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), prediction.image)
-        console.results.print(f"{shown:<30}  {console.visible(image)}")
+        console.results.print(console.visible(f"{shown:<30}  {prediction.image}", kept=""))
 
 
 WRITERS: dict[Format, Callable[[Iterator[Prediction]], None]] = {

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 SHOWN = 5
 """How many of many names a message shows."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def some(names: Sequence[object]) -> str:
@@ -79,3 +80,17 @@ def ambiguous(names: Iterable[str], places: Mapping[str, int]) -> tuple[str, str
         if other != name and not (other in places and name in places):
             return other, name
     return None
+
+
+def visible(text: str, kept: str = "\n\t") -> str:
+    """The text with codes in place of control characters: names in files and of files must not steer the terminal.
+
+    Args:
+        text: what is printed.
+        kept: those that stay.
+    """
+
+    def code(found: re.Match[str]) -> str:
+        return found[0] if found[0] in kept else found[0].encode("unicode_escape").decode()
+
+    return CONTROL.sub(code, text)

@@ -122,6 +122,14 @@ def test_numbers_of_a_column_end_at_the_same_place():
     assert len(ends) == 1
 
 
+def test_names_do_not_steer_the_terminal():
+    odd = replace(UNLABELLED, data="a\x1b[2J", evidence=replace(EVIDENCE, class_names=["cat\x1b[31m", "dog", "eel"]))
+    text = "\n".join(rendered(evaluation_table(odd)))
+    assert r"a\x1b[2J" in text
+    assert r"moves cat\x1b[31m > eel 30" in text
+    assert "\x1b" not in evaluation_markdown(odd)
+
+
 def test_an_overlap_is_said_below_the_table():
     assert any(line.startswith("OVERLAP") for line in rendered(evaluation_table(NOTED)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from transmiter_cli.names import visible
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import RUN_VARIABLE
 
@@ -22,23 +22,6 @@ results = Console(soft_wrap=True, highlight=False, emoji=False, markup=False)
 results.width = max(results.width, 80)  # a narrower terminal folds the lines of a table; rich would cut its cells
 wide_results = Console(soft_wrap=True, highlight=False, emoji=False, markup=False, width=240)
 """For tables with all their columns, whatever the terminal has."""
-
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def visible(text: str, kept: str = "\n\t") -> str:
-    """The text with codes in place of control characters: names in files and of files must not steer the terminal.
-
-    Args:
-        text: what is printed.
-        kept: those that stay.
-    """
-
-    def code(found: re.Match[str]) -> str:
-        return found[0] if found[0] in kept else found[0].encode("unicode_escape").decode()
-
-    return CONTROL.sub(code, text)
 
 
 class ConsoleReporter(Reporter):

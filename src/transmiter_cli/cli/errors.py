@@ -16,8 +16,9 @@ from typing import NoReturn
 
 from rich.text import Text
 
-from transmiter_cli.cli.console import errors, visible
+from transmiter_cli.cli.console import errors
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.names import visible
 
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
 INTERRUPTED = 128 + signal.SIGINT

@@ -21,7 +21,7 @@ from transmiter_cli.cli import console
 from transmiter_cli.cli.options import Encoding, RunOption, Selection, StrongOption, changed
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import is_address
-from transmiter_cli.names import some
+from transmiter_cli.names import some, visible
 
 if TYPE_CHECKING:
     from transmiter_cli.workflow.predict import Prediction
@@ -213,7 +213,7 @@ def write_table(predictions: Iterator[Prediction]) -> None:
     for prediction in predictions:
         pairs = zip(prediction.labels, prediction.probabilities, strict=True)
         shown = "  ".join(f"{100 * value:5.1f} % {label}" for label, value in pairs)
-        console.results.print(console.visible(f"{shown:<30}  {prediction.image}", kept=""))
+        console.results.print(visible(f"{shown:<30}  {prediction.image}", kept=""))
 
 
 WRITERS: dict[Format, Callable[[Iterator[Prediction]], None]] = {

@@ -71,10 +71,10 @@ def number(count: float | None) -> str:
 
 
 def gain(row: Any) -> str:
-    """+13.7 [11.0, 16.4]; nothing without a reference, a dash where no answer turned right or wrong."""
+    """+13.7 [11.0, 16.4]; nothing without a row to compare with, a dash for that row itself."""
     if row.gain is None:
         return ""
-    if not row.fixed and not row.broken:
+    if row.gain_low == row.gain_high:
         return "-"
     return f"{100 * row.gain:+.1f} [{percent(row.gain_low)}, {percent(row.gain_high)}]"
 

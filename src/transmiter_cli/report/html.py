@@ -14,6 +14,7 @@ from torch import Tensor
 from transmiter_cli import __version__
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.result import EvalResult
+from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.files import write_atomically
 from transmiter_cli.layout import PREDICTED_BY
 from transmiter_cli.method.metrics import calibration, correct
@@ -83,6 +84,7 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
         name=names[name],
         before=result.rows[result.against],
         before_name=names[result.against],
+        beside=result.against != REFERENCE,
         after=result.rows[name],
         sections=(labelled_sections if labelled else unlabelled_sections)(result, name, names),
         galleries=galleries(result, name),

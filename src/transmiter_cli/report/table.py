@@ -16,6 +16,7 @@ from rich.text import Text
 
 from transmiter_cli.evaluation.result import EvalResult
 from transmiter_cli.evaluation.rows import REFERENCE, MeanRow
+from transmiter_cli.names import visible
 from transmiter_cli.report.columns import Column, columns, is_ours, mean_columns, titles
 
 WIDTH = 80
@@ -85,7 +86,7 @@ def heading(result: EvalResult) -> str:
     """What was measured on what."""
     part = f" ({result.split})" if result.split else ""
     models = f"weak {result.weak}, strong {result.strong}"
-    return f"{result.data}{part}: {result.images:,} images, {result.classes} classes; {models}"
+    return visible(f"{result.data}{part}: {result.images:,} images, {result.classes} classes; {models}")
 
 
 def caption(result: EvalResult) -> str:
@@ -108,7 +109,7 @@ def moves(result: EvalResult) -> list[str]:
     for name, row in result.rows.items():
         if is_ours(name) and getattr(row, "moves", ()):
             told = ", ".join(f"{names[m.before]} > {names[m.after]} {m.images}" for m in row.moves[:3])  # type: ignore[union-attr]
-            lines.append(f"{called[name]} moves {told}")
+            lines.append(visible(f"{called[name]} moves {told}"))
     return lines
 
 
@@ -180,7 +181,8 @@ def against_of(result: EvalResult) -> dict[str, str]:
 
 def evaluation_json(result: EvalResult) -> dict[str, Any]:
     """All rows; accuracies are fractions, moved classes names."""
-    about = {name: value for name, value in vars(result).items() if name not in ("rows", "evidence")}
+    left_out = {"rows", "evidence"} if result.labelled else {"rows", "evidence", "against"}
+    about = {name: value for name, value in vars(result).items() if name not in left_out}
     rows = {name: asdict(row) for name, row in result.rows.items()}
     if not result.labelled:
         names = result.evidence.class_names

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -160,6 +160,8 @@ def checked_logits(source: str, rows: object, ids: object, classes: int) -> Fine
         raise TransmiterError(
             f"{source} has {len(ids)} ids for {len(rows)} rows of logits.", "save one id for each row"
         )
+    if not all(isinstance(one, str | bytes | int | PurePath) for one in ids):
+        raise TransmiterError(f"The ids in {source} are no texts.", "list(map(str, ids))")
     names = [os.path.normpath(os.fsdecode(one) if isinstance(one, bytes) else str(one)) for one in ids]
     places = numbered(names)
     if len(places) != len(ids):

@@ -8,7 +8,10 @@ import os
 import random
 import warnings
 from argparse import Namespace
+from collections import defaultdict
+from fractions import Fraction
 from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,7 +43,7 @@ def test_arrays_come_back_as_tensors_and_texts_as_lists(
     array = array.T if turned else array
     found = read_again(array, tmp_path_factory.mktemp("array"))
     if array.dtype.kind == "U":
-        assert found == (array.tolist() if array.size else [])
+        assert found == array.ravel().tolist()
     elif array.size:
         np.testing.assert_array_equal(found.numpy(), array)
     if array.dtype.kind != "U":
@@ -103,7 +106,7 @@ def test_a_checkpoint_with_a_trainers_options_and_scores_loads_as_a_model(tmp_pa
         (np.array(["a", None], dtype=object), "numpy.dtype"),
         (np.zeros(2, dtype=[("a", "O")]), "numpy.dtype"),
         (np.ones(2, dtype=complex), "numpy.dtype"),
-        (datetime.date(2026, 1, 1), "datetime.date"),
+        (Fraction(1, 2), "fractions.Fraction"),
         (np.ones(2, dtype=np.longdouble), "numpy.dtype"),
     ],
 )
@@ -132,6 +135,25 @@ class Calls:
         return self.call
 
 
+class SharedBytes:
+    """Pickled as an array whose content is an object that others share."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __reduce__(self) -> Any:
+        state = (1, (len(self.content),), np.dtype("u1"), False, self.content)
+        return (*Calls(np.empty(0).__reduce__()[0], np.ndarray, (0,), b"b").call, state)
+
+
+def test_what_trainers_also_keep_is_read(tmp_path: Path):
+    history = defaultdict(list, {"loss": [1.0, 0.5]})
+    beside = {"history": history, "began": datetime.datetime(2026, 1, 1), "options": SimpleNamespace(lr=0.1)}
+    read = read_again({**beside, "dtype": np.float32, "took": datetime.timedelta(1)}, tmp_path)
+    assert read["history"] == {"loss": [1.0, 0.5]}
+    assert vars(read["options"]) == {"lr": 0.1}
+
+
 def test_what_a_stranger_puts_into_a_pickle_is_neither_run_nor_believed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -145,7 +167,13 @@ def test_what_a_stranger_puts_into_a_pickle_is_neither_run_nor_believed(
     for crafted in (Calls(bytes, 10**12), Calls(np.dtype, "V8"), Calls(np.dtype, "f16"), Calls(np.dtype, "U٣")):
         with pytest.raises(TransmiterError):
             read_again(crafted, tmp_path)
-    assert read_again(Calls(np.empty(0).__reduce__()[0], np.ndarray, (0,), b"b"), tmp_path) is None
+    assert len(read_again(Calls(np.empty(0).__reduce__()[0], np.ndarray, (0,), b"b"), tmp_path)) == 0
+    content = bytes(10**6)
+    torch.save({f"{number}": SharedBytes(content) for number in range(100)}, tmp_path / "many.pt")
+    with pytest.raises(TransmiterError, match="its arrays are larger than the file"):
+        load_tensors(tmp_path / "many.pt")
+    array = np.ones(10**4)
+    assert torch.equal(read_again({"a": array, "b": array}, tmp_path)["b"], torch.ones(10**4, dtype=torch.float64))
     deep: Any = ()
     for _ in range(500):
         deep = (deep,)

@@ -6,7 +6,6 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,28 +75,6 @@ def test_a_data_set_of_the_hub_has_splits_names_and_images_in_order(data: Path):
     assert open_images(str(data / "data"), "val").split == "val"
 
 
-def test_images_are_read_in_any_order_and_by_many_threads_a_row_group_at_a_time(
-    data: Path, monkeypatch: pytest.MonkeyPatch
-):
-    read: list[Path] = []
-    monkeypatch.setattr(parquet, "opened", lambda path, opened=parquet.opened: read.append(path) or opened(path))
-    files = open_images(str(data), "train").files
-    read.clear()
-    monkeypatch.setattr(parquet, "ROW_GROUPS", parquet.RowGroups())
-    with ThreadPoolExecutor(4) as threads:
-        assert [*threads.map(lambda file: file.open().read(), files)] == [png(20 * i) for i in range(10)]
-    assert len(read) == 3, "two row groups and one, each once"
-
-
-def test_a_process_that_decodes_beside_others_keeps_two_row_groups(data: Path, monkeypatch: pytest.MonkeyPatch):
-    files = open_images(str(data), "train").files
-    monkeypatch.setattr(parquet, "ROW_GROUPS", parquet.RowGroups())
-    monkeypatch.setattr(parquet, "parent_process", object)
-    for index in (9, 0, 5, 1, 9):
-        assert files[index].open().read() == png(20 * index)
-        assert len(parquet.ROW_GROUPS.kept) <= 2
-
-
 def test_a_single_file_is_read_whole(data: Path):
     found = open_images(str(data / "data" / "train-00001-of-00002.parquet"), "train")
     assert [file.id for file in found.files] == [f"train-00001-of-00002.parquet/{i}" for i in range(4)]
@@ -110,10 +87,56 @@ def test_splits_may_be_folders_or_there_may_be_none(data: Path, tmp_path: Path):
     assert [file.id for file in open_images(str(tmp_path / "folders"), "test").files] == [
         "test/part-0.parquet/0", "test/part-0.parquet/1",
     ]  # fmt: skip
-    as_hugging_face(tmp_path / "plain" / "a.parquet", [1, 2], [0, 1])
-    as_hugging_face(tmp_path / "plain" / "train.parquet", [3], [2])
+    for name in ("a.parquet", "b.PQ", ".c.parquet"):
+        as_hugging_face(tmp_path / "plain" / name, [1, 2], [0, 1])
     found = open_images(str(tmp_path / "plain"), "train")
-    assert (len(found.files), found.split) == (3, None)
+    assert ([file.id for file in found.files], found.split) == (
+        ["a.parquet/0", "a.parquet/1", "b.PQ/0", "b.PQ/1"],
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.parquet", "train"),
+        ("test_00000.parquet", "test"),
+        ("validation-1.parquet", "val"),
+        ("dev-00000-of-00001.parquet", "val"),
+        ("eval.parquet", "test"),
+        ("unsupervised-00000-of-00001.parquet", "unsupervised"),
+        ("stats.parquet", None),
+        ("trainer.parquet", None),
+    ],
+)
+def test_a_name_says_the_split(name: str, split: str | None):
+    assert parquet.split_of(Path(name)) == split
+
+
+def test_a_file_that_may_be_of_any_split_is_refused_beside_those_of_one(data: Path):
+    as_hugging_face(data / "data" / "stats.parquet", [1], [0])
+    with pytest.raises(TransmiterError, match=r"names of stats\.parquet in .* do not say which split"):
+        open_images(str(data), "train")
+
+
+def test_half_of_a_download_is_no_data_set(data: Path):
+    (data / "data" / "train-00001-of-00002.parquet").unlink()
+    with pytest.raises(TransmiterError, match="1 of 2 files of train are in"):
+        open_images(str(data), "train")
+
+
+def test_a_folder_of_images_and_of_tables_is_named_more_closely(data: Path, tmp_path: Path):
+    (data / "banner.png").write_bytes(png(1))
+    with pytest.raises(UsageError, match=r"holds Parquet files, train-00000-of-00002\.parquet the first, and images"):
+        open_images(str(data), "train")
+    assert len(open_images(str(data / "data"), "train").files) == 10
+
+
+def test_a_run_among_the_tables_hides_none(data: Path):
+    (data / "data" / "transmiter-run").mkdir()
+    (data / "data" / "transmiter-run" / "run.json").write_text("{}")
+    for folder in (data, data / "data"):
+        assert len(open_images(str(folder), "train").files) == 10
 
 
 def test_bytes_and_texts_need_no_description(tmp_path: Path):
@@ -132,19 +155,67 @@ def test_rows_without_a_class_are_unlabelled_all_or_none(tmp_path: Path):
         open_images(str(as_hugging_face(tmp_path / "some.parquet", [1, 2], [0, -1])), None)
 
 
+def test_integers_of_which_some_are_missing_are_no_other_classes(tmp_path: Path):
+    columns = {"image": [png(1), png(2)], "label": [1.0, float("nan")]}
+    features = {"label": {"_type": "ClassLabel", "names": NAMES}}
+    with pytest.raises(TransmiterError, match="1 of the 2 images"):
+        open_images(str(write(tmp_path / "some.parquet", columns, features)), None)
+    columns["label"] = [1.0, 2.0]
+    assert [file.label for file in open_images(str(write(tmp_path / "all.parquet", columns)), None).files] == ["1", "2"]
+
+
+def test_empty_texts_are_no_classes(tmp_path: Path):
+    columns = {"image": [png(1), png(2)], "Labels": ["", ""]}
+    assert not open_images(str(write(tmp_path / "a.parquet", columns)), None).labelled
+
+
+@pytest.mark.parametrize("kind", [pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())])
+def test_bytes_may_be_kept_in_other_ways(tmp_path: Path, kind: pa.DataType):
+    columns = {"image": [png(1), png(2), png(1)]}
+    files = open_images(str(write(tmp_path / "a.parquet", columns, types={"image": kind}, rows=2)), None).files
+    assert [file.open().read() for file in files] == [png(1), png(2), png(1)]
+
+
+def test_images_of_which_the_path_alone_is_kept_are_files(tmp_path: Path):
+    (tmp_path / "cat").mkdir()
+    places = [tmp_path / "cat" / "1.png", Path("cat/2.png")]
+    for number, place in enumerate(places):
+        (tmp_path / place).write_bytes(png(number))
+    columns = {"image": [{"bytes": None, "path": str(place)} for place in places], "label": ["cat", "cat"]}
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    files = open_images(str(write(tmp_path / "t" / "train.parquet", columns, types={"image": kind})), None).files
+    assert files[0].open().read() == png(0)
+    files = open_images(str(write(tmp_path / "train.parquet", columns, types={"image": kind})), None).files
+    assert [file.open().read() for file in files] == [png(0), png(1)]
+    assert [file.label for file in files] == ["cat", "cat"]
+
+
+def test_files_of_a_split_have_the_same_classes(data: Path):
+    columns = {"image": [png(1)], "label": [0]}
+    features = {"label": {"_type": "ClassLabel", "names": [*NAMES, "fox"]}}
+    write(data / "data" / "train-00001-of-00002.parquet", columns, features)
+    with pytest.raises(TransmiterError, match=r"and train-00001-of-00002\.parquet have different names"):
+        open_images(str(data), "train")
+
+
 def test_a_row_without_an_image_is_one_that_cannot_be_read(tmp_path: Path):
-    columns = {"image": [{"bytes": png(1), "path": None}, {"bytes": None, "path": "gone.png"}]}
+    columns = {"image": [{"bytes": png(1), "path": None}, None, {"bytes": None, "path": "gone.png"}]}
     files = open_images(str(write(tmp_path / "a.parquet", columns)), None).files
     assert files[0].open().read() == png(1)
-    with pytest.raises(OSError, match="holds no image"):
-        files[1].open()
+    for file in files[1:]:
+        with pytest.raises(OSError, match="holds no image"):
+            file.open()
 
 
 @pytest.mark.parametrize(
     ("columns", "features", "said"),
     [
-        ({"path": ["a.jpg"], "label": ["cat"]}, None, "has no column of encoded images; its columns are path, label"),
-        ({"left": [b"1"], "right": [b"2"]}, None, "has the images in one of left, right"),
+        (
+            {"path": ["a.jpg"], "label": ["cat"]},
+            None,
+            r"has no column of encoded images; its columns are path \(string\), label \(string\)",
+        ),
+        ({"left": [b"1"], "right": [b"2"]}, None, "has the images in left or right"),
         ({"image": []}, {"image": {"_type": "Image"}}, "its tables have no rows"),
         (
             {"image": [b"1"], "fine": [0], "coarse": [1]},
@@ -156,12 +227,24 @@ def test_a_row_without_an_image_is_one_that_cannot_be_read(tmp_path: Path):
             {"label": {"_type": "ClassLabel", "names": NAMES}},
             "has names for 3 classes, but a row has the class 3",
         ),
+        ({"image": [b"1"], "label": [[0, 1]]}, None, "The column label of .* holds list"),
+        (
+            {"image": [b"1"], "label": ["cat"]},
+            {"label": {"_type": "ClassLabel", "names": NAMES}},
+            "has the class 'cat'",
+        ),
+        (
+            {"image": [[1]], "label": [0]},
+            {"image": {"_type": "Image"}},
+            "has the images in image; its columns are image",
+        ),
+        ({"image": [{"bytes": "text"}]}, None, "has no column of encoded images"),
     ],
 )
 def test_tables_that_do_not_say_what_is_what_are_refused(
     tmp_path: Path, columns: dict[str, Any], features: dict[str, Any] | None, said: str
 ):
-    types = {"image": pa.binary()}
+    types = {} if isinstance((*columns.get("image", [b""]), b"")[0], list | dict) else {"image": pa.binary()}
     with pytest.raises(TransmiterError, match=said):
         open_images(str(write(tmp_path / "a.parquet", columns, features, types=types)), None)
 
@@ -180,6 +263,8 @@ def test_damaged_and_changed_files_are_told(data: Path):
     file.write_bytes(file.read_bytes()[:-9])
     gone = place_of(image)
     assert isinstance(gone, Skipped)
+    with pytest.raises(OSError, match="changed since it was listed"):
+        image.open()
     assert "its Parquet file changed since it was listed" in gone.reason
     with pytest.raises(TransmiterError, match=r"train-00000-of-00002\.parquet cannot be read as a Parquet file"):
         open_images(str(data), "train")
@@ -199,9 +284,7 @@ def test_folders_of_images_stay_what_they_are_beside_a_table(tmp_path: Path):
     assert [file.id for file in open_images(str(tmp_path), None).files] == ["cat/1.png"]
 
 
-@pytest.mark.parametrize(
-    ("name", "fix"), [("a.parquet", "--data {}, which"), ("a.arrow", "datasets.load_from_disk('{}')")]
-)
+@pytest.mark.parametrize(("name", "fix"), [("a.parquet", "--data {}"), ("a.arrow", "datasets.load_from_disk('{}')")])
 def test_tables_further_below_are_named(tmp_path: Path, name: str, fix: str):
     (tmp_path / "more" / "train").mkdir(parents=True)
     (tmp_path / "more" / "train" / name).touch()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 import re
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
@@ -47,10 +47,10 @@ class PickledArray:
     """An array; arguments are those of NumPy's own function.
 
     Attributes:
-        content: a tensor; of texts a list of lists, as many as the array has dimensions, or a single one.
+        array: as the file has it, not copied; empty of one whose content does not come.
     """
 
-    content: Any = None
+    array: np.ndarray = np.empty(0)
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -58,12 +58,15 @@ class PickledArray:
     def __setstate__(self, state: Sequence[Any]) -> None:
         """Take shape, type, order and bytes."""
         _, shape, kind, by_columns, content = state
-        array = np.empty(0, kind.dtype)  # without content there are no numbers, whatever the shape says
+        self.array = np.empty(0, kind.dtype)  # without content there are no numbers, whatever the shape says
         if content:
-            array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if by_columns else "C")
-        texts = array.dtype.kind in "US"
-        native = str if texts else kind.dtype.newbyteorder("=")
-        self.content = array.astype(native).tolist() if texts else torch.from_numpy(array.astype(native))
+            self.array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if by_columns else "C")
+
+    def content(self) -> torch.Tensor | list[str]:
+        """A tensor; of texts a list of them all."""
+        if self.array.dtype.kind in "US":
+            return self.array.astype(str).ravel().tolist()
+        return torch.from_numpy(self.array.astype(self.array.dtype.newbyteorder("=")))
 
 
 def scalar(kind: PickledDtype, content: bytes) -> Any:
@@ -77,27 +80,59 @@ def no_bytes() -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """The same value of a file, with what they hold in place of arrays, also in dictionaries of two levels."""
+    """The same value of a file, with tensors or lists in place of arrays, also in dictionaries of two levels."""
     return plain_to(2, value)
 
 
 def plain_to(levels: int, value: Any) -> Any:
     """The same to so many levels of dictionaries: of weights, and of what holds these beside other things."""
     if isinstance(value, PickledArray):
-        return value.content
+        return value.content()
     if isinstance(value, dict) and levels:
         return {name: plain_to(levels - 1, inner) for name, inner in value.items()}
     return value
 
 
+def arrays_in(value: Any, levels: int = 2) -> Iterator[PickledArray]:
+    """The arrays that `plain` makes tensors or lists of."""
+    if isinstance(value, PickledArray):
+        yield value
+    elif isinstance(value, dict) and levels:
+        for inner in value.values():
+            yield from arrays_in(inner, levels - 1)
+
+
+class Unread:
+    """What is of no use beside weights: times, and types of numbers."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def empty_dictionary(*_: Any) -> dict[Any, Any]:
+    """A dictionary whose entries follow; those that it would make up are not."""
+    return {}
+
+
 def harmless() -> AbstractContextManager[Any]:
-    """Where torch's reading of weights alone also reads options of argparse, paths, and NumPy's numbers and arrays."""
+    """Where torch's reading of weights alone also reads what trainers keep beside them: options of argparse, paths,
+    NumPy's numbers and arrays, default dictionaries and times.
+    """
     known: dict[str, Any] = {"numpy.dtype": PickledDtype, "numpy.ndarray": PickledArray}
-    known |= {f"{module}.bytes": no_bytes for module in ("builtins", "__builtin__")}
+    known |= {"types.SimpleNamespace": Namespace, "collections.defaultdict": empty_dictionary}
+    known |= {f"datetime.{name}": Unread for name in ("datetime", "date", "time", "timedelta", "timezone")}
+    for module in ("builtins", "__builtin__"):  # since Python 3, and as old protocols have it
+        known |= {f"{module}.bytes": no_bytes}
+        known |= {f"{module}.{name}": Unread for name in ("list", "dict", "int", "float", "bool", "str")}
+    known |= {f"numpy.{name}": Unread for name in ("float16", "float32", "float64", "int64", "bool_", "bool")}
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1, and since 2
         known |= {f"{core}.scalar": scalar, f"{core}._reconstruct": PickledArray}
     for module in ("pathlib", "pathlib._local"):  # Python 3.13 alone has the latter
-        known |= {f"{module}.PosixPath": PurePosixPath, f"{module}.WindowsPath": PureWindowsPath}
+        for name, kind in (("PosixPath", PurePosixPath), ("WindowsPath", PureWindowsPath)):
+            known |= {f"{module}.{name}": kind, f"{module}.Pure{name}": kind}
     return torch.serialization.safe_globals([Namespace, *((stand_in, name) for name, stand_in in known.items())])
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from transmiter_cli.embedding.encoders.harmless import PickledArray, harmless, plain, refused
+from transmiter_cli.embedding.encoders.harmless import PickledArray, arrays_in, harmless, plain, refused
 from transmiter_cli.errors import TransmiterError, first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -134,6 +134,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
             f"{path} holds no dictionary of tensors, but {type(content).__name__}.",
             "torch.save(model.state_dict(), PATH)",
         )
+    if sum({id(one): one.array.nbytes for one in arrays_in(content)}.values()) > path.stat().st_size:
+        raise TransmiterError(f"{path} is damaged: its arrays are larger than the file.", "save it again")
     strange = next((name for name in (*content, *weights_in(content)) if not isinstance(name, str)), None)
     if strange is not None:
         raise TransmiterError(

@@ -19,6 +19,8 @@ IMAGE_SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".jp2", ".avif", ".heic", ".heif"),
 )
 """Files with these are images, also where Pillow cannot decode them: what is left out is then said."""
+TABLES = (".parquet", ".pq")
+"""Files with these may hold images in their rows."""
 BUNDLED_DATA = {"demo-digits": "digits"}
 """Data that come with the package, by name: folders of transmiter_cli/demo."""
 
@@ -113,12 +115,13 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
 
 def instead_of_images(folder: Path) -> str:
     """What to pass in place of a folder without images: where tables with images lie below it, these."""
-    for path in folder.rglob("*"):
-        if path.suffix == ".parquet":
-            return f"--data {shlex.quote(str(path.parent))}, which may hold nothing but Parquet files"
-        if path.suffix == ".arrow":
-            made = f'datasets.load_from_disk({str(path.parent)!r}).to_parquet("images.parquet")'
-            return f"{made}, then --data images.parquet"
+    below = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in TABLES})
+    if below:
+        more = f", or another of {len(below)} folders with Parquet files" if len(below) > 1 else ""
+        return f"--data {shlex.quote(str(below[0]))}{more}"
+    saved = next(iter(sorted(path.parent for path in folder.rglob("*.arrow"))), None)
+    if saved is not None:
+        return f'datasets.load_from_disk({str(saved)!r}).to_parquet("images.parquet"), then --data images.parquet'
     return "pass --data with a folder of images, or one that has a folder of images for each class"
 
 

@@ -7,34 +7,33 @@ import json
 import os
 import re
 import shlex
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import parent_process
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-from transmiter_cli.embedding.sources.folder import is_folder, is_image, split_folders
+from transmiter_cli.embedding.sources.folder import TABLES, image_names, split_folders
 from transmiter_cli.embedding.sources.manifest import SPELLINGS
-from transmiter_cli.embedding.sources.record import ImageSet, require_all_or_none
+from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, ImageSet, require_all_or_none
+from transmiter_cli.embedding.sources.row_groups import IMAGE_ROWS, RowGroup, parquet_file, require_same
 from transmiter_cli.embedding.sources.shards import numbers_first
 from transmiter_cli.embedding.sources.splits import canonical, is_usual
 from transmiter_cli.errors import TransmiterError, UsageError, first_line
-from transmiter_cli.files import file_identity, file_state
+from transmiter_cli.files import file_identity
+from transmiter_cli.names import some
 
-SUFFIX = ".parquet"
 DATA_FOLDER = "data"
 """Where the files of a data set lie below its folder, if not in it."""
-NUMBERED = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]{16})?")
+NUMBERED = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<files>\d{5})(-[0-9a-f]{16})?")
 """train-00000-of-00003: a part of a split, as Hugging Face calls it."""
-CONTENT = "bytes"
-"""The field that holds an image's file, where a column has several."""
-KEPT_BYTES = 2**30
-"""Row groups that are kept in memory, since threads read images in several places at a time."""
-FEWEST_KEPT = 2
-"""How many are kept however large they are: a thread may go from the end of one to the beginning of the next."""
+SPLITS = {"dev": "val", "eval": "test", "evaluation": "test"}
+"""What Hugging Face also calls a split."""
+LABELS = (*SPELLINGS["label"], "labels")
+"""What a column of classes is called, in any case, the likeliest first."""
+CONTENT, PATH = "bytes", "path"
+"""The fields of a column that has images' files, or says where they are."""
 
 
 @dataclass(frozen=True)
@@ -42,34 +41,36 @@ class Columns:
     """Where a file has its images and their classes.
 
     Attributes:
-        images: the column, or the field of one, that holds encoded images.
+        images: the column of encoded images.
+        has_fields: whether it has fields, CONTENT and perhaps PATH.
         labels: the column of classes; None if there is none.
         names: what classes are called that are numbers; empty where they are their own names.
     """
 
     images: str
+    has_fields: bool
     labels: str | None
     names: tuple[str, ...]
+
+    @property
+    def content(self) -> str:
+        """The column, or the field of one, that holds encoded images."""
+        return f"{self.images}.{CONTENT}" if self.has_fields else self.images
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetImage:
-    """An image in a row of a Parquet file, which is read with all others of its row group.
+    """An image in a row of a Parquet file.
 
     Attributes:
-        file: the Parquet file.
-        identity: its `file_identity` when it was listed.
-        column: see `Columns`.
-        group: its row group.
+        group: the row group that it is in.
         row: its row there.
         number: its row in the file.
         id: what the file is called among those of the data, and the number.
+        label: the class it is labelled with; None if it has no label.
     """
 
-    file: Path
-    identity: str
-    column: str
-    group: int
+    group: RowGroup
     row: int
     number: int
     id: str
@@ -78,7 +79,7 @@ class ParquetImage:
     @property
     def name(self) -> str:
         """See ImageRecord."""
-        return f"{self.file}/{self.number}"
+        return f"{self.group.file}/{self.number}"
 
     def place(self) -> str:
         """See ImageRecord.
@@ -86,42 +87,72 @@ class ParquetImage:
         Raises:
             OSError: if the file is gone, or another one than was listed.
         """
-        if not self.identity.endswith(f"|{file_state(self.file.stat())}"):
-            raise OSError("its Parquet file changed since it was listed")
-        return f"{self.identity}|{self.number}"
+        require_same(self.group.file, self.group.identity)
+        return f"{self.group.identity}|{self.number}"
 
     def open(self) -> io.BytesIO:
         """See ImageRecord.
 
         Raises:
-            OSError: if the row holds no image.
+            OSError: if the row holds no image, or cannot be read.
         """
-        content = ROW_GROUPS.read(self.file, self.identity, self.column, self.group)[self.row].as_py()
+        content = IMAGE_ROWS.read(self.group, self.row)
         if content is None:
             raise OSError("its row holds no image")
         return io.BytesIO(content)
 
 
 def accepts(path: Path) -> bool:
-    """Whether a --data value is a Parquet file, or a folder that holds some, in place of images or folders of them."""
+    """Whether a --data value is a Parquet file, or a folder of some.
+
+    Raises:
+        UsageError: if it is a folder of both images and Parquet files, and either may be meant.
+    """
     if not path.is_dir():
-        return path.suffix == SUFFIX
-    return any(files_of(place) for place in (path, path / DATA_FOLDER, *split_folders(path).values()))
+        return is_table(path)
+    tables = tables_of(path)
+    if not tables:
+        return False
+    image = next(image_names(path), None)
+    if image is not None and any(map(split_of, tables)):
+        raise UsageError(
+            f"{path} holds Parquet files, {tables[0].name} the first, and images, {image} for one.",
+            f"keep them apart, or name one file: --data {shlex.quote(str(tables[0]))}",
+        )
+    return image is None
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The Parquet files in a folder; none if it is not there, or holds images or other folders beside them."""
+def is_table(path: Path) -> bool:
+    """Whether a file's name says that it is a Parquet file."""
+    return path.suffix.lower() in TABLES and not path.name.startswith(".")
+
+
+def tables_of(path: Path) -> list[Path]:
+    """The Parquet files of a data set: in its folders train, val and test, in itself, or in DATA_FOLDER."""
+    in_folders = [table for tables in split_tables(path).values() for table in tables]
+    return in_folders or tables_in(path) or tables_in(path / DATA_FOLDER)
+
+
+def split_tables(path: Path) -> dict[str, list[Path]]:
+    """The Parquet files in each of the folders train, val and test that has some."""
+    found = {split: tables_in(folder) for split, folder in split_folders(path).items()}
+    return {split: tables for split, tables in found.items() if tables}
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The Parquet files in a folder itself, sorted; none if it is not there."""
     if not folder.is_dir():
         return []
-    found: list[Path] = []
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if is_folder(entry) or is_image(entry):
-                return []
-            found += [Path(entry.path)] if entry.name.endswith(SUFFIX) else []
-    return sorted(found)
+        return sorted(path for entry in entries if is_table(path := Path(entry.path)))
+
+
+def split_of(path: Path) -> str | None:
+    """The split that a file's name says it is of, as train-00000-of-00003 or train_1 do; None if it says none."""
+    numbered = NUMBERED.fullmatch(path.stem)
+    name = numbered["split"] if numbered else re.split(r"[^A-Za-z]", path.stem, maxsplit=1)[0]
+    name = SPLITS.get(name.lower(), canonical(name))
+    return name if numbered or is_usual(name) else None
 
 
 class ParquetReader:
@@ -141,40 +172,60 @@ class ParquetReader:
 
     @cached_property
     def parts(self) -> Mapping[str | None, Sequence[Path]]:
-        """The files of each split; those of None where there are no splits."""
+        """The files of each split; those of None where there are no splits.
+
+        Raises:
+            TransmiterError: if only some of the files say which split they are of, or one of a split is missing.
+        """
         if not self.path.is_dir():
             return {None: [self.path]}
-        folders = {split: files_of(folder) for split, folder in split_folders(self.path).items()}
-        if any(folders.values()):
-            return {split: files for split, files in folders.items() if files}
-        files = files_of(self.path) or files_of(self.path / DATA_FOLDER)
-        splits = [split_of(file) for file in files]
-        if None in splits:
-            return {None: files}
-        return {one: [file for file, split in zip(files, splits, strict=True) if split == one] for one in splits}
+        if in_folders := split_tables(self.path):
+            return {**in_folders}
+        files = tables_of(self.path)
+        parts: dict[str | None, list[Path]] = {}
+        for file in files:
+            parts.setdefault(split_of(file), []).append(file)
+        if None in parts and len(parts) > 1:
+            raise TransmiterError(
+                f"The names of {some([one.name for one in parts[None]])} in {files[0].parent} do not say which split "
+                "they are of, as those of the other files do.",
+                f"take them away, or name a single file: --data {shlex.quote(str(files[0]))}",
+            )
+        require_whole(files)
+        return {**parts}
 
     def splits(self) -> tuple[str, ...]:
         """See Reader."""
         return tuple(split for split in self.parts if split is not None)
 
     def read(self, split: str | None) -> ImageSet:
-        """See Reader."""
+        """See Reader; raises TransmiterError, too, if a file is damaged, or files do not fit each other."""
         top = self.path if self.path.is_dir() else self.path.parent
         tables = [Table(path, path.relative_to(top).as_posix()) for path in self.parts[split]]
+        names = tables[0].columns.names
+        other = next((table for table in tables if table.columns.names != names), None)
+        if other is not None:
+            raise TransmiterError(
+                f"{tables[0].path} and {other.path.name} have different names for their classes.",
+                "write them anew together, or name one of them",
+            )
         images = [image for table in tables for image in table.images()]
         if not images:
             raise TransmiterError(f"{self.path} holds no images: its tables have no rows.")
         require_all_or_none([image.name for image in images if image.label is None], len(images), str(self.path))
         labels = {image.label for image in images if image.label is not None}
-        names = tables[0].columns.names or tuple(sorted(labels, key=numbers_first))
-        return ImageSet(tuple(images), names, split)
+        return ImageSet(tuple(images), names or tuple(sorted(labels, key=numbers_first)), split)
 
 
-def split_of(path: Path) -> str | None:
-    """The split that a file's name says it is of; None if it says none."""
-    numbered = NUMBERED.fullmatch(path.stem)
-    name = numbered[1] if numbered else path.stem
-    return canonical(name) if numbered or is_usual(name) else None
+def require_whole(files: Sequence[Path]) -> None:
+    """Raise TransmiterError if a split has fewer files than their names say, as after half of a download."""
+    numbered = [found for file in files if (found := NUMBERED.fullmatch(file.stem))]
+    for (split, count), there in Counter((one["split"], one["files"]) for one in numbered).items():
+        if there < int(count):
+            raise TransmiterError(
+                f"{there} of {int(count)} files of {split} are in {files[0].parent}.",
+                "fetch the others, or name a single file",
+            )
 
 
 @dataclass(frozen=True)
@@ -200,75 +251,142 @@ class Table:
         Raises:
             TransmiterError: if it is no Parquet file, or a damaged one.
         """
-        return opened(self.path)
+        try:
+            return parquet_file(self.path, self.identity)
+        except UsageError:
+            raise
+        except Exception as error:  # pyarrow has no common type for what damage does
+            raise self.unreadable(error) from error
 
     @cached_property
     def columns(self) -> Columns:
         """Where its images and classes are.
 
         Raises:
-            TransmiterError: if no column, or none of several, is that of the images, or of the classes.
+            TransmiterError: as `find_columns`.
         """
         return find_columns(self.file.schema_arrow, self.path)
 
-    def images(self) -> Iterator[ParquetImage]:
-        """Its images, in the order of its rows."""
-        columns, metadata = self.columns, self.file.metadata
-        labels = self.labels(columns)
+    def images(self) -> Iterator[ImageRecord]:
+        """Its images, in the order of its rows; where rows have but the paths of images, these files.
+
+        Raises:
+            TransmiterError: if it is damaged, or a class has no name.
+        """
+        labels, paths = self.labels(), self.paths()
         number = 0
-        for group in range(metadata.num_row_groups):
-            for row in range(metadata.row_group(group).num_rows):
+        for place in range(self.file.metadata.num_row_groups):
+            rows = self.file.metadata.row_group(place)
+            group = RowGroup(self.path, self.identity, self.columns.content, place)
+            elsewhere = paths is not None and self.lacks_content(rows)
+            for row in range(rows.num_rows):
                 label = None if labels is None else labels[number]
-                about = (self.path, self.identity, columns.images, group, row, number)
-                yield ParquetImage(*about, f"{self.id}/{number}", label)
+                path = paths[number] if elsewhere and paths is not None else None
+                if path is None:
+                    yield ParquetImage(group, row, number, f"{self.id}/{number}", label)
+                else:
+                    yield ImageFile(self.path.parent, path, label)
                 number += 1
 
-    def labels(self, columns: Columns) -> list[str | None] | None:
+    def lacks_content(self, rows: Any) -> bool:
+        """Whether all images of a row group are but paths, by what the footer says of it."""
+        columns = [rows.column(place) for place in range(rows.num_columns)]
+        (content,) = [one for one in columns if one.path_in_schema == self.columns.content]
+        counted = content.statistics
+        return counted is not None and counted.has_null_count and counted.null_count == rows.num_rows > 0
+
+    def paths(self) -> list[str | None] | None:
+        """The path of each image, where the column has such a field."""
+        column = self.file.schema_arrow.field(self.columns.images).type
+        if not self.columns.has_fields or column.get_field_index(PATH) < 0:
+            return None
+        return self.values(f"{self.columns.images}.{PATH}")
+
+    def labels(self) -> list[str | None] | None:
         """The class of each row; None for one without, which a negative number stands for, too.
 
         Raises:
-            TransmiterError: if a number has no name.
+            TransmiterError: if it is damaged, or a number has no name.
         """
+        columns = self.columns
         if columns.labels is None:
             return None
-        values: list[Any] = self.file.read([columns.labels]).column(0).to_pylist()
+        values = [whole(value) for value in self.values(columns.labels)]
         if not columns.names:
             return [None if value is None or value == "" else str(value) for value in values]
-        highest = max((value for value in values if value is not None), default=0)
-        if highest >= len(columns.names):
+        strange = next((value for value in values if not is_place(value, len(columns.names))), None)
+        if strange is not None:
             raise TransmiterError(
-                f"{self.path} has names for {len(columns.names)} classes, but a row has the class {highest}, counted "
-                "from 0."
+                f"{self.path} has names for {len(columns.names)} classes, but a row has the class {strange!r}; they "
+                "are counted from 0."
             )
         return [None if value is None or value < 0 else columns.names[value] for value in values]
+
+    def values(self, column: str) -> list[Any]:
+        """A column's values, as Python has them.
+
+        Raises:
+            TransmiterError: if it is damaged.
+        """
+        try:
+            (values,) = self.file.read([column]).flatten().columns
+            return values.to_pylist()
+        except Exception as error:  # pyarrow has no common type for what damage does
+            raise self.unreadable(error) from error
+
+    def unreadable(self, error: Exception) -> TransmiterError:
+        """The error for a damaged file."""
+        return TransmiterError(
+            f"{self.path} cannot be read as a Parquet file: {first_line(error)}.",
+            f"fetch it anew; ls -l {shlex.quote(str(self.path))}",
+        )
+
+
+def whole(value: Any) -> Any:
+    """A number without its point, which integers get where some are missing; None for those."""
+    if not isinstance(value, float):
+        return value
+    return None if value != value else int(value) if value.is_integer() else value
+
+
+def is_place(value: Any, names: int) -> bool:
+    """Whether a value is the number of a class that has a name, or stands for none."""
+    return value is None or (isinstance(value, int) and value < names)
 
 
 def find_columns(schema: Any, path: Path) -> Columns:
     """The columns of images and classes: those that Hugging Face's own description, or their names, say it of.
 
     Raises:
-        TransmiterError: if none says so of the images, or several do.
+        TransmiterError: if none says so of the images, or several do, of images or classes; or what a column holds are
+            no images or classes.
     """
     features = described(schema)
     images = [name for name in schema.names if kind_of(features, name) == "Image"]
-    images = images or [name for name in schema.names if holds_content(schema.field(name).type)]
-    if len(images) != 1:
-        which = f"has the images in one of {', '.join(images)}" if images else "has no column of encoded images"
-        raise TransmiterError(
-            f"{path} {which}; its columns are {', '.join(schema.names)}.",
-            "keep one column of images: their files, as bytes",
-        )
+    images = images or [name for name in schema.names if holds_images(schema.field(name).type)]
+    if len(images) != 1 or schema.names.count(images[0]) > 1 or not holds_images(schema.field(images[0]).type):
+        which = f"has the images in {' or '.join(images)}" if images else "has no column of encoded images"
+        kinds = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise TransmiterError(f"{path} {which}; its columns are {kinds}.", "keep one column of images: files, as bytes")
     (column,) = images
-    fields = schema.field(column).type
-    named = next((name for name in SPELLINGS["label"] if name in schema.names), None)
-    classes = [name for name in schema.names if kind_of(features, name) == "ClassLabel"]
-    if named is None and len(classes) > 1:
+    named = [name for said in LABELS for name in schema.names if name.lower() == said][:1]
+    classes = named or [name for name in schema.names if kind_of(features, name) == "ClassLabel"]
+    if len(classes) > 1:
         raise TransmiterError(
             f"{path} has several columns of classes: {', '.join(classes)}.", "call the one that is meant 'label'"
         )
-    labels = named or next(iter(classes), None)
-    names = features[labels].get("names", ()) if labels is not None and labels in classes else ()
-    return Columns(f"{column}.{CONTENT}" if holds_fields(fields) else column, labels, tuple(names))
+    has_fields = hasattr(schema.field(column).type, "get_field_index")
+    if not classes:
+        return Columns(column, has_fields, None, ())
+    kind = schema.field(classes[0]).type
+    if not holds_classes(kind):
+        raise TransmiterError(
+            f"The column {classes[0]} of {path} holds {kind}; classes are texts or whole numbers.",
+            "leave it out, or call the column of classes 'label'",
+        )
+    about = features.get(classes[0])
+    names = about.get("names") if isinstance(about, dict) else None
+    return Columns(column, has_fields, classes[0], tuple(map(str, names or ())))
 
 
 def described(schema: Any) -> dict[str, Any]:
@@ -286,71 +404,21 @@ def kind_of(features: Mapping[str, Any], column: str) -> str | None:
     return about.get("_type") if isinstance(about, dict) else None
 
 
-def holds_fields(kind: Any) -> bool:
-    """Whether a column has fields, one of which holds an image's file."""
+def holds_images(kind: Any) -> bool:
+    """Whether a column holds bytes, or has a field CONTENT that does."""
     from pyarrow import types
 
-    return types.is_struct(kind) and kind.get_field_index(CONTENT) >= 0
+    if types.is_struct(kind):
+        place = kind.get_field_index(CONTENT)
+        return place >= 0 and holds_images(kind.field(place).type) and not types.is_struct(kind.field(place).type)
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_binary(kind) or types.is_large_binary(kind)
 
 
-def holds_content(kind: Any) -> bool:
-    """Whether a column holds bytes, or has a field that does."""
+def holds_classes(kind: Any) -> bool:
+    """Whether a column holds texts or numbers; those that must be whole may have a point (`whole`)."""
     from pyarrow import types
 
-    return types.is_binary(kind) or types.is_large_binary(kind) or holds_fields(kind)
-
-
-def opened(path: Path) -> Any:
-    """A Parquet file.
-
-    Raises:
-        UsageError: if the library is not installed.
-        TransmiterError: if it is no Parquet file, or a damaged one.
-    """
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise UsageError("Reading Parquet needs the pyarrow library.", "pip install 'transmiter[parquet]'") from error
-    try:
-        return ParquetFile(path)
-    except (ArrowException, OSError) as error:
-        raise TransmiterError(
-            f"{path} cannot be read as a Parquet file: {first_line(error)}.",
-            f"fetch it anew; ls -l {shlex.quote(str(path))}",
-        ) from error
-
-
-class RowGroups:
-    """The images of row groups, those that were read last kept in memory."""
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-
-    def read(self, path: Path, identity: str, column: str, group: int) -> Any:
-        """The images of one row group; threads that ask for the same one wait until one of them has read it.
-
-        Args:
-            path: the Parquet file.
-            identity: its identity: another file of that name is read anew.
-            column: see `Columns`.
-            group: the number of the row group.
-        """
-        key = (path, identity, column, group)
-        with self.lock:
-            if key not in self.kept:
-                (found,) = opened(path).read_row_group(group, [column], use_threads=False).flatten().columns
-                self.kept[key] = found
-                self.forget()
-            self.kept.move_to_end(key)
-            return self.kept[key]
-
-    def forget(self) -> None:
-        """Leave what fits; a process that decodes beside others has one place to read in."""
-        most = KEPT_BYTES if parent_process() is None else 0
-        while len(self.kept) > FEWEST_KEPT and sum(one.nbytes for one in self.kept.values()) > most:
-            self.kept.popitem(last=False)
-
-
-ROW_GROUPS = RowGroups()
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    texts = types.is_string(kind) or types.is_large_string(kind)
+    return texts or types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind) or types.is_null(kind)

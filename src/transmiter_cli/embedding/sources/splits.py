@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from transmiter_cli.errors import TransmiterError, UsageError
@@ -38,9 +39,9 @@ def choose_split(splits: Sequence[str], asked: str | None, usual: str | None, da
             return canonical(asked)
         if not splits:
             raise UsageError(f"{data} has no splits, so it has no {asked!r} split.", "leave --split out")
-        raise UsageError(f"{data} has no {asked!r} split, only {has}.", f"--split {splits[0]}")
+        raise UsageError(f"{data} has no {asked!r} split, only {has}.", f"--split {shlex.quote(splits[0])}")
     if not splits or usual in splits:
         return usual if splits else None
     if usual == "test" and "val" in splits:
         return "val"
-    raise TransmiterError(f"{data} has no {usual!r} split, only {has}.", f"--split {splits[0]}")
+    raise TransmiterError(f"{data} has no {usual!r} split, only {has}.", f"--split {shlex.quote(splits[0])}")

@@ -130,7 +130,7 @@ def test_numbers_are_labels(pictures: Path):
         ("l.csv", 'path,label\r\na.png,cat\r\n\r\n\r\n\r\n"b.png,cat\r\n', "Line 6 of .* no valid CSV"),
         ("l.jsonl", "\n" + "[" * 100_000, "Line 2 of .* no valid JSON"),
         ("l.csv", "path,split\na.png,train\nb.png,\n", "Line 3 of .* names no split"),
-        ("l.csv", "path,set\na.png,train\nb.png,dev\n", "has splits, but 'dev' in line 3"),
+        ("l.csv", "path,set\na.png,train\nb.png,hold\n", "has splits, but 'hold' in line 3"),
         ("l.csv", "path,set\na.png,train\nb.png,\n", "has splits, but 'nothing' in line 3"),
         ("l.csv", "path,label\nx.png,cat\ny.png,dog\n", r"None of the 2 images that l\.csv lists is in"),
         ("l.jsonl", '{"path": "a.png"}\n{"path": \n', "Line 2 of .* no valid JSON"),

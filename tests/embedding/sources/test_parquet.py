@@ -107,6 +107,7 @@ def test_splits_may_be_folders_or_there_may_be_none(data: Path, tmp_path: Path):
         ("unsupervised-00000-of-00001.parquet", "unsupervised"),
         ("stats.parquet", None),
         ("trainer.parquet", None),
+        ("train_small.parquet", None),
     ],
 )
 def test_a_name_says_the_split(name: str, split: str | None):
@@ -119,10 +120,36 @@ def test_a_file_that_may_be_of_any_split_is_refused_beside_those_of_one(data: Pa
         open_images(str(data), "train")
 
 
-def test_half_of_a_download_is_no_data_set(data: Path):
-    (data / "data" / "train-00001-of-00002.parquet").unlink()
-    with pytest.raises(TransmiterError, match="1 of 2 files of train are in"):
-        open_images(str(data), "train")
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["train-00000-of-00002"], "00000 of 00002"),
+        (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "00000 of 00001, 00000 of 00002"),
+        (["train-00000-of-00001-0123456789abcdef", "train-00000-of-00001"], "00000 of 00001, 00000 of 00001"),
+        (["train/train-00000-of-00003", "test/test-00000-of-00001"], "00000 of 00003"),
+    ],
+)
+def test_parts_of_a_data_set_are_all_there_once(tmp_path: Path, names: list[str], told: str):
+    for name in names:
+        as_hugging_face(tmp_path / f"{name}.parquet", [1, 2], [0, 1])
+    with pytest.raises(TransmiterError, match=f"The files of train in .* are not those of one data set.*: {told}"):
+        open_images(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("second", ["test.parquet", "data/test.parquet", "data/train/0.parquet"])
+def test_tables_in_several_places_are_no_data_set(tmp_path: Path, second: str):
+    for name in ("train/0.parquet", "test/0.parquet", second):
+        as_hugging_face(tmp_path / name, [1, 2], [0, 1])
+    with pytest.raises(TransmiterError, match=r"There are Parquet files in .* and "):
+        open_images(str(tmp_path), "train")
+
+
+def test_split_folders_may_lie_in_data(tmp_path: Path):
+    for split in ("train", "test"):
+        as_hugging_face(tmp_path / "data" / split / "0000.parquet", [1, 2], [0, 1])
+    assert [file.id for file in open_images(str(tmp_path), "test").files] == [
+        "data/test/0000.parquet/0", "data/test/0000.parquet/1",
+    ]  # fmt: skip
 
 
 def test_a_folder_of_images_and_of_tables_is_named_more_closely(data: Path, tmp_path: Path):
@@ -130,6 +157,11 @@ def test_a_folder_of_images_and_of_tables_is_named_more_closely(data: Path, tmp_
     with pytest.raises(UsageError, match=r"holds Parquet files, train-00000-of-00002\.parquet the first, and images"):
         open_images(str(data), "train")
     assert len(open_images(str(data / "data"), "train").files) == 10
+    as_hugging_face(tmp_path / "own" / "pets.parquet", [1], [0])
+    (tmp_path / "own" / "cat").mkdir()
+    (tmp_path / "own" / "cat" / "1.png").write_bytes(png(1))
+    with pytest.raises(UsageError, match="holds Parquet files, pets"):
+        open_images(str(tmp_path / "own"), None)
 
 
 def test_a_run_among_the_tables_hides_none(data: Path):
@@ -190,6 +222,15 @@ def test_images_of_which_the_path_alone_is_kept_are_files(tmp_path: Path):
     assert [file.label for file in files] == ["cat", "cat"]
 
 
+@pytest.mark.parametrize("statistics", [True, False])
+def test_rows_with_and_without_content_may_be_mixed(tmp_path: Path, statistics: bool):
+    (tmp_path / "2.png").write_bytes(png(2))
+    rows = [{"bytes": png(1), "path": "1.png"}, {"bytes": None, "path": "2.png"}]
+    path = write(tmp_path / "a.parquet", {"image": rows})
+    pq.write_table(pq.read_table(path), path, write_statistics=statistics)
+    assert [file.open().read() for file in open_images(str(path), None).files] == [png(1), png(2)]
+
+
 def test_files_of_a_split_have_the_same_classes(data: Path):
     columns = {"image": [png(1)], "label": [0]}
     features = {"label": {"_type": "ClassLabel", "names": [*NAMES, "fox"]}}
@@ -202,9 +243,10 @@ def test_a_row_without_an_image_is_one_that_cannot_be_read(tmp_path: Path):
     columns = {"image": [{"bytes": png(1), "path": None}, None, {"bytes": None, "path": "gone.png"}]}
     files = open_images(str(write(tmp_path / "a.parquet", columns)), None).files
     assert files[0].open().read() == png(1)
-    for file in files[1:]:
-        with pytest.raises(OSError, match="holds no image"):
-            file.open()
+    with pytest.raises(OSError, match="holds no image"):
+        files[1].open()
+    with pytest.raises(FileNotFoundError):
+        files[2].open()
 
 
 @pytest.mark.parametrize(
@@ -239,6 +281,11 @@ def test_a_row_without_an_image_is_one_that_cannot_be_read(tmp_path: Path):
             "has the images in image; its columns are image",
         ),
         ({"image": [{"bytes": "text"}]}, None, "has no column of encoded images"),
+        (
+            {"image": [{"bytes": b"1"}], "image.bytes": [b"2"]},
+            {"image": {"_type": "Image"}},
+            "may be meant by 'image.bytes'",
+        ),
     ],
 )
 def test_tables_that_do_not_say_what_is_what_are_refused(
@@ -290,7 +337,7 @@ def test_tables_further_below_are_named(tmp_path: Path, name: str, fix: str):
     (tmp_path / "more" / "train" / name).touch()
     with pytest.raises(TransmiterError, match="holds no images") as caught:
         open_images(str(tmp_path), None)
-    assert str(caught.value.fix).startswith(fix.format(tmp_path / "more" / "train"))
+    assert str(caught.value.fix).startswith(fix.format(tmp_path / "more" / ("" if name == "a.parquet" else "train")))
 
 
 def test_a_file_that_is_not_there_is_a_usage_error(tmp_path: Path):

@@ -10,6 +10,7 @@ import re
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -58,10 +59,10 @@ class PickledArray:
     def __setstate__(self, state: Sequence[Any]) -> None:
         """Take shape, type, order and bytes."""
         _, shape, kind, by_columns, content = state
-        self.array = np.empty(0, kind.dtype)  # without content there are no numbers, whatever the shape says
-        if content:
-            self.array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if by_columns else "C")
+        flat = np.frombuffer(content, kind.dtype) if content else np.empty(0, kind.dtype)
+        self.array = flat.reshape(shape, order="F" if by_columns else "C")
 
+    @cached_property
     def content(self) -> torch.Tensor | list[str]:
         """A tensor; of texts a list of them all."""
         if self.array.dtype.kind in "US":
@@ -87,7 +88,7 @@ def plain(value: Any) -> Any:
 def plain_to(levels: int, value: Any) -> Any:
     """The same to so many levels of dictionaries: of weights, and of what holds these beside other things."""
     if isinstance(value, PickledArray):
-        return value.content()
+        return value.content
     if isinstance(value, dict) and levels:
         return {name: plain_to(levels - 1, inner) for name, inner in value.items()}
     return value

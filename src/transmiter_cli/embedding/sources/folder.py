@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transmiter_cli import demo
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
-from transmiter_cli.embedding.sources.splits import SPLITS, canonical
+from transmiter_cli.embedding.sources.splits import SPLITS, canonical, is_usual
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import LOCK, RECORD, absolute
 
@@ -115,7 +115,8 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
 
 def instead_of_images(folder: Path) -> str:
     """What to pass in place of a folder without images: where tables with images lie below it, these."""
-    below = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in TABLES})
+    holders = {path.parent for path in folder.rglob("*") if path.suffix.lower() in TABLES}
+    below = sorted({one.parent if is_usual(one.name) else one for one in holders})
     if below:
         more = f", or another of {len(below)} folders with Parquet files" if len(below) > 1 else ""
         return f"--data {shlex.quote(str(below[0]))}{more}"

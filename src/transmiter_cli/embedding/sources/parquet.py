@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,13 @@ from typing import Any
 from transmiter_cli.embedding.sources.folder import TABLES, image_names, split_folders
 from transmiter_cli.embedding.sources.manifest import SPELLINGS
 from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, ImageSet, require_all_or_none
-from transmiter_cli.embedding.sources.row_groups import IMAGE_ROWS, RowGroup, parquet_file, require_same
+from transmiter_cli.embedding.sources.row_groups import (
+    RowGroup,
+    missing_rows,
+    parquet_file,
+    read_image,
+    require_same,
+)
 from transmiter_cli.embedding.sources.shards import numbers_first
 from transmiter_cli.embedding.sources.splits import canonical, is_usual
 from transmiter_cli.errors import TransmiterError, UsageError, first_line
@@ -28,8 +33,8 @@ DATA_FOLDER = "data"
 """Where the files of a data set lie below its folder, if not in it."""
 NUMBERED = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<files>\d{5})(-[0-9a-f]{16})?")
 """train-00000-of-00003: a part of a split, as Hugging Face calls it."""
-SPLITS = {"dev": "val", "eval": "test", "evaluation": "test"}
-"""What Hugging Face also calls a split."""
+PLAIN = re.compile(r"(?P<split>[A-Za-z]+)[-_.]?\d*")
+"""train, train-0, test_00001: a file of a split, as others call it."""
 LABELS = (*SPELLINGS["label"], "labels")
 """What a column of classes is called, in any case, the likeliest first."""
 CONTENT, PATH = "bytes", "path"
@@ -96,7 +101,7 @@ class ParquetImage:
         Raises:
             OSError: if the row holds no image, or cannot be read.
         """
-        content = IMAGE_ROWS.read(self.group, self.row)
+        content = read_image(self.group, self.row)
         if content is None:
             raise OSError("its row holds no image")
         return io.BytesIO(content)
@@ -106,20 +111,20 @@ def accepts(path: Path) -> bool:
     """Whether a --data value is a Parquet file, or a folder of some.
 
     Raises:
-        UsageError: if it is a folder of both images and Parquet files, and either may be meant.
+        UsageError: if it is a folder of both images and tables of images.
     """
     if not path.is_dir():
         return is_table(path)
-    tables = tables_of(path)
-    if not tables:
-        return False
-    image = next(image_names(path), None)
-    if image is not None and any(map(split_of, tables)):
-        raise UsageError(
-            f"{path} holds Parquet files, {tables[0].name} the first, and images, {image} for one.",
-            f"keep them apart, or name one file: --data {shlex.quote(str(tables[0]))}",
-        )
-    return image is None
+    tables = [table for place in table_places(path).values() for tables in place.values() for table in tables]
+    image = next(image_names(path), None) if tables else None
+    if image is None:
+        return bool(tables)
+    if not has_images(tables[0]):
+        return False  # it tells something of the images
+    raise UsageError(
+        f"{path} holds Parquet files, {tables[0].name} the first, and images, {image} for one.",
+        f"keep them apart, or name one file: --data {shlex.quote(str(tables[0]))}",
+    )
 
 
 def is_table(path: Path) -> bool:
@@ -127,22 +132,44 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLES and not path.name.startswith(".")
 
 
-def tables_of(path: Path) -> list[Path]:
-    """The Parquet files of a data set: in its folders train, val and test, in itself, or in DATA_FOLDER."""
-    in_folders = [table for tables in split_tables(path).values() for table in tables]
-    return in_folders or tables_in(path) or tables_in(path / DATA_FOLDER)
+def has_images(table: Path) -> bool:
+    """Whether a Parquet file has a column of images; not if it, or none, can be read."""
+    try:
+        return bool(Table(table, table.name).columns)
+    except TransmiterError:
+        return False
 
 
-def split_tables(path: Path) -> dict[str, list[Path]]:
-    """The Parquet files in each of the folders train, val and test that has some."""
-    found = {split: tables_in(folder) for split, folder in split_folders(path).items()}
-    return {split: tables for split, tables in found.items() if tables}
+def table_places(path: Path) -> dict[str, dict[str | None, list[Path]]]:
+    """The Parquet files of a folder by where they lie, and by the split that this says they are of.
+
+    That is folders train, val and test, or the folder itself; or these in DATA_FOLDER there.
+    """
+    places: dict[str, dict[str | None, list[Path]]] = {}
+    for folder in (path, path / DATA_FOLDER):
+        if folder.is_dir():
+            places[str(folder)] = {None: tables_in(folder)}
+            within = {split: tables_in(inner) for split, inner in split_folders(folder).items()}
+            places[f"the split folders of {folder}"] = {split: tables for split, tables in within.items() if tables}
+    return {place: tables for place, tables in places.items() if any(tables.values())}
+
+
+def split_tables(path: Path) -> dict[str | None, list[Path]]:
+    """The Parquet files of a data set, by split; those of None where there are no splits, or names tell them.
+
+    Raises:
+        TransmiterError: if they lie in several places.
+    """
+    places = table_places(path)
+    if len(places) > 1:
+        raise TransmiterError(
+            f"There are Parquet files in {' and '.join(places)}.", "keep those of a data set together, or name a file"
+        )
+    return next(iter(places.values()))
 
 
 def tables_in(folder: Path) -> list[Path]:
-    """The Parquet files in a folder itself, sorted; none if it is not there."""
-    if not folder.is_dir():
-        return []
+    """The Parquet files in a folder itself, sorted."""
     with os.scandir(folder) as entries:
         return sorted(path for entry in entries if is_table(path := Path(entry.path)))
 
@@ -150,9 +177,9 @@ def tables_in(folder: Path) -> list[Path]:
 def split_of(path: Path) -> str | None:
     """The split that a file's name says it is of, as train-00000-of-00003 or train_1 do; None if it says none."""
     numbered = NUMBERED.fullmatch(path.stem)
-    name = numbered["split"] if numbered else re.split(r"[^A-Za-z]", path.stem, maxsplit=1)[0]
-    name = SPLITS.get(name.lower(), canonical(name))
-    return name if numbered or is_usual(name) else None
+    named = numbered or PLAIN.fullmatch(path.stem)
+    split = canonical(named["split"]) if named else ""
+    return split if numbered or is_usual(split) else None
 
 
 class ParquetReader:
@@ -179,19 +206,20 @@ class ParquetReader:
         """
         if not self.path.is_dir():
             return {None: [self.path]}
-        if in_folders := split_tables(self.path):
-            return {**in_folders}
-        files = tables_of(self.path)
+        found = split_tables(self.path)
+        for files in found.values():
+            require_whole(files)
+        if None not in found:
+            return {**found}
         parts: dict[str | None, list[Path]] = {}
-        for file in files:
+        for file in found[None]:
             parts.setdefault(split_of(file), []).append(file)
         if None in parts and len(parts) > 1:
             raise TransmiterError(
-                f"The names of {some([one.name for one in parts[None]])} in {files[0].parent} do not say which split "
-                "they are of, as those of the other files do.",
-                f"take them away, or name a single file: --data {shlex.quote(str(files[0]))}",
+                f"The names of {some([one.name for one in parts[None]])} in {parts[None][0].parent} do not say which "
+                "split they are of, as those of the other files do.",
+                f"take them away, or name a single file: --data {shlex.quote(str(found[None][0]))}",
             )
-        require_whole(files)
         return {**parts}
 
     def splits(self) -> tuple[str, ...]:
@@ -218,13 +246,19 @@ class ParquetReader:
 
 
 def require_whole(files: Sequence[Path]) -> None:
-    """Raise TransmiterError if a split has fewer files than their names say, as after half of a download."""
-    numbered = [found for file in files if (found := NUMBERED.fullmatch(file.stem))]
-    for (split, count), there in Counter((one["split"], one["files"]) for one in numbered).items():
-        if there < int(count):
+    """Raise TransmiterError if files of a split are missing, by what their names say, or there more than once."""
+    parts: dict[str, list[tuple[str, str]]] = {}
+    for file in files:
+        numbered = NUMBERED.fullmatch(file.stem)
+        if numbered:
+            parts.setdefault(numbered["split"], []).append((numbered["files"], numbered["number"]))
+    for split, there in parts.items():
+        count, _ = there[0]
+        if sorted(there) != [(count, f"{number:05d}") for number in range(int(count))]:
+            told = some([f"{number} of {of}" for of, number in sorted(there)])
             raise TransmiterError(
-                f"{there} of {int(count)} files of {split} are in {files[0].parent}.",
-                "fetch the others, or name a single file",
+                f"The files of {split} in {files[0].parent} are not those of one data set, each once: {told}.",
+                "fetch those that are missing, take old ones away, or name a single file",
             )
 
 
@@ -278,32 +312,38 @@ class Table:
         for place in range(self.file.metadata.num_row_groups):
             rows = self.file.metadata.row_group(place)
             group = RowGroup(self.path, self.identity, self.columns.content, place)
-            elsewhere = paths is not None and self.lacks_content(rows)
+            elsewhere = self.without_content(group, rows) if paths is not None else None
             for row in range(rows.num_rows):
                 label = None if labels is None else labels[number]
-                path = paths[number] if elsewhere and paths is not None else None
-                if path is None:
-                    yield ParquetImage(group, row, number, f"{self.id}/{number}", label)
-                else:
+                path = paths[number] if paths is not None and elsewhere is not None and elsewhere[row] else None
+                if path:
                     yield ImageFile(self.path.parent, path, label)
+                else:
+                    yield ParquetImage(group, row, number, f"{self.id}/{number}", label)
                 number += 1
 
-    def lacks_content(self, rows: Any) -> bool:
-        """Whether all images of a row group are but paths, by what the footer says of it."""
+    def without_content(self, group: RowGroup, rows: Any) -> list[bool] | None:
+        """Of each row of a group whether its image is but a path; None where none is, by what the footer says."""
         columns = [rows.column(place) for place in range(rows.num_columns)]
-        (content,) = [one for one in columns if one.path_in_schema == self.columns.content]
+        content = next(one for one in columns if one.path_in_schema == self.columns.content)
         counted = content.statistics
-        return counted is not None and counted.has_null_count and counted.null_count == rows.num_rows > 0
+        if counted is not None and counted.has_null_count and counted.null_count in (0, rows.num_rows):
+            return [True] * rows.num_rows if counted.null_count else None
+        try:
+            return missing_rows(group)
+        except Exception as error:  # pyarrow has no common type for what damage does
+            raise self.unreadable(error) from error
 
     def paths(self) -> list[str | None] | None:
         """The path of each image, where the column has such a field."""
         column = self.file.schema_arrow.field(self.columns.images).type
-        if not self.columns.has_fields or column.get_field_index(PATH) < 0:
-            return None
-        return self.values(f"{self.columns.images}.{PATH}")
+        place = column.get_field_index(PATH) if self.columns.has_fields else -1
+        return (
+            self.values(f"{self.columns.images}.{PATH}") if place >= 0 and is_text(column.field(place).type) else None
+        )
 
     def labels(self) -> list[str | None] | None:
-        """The class of each row; None for one without, which a negative number stands for, too.
+        """The class of each row; None for one without, which a negative number stands for where classes have names.
 
         Raises:
             TransmiterError: if it is damaged, or a number has no name.
@@ -329,8 +369,7 @@ class Table:
             TransmiterError: if it is damaged.
         """
         try:
-            (values,) = self.file.read([column]).flatten().columns
-            return values.to_pylist()
+            return self.file.read([column]).flatten().column(0).to_pylist()
         except Exception as error:  # pyarrow has no common type for what damage does
             raise self.unreadable(error) from error
 
@@ -359,16 +398,19 @@ def find_columns(schema: Any, path: Path) -> Columns:
 
     Raises:
         TransmiterError: if none says so of the images, or several do, of images or classes; or what a column holds are
-            no images or classes.
+            no images or classes; or two columns have one name.
     """
     features = described(schema)
     images = [name for name in schema.names if kind_of(features, name) == "Image"]
     images = images or [name for name in schema.names if holds_images(schema.field(name).type)]
-    if len(images) != 1 or schema.names.count(images[0]) > 1 or not holds_images(schema.field(images[0]).type):
+    if len(images) != 1 or not holds_images(schema.field(images[0]).type):
         which = f"has the images in {' or '.join(images)}" if images else "has no column of encoded images"
         kinds = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise TransmiterError(f"{path} {which}; its columns are {kinds}.", "keep one column of images: files, as bytes")
     (column,) = images
+    twice = [name for name in schema.names if schema.names.count(name) > 1 or name.startswith(f"{column}.")]
+    if twice:
+        raise TransmiterError(f"Two columns of {path} may be meant by {twice[0]!r}.", "rename one of them")
     named = [name for said in LABELS for name in schema.names if name.lower() == said][:1]
     classes = named or [name for name in schema.names if kind_of(features, name) == "ClassLabel"]
     if len(classes) > 1:
@@ -386,7 +428,7 @@ def find_columns(schema: Any, path: Path) -> Columns:
         )
     about = features.get(classes[0])
     names = about.get("names") if isinstance(about, dict) else None
-    return Columns(column, has_fields, classes[0], tuple(map(str, names or ())))
+    return Columns(column, has_fields, classes[0], tuple(map(str, names)) if isinstance(names, list) else ())
 
 
 def described(schema: Any) -> dict[str, Any]:
@@ -394,7 +436,7 @@ def described(schema: Any) -> dict[str, Any]:
     try:
         about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         return dict(about["info"]["features"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
@@ -410,15 +452,31 @@ def holds_images(kind: Any) -> bool:
 
     if types.is_struct(kind):
         place = kind.get_field_index(CONTENT)
-        return place >= 0 and holds_images(kind.field(place).type) and not types.is_struct(kind.field(place).type)
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return types.is_binary(kind) or types.is_large_binary(kind)
+        return place >= 0 and is_bytes(kind.field(place).type)
+    return is_bytes(kind)
+
+
+def is_bytes(kind: Any) -> bool:
+    """Whether values are bytes, however they are kept."""
+    return str(value_type(kind)) in ("binary", "large_binary", "binary_view")
+
+
+def is_text(kind: Any) -> bool:
+    """Whether values are texts, however they are kept."""
+    return str(value_type(kind)) in ("string", "large_string", "string_view")
 
 
 def holds_classes(kind: Any) -> bool:
     """Whether a column holds texts or numbers; those that must be whole may have a point (`whole`)."""
     from pyarrow import types
 
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    texts = types.is_string(kind) or types.is_large_string(kind)
-    return texts or types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind) or types.is_null(kind)
+    kind = value_type(kind)
+    numbers = types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind) or types.is_null(kind)
+    return numbers or is_text(kind)
+
+
+def value_type(kind: Any) -> Any:
+    """What a column holds, also if it numbers its different values."""
+    from pyarrow import types
+
+    return kind.value_type if types.is_dictionary(kind) else kind

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 
 from transmiter_cli.errors import TransmiterError, UsageError
 
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
 
 
 def canonical(split: str) -> str:

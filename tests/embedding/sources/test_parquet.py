@@ -123,10 +123,12 @@ def test_a_file_that_may_be_of_any_split_is_refused_beside_those_of_one(data: Pa
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["train-00000-of-00002"], "00000 of 00002"),
-        (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "00000 of 00001, 00000 of 00002"),
-        (["train-00000-of-00001-0123456789abcdef", "train-00000-of-00001"], "00000 of 00001, 00000 of 00001"),
-        (["train/train-00000-of-00003", "test/test-00000-of-00001"], "00000 of 00003"),
+        (["train-00000-of-00002"], "train-00000-of-00002"),
+        (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "train-00000-of-00001"),
+        (["train-00000-of-00001-0123456789abcdef", "train-00000-of-00001"], "train-00000-of-00001"),
+        (["train/train-00000-of-00003", "test/test-00000-of-00001"], "train-00000-of-00003"),
+        (["train-00000-of-00001", "train"], "train-00000-of-00001"),
+        (["train-00000-of-00001", "training-00000-of-00001"], "train-00000-of-00001"),
     ],
 )
 def test_parts_of_a_data_set_are_all_there_once(tmp_path: Path, names: list[str], told: str):
@@ -154,13 +156,13 @@ def test_split_folders_may_lie_in_data(tmp_path: Path):
 
 def test_a_folder_of_images_and_of_tables_is_named_more_closely(data: Path, tmp_path: Path):
     (data / "banner.png").write_bytes(png(1))
-    with pytest.raises(UsageError, match=r"holds Parquet files, train-00000-of-00002\.parquet the first, and images"):
+    with pytest.raises(UsageError, match=r"holds Parquet files, train-00000-of-00002\.parquet for one, and images"):
         open_images(str(data), "train")
     assert len(open_images(str(data / "data"), "train").files) == 10
     as_hugging_face(tmp_path / "own" / "pets.parquet", [1], [0])
     (tmp_path / "own" / "cat").mkdir()
     (tmp_path / "own" / "cat" / "1.png").write_bytes(png(1))
-    with pytest.raises(UsageError, match="holds Parquet files, pets"):
+    with pytest.raises(UsageError, match=r"holds Parquet files, pets\.parquet for one"):
         open_images(str(tmp_path / "own"), None)
 
 
@@ -194,6 +196,19 @@ def test_integers_of_which_some_are_missing_are_no_other_classes(tmp_path: Path)
         open_images(str(write(tmp_path / "some.parquet", columns, features)), None)
     columns["label"] = [1.0, 2.0]
     assert [file.label for file in open_images(str(write(tmp_path / "all.parquet", columns)), None).files] == ["1", "2"]
+
+
+def test_numbers_with_a_point_are_no_classes(tmp_path: Path):
+    columns = {"image": [png(1), png(2)], "label": [1.5, float("inf")]}
+    with pytest.raises(TransmiterError, match=r"has the class 1\.5; classes are texts or whole numbers"):
+        open_images(str(write(tmp_path / "a.parquet", columns)), None)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path):
+    table = pa.Table.from_arrays([pa.array([png(1)]), pa.array([1]), pa.array([2])], ["image", "x", "x"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(TransmiterError, match=r"Two columns of .* are called 'x'"):
+        open_images(str(tmp_path / "a.parquet"), None)
 
 
 def test_empty_texts_are_no_classes(tmp_path: Path):
@@ -327,7 +342,9 @@ def test_places_are_of_the_file_and_the_row(data: Path):
 def test_folders_of_images_stay_what_they_are_beside_a_table(tmp_path: Path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.png").write_bytes(png(1))
-    write(tmp_path / "metadata.parquet", {"file_name": ["cat/1.png"]})
+    write(tmp_path / "metadata.parquet", {"file_name": ["cat/1.png"], "hash": [b"1"]})
+    write(tmp_path / "annotations.parquet", {"file_name": ["cat/1.png"]})
+    (tmp_path / "loop.parquet").symlink_to(tmp_path / "loop.parquet")
     assert [file.id for file in open_images(str(tmp_path), None).files] == ["cat/1.png"]
 
 

@@ -116,7 +116,7 @@ def scan(folder: Path, data: str) -> tuple[list[tuple[str, str | None]], tuple[s
 def instead_of_images(folder: Path) -> str:
     """What to pass in place of a folder without images: where tables with images lie below it, these."""
     holders = {path.parent for path in folder.rglob("*") if path.suffix.lower() in TABLES}
-    below = sorted({one.parent if is_usual(one.name) else one for one in holders})
+    below = sorted({one.parent if is_usual(one.name) and split_folders(one.parent) else one for one in holders})
     if below:
         more = f", or another of {len(below)} folders with Parquet files" if len(below) > 1 else ""
         return f"--data {shlex.quote(str(below[0]))}{more}"

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,17 +93,19 @@ def accepts(path: Path) -> bool:
     image = next(image_names(path), None) if tables else None
     if image is None:
         return bool(tables)
-    if not has_images(tables[0]):
-        return False  # it tells something of the images
+    table = next(filter(has_images, tables), None)
+    if table is None:
+        return False  # they tell something of the images
+    place = table if table.parent == path else table.parent
     raise UsageError(
-        f"{path} holds Parquet files, {tables[0].name} the first, and images, {image} for one.",
-        f"keep them apart, or name one file: --data {shlex.quote(str(tables[0]))}",
+        f"{path} holds Parquet files, {table.name} for one, and images, {image} for one.",
+        f"keep them apart, or name those that are meant: --data {shlex.quote(str(place))}",
     )
 
 
 def is_table(name: str) -> bool:
-    """Whether a file's name says that it is a Parquet file."""
-    return name.lower().endswith(TABLES) and not name.startswith(".")
+    """Whether a file's name says that it is a Parquet file, and none that tells of images beside it."""
+    return name.lower().endswith(TABLES) and not name.startswith((".", "metadata."))
 
 
 def has_images(table: Path) -> bool:
@@ -120,7 +123,7 @@ def table_places(path: Path) -> dict[str, dict[str | None, list[Path]]]:
     """
     places: dict[str, dict[str | None, list[Path]]] = {}
     for folder in (path, path / DATA_FOLDER):
-        if folder.is_dir():
+        with suppress(TransmiterError, OSError):  # a class folder of that name, which reading it will tell of
             places[str(folder)] = {None: tables_in(folder)}
             within = {split: tables_in(inner) for split, inner in split_folders(folder).items()}
             places[f"the split folders of {folder}"] = {split: tables for split, tables in within.items() if tables}
@@ -144,7 +147,8 @@ def split_tables(path: Path) -> dict[str | None, list[Path]]:
 def tables_in(folder: Path) -> list[Path]:
     """The Parquet files in a folder itself, sorted."""
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if is_table(entry.name) and entry.is_file())
+        found = [Path(entry.path) for entry in entries if is_table(entry.name)]
+    return sorted(path for path in found if path.is_file())
 
 
 def split_of(path: Path) -> str | None:
@@ -188,10 +192,11 @@ class ParquetReader:
         for file in found[None]:
             parts.setdefault(split_of(file), []).append(file)
         if None in parts and len(parts) > 1:
+            single = next(filter(split_of, found[None]))
             raise TransmiterError(
                 f"The names of {some([one.name for one in parts[None]])} in {parts[None][0].parent} do not say which "
                 "split they are of, as those of the other files do.",
-                f"take them away, or name a single file: --data {shlex.quote(str(found[None][0]))}",
+                f"take them away, or name a single file: --data {shlex.quote(str(single))}",
             )
         return {**parts}
 
@@ -220,15 +225,18 @@ class ParquetReader:
 
 def require_whole(files: Sequence[Path]) -> None:
     """Raise TransmiterError if files of a split are missing, by what their names say, or there more than once."""
-    parts: dict[str, list[tuple[str, str]]] = {}
+    parts: dict[str | None, list[Path]] = {}
     for file in files:
-        numbered = NUMBERED.fullmatch(file.stem)
-        if numbered:
-            parts.setdefault(numbered["split"], []).append((numbered["files"], numbered["number"]))
+        parts.setdefault(split_of(file), []).append(file)
     for split, there in parts.items():
-        count, _ = there[0]
-        if sorted(there) != [(count, f"{number:05d}") for number in range(int(count))]:
-            told = some([f"{number} of {of}" for of, number in sorted(there)])
+        numbers = [
+            found and (found["files"], found["number"]) for file in there if (found := NUMBERED.fullmatch(file.stem))
+        ]
+        if not numbers:
+            continue
+        count, _ = numbers[0]
+        if len(numbers) < len(there) or sorted(numbers) != [(count, f"{one:05d}") for one in range(int(count))]:
+            told = some([file.name for file in there])
             raise TransmiterError(
                 f"The files of {split} in {files[0].parent} are not those of one data set, each once: {told}.",
                 "fetch those that are missing, take old ones away, or name a single file",
@@ -289,7 +297,7 @@ class Table:
             for row in range(rows.num_rows):
                 label = None if labels is None else labels[number]
                 path = paths[number] if paths is not None and elsewhere is not None and elsewhere[row] else None
-                if path:
+                if path and "\0" not in path:
                     yield ImageFile(self.path.parent, path, label)
                 else:
                     yield ParquetImage(group, row, number, f"{self.id}/{number}", label)
@@ -325,6 +333,9 @@ class Table:
         if columns.labels is None:
             return None
         values = [whole(value) for value in self.values(columns.labels)]
+        broken = next((value for value in values if isinstance(value, float)), None)
+        if broken is not None:
+            raise TransmiterError(f"A row of {self.path} has the class {broken}; classes are texts or whole numbers.")
         if not columns.names:
             return [None if value is None or value == "" else str(value) for value in values]
         strange = next((value for value in values if not is_place(value, len(columns.names))), None)

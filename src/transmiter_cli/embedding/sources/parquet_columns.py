@@ -46,6 +46,9 @@ def find_columns(schema: Any, path: Path) -> Columns:
         TransmiterError: if none says so of the images, or several do, of images or classes; or what a column holds are
             no images or classes; or two columns have one name.
     """
+    doubled = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if doubled is not None:
+        raise TransmiterError(f"Two columns of {path} are called {doubled!r}.", "rename one of them")
     features = described(schema)
     images = [name for name in schema.names if kind_of(features, name) == "Image"]
     images = images or [name for name in schema.names if holds_images(schema.field(name).type)]
@@ -54,9 +57,9 @@ def find_columns(schema: Any, path: Path) -> Columns:
         kinds = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise TransmiterError(f"{path} {which}; its columns are {kinds}.", "keep one column of images: files, as bytes")
     (column,) = images
-    twice = [name for name in schema.names if schema.names.count(name) > 1 or name.startswith(f"{column}.")]
-    if twice:
-        raise TransmiterError(f"Two columns of {path} may be meant by {twice[0]!r}.", "rename one of them")
+    alike = next((name for name in schema.names if name.startswith(f"{column}.")), None)
+    if alike is not None:
+        raise TransmiterError(f"Two columns of {path} may be meant by {alike!r}.", "rename one of them")
     named = [name for said in LABELS for name in schema.names if name.lower() == said][:1]
     classes = named or [name for name in schema.names if kind_of(features, name) == "ClassLabel"]
     if len(classes) > 1:

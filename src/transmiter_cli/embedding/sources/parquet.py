@@ -229,12 +229,10 @@ def require_whole(files: Sequence[Path]) -> None:
     for file in files:
         parts.setdefault(split_of(file), []).append(file)
     for split, there in parts.items():
-        numbers = [
-            found and (found["files"], found["number"]) for file in there if (found := NUMBERED.fullmatch(file.stem))
-        ]
-        if not numbers:
+        matches = [found for file in there if (found := NUMBERED.fullmatch(file.stem))]
+        if not matches:
             continue
-        count, _ = numbers[0]
+        numbers, count = [(one["files"], one["number"]) for one in matches], matches[0]["files"]
         if len(numbers) < len(there) or sorted(numbers) != [(count, f"{one:05d}") for one in range(int(count))]:
             told = some([file.name for file in there])
             raise TransmiterError(

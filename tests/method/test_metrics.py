@@ -41,6 +41,35 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says():
     assert coverage.max().item() == pytest.approx(0.98, abs=0.006)
 
 
+def test_percentiles_of_a_bootstrap_hold_less_than_they_say():
+    """Why there is none, by the same document: those of a mean of zeros and ones are a binomial's."""
+    binomial = pytest.importorskip("scipy.stats").binom
+    held = []
+    for images in (*range(20, 100, 5), *range(100, 601, 100)):
+        right = torch.arange(images + 1).numpy()
+        low, high = (binomial.ppf(level, images, right / images) / images for level in (0.025, 0.975))
+        for rate in torch.linspace(0.78, 0.99, 22, dtype=torch.float64).tolist():
+            held.append(binomial.pmf(right, images, rate)[(low <= rate) & (rate <= high)].sum())
+    assert sum(held) / len(held) < 0.92
+    assert min(held) < 0.5
+
+
+@pytest.mark.parametrize("images", [20, 60])
+def test_a_paired_interval_holds_the_truth_at_least_nearly_as_often_as_it_says(images: int):
+    pairs = [(fixed, broken) for fixed in range(images + 1) for broken in range(images + 1 - fixed)]
+    places = torch.arange(images)
+    found = [compare(places < fixed, (places >= fixed) & (places < fixed + broken)) for fixed, broken in pairs]
+    low, high = (torch.tensor([getattr(one, end) for one in found], dtype=torch.float64) for end in ("low", "high"))
+    counts = torch.tensor([(fixed, broken, images - fixed - broken) for fixed, broken in pairs])
+    ways = torch.lgamma(torch.tensor(images + 1.0)) - torch.lgamma(counts + 1.0).sum(-1)
+    for fixed in (0.005, 0.02, 0.05, 0.1, 0.2):
+        for broken in (0.0025, 0.01, 0.05, 0.1):
+            shares = torch.tensor([fixed, broken, 1 - fixed - broken])
+            chances = (ways + (counts * shares.log()).sum(-1)).exp()
+            held = chances[(low <= fixed - broken) & (fixed - broken <= high)].sum().item()
+            assert 0.94 < held < 1.001
+
+
 def test_all_right_is_no_certainty():
     found = accuracy(torch.ones(60, dtype=torch.bool))
     assert found.top1 == found.high == 1

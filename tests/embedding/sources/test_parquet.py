@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -370,7 +371,7 @@ def test_they_take_no_root_and_last_by_their_path(data: Path, monkeypatch: pytes
 
 
 def test_without_the_library_it_says_how_to_have_it(data: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UsageError, match="needs the pyarrow library") as caught:
         open_images(str(data), "train")
     assert caught.value.fix == "pip install 'transmiter[parquet]'"

@@ -80,21 +80,20 @@ def no_bytes() -> bytes:
     return b""
 
 
-def plain(value: Any) -> Any:
-    """The same value of a file, with tensors or lists in place of arrays, also in dictionaries of two levels."""
-    return plain_to(2, value)
+LEVELS = 2
+"""Of dictionaries: that of weights, and that which holds these beside other things."""
 
 
-def plain_to(levels: int, value: Any) -> Any:
-    """The same to so many levels of dictionaries: of weights, and of what holds these beside other things."""
+def plain(value: Any, levels: int = LEVELS) -> Any:
+    """The same value of a file, with tensors or lists in place of arrays, also in so many levels of dictionaries."""
     if isinstance(value, PickledArray):
         return value.content
     if isinstance(value, dict) and levels:
-        return {name: plain_to(levels - 1, inner) for name, inner in value.items()}
+        return {name: plain(inner, levels - 1) for name, inner in value.items()}
     return value
 
 
-def arrays_in(value: Any, levels: int = 2) -> Iterator[PickledArray]:
+def arrays_in(value: Any, levels: int = LEVELS) -> Iterator[PickledArray]:
     """The arrays that `plain` makes tensors or lists of."""
     if isinstance(value, PickledArray):
         yield value
@@ -114,7 +113,7 @@ class Unread:
 
 
 def empty_dictionary(*_: Any) -> dict[Any, Any]:
-    """A dictionary whose entries follow; those that it would make up are not."""
+    """A dictionary whose entries follow; what would make up missing ones is left out."""
     return {}
 
 

@@ -6,8 +6,8 @@ import io
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from transmiter_cli.embedding.sources.folder import TABLES, image_names, split_folders
 from transmiter_cli.embedding.sources.parquet_columns import PATH, Columns, find_columns, is_text
-from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, ImageSet, require_all_or_none
+from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, ImageSet, image_set
 from transmiter_cli.embedding.sources.row_groups import (
     RowGroup,
     missing_rows,
@@ -23,7 +23,6 @@ from transmiter_cli.embedding.sources.row_groups import (
     read_image,
     require_same,
 )
-from transmiter_cli.embedding.sources.shards import numbers_first
 from transmiter_cli.embedding.sources.splits import canonical, is_usual
 from transmiter_cli.errors import TransmiterError, UsageError, first_line
 from transmiter_cli.files import file_identity
@@ -218,9 +217,7 @@ class ParquetReader:
         images = [image for table in tables for image in table.images()]
         if not images:
             raise TransmiterError(f"{self.path} holds no images: its tables have no rows.")
-        require_all_or_none([image.name for image in images if image.label is None], len(images), str(self.path))
-        labels = {image.label for image in images if image.label is not None}
-        return ImageSet(tuple(images), names or tuple(sorted(labels, key=numbers_first)), split)
+        return image_set(images, names, split, str(self.path))
 
 
 def require_whole(files: Sequence[Path]) -> None:
@@ -264,12 +261,8 @@ class Table:
         Raises:
             TransmiterError: if it is no Parquet file, or a damaged one.
         """
-        try:
+        with readable(self.path):
             return parquet_file(self.path, self.identity)
-        except UsageError:
-            raise
-        except Exception as error:  # pyarrow has no common type for what damage does
-            raise self.unreadable(error) from error
 
     @cached_property
     def columns(self) -> Columns:
@@ -308,18 +301,15 @@ class Table:
         counted = content.statistics
         if counted is not None and counted.has_null_count and counted.null_count in (0, rows.num_rows):
             return [True] * rows.num_rows if counted.null_count else None
-        try:
+        with readable(self.path):
             return missing_rows(group)
-        except Exception as error:  # pyarrow has no common type for what damage does
-            raise self.unreadable(error) from error
 
     def paths(self) -> list[str | None] | None:
         """The path of each image, where the column has such a field."""
         column = self.file.schema_arrow.field(self.columns.images).type
         place = column.get_field_index(PATH) if self.columns.has_fields else -1
-        return (
-            self.values(f"{self.columns.images}.{PATH}") if place >= 0 and is_text(column.field(place).type) else None
-        )
+        has_paths = place >= 0 and is_text(column.field(place).type)
+        return self.values(f"{self.columns.images}.{PATH}") if has_paths else None
 
     def labels(self) -> list[str | None] | None:
         """The class of each row; None for one without, which a negative number stands for where classes have names.
@@ -350,17 +340,23 @@ class Table:
         Raises:
             TransmiterError: if it is damaged.
         """
-        try:
-            return self.file.read([column]).flatten().column(0).to_pylist()
-        except Exception as error:  # pyarrow has no common type for what damage does
-            raise self.unreadable(error) from error
+        file = self.file
+        with readable(self.path):
+            return file.read([column]).flatten().column(0).to_pylist()
 
-    def unreadable(self, error: Exception) -> TransmiterError:
-        """The error for a damaged file."""
-        return TransmiterError(
-            f"{self.path} cannot be read as a Parquet file: {first_line(error)}.",
-            f"fetch it anew; ls -l {shlex.quote(str(self.path))}",
-        )
+
+@contextmanager
+def readable(path: Path) -> Generator[None]:
+    """Say of a Parquet file that cannot be read that it cannot."""
+    try:
+        yield
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # pyarrow has no common type for what damage does
+        raise TransmiterError(
+            f"{path} cannot be read as a Parquet file: {first_line(error)}.",
+            f"fetch it anew; ls -l {shlex.quote(str(path))}",
+        ) from error
 
 
 def whole(value: Any) -> Any:

@@ -66,7 +66,7 @@ def find_columns(schema: Any, path: Path) -> Columns:
         raise TransmiterError(
             f"{path} has several columns of classes: {', '.join(classes)}.", "call the one that is meant 'label'"
         )
-    has_fields = hasattr(schema.field(column).type, "get_field_index")
+    has_fields = not is_bytes(schema.field(column).type)
     if not classes:
         return Columns(column, has_fields, None, ())
     kind = schema.field(classes[0]).type

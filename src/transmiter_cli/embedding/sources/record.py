@@ -211,3 +211,25 @@ def require_all_or_none(missing: Sequence[str], total: int, what: str) -> None:
             f"{len(missing):,} of the {total:,} images of {what} have no label, the first in {missing[0]}.",
             "label all images of a split or none",
         )
+
+
+def image_set(images: Sequence[ImageRecord], names: tuple[str, ...], split: str | None, what: str) -> ImageSet:
+    """Images of one split whose classes are these, or where none are named, those of their labels.
+
+    Args:
+        images: in their order.
+        names: of the classes.
+        split: which one it is.
+        what: where the images come from.
+
+    Raises:
+        TransmiterError: if some images have a label and some have none.
+    """
+    require_all_or_none([image.name for image in images if image.label is None], len(images), what)
+    labels = {image.label for image in images if image.label is not None}
+    return ImageSet(tuple(images), names or tuple(sorted(labels, key=numbers_first)), split)
+
+
+def numbers_first(label: str) -> tuple[bool, int, str]:
+    """Sorts numbers by value, before texts."""
+    return (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)

@@ -86,6 +86,8 @@ def read_image(group: RowGroup, row: int) -> bytes | None:
             cursor = Cursor(group)
         cursor.advance_to(row)
         content = cursor.content(row)
+    except MemoryError:
+        raise
     except Exception as error:  # pyarrow has no common type for what damage does
         raise OSError(f"its Parquet file cannot be read there: {first_line(error)}") from error
     READING.cursor = cursor

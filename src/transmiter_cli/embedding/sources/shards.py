@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from transmiter_cli.embedding.sources.folder import IMAGE_SUFFIXES, is_image, split_folders
-from transmiter_cli.embedding.sources.record import ImageSet, require_all_or_none
+from transmiter_cli.embedding.sources.record import ImageSet, image_set
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.files import file_identity, file_state
@@ -133,10 +133,7 @@ class ShardReader:
                 f"{self.path} holds no images: no file in its {len(paths)} shards is named like 000.jpg.",
                 f"tar -tf {shlex.quote(str(paths[0]))}",
             )
-        without = [image.name for image in images if image.label is None]
-        require_all_or_none(without, len(images), str(self.path))
-        labels = {image.label for image in images if image.label is not None}
-        return ImageSet(tuple(images), tuple(names.values()) or tuple(sorted(labels, key=numbers_first)), split)
+        return image_set(images, tuple(names.values()), split, str(self.path))
 
 
 @dataclass(frozen=True)
@@ -264,11 +261,6 @@ def number_names(shards: Sequence[Shard], folders: Sequence[Path]) -> dict[str, 
             "give each label a line there, or remove the file: labels are names then",
         )
     return {str(number): name for number, name in enumerate(names)}
-
-
-def numbers_first(label: str) -> tuple[bool, int, str]:
-    """Sorts numbers by value, before texts."""
-    return (not label.isdecimal(), int(label) if label.isdecimal() else 0, label)
 
 
 def expand_braces(pattern: str) -> list[str]:

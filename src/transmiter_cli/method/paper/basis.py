@@ -29,7 +29,8 @@ def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "ba
 
     With Tc = U S V', V and S come from the d x d matrix Tc'Tc, and U = Tc V / S. The condition of Tc'Tc is the square
     of Tc's, but singular values below TOLERANCE are cut, so float64 leaves at least eight digits, at a small part of
-    the cost of decomposing an M x d matrix.
+    the cost of decomposing an M x d matrix. Each row's largest number is positive: eigenvectors have no sign of their
+    own, and LAPACKs differ in what they return.
 
     Raises:
         InvalidTensorError: if all texts have the same embedding.
@@ -40,4 +41,6 @@ def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "ba
     if singular[0] < torch.finfo(torch.float32).eps:
         raise InvalidTensorError("all text embeddings are the same, so they span no basis.")
     kept = singular > TOLERANCE * singular[0]
-    return (centred @ (vectors.flip(1)[:, kept] / singular[kept])).T.float().contiguous()
+    columns = centred @ (vectors.flip(1)[:, kept] / singular[kept])
+    largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))
+    return (columns * largest.sign()).T.float().contiguous()

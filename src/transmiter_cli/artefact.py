@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from transmiter_cli.description import FORMAT, METADATA_KEY, read_description
-from transmiter_cli.errors import TransmiterError, mended_by
+from transmiter_cli.description import FORMAT, METADATA_KEY, DamagedArtefactError, read_description
+from transmiter_cli.errors import TransmiterError, is_out_of_memory, mended_by
 from transmiter_cli.files import canonical_json, write_atomically
 from transmiter_cli.method.embeddings import (
     Embeddings,
@@ -125,8 +125,7 @@ class Artefact:
                 is looked at is not finite.
         """
         with mended_by("adapt(embeddings), of Embeddings"):
-            require_tensor("the logits", logits)
-        require_matrix("the logits", logits)
+            require_matrix("the logits", logits)
         if logits.shape[-1] != len(self.vocabulary):
             sizes = f"{logits.shape[-1]} columns for a vocabulary of {len(self.vocabulary)} entries"
             raise InvalidTensorError(f"the logits have {sizes}.")
@@ -231,14 +230,9 @@ class Artefact:
         """Image embeddings of the artefact's model, with its texts and logit scale."""
         return Embeddings(images, self.texts, self.logit_scale)
 
-    def save(self, path: str | Path, before: Callable[[], None] | None = None) -> None:
-        """Write the artefact.
-
-        Args:
-            path: the file.
-            before: called when all is on the disk, and has not yet taken the place of what is there.
-        """
-        write_atomically(Path(path), self.serialized(), before=before)
+    def save(self, path: str | Path) -> None:
+        """Write the artefact to a file."""
+        write_atomically(Path(path), self.serialized())
 
     def serialized(self) -> bytes:
         """What `save` writes: a safetensors file; the same artefact always gives the same bytes."""
@@ -262,9 +256,9 @@ def device_told(what: str, device: object, fix: str) -> Generator[None]:
     """Raise TransmiterError where torch cannot use a device, unless its memory is full."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError:
-        raise
     except (SafetensorError, RuntimeError, AssertionError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise TransmiterError(f"{what} to {str(device)!r}: {error}", fix) from error
 
 
@@ -299,7 +293,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
             details=description["details"],
         )
     except (KeyError, TypeError, RuntimeError) as error:
-        raise TransmiterError(f"{path} is damaged: {error}.", "make it again") from error
+        raise DamagedArtefactError(f"{path} is damaged: {error}.", "make it again") from error
 
 
 def read_correction(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Correction:

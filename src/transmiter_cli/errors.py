@@ -49,6 +49,12 @@ def mended_by(fix: str) -> Generator[None]:
         raise
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, a GPU's, or that of a CPU, for which torch has no error of its own."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator" in str(error)
+
+
 def listing(path: Path) -> str:
     """The command line that shows what lies where a wrong path points, as far as there are folders."""
     whole = Path(os.path.abspath(path))  # noqa: PTH100 (takes ".." away, and leaves links)

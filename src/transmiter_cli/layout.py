@@ -30,6 +30,11 @@ REFINED_FROM = ("self_trained", "discriminant", "transferred", "ridge")
 """The rows of which refine takes the first there is."""
 SELF_TRAINED_FROM = ("discriminant", "ridge")
 """The rows of which self-train takes the first there is."""
+BASELINES = ("weak", "weak_finetuned", "strong", "eft", "product", "strong_finetuned")
+EFT_ROW = "eft_"
+"""How the rows begin of EFT with other strengths than 1."""
+DIRECT = "direct"
+"""The row of what was fitted, on the strong model without a transfer."""
 SWEPT = "strong-reg="
 """How the files begin of what transfer makes with other --reg values than the first."""
 SWEPT_ROW = "reg="
@@ -69,6 +74,11 @@ def swept_row(reg: float) -> str:
 def method_of(row: str) -> str:
     """The --method of a row that transfer makes; rows of further strengths are of the adapter."""
     return next((method for method, own in ROWS.items() if own == row), "adapter")
+
+
+def is_ours(row: str) -> bool:
+    """Whether a row is a strong model that took over a skill and runs alone: those among which the best is marked."""
+    return row not in BASELINES and not row.startswith(EFT_ROW)
 
 
 def homes_in(run: Path) -> list[Path]:

@@ -332,6 +332,9 @@ def test_the_shipped_files_are_of_the_grammar():
     [
         (("seeds = [0, 1]", 'seeds = "0"'), "seeds must be a list of whole numbers, not '0'"),
         (("seeds = [0, 1]", "seeds = []"), "seeds is empty"),
+        (("seeds = [0, 1]", "seeds = [0, 1, 0]"), "seeds has 0 twice"),
+        (("seeds = [0, 1]", "shots = [4, 4]"), "shots has 4 twice"),
+        (('name = "ridge"', 'name = "strong_finetuned"'), "no method can be called 'strong_finetuned'"),
         (("seeds = [0, 1]", 'protocol = "b2n"'), "protocol is 'plain' or 'base-to-novel'"),
         (("seeds = [0, 1]", "sedes = [0]"), "'sedes', which is none of"),
         (("seeds = [0, 1]", "seeds = [-1]"), "seeds must be a whole number of at least 0.*, not -1"),

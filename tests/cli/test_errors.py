@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -388,11 +389,15 @@ def test_strengths_that_are_not_positive(cli: Cli):
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_too_little_memory_is_a_sentence(cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch):
-    def exhausted(*_: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("transmiter_cli.embedding.decoding.as_rgb", exhausted)
+@pytest.mark.parametrize(
+    "place",
+    ["embedding.decoding.as_rgb", "embedding.encoders.encoder.unwrapped", "method.paper.distillation.compact_basis"],
+)
+@pytest.mark.parametrize("exhausted", [lambda *_: bytearray(1 << 55), lambda *_: torch.empty(1 << 55)])
+def test_too_little_memory_is_a_sentence(
+    cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch, place: str, exhausted: Callable[..., object]
+):
+    monkeypatch.setattr(f"transmiter_cli.{place}", exhausted)
     failed(cli(*FIT, "--data", pictures), 1, "Error: There is too little memory.", "Try: add --workers 1")
 
 

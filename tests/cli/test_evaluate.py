@@ -15,7 +15,9 @@ from tests.cli.conftest import Cli, done
 from tests.cli.test_errors import failed
 from transmiter_cli.embedding.sources import open_images
 from transmiter_cli.embedding.workspace import CachedEncoder
+from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import bundled_path
+from transmiter_cli.workflow.evaluate import EvalOptions, row_names
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", "2")
 DIGITS = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero"]
@@ -150,15 +152,21 @@ def test_gates_with_wrong_names_list_the_right_ones_before_anything_is_encoded(
     failed(cli("eval", *flags, "--require", gate), 2, said)
 
 
-def test_a_row_that_turns_out_to_be_missing_is_named_afterwards(cli: Cli, run: Path):
+def test_rows_of_a_fine_tuned_model_that_has_gone_are_missed_before_anything_is_encoded(
+    cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch
+):
     record = json.loads((run / "run.json").read_text())
     record["task"]["finetuned"] = ["gone.safetensors"]
     (run / "run.json").write_text(json.dumps(record))
-    outcome = cli("eval", "--require", "weak_finetuned.top1 > 0")
-    assert outcome.code == 2
-    assert "no row 'weak_finetuned', only weak, strong, direct, transferred" in outcome.err
-    assert "strong, zero-shot" in outcome.out, "what was measured is shown all the same"
-    failed(cli("eval", "--against", "weak_finetuned"), 2, "no row 'weak_finetuned', only weak, strong, direct")
+    assert list(rows(cli))[:4] == ["weak", "strong", "direct", "transferred"]
+    monkeypatch.setattr("transmiter_cli.embedding.workspace.CachedEncoder.image_embeddings", lambda *_: 1 / 0)
+    for flags in (("--require", "weak_finetuned.top1 > 0"), ("--against", "weak_finetuned")):
+        failed(cli("eval", *flags), 2, "no row 'weak_finetuned', only weak, strong, direct, transferred")
+
+
+def test_the_rows_that_gates_may_name_are_those_that_are_measured(cli: Cli, run: Path):
+    options = EvalOptions(eft=(0.3, 1.0))
+    assert list(rows(cli, "--eft", "0.3,1")) == row_names(options, Run(run))
 
 
 def test_the_columns_of_a_gate_are_those_that_are_measured(cli: Cli, run: Path):

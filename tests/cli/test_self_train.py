@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 from unittest.mock import patch
 
 import pytest
@@ -14,7 +15,8 @@ import torch
 from tests.cli.conftest import Cli, done
 from tests.cli.test_errors import failed
 from tests.cli.test_overlap import digits
-from transmiter_cli.artefact import Artefact, load
+from transmiter_cli.artefact import load
+from transmiter_cli.files import write_parts
 from transmiter_cli.workflow import refine
 
 FIT = ("fit", "--weak", "demo-weak", "--finetuned", "demo-finetuned", "--aux-words", "characters", "--epochs", 1)
@@ -147,10 +149,12 @@ def test_a_refinement_stays_until_what_comes_in_its_place_is_there(run: Cli, mon
     assert run("self-train", "--data", "new").code == 0
     assert run("refine", "--data", "new", "--shots", 1).code == 0
 
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def fail(file: BinaryIO, parts: Sequence[bytes]) -> None:
+        if "self-trained" in str(file.name):
+            raise OSError(28, "No space left on device")
+        write_parts(file, parts)
 
-    monkeypatch.setattr(Artefact, "save", fail)
+    monkeypatch.setattr("transmiter_cli.files.write_parts", fail)
     failed(run("self-train", "--data", "test"), 1, "No space left on device")
     assert Path("transmiter-run/refined.safetensors").is_file()
 

@@ -11,7 +11,7 @@ from transmiter_cli.evaluation import Row, Unlabelled
 from transmiter_cli.evaluation.result import EvalResult, Evidence
 from transmiter_cli.evaluation.rows import mean_rows
 from transmiter_cli.evaluation.unlabelled import Move
-from transmiter_cli.report.columns import number, title
+from transmiter_cli.report.columns import number, points, title
 from transmiter_cli.report.table import (
     evaluation_csv,
     evaluation_json,
@@ -36,13 +36,13 @@ ROWS = {
     "refined": row(0.91, parameters=52_794_000, labels=True, gradients=True),
     "strong_finetuned": row(0.99, labels=True, gradients=True),
 }
-EVIDENCE = Evidence({}, None, (), ["cat", "dog", "eel"])
+EVIDENCE = Evidence({}, torch.tensor([0]), (), ["cat", "dog", "eel"])
 RESULT = EvalResult(ROWS, "pets", None, images=100, classes=3, weak="ViT-B/32", strong="ViT-L/14", evidence=EVIDENCE)
 PARTS = replace(RESULT, rows={name: replace(one, base=1.0, novel=0.5, hm=2 / 3) for name, one in ROWS.items()})
 NOTED = replace(RESULT, notes=("OVERLAP: in this run fit used 37 of these 599 images. These numbers are too good.",))
 UNLABELLED = replace(
     RESULT,
-    labelled=False,
+    evidence=replace(EVIDENCE, labels=None),
     rows={
         "strong": Unlabelled(confidence=0.5, agrees_strong=1.0, agrees_finetuned=0.5, changed=0, confidence_shift=0.0),
         "transferred": Unlabelled(
@@ -123,7 +123,9 @@ def test_numbers_of_a_column_end_at_the_same_place():
 
 
 def test_names_do_not_steer_the_terminal():
-    odd = replace(UNLABELLED, data="a\x1b[2J", evidence=replace(EVIDENCE, class_names=["cat\x1b[31m", "dog", "eel"]))
+    odd = replace(
+        UNLABELLED, data="a\x1b[2J", evidence=replace(UNLABELLED.evidence, class_names=["cat\x1b[31m", "dog", "eel"])
+    )
     text = "\n".join(rendered(evaluation_table(odd)))
     assert r"a\x1b[2J" in text
     assert r"moves cat\x1b[31m > eel 30" in text
@@ -150,6 +152,19 @@ def test_numbers_are_short_and_have_units():
     assert [number(count) for count in (None, 0, 999, 83_226, 771_938, 999_999, 52_794_000, 8.8e9)] == [
         "?", "0", "999", "83.2 k", "772 k", "1.0 M", "52.8 M", "8.8 G"
     ]  # fmt: skip
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign_of_a_loss():
+    assert points(-0.0003) == "+0.0"
+    assert "| +0.0 [-1.0, 1.0] |" in evaluation_markdown(
+        replace(
+            RESULT,
+            rows={
+                "strong": ROWS["strong"],
+                "ridge": replace(ROWS["weak"], gain=-0.0003, gain_low=-0.01, gain_high=0.01),
+            },
+        )
+    )
 
 
 def test_an_unknown_row_goes_by_its_own_name():
@@ -204,5 +219,4 @@ def test_means_over_sets_name_both_harmonic_means():
 
 
 def test_tensors_of_the_evidence_do_not_reach_json():
-    evidence = Evidence({}, torch.tensor([0]), (), ["cat"])
-    assert "evidence" not in evaluation_json(replace(RESULT, evidence=evidence))
+    assert "evidence" not in evaluation_json(RESULT)

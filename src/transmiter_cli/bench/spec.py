@@ -14,11 +14,11 @@ from transmiter_cli import demo
 from transmiter_cli.bench.numbers import check_numbers
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError, listing, mended_by
+from transmiter_cli.layout import DIRECT, is_ours
 from transmiter_cli.method.ranges import COUNT, SEED, Range
 from transmiter_cli.method.settings import AUX_WORDS, VOCABULARY_SIZE
 from transmiter_cli.methods import Method
 
-REFERENCES = ("weak", "weak_finetuned", "strong", "product", "direct")
 PLAIN, BASE_TO_NOVEL = "plain", "base-to-novel"
 KINDS = {
     "str": "a text",
@@ -249,15 +249,19 @@ def check(spec: BenchSpec, path: Path) -> None:
     """Raise TransmiterError if entries contradict each other."""
     if spec.protocol not in (PLAIN, BASE_TO_NOVEL):
         raise TransmiterError(f"{path}: protocol is {PLAIN!r} or {BASE_TO_NOVEL!r}, not {spec.protocol!r}.")
-    for axis in ("weak", "strong", "seeds"):
-        if not getattr(spec, axis):
+    for axis in ("weak", "strong", "seeds", "shots"):
+        values = getattr(spec, axis)
+        if not values and axis != "shots":
             raise TransmiterError(f"{path}: {axis} is empty.")
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise TransmiterError(f"{path}: {axis} has {twice[0]!r} twice.")
     for kind in ("data", "teacher", "method"):
         names = [one.name for one in getattr(spec, kind)]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise TransmiterError(f"{path} has two [[{kind}]] with the name {twice[0]!r}.")
-    taken = [one.name for one in spec.method if one.name in REFERENCES or one.name.startswith("eft")]
+    taken = [one.name for one in spec.method if not is_ours(one.name) or one.name == DIRECT]
     if taken:
         raise TransmiterError(f"{path}: no method can be called {taken[0]!r}, the name of a row that is there anyway.")
     check_values(spec, path)

@@ -17,7 +17,7 @@ from typing import NoReturn
 from rich.text import Text
 
 from transmiter_cli.cli.console import errors
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, is_out_of_memory
 from transmiter_cli.names import visible
 
 DEBUG_VARIABLE = "TRANSMITER_DEBUG"
@@ -39,10 +39,11 @@ def explain(error: Exception) -> tuple[str, str | None, int] | None:
     if isinstance(error, OSError):
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
         return f"{what}.", os_fix(error), 1
-    if isinstance(error, MemoryError):
-        return "There is too little memory.", "add --workers 1, and --decode scaled for large JPEG files", 1
     if type(error).__name__ == "OutOfMemoryError":
         return "The device has too little memory.", "add --encode-batch 8 or --device cpu", 1
+    if is_out_of_memory(error):
+        fix = "add --workers 1, --decode scaled for large JPEG files, or to fit a smaller --vocabulary-size"
+        return "There is too little memory.", fix, 1
     return None
 
 

@@ -92,7 +92,7 @@ def command(
     from transmiter_cli.evaluation.require import parse_gate
     from transmiter_cli.run import Run
     from transmiter_cli.workflow.eval_sets import EvalSets
-    from transmiter_cli.workflow.evaluate import EvalOptions
+    from transmiter_cli.workflow.evaluate import EvalOptions, row_names
     from transmiter_cli.workflow.run_data import DataFlags
 
     form = output_form(json, csv, markdown)
@@ -117,6 +117,10 @@ def command(
         eft=strengths,
     )
     found = EvalSets(options, data or [None], Run(run), workspace, gates)
+    if report is not None:
+        from transmiter_cli.report.html import subject
+
+        subject(row_names(options, Run(run)), against)  # which fails before anything is encoded
     try:
         found.measure()
     finally:

@@ -21,6 +21,7 @@ from transmiter_cli.embedding.choices import Decoding
 from transmiter_cli.embedding.pictures import as_rgb, is_empty, picture, shrink, upright_size
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.views import View, picture_of
+from transmiter_cli.errors import is_out_of_memory
 
 Result = TypeVar("Result")
 BATCHES_AHEAD = 2
@@ -81,9 +82,9 @@ class Decoder:
             reason = f"more than {most} million pixels, which may be a decompression bomb"
         except Image.UnidentifiedImageError:
             reason = "empty file" if is_empty(record) else "not an image that Pillow reads"
-        except MemoryError:
-            raise
         except Exception as error:  # of damaged files Pillow's plugins raise OSError, RuntimeError, struct.error, ...
+            if is_out_of_memory(error):
+                raise
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return [Skipped(record.name, reason)] * len(records)
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transmiter_cli.artefact import Artefact, require_artefact
+from transmiter_cli.layout import DIRECT, EFT_ROW
 from transmiter_cli.method.baselines import eft_logits, product_logits
 from transmiter_cli.method.embeddings import (
     LOGARITHMS,
@@ -124,7 +125,7 @@ def candidates(
     Raises:
         InvalidTensorError: if shapes do not match, or logits are not finite.
         ValueError: if `fitted` is no artefact or was transferred already, `transferred` has no names or one that is
-            that of another row, or a strength of EFT is below 0.
+            that of another row, there are such parts without `strong`, or a strength of EFT is below 0.
     """
     require_costs(
         weak_models=weak_models, teacher_models=teacher_models, weak_flops=weak_flops, weak_parameters=weak_parameters
@@ -135,7 +136,8 @@ def candidates(
     require_usable(models, logits)
     corrections = corrections_of(fitted, transferred, strong)
     if strong is None and (corrections or strong_finetuned_logits is not None):
-        raise ValueError("fitted, transferred and strong_finetuned_logits have rows beside those of strong alone.")
+        needing = "fitted, transferred and strong_finetuned_logits"
+        raise ValueError(f"{needing} need strong, the zero-shot strong model on the same images.")
     classes = count_classes(classes, list(models.values()), logits, list(corrections.values()))
     found: dict[str, Candidate] = {}
     for model in models.values():
@@ -180,9 +182,9 @@ def corrections_of(
     require_artefact("fitted", fitted)
     if fitted.stage != "weak":
         raise ValueError(f"fitted is what fit returned, and not of stage {fitted.stage!r}: name it in transferred.")
-    if "direct" in named:
-        raise ValueError("'direct' in transferred is the name of another row.")
-    return {"direct": fitted if strong is None else replace(fitted, texts=strong.texts), **named}
+    if DIRECT in named:
+        raise ValueError(f"{DIRECT!r} in transferred is the name of another row.")
+    return {DIRECT: fitted if strong is None else replace(fitted, texts=strong.texts), **named}
 
 
 def require_usable(models: Mapping[str, Embeddings], logits: Sequence[Tensor]) -> None:
@@ -271,7 +273,7 @@ def eft_candidates(
 
 def eft_name(strength: float) -> str:
     """The row of one strength of EFT: "eft" for a = 1, else "eft_0.5" and so on."""
-    return "eft" if strength == 1 else f"eft_{strength:.15g}"
+    return "eft" if strength == 1 else f"{EFT_ROW}{strength:.15g}"
 
 
 def require_same_images(parts: Sequence[Embeddings | Tensor]) -> None:

@@ -34,7 +34,6 @@ class EvalResult:
     """Rows of the evaluation by name, and what they were measured on.
 
     Attributes:
-        labelled: whether rows are `Row`s; `Unlabelled` otherwise.
         against: the row that the others are compared with.
         reg: the strength of the row "transferred", where the run has rows of other strengths; None otherwise.
         notes: what a reader of the numbers must know.
@@ -48,10 +47,14 @@ class EvalResult:
     weak: str
     strong: str
     evidence: Evidence
-    labelled: bool = True
     against: str = REFERENCE
     notes: tuple[str, ...] = ()
     reg: float | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether rows are `Row`s; `Unlabelled` otherwise."""
+        return self.evidence.labels is not None
 
     @property
     def has_parts(self) -> bool:

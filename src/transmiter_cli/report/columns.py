@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from transmiter_cli.layout import swept_row
+from transmiter_cli.layout import EFT_ROW, swept_row
 
 TITLES = {
     "weak": "weak, zero-shot",
@@ -22,23 +22,18 @@ TITLES = {
     "refined": "refined",
     "strong_finetuned": "strong, fine-tuned",
 }
-BASELINES = ("weak", "weak_finetuned", "strong", "product", "strong_finetuned")
 
 
 def title(name: str) -> str:
     """What a row is called; a row that is not known here goes by its own name."""
-    return TITLES.get(name) or (f"EFT, a = {name.removeprefix('eft_')}" if name.startswith("eft_") else name)
+    other = f"EFT, a = {name.removeprefix(EFT_ROW)}" if name.startswith(EFT_ROW) else name
+    return TITLES.get(name, other)
 
 
 def titles(rows: Iterable[str], reg: float | None = None) -> dict[str, str]:
     """What each row is called; `reg` is the strength of "transferred", where others stand beside it."""
     named = {name: title(name) for name in rows}
     return named if reg is None else named | {"transferred": f"{title('transferred')} {swept_row(reg)}"}
-
-
-def is_ours(name: str) -> bool:
-    """Whether a row is a strong model that took over a skill and runs alone: those among which the best is marked."""
-    return name not in BASELINES and not name.startswith("eft")
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ def percent(fraction: float | None) -> str:
 
 def points(difference: float | None) -> str:
     """+13.7, in percentage points."""
-    return "" if difference is None else f"{100 * difference:+.1f}"
+    return "" if difference is None else f"{100 * difference:+z.1f}"
 
 
 def number(count: float | None) -> str:
@@ -76,7 +71,7 @@ def gain(row: Any) -> str:
         return ""
     if row.gain_low == row.gain_high:
         return "-"
-    return f"{100 * row.gain:+.1f} [{percent(row.gain_low)}, {percent(row.gain_high)}]"
+    return f"{points(row.gain)} [{percent(row.gain_low)}, {percent(row.gain_high)}]"
 
 
 def adds(row: Any) -> str:

@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from transmiter_cli.evaluation.unlabelled import Unlabelled
+from transmiter_cli.layout import is_ours
 from transmiter_cli.method.metrics import Calibration, per_class
-from transmiter_cli.report.columns import is_ours
 from transmiter_cli.report.svg import COLOURS, SETTINGS, WIDTH, inline_svg
 
 ROW_HEIGHT = 0.27

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,10 +16,10 @@ from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.result import EvalResult
 from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.files import write_atomically
-from transmiter_cli.layout import PREDICTED_BY
+from transmiter_cli.layout import DIRECT, PREDICTED_BY, is_ours
 from transmiter_cli.method.metrics import calibration, correct
 from transmiter_cli.report import figures
-from transmiter_cli.report.columns import gain, is_ours, number, percent, points, titles
+from transmiter_cli.report.columns import gain, number, percent, points, titles
 from transmiter_cli.report.gallery import Thumbnail, thumbnails
 from transmiter_cli.report.table import best_row, columns_of, heading
 
@@ -63,14 +63,7 @@ def write_report(result: EvalResult, path: Path, commands: Sequence[str] = ()) -
 
 def render(result: EvalResult, commands: Sequence[str]) -> str:
     """The report's text."""
-    name, evidence = subject(result), result.evidence
-    if name is None or result.against not in result.rows:
-        raise TransmiterError("There is no adapted strong model to report on.", "transfer, and eval again")
-    if name == result.against:
-        raise TransmiterError(
-            f"The report is about {name}, and --against {name} compares that with itself.", "--against strong"
-        )
-    labelled = evidence.labels is not None
+    name = subject(result.rows, result.against)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "points": points, "number": number, "gain": gain}
     source = (resources.files("transmiter_cli") / "report" / "report.html.j2").read_text(encoding="utf-8")
@@ -86,7 +79,7 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
         before_name=names[result.against],
         beside=result.against != REFERENCE,
         after=result.rows[name],
-        sections=(labelled_sections if labelled else unlabelled_sections)(result, name, names),
+        sections=(labelled_sections if result.labelled else unlabelled_sections)(result, name, names),
         galleries=galleries(result, name),
         headers=[column.header for column in shown],
         table=table,
@@ -96,10 +89,21 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
     )
 
 
-def subject(result: EvalResult) -> str | None:
-    """The row that the report is about: what `transmiter predict` takes, so that no test label chooses it."""
-    ours = [name for name in result.rows if is_ours(name) and name != "direct"]
-    return next((name for name in (*PREDICTED_BY, *ours) if name in ours), None)
+def subject(rows: Collection[str], against: str) -> str:
+    """The row that the report is about: what `transmiter predict` takes, so that no test label chooses it.
+
+    Raises:
+        TransmiterError: if there is none, or no other one to compare it with.
+    """
+    ours = [name for name in rows if is_ours(name) and name != DIRECT]
+    name = next((name for name in (*PREDICTED_BY, *ours) if name in ours), None)
+    if name is None:
+        raise TransmiterError("There is no adapted strong model to report on.", "transfer, and eval again")
+    if name == against:
+        raise TransmiterError(
+            f"The report is about {name}, and --against {name} compares that with itself.", "--against strong"
+        )
+    return name
 
 
 def labelled_sections(result: EvalResult, name: str, names: Mapping[str, str]) -> list[Section]:

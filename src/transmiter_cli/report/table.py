@@ -16,8 +16,9 @@ from rich.text import Text
 
 from transmiter_cli.evaluation.result import EvalResult
 from transmiter_cli.evaluation.rows import REFERENCE, MeanRow
+from transmiter_cli.layout import is_ours
 from transmiter_cli.names import visible
-from transmiter_cli.report.columns import Column, columns, is_ours, mean_columns, titles
+from transmiter_cli.report.columns import Column, columns, mean_columns, titles
 
 WIDTH = 80
 MARK = "*"
@@ -189,7 +190,7 @@ def evaluation_json(result: EvalResult) -> dict[str, Any]:
         for row in rows.values():
             for move in row["moves"]:
                 move |= {"before": names[move["before"]], "after": names[move["after"]]}
-    return {**about, "rows": rows}
+    return {**about, "labelled": result.labelled, "rows": rows}
 
 
 def demo_sentence(result: EvalResult) -> str:

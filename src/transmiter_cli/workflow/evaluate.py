@@ -20,7 +20,7 @@ from transmiter_cli.evaluation.require import Gate, no_row, require_names
 from transmiter_cli.evaluation.result import EvalResult, Evidence
 from transmiter_cli.evaluation.rows import REFERENCE, Row, column_names, measure, positions_among
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
-from transmiter_cli.layout import SWEPT_ROW
+from transmiter_cli.layout import DIRECT, SWEPT_ROW
 from transmiter_cli.names import resembling, some
 from transmiter_cli.record import Task
 from transmiter_cli.reporter import Reporter
@@ -34,6 +34,7 @@ from transmiter_cli.workflow.run_models import (
     make_candidates,
     open_run_models,
     open_strong_finetuned,
+    weak_finetuned,
     weak_finetuned_if_there,
 )
 
@@ -86,12 +87,13 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     """
     run_models = open_run_models(run, workspace, options.strong)
     task, spec = run_models.task, options.data.spec(run_models.task)
-    test = check_measured(options, spec, run_models, gates)
+    test = check_measured(options, spec, run_models)
     twin = open_strong_finetuned(options.strong_finetuned, run_models, test.images)
-    notes = overlap_notes(test.images.files, run_models, options.allow_overlap)
+    teachers, untold = weak_finetuned_if_there(run_models, test.images, same_data(lasting(spec), fit_data(task)))
+    check_rows(options, gates, test, row_names(options, run, finetuned=teachers is not None))
+    notes = overlap_notes(test.images.files, run_models, options.allow_overlap) + untold
     weak = encode(run_models.weak, test.images, run_models.fitted.vocabulary, task.templates)
-    teacher, untold = weak_finetuned_if_there(run_models, weak, same_data(lasting(spec), fit_data(task)))
-    notes += untold
+    teacher = None if teachers is None else weak_finetuned(teachers, weak)
     models = make_candidates(options.eft, run_models, weak, teacher, twin)
     files, labels, class_names = weak.images.files, None, task.classes
     if test.labelled:
@@ -100,7 +102,6 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         if among is not None:
             models = {name: model.among(among) for name, model in models.items()}
             labels, class_names = positions_among(labels, among, len(class_names)), [class_names[i] for i in among]
-        require_row(options.against, models)
         rows = measure(models, labels, base=test.base, against=options.against)
         notes += () if test.base is None else novel_notes(test.base, task)
     else:
@@ -114,7 +115,6 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
         classes=len(class_names),
         weak=task.weak,
         strong=run_models.strong.name,
-        labelled=test.labelled,
         against=options.against,
         notes=notes,
         evidence=Evidence(models, labels, files, class_names),
@@ -138,24 +138,21 @@ class Measured(NamedTuple):
     base: list[int] | None
 
 
-def check_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels, gates: Sequence[Gate]) -> Measured:
+def check_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels) -> Measured:
     """The images to measure on, and all that can be wrong with them before one is encoded.
 
     Raises:
         UsageError, TransmiterError: as `eval_run`.
     """
-    task, run, reporter = run_models.task, run_models.run, run_models.workspace.reporter
+    task, reporter = run_models.task, run_models.workspace.reporter
     images = open_measured(options, spec, run_models)
     labelled = options.labels and images.labelled
-    with mended_by(f"transmiter inspect --json{run.flag}"):  # which lists the classes
+    with mended_by(f"transmiter inspect --json{run_models.run.flag}"):  # which lists the classes
         mapping = read_map(options.mapping, task.classes, task.labels)
         base = base_classes(options.base, task) if options.base_to_novel or options.base else None
     require_labels_for(options, labelled)
     if base is not None and mapping.targets:
         raise UsageError("--map and base classes ask for answers among different classes.", "leave one of them out")
-    rows = row_names(options, run)
-    require_row(options.against, rows)
-    require_names(gates, rows, column_names(Row if labelled else Unlabelled, base is not None))
     if labelled:
         warn_of_strangers(mapping, {*images.label_names, *options.elsewhere}, reporter)
         images = mapping.known_only(images)
@@ -163,6 +160,15 @@ def check_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels, 
     if base is not None:
         base_to_novel(torch.tensor(mapping.indices(images.files)), base, len(task.classes))
     return Measured(images, labelled, mapping, base)
+
+
+def check_rows(options: EvalOptions, gates: Sequence[Gate], test: Measured, rows: Sequence[str]) -> None:
+    """Raise UsageError unless these rows are all that is to be compared with or is named by gates, whose columns are
+    measured on such images.
+    """
+    if options.against not in rows:
+        raise UsageError(f"--against: {no_row(options.against, rows)}", "name one of these, or leave --against out")
+    require_names(gates, rows, column_names(Row if test.labelled else Unlabelled, test.base is not None))
 
 
 def open_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels) -> ImageSet:
@@ -180,11 +186,19 @@ def open_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels) -
     return images
 
 
-def row_names(options: EvalOptions, run: Run) -> list[str]:
-    """The rows that an evaluation can have, in its order, as far as what lies in the run tells."""
+def row_names(options: EvalOptions, run: Run, finetuned: bool = True) -> list[str]:
+    """The rows that an evaluation has, in its order.
+
+    Args:
+        options: what to measure.
+        run: what was made there.
+        finetuned: whether the fine-tuned weak model answers for the images.
+    """
     made = run.artefacts(run.strong(options.strong))
+    tuned = ["weak_finetuned"] if finetuned else []
+    ensembles = [*map(eft_name, options.eft), "product"] if finetuned else []
     last = ["strong_finetuned"] if options.strong_finetuned is not None else []
-    return ["weak", "weak_finetuned", "strong", *map(eft_name, options.eft), "product", "direct", *made, *last]
+    return ["weak", *tuned, "strong", *ensembles, DIRECT, *made, *last]
 
 
 def first_reg(transferred: Mapping[str, Artefact]) -> float | None:
@@ -223,12 +237,6 @@ def require_labels_for(options: EvalOptions, labelled: bool) -> None:
     if options.labels:
         raise TransmiterError(f"{need}, but these images have none.", f"leave {' and '.join(given)} out")
     raise UsageError(f"{need}, which --no-labels leaves out.", "leave one of them out")
-
-
-def require_row(against: str, rows: Collection[str]) -> None:
-    """Raise UsageError unless the row to compare with is among these."""
-    if against not in rows:
-        raise UsageError(f"--against: {no_row(against, rows)}", "name one of these, or leave --against out")
 
 
 def seen_by_fit(spec: DataSpec, split: str | None, run: Run) -> TransmiterError:

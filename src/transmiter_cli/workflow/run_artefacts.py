@@ -19,7 +19,7 @@ from transmiter_cli.task.finetuned import PROBE, FinetunedModel, finetuned_diges
 from transmiter_cli.task.logits_file import FinetunedLogits
 
 
-def finetuned_models(run: Run, weak: CachedEncoder, own_data: bool = True) -> list[FinetunedModel]:
+def finetuned_models(run: Run, weak: CachedEncoder, own_data: bool) -> list[FinetunedModel]:
     """The fine-tuned weak models of a run, in the order of its --finetuned.
 
     Args:

@@ -93,21 +93,28 @@ class WeakFinetuned(NamedTuple):
 
 
 def weak_finetuned_if_there(
-    run_models: RunModels, weak: EncodedImages, own_data: bool
-) -> tuple[WeakFinetuned | None, tuple[str, ...]]:
-    """The fine-tuned weak model on images, and what to say of it.
+    run_models: RunModels, images: ImageSet, own_data: bool
+) -> tuple[list[FinetunedModel] | None, tuple[str, ...]]:
+    """The fine-tuned weak models that answer for images, which are not encoded yet, and what to say of them.
 
-    None where its file has gone or changed, or was logits that lack these images.
+    None where a file has gone or changed, or is logits that lack these images.
     """
     try:
         models = finetuned_models(run_models.run, run_models.weak, own_data)
-        logits = mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models])
-        heads = sum(isinstance(one, FinetunedHead) for one in models)
-        return WeakFinetuned(logits, len(models) - heads, on_weak=heads > 0), ()
+        for model in models:
+            model.check(images.files)
+        return models, ()
     except (MissingLogitsError, UsageError) as error:
         said = f"{error} The rows weak_finetuned, eft and product are left out."
         run_models.workspace.reporter.warn(said)
         return None, (said,)
+
+
+def weak_finetuned(models: Sequence[FinetunedModel], weak: EncodedImages) -> WeakFinetuned:
+    """What the fine-tuned weak models make of images."""
+    logits = mean_logits([finetuned_logits(one, weak.images.files, weak.embeddings) for one in models])
+    heads = sum(isinstance(one, FinetunedHead) for one in models)
+    return WeakFinetuned(logits, len(models) - heads, on_weak=heads > 0)
 
 
 def make_candidates(

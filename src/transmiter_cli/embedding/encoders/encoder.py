@@ -27,7 +27,7 @@ from transmiter_cli.embedding.encoders.hub import cached_file, missing_file
 from transmiter_cli.embedding.encoders.models import LOCAL, ModelSpec
 from transmiter_cli.embedding.encoders.pickles import unwrapped
 from transmiter_cli.embedding.encoders.towers import multiply_by_onednn, read_first_token_alone
-from transmiter_cli.errors import TransmiterError, first_line
+from transmiter_cli.errors import TransmiterError, first_line, is_out_of_memory
 from transmiter_cli.files import file_identity
 
 LOGIT_BIAS = "logit_bias"
@@ -245,9 +245,11 @@ def load_weights(model: Any, spec: ModelSpec) -> None:
                 torch.save(weights, path)
             with harmless():
                 open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except (TransmiterError, MemoryError, OSError):
+    except (TransmiterError, OSError):
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise wrong_checkpoint(spec, error) from error
 
 

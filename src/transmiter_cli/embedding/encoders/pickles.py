@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from transmiter_cli.embedding.encoders.harmless import PickledArray, arrays_in, harmless, plain, refused
-from transmiter_cli.errors import TransmiterError, first_line
+from transmiter_cli.errors import TransmiterError, first_line, is_out_of_memory
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Under which of its names a trainer's checkpoint keeps the weights, the likeliest first."""
@@ -117,9 +117,11 @@ def read_pickle(path: Path) -> dict[str, Any]:
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise refused_pickle(path, error) from error
-    except (PermissionError, MemoryError):
+    except PermissionError:
         raise
     except Exception as error:  # torch raises anything on what is damaged
+        if is_out_of_memory(error):
+            raise
         raise TransmiterError(
             f"{path} cannot be read as a file of torch: {first_line(error)}.",
             "save it again: torch.save(tensors, PATH), or safetensors.torch.save_file(tensors, PATH)",

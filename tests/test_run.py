@@ -120,8 +120,10 @@ def test_other_classes_or_another_order_are_refused(tmp_path: Path):
     run.claim(TASK, REPLACING)
     put_fit(run)
     run.claim(TASK, REPLACING)
-    for classes in (("dog", "cat"), ("cat", "dog", "eel")):
-        with pytest.raises(UsageError, match="run of another task") as refused:
+    order = "the same classes in another order, with 'cat' where this one has 'dog'."
+    more = "2 classes, cat, dog; this one has 3, cat, dog, eel."
+    for classes, said in ((("dog", "cat"), order), (("cat", "dog", "eel"), more)):
+        with pytest.raises(UsageError, match=f"run of another task: {said}") as refused:
             run.claim(replace(TASK, classes=classes), REPLACING)
         assert (refused.value.fix or "").endswith(REPLACING)
 

@@ -218,12 +218,15 @@ class Run:
         if "task" not in self.record():
             return
         before = self.task().classes
-        if before != task.classes:
-            raise UsageError(
-                f"{self.path} is a run of another task: {len(before)} classes, {some(before)}; "
-                f"this one has {len(task.classes)}, {some(task.classes)}",
-                f"pass another --run, or replace it: {replacing}",
-            )
+        if before == task.classes:
+            return
+        told = f"{len(before)} classes, {some(before)}; this one has {len(task.classes)}, {some(task.classes)}"
+        if sorted(before) == sorted(task.classes):
+            there, here = next(pair for pair in zip(before, task.classes, strict=True) if pair[0] != pair[1])
+            told = f"the same classes in another order, with {there!r} where this one has {here!r}"
+        raise UsageError(
+            f"{self.path} is a run of another task: {told}.", f"pass another --run, or replace it: {replacing}"
+        )
 
     @contextmanager
     def locked(self) -> Generator[None]:

@@ -38,6 +38,12 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def test_an_empty_cache_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TRANSMITER_CACHE", "nowhere")
+    outcome = cli("cache", "ls")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "Nothing is kept in nowhere.\n")
+
+
 def test_models_are_listed_and_a_look_changes_nothing(cli: Cli, cache: Path):
     assert {name: model["images"] for name, model in listed(cli).items()} == {"demo-weak": 20, "demo-strong": 20}
     shard = next(cache.glob("encoders/*/*/images/*.safetensors"))

@@ -90,6 +90,8 @@ def test_a_damaged_artefact_hides_no_other_and_goes_with_the_next_transfer(run: 
     assert "cannot be read" in shown["refined.safetensors"]["damage"]
     assert shown["refined.safetensors"]["method"] is None
     assert shown["weak.safetensors"]["damage"] is None
+    for line in (("eval",), ("predict", "--data", "demo-digits")):
+        failed(run(*line), 1, "refined.safetensors cannot be read as an artefact", "Try: transmiter refine --")
     outcome = run("transfer", "--strong", "demo-strong", "--method", "ridge")
     assert outcome.code == 0
     assert "No longer in transmiter-run: refined (demo-strong). To make it again: transmiter refine" in outcome.err

@@ -110,7 +110,9 @@ def test_strengths_that_differ_little_are_kept_apart(run: Run):
 
 def test_an_older_transfer_is_said_to_replace_the_one_that_was_just_made(run: Run):
     add(run, "transfer --strong SigLIP --method adapter", SIGLIP, ["transferred"])
-    assert "This replaces what was just made, but makes it again: " in removal([Made("SigLIP", "discriminant")], run)
+    assert "The following replaces what was just made, but makes it again: " in removal(
+        [Made("SigLIP", "discriminant")], run
+    )
     assert "To make it again: " in removal([Made("SigLIP", "refined")], run)
 
 

@@ -40,6 +40,8 @@ def ls(json: JsonOption = False) -> None:
     if json:
         console.print_json({"path": str(default_cache()), "models": [asdict(model) for model in models]})
         return
+    if not models:
+        console.ConsoleReporter(quiet=False).note(f"Nothing is kept in {console.shown(default_cache())}.")
     console.print_result([(model.name, line(model)) for model in models])
 
 

@@ -101,4 +101,4 @@ def open_predictor(row: str | None, run: Run, workspace: Workspace, strong: str 
             f"There is no {chosen!r} in {run.path}, only {', '.join(there)}.",
             f"transmiter predict --data FOLDER --use {next(iter(there))}{run.strong_flag(name)}{run.flag}",
         )
-    return Predictor(chosen, *open_corrected(run, name, there[chosen], workspace))
+    return Predictor(chosen, *open_corrected(run, name, chosen, workspace))

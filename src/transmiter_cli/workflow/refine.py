@@ -13,7 +13,7 @@ from transmiter_cli import api
 from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
-from transmiter_cli.layout import ARTEFACTS, REFINED_FROM, ROWS
+from transmiter_cli.layout import ARTEFACTS, REFINED_FROM, ROWS, file_name
 from transmiter_cli.method.settings import RefineSettings
 from transmiter_cli.methods import Method
 from transmiter_cli.record import Made
@@ -68,12 +68,12 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
         TransmiterError: if the labelled images cannot be used.
     """
     task, strong = run.task(), run.strong(options.strong)
-    start, source = starting_point(run, strong, (ROWS[options.method],) if options.method else REFINED_FROM)
-    transferred, encoder = open_corrected(run, strong, source, workspace)
+    start = starting_point(run, strong, (ROWS[options.method],) if options.method else REFINED_FROM)
+    transferred, encoder = open_corrected(run, strong, start, workspace)
     workspace = encoder.workspace
     if options.tuned and transferred.method != "adapter":
         raise UsageError(
-            f"--epochs and --lr train an adapter, but {source.name} is a linear classifier, which needs neither.",
+            f"--epochs and --lr train an adapter, but {file_name(start)} is a linear classifier, which needs neither.",
             f"leave them out, or transmiter refine --method adapter{run.strong_flag(strong)}{run.flag}",
         )
     if options.data == DataFlags(limit=options.data.limit) and PROBE in task.finetuned:
@@ -98,7 +98,7 @@ def refine_run(options: RefineOptions, run: Run, workspace: Workspace, command: 
     with remembering("refine", found.files, home, run, workspace):
         artefact.save(path)
         run.add(command, {strong: encoder.fingerprint}, [Made(strong, "refined")])
-    tell_what_helped(artefact, len(targets), source.name, workspace.reporter)
+    tell_what_helped(artefact, len(targets), file_name(start), workspace.reporter)
     learned = artefact.details["refine"]
     return RefineResult(artefact, path, ZERO_SHOT if learned.get("zero_shot") else start, learned["images"])
 

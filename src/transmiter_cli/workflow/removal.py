@@ -46,7 +46,7 @@ def removal(gone: Sequence[Made], run: Run) -> str:
     newest = len(history) - 1
     older = [i for made, i in last.items() if made.row not in LATER and 0 <= i < newest]
     replaces = bool(older) and history[newest].line[1:2] == ["transfer"]
-    undone = "This replaces what was just made, but makes it again" if replaces else "To make it again"
+    undone = "The following replaces what was just made, but makes it again" if replaces else "To make it again"
     return f"No longer in {run.path}: {what}. {undone}: {' && '.join(lines)}"
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from transmiter_cli.artefact import Artefact, load
+from transmiter_cli.description import DamagedArtefactError
 from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.layout import FITTED, PROBE_FILE, ROWS, method_of
 from transmiter_cli.names import some
-from transmiter_cli.record import Task
+from transmiter_cli.record import Made, Task
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import PROBE, FinetunedModel, finetuned_digest, open_finetuned
 from transmiter_cli.task.logits_file import FinetunedLogits
+from transmiter_cli.workflow.removal import line_for
 
 
 def finetuned_models(run: Run, weak: CachedEncoder, own_data: bool) -> list[FinetunedModel]:
@@ -59,24 +61,47 @@ def load_fitted(run: Run, workspace: Workspace) -> Artefact:
 
     Raises:
         UsageError: if nothing was fitted.
+        TransmiterError: if it is damaged.
     """
     run.require_fitted()
-    return load(run.path / FITTED, workspace.method_device)
+    with made_again_by(lambda: run.command_line_of(run.since_fit()[0])):
+        return load(run.path / FITTED, workspace.method_device)
 
 
 def load_transferred(run: Run, strong: str, workspace: Workspace) -> dict[str, Artefact]:
     """What was transferred to a strong model and refined there, by the row of the evaluation it gives."""
-    return {row: load(path, workspace.method_device) for row, path in run.artefacts(strong).items()}
+    return {row: load_made(Made(strong, row), run, workspace) for row in run.artefacts(strong)}
 
 
-def open_corrected(run: Run, strong: str, path: Path, workspace: Workspace) -> tuple[Artefact, CachedEncoder]:
-    """A correction of a run's strong model, and that model, as fit decoded images.
+def load_made(made: Made, run: Run, workspace: Workspace) -> Artefact:
+    """What a command of a run made.
 
     Raises:
-        TransmiterError: if the artefact is of another task or model.
+        TransmiterError: if it is damaged.
+    """
+    with made_again_by(lambda: line_for(made, run, run.history(), several=len(run.strong_models()) > 1)):
+        return load(run.artefacts(made.strong)[made.row], workspace.method_device)
+
+
+@contextmanager
+def made_again_by(line: Callable[[], str]) -> Generator[None]:
+    """Let the error for a damaged artefact have the command line that makes it again."""
+    try:
+        yield
+    except DamagedArtefactError as error:
+        error.fix = line()
+        raise
+
+
+def open_corrected(run: Run, strong: str, row: str, workspace: Workspace) -> tuple[Artefact, CachedEncoder]:
+    """A correction of a run's strong model, by the row of the evaluation it gives, and that model, as fit decoded
+    images.
+
+    Raises:
+        TransmiterError: if the artefact is damaged, or of another task or model.
     """
     task = run.task()
-    artefact = load(path, workspace.method_device)
+    artefact = load_made(Made(strong, row), run, workspace)
     encoder = workspace.like_fit(task.decoding, task.precision).open(resolve_model(strong))
     check_artefact(artefact, task, encoder)
     return artefact, encoder
@@ -104,14 +129,14 @@ def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> No
         )
 
 
-def starting_point(run: Run, strong: str, rows: Sequence[str]) -> tuple[str, Path]:
-    """The first there is of some corrections of a strong model: the row of the evaluation that it gives, and its file.
+def starting_point(run: Run, strong: str, rows: Sequence[str]) -> str:
+    """The first there is of some corrections of a strong model, by the rows of the evaluation that they give.
 
     Raises:
         UsageError: if there is none of them.
     """
     there = run.artefacts(strong)
-    found = next(((row, there[row]) for row in rows if row in there), None)
+    found = next((row for row in rows if row in there), None)
     if found is None:
         run.require_fitted()
         method = next(method_of(row) for row in rows if row in ROWS.values())

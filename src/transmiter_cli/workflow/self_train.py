@@ -63,7 +63,7 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
         TransmiterError: if the images cannot be used.
     """
     strong = run.strong(options.strong)
-    _, source = starting_point(run, strong, (ROWS[options.method],) if options.method else SELF_TRAINED_FROM)
+    source = starting_point(run, strong, (ROWS[options.method],) if options.method else SELF_TRAINED_FROM)
     transferred, encoder = open_corrected(run, strong, source, workspace)
     workspace = encoder.workspace
     images = open_told(options.data, "train", workspace.reporter, labels=False)

@@ -1,16 +1,22 @@
+import time
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
 
 import transmiter_cli as tm
 from tests.conftest import World
-from transmiter_cli.evaluation.candidates import candidates, eft_name
+from transmiter_cli.evaluation.candidates import Candidate, candidates, eft_name
 from transmiter_cli.evaluation.protocols import accuracy_among, coop_base
-from transmiter_cli.evaluation.rows import mean_rows
-from transmiter_cli.evaluation.unlabelled import MOVES, Move, moves
+from transmiter_cli.evaluation.rows import mean_rows, measure
+from transmiter_cli.evaluation.unlabelled import MOVES, Move, describe, moves
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.metrics import harmonic_mean
+from transmiter_cli.method.per_image import zero_shot_class_logits
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +47,24 @@ def test_every_row_has_all_numbers(world: World, parts):
         assert (row.base, row.novel, row.hm) == (None, None, None)
     eft, moved = rows["eft"], rows["transferred"]
     assert (eft.models, eft.parameters, eft.flops) == (2, 20, 14)
-    assert eft.seconds > rows["weak"].seconds + rows["strong"].seconds
     classes, words, basis, width = 6, 60, len(parts["fitted"].correction.basis), 48
     assert moved.models == 0
     assert moved.parameters == words * width + basis * 66 + 8 * basis**2 + 7 * basis
     assert moved.flops == 2 * (words * width + basis * 66 + basis * 4 * basis * 2 + basis * classes)
     assert moved.seconds > 0
+
+
+def test_the_seconds_of_an_ensemble_are_those_of_its_models_too(world: World, parts, monkeypatch: pytest.MonkeyPatch):
+    def slow(model: tm.Embeddings, classes: int) -> torch.Tensor:
+        time.sleep(0.05)
+        return zero_shot_class_logits(model, classes)
+
+    module = import_module("transmiter_cli.evaluation.candidates")  # the package has a function of that name
+    monkeypatch.setattr(module, "zero_shot_class_logits", slow)
+    rows = tm.evaluate(world.labels, **parts)
+    assert rows["strong"].seconds > 0.05
+    assert rows["product"].seconds > 0.05
+    assert rows["eft"].seconds > 0.1
 
 
 def test_no_reference_no_comparison(world: World):
@@ -75,7 +93,7 @@ def test_a_fine_tuned_strong_model_is_a_row(world: World):
 
 def test_base_and_novel_are_answered_among_their_own(world: World, parts):
     rows = tm.evaluate(world.labels, **parts, base=[0, 1, 2])
-    logits = candidates(**parts)["transferred"].logits
+    logits = candidates(**parts)["transferred"].logits()
     for name, among in (("base", [0, 1, 2]), ("novel", [3, 4, 5])):
         images = [i for i, label in enumerate(world.labels.tolist()) if label in among]
         right = [among[int(logits[i, among].argmax())] == world.labels[i] for i in images]
@@ -129,7 +147,7 @@ def test_answers_among_some_classes_only(world: World, parts):
     models = {name: tm.Embeddings(parts[name].images[chosen], parts[name].texts, 20.0) for name in ("weak", "strong")}
     given = {**models, "transferred": parts["transferred"]}
     rows = tm.evaluate(world.labels[chosen], **given, among=[4, 0, 2])
-    logits = candidates(**given)["transferred"].logits
+    logits = candidates(**given)["transferred"].logits()
     assert rows["transferred"].top1 == pytest.approx(accuracy_among(logits, world.labels[chosen], [0, 2, 4]))
     assert rows["transferred"].top5 == 1
     for among in ([0, 0], [], [9], [-1, 0], [1, 3, 5]):
@@ -143,10 +161,27 @@ def test_base_classes_and_answers_among_others_exclude_each_other(world: World):
         tm.evaluate(world.labels, finetuned_logits=world.finetuned_logits, base=[0, 1, 2], among=range(6))
 
 
+@pytest.mark.parametrize("look", [describe, lambda models: measure(models, torch.zeros(400, dtype=torch.long))])
+def test_logits_of_one_model_at_a_time_are_in_memory(parts, look: Callable[[Mapping[str, Candidate]], object]):
+    given: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def noted(model: Candidate) -> torch.Tensor:
+        logits = model.compute().clone()
+        given.append(weakref.ref(logits))
+        alive.append(sum(one() is not None for one in given))
+        return logits
+
+    models = {name: replace(model, compute=partial(noted, model)) for name, model in candidates(**parts).items()}
+    look(models)
+    assert len(alive) >= len(models) > 5
+    assert max(alive) <= 2, "one may still have a name while the next is computed"
+
+
 def test_without_labels_agreement_and_moves_are_known(world: World, parts):
     rows = tm.evaluate_unlabelled(**parts)
     models = candidates(**parts)
-    before, after = (models[name].logits.argmax(-1) for name in ("strong", "transferred"))
+    before, after = (models[name].logits().argmax(-1) for name in ("strong", "transferred"))
     moved = rows["transferred"]
     assert rows["strong"].agrees_strong == 1
     assert rows["strong"].moves == ()

@@ -1,4 +1,4 @@
-"""The models that an evaluation compares: their logits, and what each costs at inference."""
+"""The models that an evaluation compares: how their logits are computed, and what each costs at inference."""
 
 from __future__ import annotations
 
@@ -59,19 +59,38 @@ class Cost:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model's logits of the task classes, and its cost."""
+    """One model, its logits computed whenever they are asked for: of many models, those of one or two are in memory.
 
-    logits: Float[Tensor, "images classes"]
+    Attributes:
+        name: that of its row.
+        compute: its logits of the task classes.
+        cost: what it needs, but for the seconds.
+    """
+
+    name: str
+    compute: Callable[[], Float[Tensor, "images classes"]]
     cost: Cost
 
-    def after(self, *others: Candidate) -> Candidate:
-        """The same model, its seconds also those of others whose logits went into its own."""
-        seconds = self.cost.seconds + sum(one.cost.seconds for one in others)
-        return replace(self, cost=replace(self.cost, seconds=seconds))
+    def timed(self) -> tuple[Float[Tensor, "images classes"], float]:
+        """The logits, and how many seconds they took.
+
+        Raises:
+            InvalidTensorError: if they are not finite.
+        """
+        started = time.perf_counter()
+        logits = self.compute()
+        await_device(logits)
+        seconds = time.perf_counter() - started
+        require_finite(f"the logits of {self.name}", logits)
+        return logits, seconds
+
+    def logits(self) -> Float[Tensor, "images classes"]:
+        """The logits alone; errors as in `timed`."""
+        return self.timed()[0]
 
     def among(self, classes: Sequence[int]) -> Candidate:
         """The same model answering among some of the classes only."""
-        return replace(self, logits=self.logits[:, list(classes)])
+        return replace(self, compute=lambda: self.compute()[:, list(classes)])
 
 
 class Parts(TypedDict, total=False):
@@ -123,7 +142,7 @@ def candidates(
     """Every model that the given parts allow, by the name of its row; see `evaluate` for the arguments.
 
     Raises:
-        InvalidTensorError: if shapes do not match, or logits are not finite.
+        InvalidTensorError: if shapes do not match, or given logits are not finite.
         ValueError: if `fitted` is no artefact or was transferred already, `transferred` has no names or one that is
             that of another row, there are such parts without `strong`, or a strength of EFT is below 0.
     """
@@ -143,27 +162,24 @@ def candidates(
     for model in models.values():
         await_device(model.images)
     if weak is not None:
-        found["weak"] = timed("weak", lambda: zero_shot_class_logits(weak, classes))
+        found["weak"] = zero_shot_candidate("weak", weak, classes)
     if finetuned_logits is not None:
-        found["weak_finetuned"] = timed("weak_finetuned", lambda: finetuned_logits, labels=True, gradients=True)
+        found["weak_finetuned"] = given_candidate("weak_finetuned", finetuned_logits)
     if strong is None:
         return found
-    found["strong"] = timed("strong", lambda: zero_shot_class_logits(strong, classes))
+    found["strong"] = zero_shot_candidate("strong", strong, classes)
     if finetuned_logits is not None:
         one = {"parameters": weak_parameters, "flops": weak_flops, "models": 1}
         if weak is not None:
             cost = several(weak_models, one)
             found |= eft_candidates(found["strong"], found["weak"], finetuned_logits, strengths, **cost)
-        logits = partial(product_logits, found["strong"].logits, finetuned_logits)
-        product = timed("product", logits, **several(teacher_models, one))
-        found["product"] = product.after(found["strong"])
+        found["product"] = product_candidate(found["strong"], finetuned_logits, **several(teacher_models, one))
     taken = sorted({*found, "strong_finetuned"} & corrections.keys())
     if taken:
         raise ValueError(f"{taken[0]!r} in transferred is the name of another row.")
     found |= {name: artefact_candidate(name, artefact, strong) for name, artefact in corrections.items()}
     if strong_finetuned_logits is not None:
-        name = "strong_finetuned"
-        found[name] = timed(name, lambda: strong_finetuned_logits, labels=True, gradients=True)
+        found["strong_finetuned"] = given_candidate("strong_finetuned", strong_finetuned_logits)
     return found
 
 
@@ -222,32 +238,28 @@ def check_logits(logits: Float[Tensor, "images classes"]) -> None:
         raise InvalidTensorError(PROBABILITIES, LOGARITHMS)
 
 
-def timed(name: str, logits: Callable[[], Tensor], **cost: Any) -> Candidate:
-    """A candidate, and how long its logits took.
-
-    Raises:
-        InvalidTensorError: if they are not finite.
-    """
-    started = time.perf_counter()
-    result = logits()
-    await_device(result)
-    seconds = time.perf_counter() - started
-    require_finite(f"the logits of {name}", result)
-    return Candidate(result, Cost(seconds=seconds, **cost))
-
-
 def await_device(tensor: Tensor) -> None:
     """Wait for what the GPU of a tensor has still to do: its work goes on after the call that asked for it."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
 
 
+def zero_shot_candidate(name: str, model: Embeddings, classes: int) -> Candidate:
+    """A model as it is."""
+    return Candidate(name, partial(zero_shot_class_logits, model, classes), Cost())
+
+
+def given_candidate(name: str, logits: Float[Tensor, "images classes"]) -> Candidate:
+    """A fine-tuned model by its logits."""
+    return Candidate(name, lambda: logits, Cost(labels=True, gradients=True))
+
+
 def artefact_candidate(name: str, artefact: Artefact, strong: Embeddings) -> Candidate:
     """What was transferred, or made of it."""
     refined = artefact.stage == "refined"
     inputs = {"labels": refined, "gradients": refined and artefact.method == "adapter"}
-    cost = {"parameters": artefact.parameters_added, "flops": artefact.flops_added}
-    return timed(name, lambda: artefact.adapt(strong), **cost, **inputs)
+    cost = Cost(parameters=artefact.parameters_added, flops=artefact.flops_added, **inputs)
+    return Candidate(name, partial(artefact.adapt, strong), cost)
 
 
 def several(models: int, cost: Mapping[str, int | None]) -> dict[str, int | None]:
@@ -263,12 +275,16 @@ def eft_candidates(
     **cost: Any,
 ) -> dict[str, Candidate]:
     """EFT at each strength."""
-    found: dict[str, Candidate] = {}
-    for a in strengths:
-        logits = partial(eft_logits, strong.logits, weak.logits, finetuned, a)
-        one = timed(eft_name(a), logits, **cost)
-        found[eft_name(a)] = one.after(strong, weak)
-    return found
+
+    def compute(strength: float) -> Float[Tensor, "images classes"]:
+        return eft_logits(strong.logits(), weak.logits(), finetuned, strength)
+
+    return {eft_name(a): Candidate(eft_name(a), partial(compute, a), Cost(**cost)) for a in strengths}
+
+
+def product_candidate(strong: Candidate, finetuned: Float[Tensor, "images classes"], **cost: Any) -> Candidate:
+    """The probabilities of the strong and the fine-tuned model multiplied."""
+    return Candidate("product", lambda: product_logits(strong.logits(), finetuned), Cost(**cost))
 
 
 def eft_name(strength: float) -> str:

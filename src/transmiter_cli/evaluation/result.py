@@ -19,7 +19,7 @@ class Evidence:
     """What the rows were measured on, for those who want to look at images and classes.
 
     Attributes:
-        models: logits among `class_names`, by row.
+        models: by row, with logits among `class_names`.
         labels: positions in `class_names`; None without labels.
     """
 

@@ -119,13 +119,14 @@ def measure(
     among: ClassNumbers | None = None,
     against: str = REFERENCE,
 ) -> dict[str, Row]:
-    """Rows of models whose logits are there; arguments and errors as in `evaluate`."""
+    """Rows of models; arguments and errors as in `evaluate`."""
     if against not in models and against != REFERENCE:
         raise ValueError(f"there is no row {against!r} to compare with, only {', '.join(models)}.")
-    logits = next(iter(models.values())).logits
-    images, classes = logits.shape
+    some_logits = next(iter(models.values())).logits()
+    images, classes = some_logits.shape
     check_labels(labels, images, classes)
-    labels = labels.to(logits.device)
+    labels = labels.to(some_logits.device)
+    del some_logits
     base, among = class_numbers(base), class_numbers(among)
     if base is not None and among is not None:
         raise InvalidTensorError("base and novel classes are answered among their own, not among others: drop one.")
@@ -133,7 +134,7 @@ def measure(
     if among is not None:
         labels = positions_among(labels, among, classes)
         models = {name: model.among(among) for name, model in models.items()}
-    reference = correct(models[against].logits, labels) if against in models else None
+    reference = correct(models[against].logits(), labels) if against in models else None
     rows = {name: measure_one(model, labels, reference, parts) for name, model in models.items()}
     if against in rows:  # which differs from itself by nothing, whatever the images
         rows[against] = replace(rows[against], gain_low=0.0, gain_high=0.0)
@@ -147,7 +148,7 @@ def measure_one(
     parts: BaseToNovel | None,
 ) -> Row:
     """One row; `reference` is where the model that it is compared with is right."""
-    logits = model.logits
+    logits, seconds = model.timed()
     right = correct(logits, labels)
     found: dict[str, Any] = accuracy(right)._asdict()
     if reference is not None:
@@ -162,7 +163,7 @@ def measure_one(
         per_class=mean_per_class(right, labels),
         ece=calibration(logits, labels).error,
         nll=negative_log_likelihood(logits, labels),
-        **vars(model.cost),
+        **vars(replace(model.cost, seconds=seconds)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import torch
@@ -65,11 +65,18 @@ def evaluate_unlabelled(**parts: Unpack[Parts]) -> dict[str, Unlabelled]:
 
 
 def describe(models: Mapping[str, Candidate]) -> dict[str, Unlabelled]:
-    """Rows of models whose logits are there."""
-    if not len(next(iter(models.values())).logits):
-        raise InvalidTensorError("there are no images.")
-    predictions = {name: model.logits.argmax(-1) for name, model in models.items()}
-    sure = {name: model.logits.double().softmax(-1).amax(-1).mean().item() for name, model in models.items()}
+    """Rows of models; errors as in `evaluate_unlabelled`."""
+    predictions: dict[str, Tensor] = {}
+    sure: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    classes = 0
+    for name, model in models.items():
+        logits, seconds[name] = model.timed()
+        if not len(logits):
+            raise InvalidTensorError("there are no images.")
+        classes = logits.shape[1]
+        predictions[name] = logits.argmax(-1)
+        sure[name] = logits.double().softmax(-1).amax(-1).mean().item()
     rows: dict[str, Unlabelled] = {}
     for name, model in models.items():
         found: dict[str, Any] = {"confidence": sure[name]}
@@ -80,8 +87,8 @@ def describe(models: Mapping[str, Candidate]) -> dict[str, Unlabelled]:
             found["agrees_strong"] = agreement(predictions[name], before)
             found["changed"] = int((predictions[name] != before).sum())
             found["confidence_shift"] = sure[name] - sure[REFERENCE]
-            found["moves"] = moves(before, predictions[name], model.logits.shape[1])
-        rows[name] = Unlabelled(**found, **vars(model.cost))
+            found["moves"] = moves(before, predictions[name], classes)
+        rows[name] = Unlabelled(**found, **vars(replace(model.cost, seconds=seconds[name])))
     return rows
 
 

@@ -157,5 +157,5 @@ def galleries(result: EvalResult, name: str) -> list[Gallery]:
 def on_cpu(result: EvalResult, name: str) -> tuple[Tensor | None, Tensor, Tensor]:
     """Labels, and the logits of the row to compare with and of the adapted strong model."""
     models, labels = result.evidence.models, result.evidence.labels
-    before, after = (models[row].logits.cpu() for row in (result.against, name))
+    before, after = (models[row].logits().cpu() for row in (result.against, name))
     return None if labels is None else labels.cpu(), before, after

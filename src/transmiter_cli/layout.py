@@ -31,6 +31,7 @@ REFINED_FROM = ("self_trained", "discriminant", "transferred", "ridge")
 SELF_TRAINED_FROM = ("discriminant", "ridge")
 """The rows of which self-train takes the first there is."""
 BASELINES = ("weak", "weak_finetuned", "strong", "eft", "product", "strong_finetuned")
+"""The rows of models that took over no skill, or do not run alone."""
 EFT_ROW = "eft_"
 """How the rows begin of EFT with other strengths than 1."""
 DIRECT = "direct"

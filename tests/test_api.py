@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from torch.utils._pytree import tree_flatten
 
 import transmiter_cli as tm
 from tests.conftest import World, random_embeddings
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.description import DamagedArtefactError
+from transmiter_cli.errors import TransmiterError, is_out_of_memory
 from transmiter_cli.method import embeddings as embeddings_module
 from transmiter_cli.method import folds
 from transmiter_cli.method.embeddings import InvalidTensorError, are_probabilities
@@ -855,7 +857,7 @@ def test_files_that_are_no_artefacts_are_refused(fitted: tm.Artefact, tmp_path):
     with safe_open(whole, "pt") as file:
         metadata = file.metadata()
     save_file({"texts": fitted.texts}, whole, metadata)
-    with pytest.raises(TransmiterError, match="is damaged: 'basis'"):
+    with pytest.raises(TransmiterError, match="is damaged: it lacks 'basis'"):
         tm.load(whole)
     text = next(iter(metadata.values()))
     save_file({"texts": fitted.texts}, whole, dict.fromkeys(metadata, text.replace('"format":', '"other":')))
@@ -920,6 +922,48 @@ def test_a_classifier_of_another_shape_is_damaged(world: World, fitted: tm.Artef
     save_file(tensors, tmp_path / "a.safetensors", metadata)
     with pytest.raises(TransmiterError, match="is damaged: weight and bias of its classifier have shapes"):
         tm.load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "change", "said"),
+    [
+        ("ridge", "texts", lambda one: one[:-1], "its tensors are of 65 words, its vocabulary has 66"),
+        ("adapter", "texts", lambda one: one[:-1], "its tensors are of 65 and 66 words, its vocabulary has 66"),
+        ("adapter", "adapter.basis", lambda one: one[:, :-1], "its tensors are of 65 and 66 words"),
+        ("ridge", "classifier.bias", lambda one: one / 0, "classifier.bias has numbers that are not finite"),
+        ("ridge", "texts", lambda one: one[0], "of its classifier have shapes"),
+    ],
+)
+def test_numbers_that_do_not_belong_together_are_damage(
+    world: World,
+    fitted: tm.Artefact,
+    method: str,
+    name: str,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    said: str,
+    tmp_path: Path,
+):
+    transfer(world, fitted, method).save(tmp_path / "a.safetensors")
+    tensors = load_file(tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        metadata = file.metadata()
+    tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, tmp_path / "a.safetensors", metadata)
+    with pytest.raises(DamagedArtefactError) as found:
+        tm.load(tmp_path / "a.safetensors")
+    assert said in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("exhausted", [lambda *_: torch.empty(1 << 55), lambda *_: bytearray(1 << 55)])
+def test_what_memory_does_not_hold_is_not_damaged(
+    fitted: tm.Artefact, exhausted: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fitted.save(tmp_path / "a.safetensors")
+    monkeypatch.setattr("transmiter_cli.artefact.read_correction", exhausted)
+    with pytest.raises((MemoryError, RuntimeError)) as found:
+        tm.load(tmp_path / "a.safetensors")
+    assert is_out_of_memory(found.value)
 
 
 def test_a_classifier_looks_at_images_alone(world: World, fitted: tm.Artefact):

@@ -283,17 +283,36 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
             # Copies: a tensor of a mapped file changes with the file, which `cp` writes in place.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     try:
-        return Artefact(
+        correction, texts = read_correction(description, tensors), tensors["texts"]
+        require_whole(description, tensors)
+        found = Artefact(
             stage=description["stage"],
             method=description["method"],
-            correction=read_correction(description, tensors).to(device).eval(),
-            texts=tensors["texts"],
+            correction=correction.to(device).eval(),
+            texts=texts,
             logit_scale=description["logit_scale"],
             vocabulary=tuple(description["vocabulary"]),
             details=description["details"],
         )
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise DamagedArtefactError(f"{path} is damaged: {error}.", "make it again") from error
+    except KeyError as error:
+        raise DamagedArtefactError(f"{path} is damaged: it lacks {error}.", "make it again") from error
+    except (TypeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        what = str(error).splitlines()[-1].strip().rstrip(".")  # torch lists all that is wrong with a state
+        raise DamagedArtefactError(f"{path} is damaged: {what}.", "make it again") from error
+    return found
+
+
+def require_whole(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise TypeError unless an artefact's numbers are finite, and of the size of its vocabulary."""
+    words = len(description["vocabulary"])
+    sizes = {tensors["texts"].shape[0], *(one.shape[1] for name, one in tensors.items() if name.endswith(".basis"))}
+    if sizes != {words}:
+        raise TypeError(f"its tensors are of {' and '.join(map(str, sorted(sizes)))} words, its vocabulary has {words}")
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TypeError(f"{name} has numbers that are not finite")
 
 
 def read_correction(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Correction:

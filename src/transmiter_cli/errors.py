@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from collections.abc import Generator
@@ -52,7 +53,7 @@ def mended_by(fix: str) -> Generator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's, a GPU's, or that of a CPU, for which torch has no error of its own."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "DefaultCPUAllocator" in str(error)
+    return named or any(mark in str(error) for mark in ("DefaultCPUAllocator", os.strerror(errno.ENOMEM)))
 
 
 def listing(path: Path) -> str:

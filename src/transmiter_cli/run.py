@@ -64,6 +64,12 @@ class Run:
         """The command line that makes a run here, as far as it can be known."""
         return f"transmiter fit --weak MODEL --finetuned FILE --data FOLDER{self.flag}"
 
+    @property
+    def last_fit(self) -> str:
+        """The command line of the last fit, or the usual one where no history tells."""
+        first = next(iter(self.since_fit()), None)
+        return self.usual_fit if first is None or first.line[1:2] != ["fit"] else self.command_line_of(first)
+
     def usual_eval(self, strong: str | None = None) -> str:
         """The command line that measures what was made for a strong model, the last one if None."""
         chosen = "" if strong is None else self.strong_flag(strong)
@@ -107,7 +113,7 @@ class Run:
         path = self.path / FITTED
         if not path.is_file():
             self.task()  # says so where there is no run at all
-            raise UsageError(f"{path} is missing: a fit was interrupted, or it was removed.", self.usual_fit)
+            raise UsageError(f"{path} is missing: a fit was interrupted, or it was removed.", self.last_fit)
 
     def strong(self, chosen: str | None = None) -> str:
         """The strong model that was transferred to; of several the last, if none is chosen.

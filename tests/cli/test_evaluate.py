@@ -136,7 +136,7 @@ def test_what_was_measured_is_shown_where_a_later_data_set_fails(cli: Cli, run: 
             "eft_0.5.top1 > 0",
             "no row 'eft_0.5', only weak, weak_finetuned, strong, eft_0.3, product, direct",
         ),
-        (("--no-labels",), "strong.top1 > 0", "no number 'top1', only"),
+        (("--no-labels",), "strong.top1 > 0", "no number 'top1' without labels, only"),
         (
             ("--data", "demo-digits", "--data", "demo-digits"),
             "strong.nll > 0",
@@ -161,7 +161,9 @@ def test_rows_of_a_fine_tuned_model_that_has_gone_are_missed_before_anything_is_
     assert list(rows(cli))[:4] == ["weak", "strong", "direct", "transferred"]
     monkeypatch.setattr("transmiter_cli.embedding.workspace.CachedEncoder.image_embeddings", lambda *_: 1 / 0)
     for flags in (("--require", "weak_finetuned.top1 > 0"), ("--against", "weak_finetuned")):
-        failed(cli("eval", *flags), 2, "no row 'weak_finetuned', only weak, strong, direct, transferred")
+        said = "no row 'weak_finetuned', only weak, strong, direct, transferred"
+        failed(cli("eval", *flags), 2, "no fine-tuned model 'gone.safetensors'", said, f"Try: ls {run.parent}")
+    failed(cli("eval", "--against", "strnog"), 2, "Did you mean 'strong'?", "Try: name one of these")
 
 
 def test_the_rows_that_gates_may_name_are_those_that_are_measured(cli: Cli, run: Path):

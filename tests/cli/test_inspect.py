@@ -90,12 +90,28 @@ def test_a_damaged_artefact_hides_no_other_and_goes_with_the_next_transfer(run: 
     assert "cannot be read" in shown["refined.safetensors"]["damage"]
     assert shown["refined.safetensors"]["method"] is None
     assert shown["weak.safetensors"]["damage"] is None
-    for line in (("eval",), ("predict", "--data", "demo-digits")):
-        failed(run(*line), 1, "refined.safetensors cannot be read as an artefact", "Try: transmiter refine --")
     outcome = run("transfer", "--strong", "demo-strong", "--method", "ridge")
     assert outcome.code == 0
     assert "No longer in transmiter-run: refined (demo-strong). To make it again: transmiter refine" in outcome.err
     assert run("eval", "--limit", 20).code == 0
+
+
+def test_a_damaged_artefact_has_the_command_that_makes_it_again_and_no_other(run: Cli):
+    (RUN / "refined.safetensors").write_bytes(b"torn")
+    for line in (("eval",), ("predict", "--data", "demo-digits")):
+        failed(run(*line), 1, "refined.safetensors cannot be read as an artefact", "Try: transmiter refine --shots 2\n")
+    (RUN / "strong.safetensors").write_bytes(b"torn")
+    only = "Try: transmiter transfer --strong demo-strong --reg 0.1,10 --method adapter\n"
+    failed(run("predict", "--data", "demo-digits", "--use", "transferred"), 1, only)
+    fit = "Try: transmiter fit --weak demo-weak --"
+    (RUN / "weak.safetensors").write_bytes(b"torn")
+    failed(run("eval"), 1, "weak.safetensors cannot be read as an artefact", fit)
+    record = json.loads((RUN / "run.json").read_text())
+    (RUN / "run.json").write_text(json.dumps({**record, "history": []}))
+    failed(run("eval"), 1, "weak.safetensors cannot be read as an artefact", "Try: transmiter fit --weak MODEL --")
+    (RUN / "run.json").write_text(json.dumps(record))
+    (RUN / "weak.safetensors").unlink()
+    failed(run("eval"), 2, "weak.safetensors is missing", fit)
 
 
 def test_what_cannot_be_read_now_or_by_this_version_is_not_taken_for_damaged(run: Cli, monkeypatch: pytest.MonkeyPatch):

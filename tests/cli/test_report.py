@@ -40,7 +40,7 @@ def test_a_report_that_compares_a_row_with_itself_is_refused_before_anything_is_
     transferred: Cli, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("transmiter_cli.embedding.workspace.CachedEncoder.image_embeddings", lambda *_: 1 / 0)
-    failed(transferred("eval", "--report", "r.html", "--against", "ridge"), 1, "about ridge", "--against strong")
+    failed(transferred("eval", "--report", "r.html", "--against", "ridge"), 2, "about ridge", "--against strong")
 
 
 def test_file_names_that_are_no_text_are_escaped(transferred: Cli, tmp_path: Path):

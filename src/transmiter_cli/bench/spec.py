@@ -263,7 +263,7 @@ def check(spec: BenchSpec, path: Path) -> None:
             raise TransmiterError(f"{path} has two [[{kind}]] with the name {twice[0]!r}.")
     taken = [one.name for one in spec.method if not is_ours(one.name) or one.name == DIRECT]
     if taken:
-        raise TransmiterError(f"{path}: no method can be called {taken[0]!r}, the name of a row that is there anyway.")
+        raise TransmiterError(f"{path}: no method can be called {taken[0]!r}, the name of another row of eval.")
     check_values(spec, path)
     for data in spec.data:
         check_target(data, spec, path)

@@ -36,14 +36,14 @@ def explain(error: Exception) -> tuple[str, str | None, int] | None:
         if isinstance(error, ValueError):  # the method's own, which begin like any Python error
             message = message[:1].upper() + message[1:]
         return message, error.fix, error.exit_code
-    if isinstance(error, OSError):
-        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-        return f"{what}.", os_fix(error), 1
     if type(error).__name__ == "OutOfMemoryError":
         return "The device has too little memory.", "add --encode-batch 8 or --device cpu", 1
     if is_out_of_memory(error):
-        fix = "add --workers 1, --decode scaled for large JPEG files, or to fit a smaller --vocabulary-size"
+        fix = "add --workers 1, and --decode scaled for large JPEG files; or fit with a smaller --vocabulary-size"
         return "There is too little memory.", fix, 1
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        return f"{what}.", os_fix(error), 1
     return None
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transmiter_cli.errors import UsageError
-from transmiter_cli.layout import ROWS, SWEPT_ROW
+from transmiter_cli.layout import PREDICTED_BY, ROWS, SWEPT_ROW
 from transmiter_cli.names import resembling
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -150,10 +150,12 @@ def require_name(one: Term, gate: Gate, rows: Collection[str], columns: Collecti
         said = no_row(one.row, rows)
     elif one.column not in columns:
         meant = resembling(one.column, columns)
-        said = f"{one.row} has no number {one.column!r}, only {', '.join(columns)}.{meant}"
+        where = "" if "top1" in columns else " without labels"
+        said = f"{one.row} has no number {one.column!r}{where}, only {', '.join(columns)}.{meant}"
     if said is not None:
         example = EXAMPLE if "top1" in columns else UNLABELLED_EXAMPLE
-        raise UsageError(f"--require {gate.text!r}: {said}", example)
+        row = next((row for row in PREDICTED_BY if row in rows), "strong")
+        raise UsageError(f"--require {gate.text!r}: {said}", example.replace("discriminant", row))
 
 
 def judge(gate: Gate, rows: Mapping[str, Any]) -> GateResult:

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
 from transmiter_cli import __version__
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.result import EvalResult
 from transmiter_cli.evaluation.rows import REFERENCE
 from transmiter_cli.files import write_atomically
@@ -93,14 +93,15 @@ def subject(rows: Collection[str], against: str) -> str:
     """The row that the report is about: what `transmiter predict` takes, so that no test label chooses it.
 
     Raises:
-        TransmiterError: if there is none, or no other one to compare it with.
+        TransmiterError: if there is none.
+        UsageError: if it would be compared with itself.
     """
     ours = [name for name in rows if is_ours(name) and name != DIRECT]
     name = next((name for name in (*PREDICTED_BY, *ours) if name in ours), None)
     if name is None:
         raise TransmiterError("There is no adapted strong model to report on.", "transfer, and eval again")
     if name == against:
-        raise TransmiterError(
+        raise UsageError(
             f"The report is about {name}, and --against {name} compares that with itself.", "--against strong"
         )
     return name

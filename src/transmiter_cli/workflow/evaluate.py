@@ -89,11 +89,12 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     task, spec = run_models.task, options.data.spec(run_models.task)
     test = check_measured(options, spec, run_models)
     twin = open_strong_finetuned(options.strong_finetuned, run_models, test.images)
-    teachers, untold = weak_finetuned_if_there(run_models, test.images, same_data(lasting(spec), fit_data(task)))
-    check_rows(options, gates, test, row_names(options, run, finetuned=teachers is not None))
-    notes = overlap_notes(test.images.files, run_models, options.allow_overlap) + untold
+    check_rows(options, gates, test, row_names(options, run))
+    teachers, gone = weak_finetuned_if_there(run_models, test.images, same_data(lasting(spec), fit_data(task)))
+    lacking = () if gone is None else left_out(gone, options, gates, test, run_models)
+    notes = overlap_notes(test.images.files, run_models, options.allow_overlap) + lacking
     weak = encode(run_models.weak, test.images, run_models.fitted.vocabulary, task.templates)
-    teacher = None if teachers is None else weak_finetuned(teachers, weak)
+    teacher = weak_finetuned(teachers, weak) if teachers else None
     models = make_candidates(options.eft, run_models, weak, teacher, twin)
     files, labels, class_names = weak.images.files, None, task.classes
     if test.labelled:
@@ -184,6 +185,24 @@ def open_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels) -
     if options.data.data is None and images.split == run_models.task.split and not options.allow_overlap:
         raise seen_by_fit(spec, images.split, run_models.run)
     return images
+
+
+def left_out(
+    why: TransmiterError, options: EvalOptions, gates: Sequence[Gate], test: Measured, run_models: RunModels
+) -> tuple[str, ...]:
+    """What to say where the fine-tuned weak model does not answer for the images.
+
+    Raises:
+        UsageError: if the rows that it would have are to be compared with, or named by gates.
+    """
+    said = f"{why} The rows weak_finetuned, eft and product are left out."
+    run_models.workspace.reporter.warn(said)
+    try:
+        check_rows(options, gates, test, row_names(options, run_models.run, finetuned=False))
+    except UsageError as error:
+        error.fix = why.fix or error.fix
+        raise
+    return (said,)
 
 
 def row_names(options: EvalOptions, run: Run, finetuned: bool = True) -> list[str]:

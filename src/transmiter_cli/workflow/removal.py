@@ -68,6 +68,15 @@ def line_for(made: Made, run: Run, history: Sequence[Step], several: bool) -> st
     return run.command_line_of(told_for(history[last], made, several)) if last >= 0 else plain_line(made, run)
 
 
+def line_alone(made: Made, run: Run) -> str:
+    """The command line that makes something again, and nothing else of what the same transfer made."""
+    history = run.history()
+    if made.row not in LATER:
+        alone = ["--method", method_of(made.row)]
+        history = [step._replace(line=[*without(step.line, "--method"), *alone]) for step in history]
+    return line_for(made, run, history, several=len(run.strong_models()) > 1)
+
+
 def refine_again(strong: str, run: Run) -> str:
     """The command line that refines a strong model as it was done last, from what refine itself prefers to start with.
 

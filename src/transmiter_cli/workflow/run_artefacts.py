@@ -18,7 +18,7 @@ from transmiter_cli.record import Made, Task
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import PROBE, FinetunedModel, finetuned_digest, open_finetuned
 from transmiter_cli.task.logits_file import FinetunedLogits
-from transmiter_cli.workflow.removal import line_for
+from transmiter_cli.workflow.removal import line_alone
 
 
 def finetuned_models(run: Run, weak: CachedEncoder, own_data: bool) -> list[FinetunedModel]:
@@ -47,7 +47,7 @@ def require_finetuned(run: Run, workspace: Workspace) -> None:
         digest = finetuned_digest(name, workspace)
         if known.get(name, digest) != digest:
             what = f"{name}, or the .txt of its ids," if name.endswith(".npy") else name
-            raise UsageError(f"{what} changed since fit read it.", run.command_line_of(run.since_fit()[0]))
+            raise UsageError(f"{what} changed since fit read it.", run.last_fit)
 
 
 def open_finetuned_of(name: str, task: Task, run: Run, weak: CachedEncoder) -> FinetunedModel:
@@ -64,7 +64,7 @@ def load_fitted(run: Run, workspace: Workspace) -> Artefact:
         TransmiterError: if it is damaged.
     """
     run.require_fitted()
-    with made_again_by(lambda: run.command_line_of(run.since_fit()[0])):
+    with made_again_by(lambda: run.last_fit):
         return load(run.path / FITTED, workspace.method_device)
 
 
@@ -79,7 +79,7 @@ def load_made(made: Made, run: Run, workspace: Workspace) -> Artefact:
     Raises:
         TransmiterError: if it is damaged.
     """
-    with made_again_by(lambda: line_for(made, run, run.history(), several=len(run.strong_models()) > 1)):
+    with made_again_by(lambda: line_alone(made, run)):
         return load(run.artefacts(made.strong)[made.row], workspace.method_device)
 
 

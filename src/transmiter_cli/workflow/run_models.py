@@ -14,7 +14,7 @@ from transmiter_cli.embedding.encoders.encoder import WrongCheckpointError
 from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.sources import ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.candidates import Candidate, candidates
 from transmiter_cli.record import Task
 from transmiter_cli.run import Run
@@ -94,20 +94,18 @@ class WeakFinetuned(NamedTuple):
 
 def weak_finetuned_if_there(
     run_models: RunModels, images: ImageSet, own_data: bool
-) -> tuple[list[FinetunedModel] | None, tuple[str, ...]]:
-    """The fine-tuned weak models that answer for images, which are not encoded yet, and what to say of them.
+) -> tuple[list[FinetunedModel], TransmiterError | None]:
+    """The fine-tuned weak models that answer for images, which are not encoded yet.
 
-    None where a file has gone or changed, or is logits that lack these images.
+    None, and why, where a file has gone or changed, or is logits that lack these images.
     """
     try:
         models = finetuned_models(run_models.run, run_models.weak, own_data)
         for model in models:
             model.check(images.files)
-        return models, ()
+        return models, None
     except (MissingLogitsError, UsageError) as error:
-        said = f"{error} The rows weak_finetuned, eft and product are left out."
-        run_models.workspace.reporter.warn(said)
-        return None, (said,)
+        return [], error
 
 
 def weak_finetuned(models: Sequence[FinetunedModel], weak: EncodedImages) -> WeakFinetuned:

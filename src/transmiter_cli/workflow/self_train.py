@@ -11,7 +11,7 @@ from transmiter_cli.description import DamagedArtefactError, read_description
 from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.files import write_all
+from transmiter_cli.files import write_atomically
 from transmiter_cli.layout import ARTEFACTS, ROWS, SELF_TRAINED_FROM
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.linear.self_training import WORTH
@@ -84,7 +84,9 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
 
     with telling_removed(run, workspace.reporter):
         with remembering("self-train", found.files, home, run, workspace):
-            write_all([(path, artefact.serialized())], forget)  # a kill leaves nothing that began with what is replaced
+            write_atomically(
+                path, artefact.serialized(), before=forget
+            )  # a kill leaves nothing that began with what is replaced
             run.add(command, {strong: encoder.fingerprint}, [Made(strong, "self_trained")])
         forget_unused(run)
     about = artefact.details["self_train"]

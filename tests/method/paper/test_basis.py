@@ -30,11 +30,12 @@ def test_directions_that_no_text_varies_in_are_left_out():
     assert len(compact_basis(texts)) == 6
 
 
-@settings(max_examples=20)
-@given(st.integers(0, 1000))
-def test_signs_are_not_the_eigensolvers(seed: int):
-    texts = random_embeddings(1, 20, 8, seed).texts.double()
+@settings(max_examples=40)
+@given(st.integers(0, 1000), st.sampled_from([2, 3, 20]))
+def test_signs_are_not_the_eigensolvers(seed: int, vocabulary: int):
+    """Not where numbers are as large as each other either: of two words the row is (a, -a)."""
+    texts = random_embeddings(1, vocabulary, 8, seed).texts.double()
     axes = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).Q
     basis = compact_basis(texts)
     torch.testing.assert_close(compact_basis(texts @ axes), basis, atol=1e-4, rtol=0)
-    assert (basis.amax(1) == basis.abs().amax(1)).all()
+    torch.testing.assert_close(basis.amax(1), basis.abs().amax(1), atol=1e-5, rtol=0)

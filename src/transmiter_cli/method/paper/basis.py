@@ -11,6 +11,8 @@ from transmiter_cli.method.embeddings import InvalidTensorError
 
 TOLERANCE = 1e-4
 """Singular values below this fraction of the largest carry no direction."""
+EQUAL = 1e-6
+"""Numbers that differ by no more than this fraction are as large as each other, whatever rounding says."""
 
 
 def centred_texts(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "vocabulary width"]:
@@ -29,8 +31,8 @@ def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "ba
 
     With Tc = U S V', V and S come from the d x d matrix Tc'Tc, and U = Tc V / S. The condition of Tc'Tc is the square
     of Tc's, but singular values below TOLERANCE are cut, so float64 leaves at least eight digits, at a small part of
-    the cost of decomposing an M x d matrix. Each row's largest number is positive: eigenvectors have no sign of their
-    own, and LAPACKs differ in what they return.
+    the cost of decomposing an M x d matrix. The first of each row's largest numbers is positive: eigenvectors have no
+    sign of their own, and LAPACKs differ in what they return.
 
     Raises:
         InvalidTensorError: if all texts have the same embedding.
@@ -42,5 +44,6 @@ def compact_basis(texts: Float[Tensor, "vocabulary width"]) -> Float[Tensor, "ba
         raise InvalidTensorError("all text embeddings are the same, so they span no basis.")
     kept = singular > TOLERANCE * singular[0]
     columns = centred @ (vectors.flip(1)[:, kept] / singular[kept])
-    largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))
-    return (columns * largest.sign()).T.float().contiguous()
+    sizes = columns.abs()
+    first = (sizes >= (1 - EQUAL) * sizes.amax(0)).byte().argmax(0, keepdim=True)
+    return (columns * columns.gather(0, first).sign()).T.float().contiguous()

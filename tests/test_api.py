@@ -931,7 +931,8 @@ def test_a_classifier_of_another_shape_is_damaged(world: World, fitted: tm.Artef
         ("adapter", "texts", lambda one: one[:-1], "its tensors are of 65 and 66 words, its vocabulary has 66"),
         ("adapter", "adapter.basis", lambda one: one[:, :-1], "its tensors are of 65 and 66 words"),
         ("ridge", "classifier.bias", lambda one: one / 0, "classifier.bias has numbers that are not finite"),
-        ("ridge", "texts", lambda one: one[0], "of its classifier have shapes"),
+        ("ridge", "texts", lambda one: one[0], "texts has shape (48,), and is no matrix"),
+        ("adapter", "adapter.basis", lambda one: one[0, 0], "adapter.basis has shape (), and is no matrix"),
     ],
 )
 def test_numbers_that_do_not_belong_together_are_damage(

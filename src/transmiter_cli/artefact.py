@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -283,8 +284,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
             # Copies: a tensor of a mapped file changes with the file, which `cp` writes in place.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     try:
-        correction, texts = read_correction(description, tensors), tensors["texts"]
         require_whole(description, tensors)
+        correction, texts = read_correction(description, tensors), tensors["texts"]
         found = Artefact(
             stage=description["stage"],
             method=description["method"],
@@ -296,7 +297,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
         )
     except KeyError as error:
         raise DamagedArtefactError(f"{path} is damaged: it lacks {error}.", "make it again") from error
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, IndexError) as error:
         if is_out_of_memory(error):
             raise
         what = str(error).splitlines()[-1].strip().rstrip(".")  # torch lists all that is wrong with a state
@@ -305,7 +306,16 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
 
 
 def require_whole(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Raise TypeError unless an artefact's numbers are finite, and of the size of its vocabulary."""
+    """Raise TypeError unless an artefact is of a known kind, its numbers finite, and of the size of its vocabulary."""
+    for name, known in (("stage", get_args(Stage)), ("method", get_args(Method))):
+        if description[name] not in known:
+            raise TypeError(f"its {name} is {description[name]!r}, none of {', '.join(known)}")
+    if not math.isfinite(description["logit_scale"]):
+        raise TypeError(f"its logit scale is {description['logit_scale']}")
+    matrices = {name: one for name, one in tensors.items() if name == "texts" or name.endswith(".basis")}
+    for name, tensor in matrices.items():
+        if tensor.ndim != 2:
+            raise TypeError(f"{name} has shape {tuple(tensor.shape)}, and is no matrix")
     words = len(description["vocabulary"])
     sizes = {tensors["texts"].shape[0], *(one.shape[1] for name, one in tensors.items() if name.endswith(".basis"))}
     if sizes != {words}:

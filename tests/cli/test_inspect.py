@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.cli.test_errors import failed
 from tests.cli.test_transfer import FIT
 from transmiter_cli.description import FORMAT, METADATA_KEY, DamagedArtefactError, read_description
 from transmiter_cli.errors import TransmiterError
+from transmiter_cli.layout import file_name
 
 RUN = Path("transmiter-run")
 
@@ -101,7 +103,7 @@ def test_a_damaged_artefact_has_the_command_that_makes_it_again_and_no_other(run
     for line in (("eval",), ("predict", "--data", "demo-digits")):
         failed(run(*line), 1, "refined.safetensors cannot be read as an artefact", "Try: transmiter refine --shots 2\n")
     (RUN / "strong.safetensors").write_bytes(b"torn")
-    only = "Try: transmiter transfer --strong demo-strong --reg 0.1,10 --method adapter\n"
+    only = "Try: transmiter transfer --reg 0.1,10 --strong demo-strong --method adapter\n"
     failed(run("predict", "--data", "demo-digits", "--use", "transferred"), 1, only)
     fit = "Try: transmiter fit --weak demo-weak --"
     (RUN / "weak.safetensors").write_bytes(b"torn")
@@ -112,6 +114,18 @@ def test_a_damaged_artefact_has_the_command_that_makes_it_again_and_no_other(run
     (RUN / "run.json").write_text(json.dumps(record))
     (RUN / "weak.safetensors").unlink()
     failed(run("eval"), 2, "weak.safetensors is missing", fit)
+
+
+@pytest.mark.parametrize("row", ["transferred", "reg=10", "ridge", "discriminant"])
+def test_the_command_for_one_damaged_artefact_mends_it_and_leaves_the_others(run: Cli, row: str):
+    every = ("--method", "adapter", "--method", "ridge", "--method", "discriminant")
+    options = ("--reg", "1,10", "--rho=0.01", "--opaque-names")
+    assert run("transfer", "--strong", "demo-strong", "--strong", "demo-weak", *every, *options).code == 0
+    before = {path: path.read_bytes() for path in RUN.rglob("*.safetensors")}
+    (RUN / file_name(row)).write_bytes(b"torn")
+    line = run("eval", "--strong", "demo-strong").err.split("Try: transmiter ")[1]
+    assert run(*shlex.split(line)).code == 0
+    assert {path: path.read_bytes() for path in RUN.rglob("*.safetensors")} == before
 
 
 def test_what_cannot_be_read_now_or_by_this_version_is_not_taken_for_damaged(run: Cli, monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import reduce
 
 from transmiter_cli.layout import LATER, SWEPT_ROW, method_of
+from transmiter_cli.methods import HEEDED_BY
 from transmiter_cli.record import Made, Step, values, without
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
@@ -72,9 +73,18 @@ def line_alone(made: Made, run: Run) -> str:
     """The command line that makes something again, and nothing else of what the same transfer made."""
     history = run.history()
     if made.row not in LATER:
-        alone = ["--method", method_of(made.row)]
-        history = [step._replace(line=[*without(step.line, "--method"), *alone]) for step in history]
+        history = [step._replace(line=transfer_alone(step.line, made)) for step in history]
     return line_for(made, run, history, several=len(run.strong_models()) > 1)
+
+
+def transfer_alone(line: Sequence[str], made: Made) -> list[str]:
+    """A transfer's command line for one strong model and method, less the options that only other methods heed."""
+    method = method_of(made.row)
+    others = {f"--{name.replace('_', '-')}" for name, by in HEEDED_BY.items() if by != method}
+    flags = others & {"--opaque-names"}
+    less = reduce(without, ["--strong", "--method", *(others - flags)], list(line))
+    less = [part for part in less if part not in flags]
+    return [*less, "--strong", made.strong, "--method", method]
 
 
 def refine_again(strong: str, run: Run) -> str:

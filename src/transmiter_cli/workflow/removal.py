@@ -81,10 +81,9 @@ def transfer_alone(line: Sequence[str], made: Made) -> list[str]:
     """A transfer's command line for one strong model and method, less the options that only other methods heed."""
     method = method_of(made.row)
     others = {f"--{name.replace('_', '-')}" for name, by in HEEDED_BY.items() if by != method}
-    flags = others & {"--opaque-names"}
+    flags = others & {"--opaque-names"}  # which has no value
     less = reduce(without, ["--strong", "--method", *(others - flags)], list(line))
-    less = [part for part in less if part not in flags]
-    return [*less, "--strong", made.strong, "--method", method]
+    return [*(part for part in less if part not in flags), "--strong", made.strong, "--method", method]
 
 
 def refine_again(strong: str, run: Run) -> str:

@@ -84,9 +84,8 @@ def self_train_run(options: SelfTrainOptions, run: Run, workspace: Workspace, co
 
     with telling_removed(run, workspace.reporter):
         with remembering("self-train", found.files, home, run, workspace):
-            write_atomically(
-                path, artefact.serialized(), before=forget
-            )  # a kill leaves nothing that began with what is replaced
+            # So that a kill leaves nothing that began with what is replaced.
+            write_atomically(path, artefact.serialized(), before=forget)
             run.add(command, {strong: encoder.fingerprint}, [Made(strong, "self_trained")])
         forget_unused(run)
     about = artefact.details["self_train"]

@@ -77,6 +77,11 @@ def method_of(row: str) -> str:
     return next((method for method, own in ROWS.items() if own == row), "adapter")
 
 
+def stage_of(row: str) -> str:
+    """The stage of the artefact that gives a row of ours."""
+    return row if row in LATER else "strong"
+
+
 def is_ours(row: str) -> bool:
     """Whether a row is a strong model that took over a skill and runs alone: those among which the best is marked."""
     return row not in BASELINES and not row.startswith(EFT_ROW)

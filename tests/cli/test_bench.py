@@ -364,6 +364,7 @@ def test_the_shipped_files_are_of_the_grammar():
         ((RIDGE, 'options = "auto"'), "options must be a table, not 'auto'"),
         (("limit = 200", "allow_overlap = 1"), "allow_overlap must be true or false, not 1"),
         (('name = "adapter"', 'name = "direct"'), "no method can be called 'direct'"),
+        (('name = "adapter"', 'name = ""'), "has a \\[\\[method\\]\\] with an empty name"),
         (('name = "adapter"', 'name = "ridge"'), "two \\[\\[method\\]\\] with the name 'ridge'"),
         (('finetuned = "demo-finetuned"', ""), "either finetuned or features"),
         (('images = "demo-digits"', ""), "needs data with images"),

@@ -138,7 +138,7 @@ def test_what_was_measured_is_shown_where_a_later_data_set_fails(cli: Cli, run: 
         ),
         (("--no-labels",), "strong.top1 > 0", "no number 'top1' without labels, only"),
         (
-            ("--data", "demo-digits", "--data", "demo-digits"),
+            ("--data", "demo-digits", "--data", "some"),
             "strong.nll > 0",
             "no number 'nll', only top1, gain, sets",
         ),
@@ -146,8 +146,9 @@ def test_what_was_measured_is_shown_where_a_later_data_set_fails(cli: Cli, run: 
     ],
 )
 def test_gates_with_wrong_names_list_the_right_ones_before_anything_is_encoded(
-    cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], gate: str, said: str
+    cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], gate: str, said: str
 ):
+    copies("test", tmp_path / "some", ["one", "two"])
     monkeypatch.setattr("transmiter_cli.embedding.workspace.CachedEncoder.image_embeddings", lambda *_: 1 / 0)
     failed(cli("eval", *flags, "--require", gate), 2, said)
 
@@ -162,7 +163,9 @@ def test_rows_of_a_fine_tuned_model_that_has_gone_are_missed_before_anything_is_
     monkeypatch.setattr("transmiter_cli.embedding.workspace.CachedEncoder.image_embeddings", lambda *_: 1 / 0)
     for flags in (("--require", "weak_finetuned.top1 > 0"), ("--against", "weak_finetuned")):
         said = "no row 'weak_finetuned', only weak, strong, direct, transferred"
-        failed(cli("eval", *flags), 2, "no fine-tuned model 'gone.safetensors'", said, f"Try: ls {run.parent}")
+        refused = cli("eval", *flags)
+        failed(refused, 2, "no fine-tuned model 'gone.safetensors'", said, f"Try: ls {run.parent}")
+        assert "Warning" not in refused.err, "it is told once"
     failed(cli("eval", "--against", "strnog"), 2, "Did you mean 'strong'?", "Try: name one of these")
 
 
@@ -338,6 +341,7 @@ def test_a_fine_tuned_strong_model_of_another_architecture_is_told_to_be_no_twin
         (("--strong-finetuned", "probe"), 2, "A probe is trained by fit"),
         (("--report", "some"), 2, "--report writes a file, and some is a folder"),
         (("--data", "demo-digits", "--data", "flat"), 2, "Several data sets must all have labels"),
+        (("--data", "some", "--data", "flat/../some"), 2, "/some twice, which would count twice"),
         (("--strong-finetuned", "absent.pt"), 2, "There is no fine-tuned model 'absent.pt'"),
         (("--data", "some", "--data", "demo-digits", "--no-labels"), 2, "Several data sets must all have labels"),
     ],

@@ -116,6 +116,15 @@ def test_a_damaged_artefact_has_the_command_that_makes_it_again_and_no_other(run
     failed(run("eval"), 2, "weak.safetensors is missing", fit)
 
 
+def test_an_artefact_in_the_place_of_another_is_not_taken_for_it(run: Cli):
+    assert run("transfer", "--strong", "demo-strong").code == 0
+    shutil.copy(RUN / "strong-discriminant.safetensors", RUN / "strong.safetensors")
+    said = "strong.safetensors is not what its name says: it is the strong artefact of discriminant"
+    failed(run("eval"), 1, said, "--method adapter\n")
+    shutil.copy(RUN / "strong-discriminant.safetensors", RUN / "refined.safetensors")
+    failed(run("predict", "--data", "demo-digits"), 1, "and no refined.", "Try: transmiter refine")
+
+
 @pytest.mark.parametrize("row", ["transferred", "reg=10", "ridge", "discriminant"])
 def test_the_command_for_one_damaged_artefact_mends_it_and_leaves_the_others(run: Cli, row: str):
     every = ("--method", "adapter", "--method", "ridge", "--method", "discriminant")

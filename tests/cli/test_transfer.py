@@ -117,6 +117,15 @@ def test_the_fine_tuned_models_of_several_runs_are_combined(run: Cli, tmp_path: 
     assert "images" not in refused.err, "the refusal comes before anything is encoded"
 
 
+def test_images_that_the_probe_of_another_run_learned_are_refused_by_eval(run: Cli):
+    other = (*FIT, "--split", "test", "--limit", 40, "--run", "other")
+    assert run(*other, "--finetuned", "probe").code == 0
+    assert run(*TRANSFER, "--method", "discriminant", "--also", "other").code == 0
+    failed(run("eval"), 1, "In this run transfer used 40 of these 599 images")
+    assert run(*TRANSFER, "--method", "discriminant").code == 0
+    assert run("eval", "--limit", 20).code == 0
+
+
 def test_each_run_is_asked_once_however_it_is_named(run: Cli, tmp_path: Path):
     assert run(*FIT, "--finetuned", "probe", "--run", "other").code == 0
     (tmp_path / "link").symlink_to("other")

@@ -258,6 +258,8 @@ def check(spec: BenchSpec, path: Path) -> None:
             raise TransmiterError(f"{path}: {axis} has {twice[0]!r} twice.")
     for kind in ("data", "teacher", "method"):
         names = [one.name for one in getattr(spec, kind)]
+        if not all(names):
+            raise TransmiterError(f"{path} has a [[{kind}]] with an empty name.")
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise TransmiterError(f"{path} has two [[{kind}]] with the name {twice[0]!r}.")

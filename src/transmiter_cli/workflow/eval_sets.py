@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from transmiter_cli.embedding.sources import open_images
+from transmiter_cli.embedding.sources.opening import lasting, same_data
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.evaluation.require import Gate, GateResult, judge, require_names
@@ -48,7 +50,7 @@ class EvalSets:
         """Measure each data set, and judge the gates; each is checked when its turn comes.
 
         Raises:
-            UsageError: as `eval_run`, and if one of several data sets has no labels.
+            UsageError: as `eval_run`, and if one of several data sets has no labels, or is named twice.
             TransmiterError: as `eval_run`.
         """
         each = [replace(self.options, data=replace(self.options.data, data=one)) for one in self.datas]
@@ -67,9 +69,13 @@ class EvalSets:
         """The labels of all data sets together.
 
         Raises:
-            UsageError: if one has no labels, or they are not to be used.
+            UsageError: if one has no labels, they are not to be used, or two are the same.
         """
-        sets = [open_images(one.data.spec(self.run.task()), "test") for one in each]
+        specs = [one.data.spec(self.run.task()) for one in each]
+        sets = [open_images(spec, "test") for spec in specs]
+        for one, other in combinations(map(lasting, specs), 2):
+            if same_data(one, other):
+                raise UsageError(f"--data names {one.data} twice, which would count twice.", "name it once")
         if not self.options.labels or not all(images.labelled for images in sets):
             raise UsageError("Several data sets must all have labels.", "give one --data at a time")
         return frozenset(label for images in sets for label in images.label_names)

@@ -195,13 +195,13 @@ def left_out(
     Raises:
         UsageError: if the rows that it would have are to be compared with, or named by gates.
     """
-    said = f"{why} The rows weak_finetuned, eft and product are left out."
-    run_models.workspace.reporter.warn(said)
     try:
         check_rows(options, gates, test, row_names(options, run_models.run, finetuned=False))
     except UsageError as error:
-        error.fix = why.fix or error.fix
-        raise
+        raise UsageError(f"{why} {error}", why.fix or error.fix) from why
+    said = f"{why} The rows weak_finetuned, eft and product are left out."
+    mend = f" Try: {why.fix}" if why.fix else ""
+    run_models.workspace.reporter.warn(said + mend)
     return (said,)
 
 

@@ -15,6 +15,7 @@ from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.layout import LATER, SEEN, Use, artefacts_in
 from transmiter_cli.run import Run
+from transmiter_cli.task.finetuned import PROBE
 
 
 def remember(use: Use, used: Iterable[str], folder: Path) -> None:
@@ -35,7 +36,13 @@ def listed(used: Iterable[str]) -> bytes:
 
 @contextmanager
 def remembering(
-    use: Use, files: Sequence[ImageRecord], home: Path, run: Run, workspace: Workspace, artefacts: int = 1
+    use: Use,
+    files: Sequence[ImageRecord],
+    home: Path,
+    run: Run,
+    workspace: Workspace,
+    artefacts: int = 1,
+    others: Sequence[Run] = (),
 ) -> Generator[None]:
     """Write down which images went into artefacts that are written meanwhile; of transfer, those that fit did not see.
 
@@ -49,14 +56,20 @@ def remembering(
         run: the run.
         workspace: the cache.
         artefacts: how many artefacts of the command are written.
+        others: runs whose fine-tuned models were asked, too.
     """
-    used = set(fingerprints(files, workspace))
+    used = set(fingerprints(files, workspace)).union(*map(probed, others))
     if use == "transfer":
         used -= remembered("fit", run.path) or set()
     remember(use, used | (remembered(use, home) or set()), home)
     yield
     if sum(LATER.get(row, "transfer") == use for row in artefacts_in(home)) == artefacts:
         remember(use, used, home)
+
+
+def probed(run: Run) -> set[str]:
+    """The images whose labels a run's own probe learned, as far as it says which fit saw."""
+    return (remembered("fit", run.path) or set()) if PROBE in run.task().finetuned else set()
 
 
 def tell_changes(files: Sequence[ImageRecord], run: Run, workspace: Workspace, asked: bool) -> None:

@@ -12,7 +12,7 @@ from transmiter_cli.description import DamagedArtefactError
 from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.layout import FITTED, PROBE_FILE, ROWS, method_of
+from transmiter_cli.layout import FITTED, PROBE_FILE, ROWS, method_of, stage_of
 from transmiter_cli.names import some
 from transmiter_cli.record import Made, Task
 from transmiter_cli.run import Run
@@ -77,10 +77,15 @@ def load_made(made: Made, run: Run, workspace: Workspace) -> Artefact:
     """What a command of a run made.
 
     Raises:
-        TransmiterError: if it is damaged.
+        TransmiterError: if it is damaged, or another artefact.
     """
+    path, stage, method = run.artefacts(made.strong)[made.row], stage_of(made.row), method_of(made.row)
     with made_again_by(lambda: line_alone(made, run)):
-        return load(run.artefacts(made.strong)[made.row], workspace.method_device)
+        artefact = load(path, workspace.method_device)
+        if artefact.stage != stage or (stage == "strong" and artefact.method != method):
+            said = f"the {artefact.stage} artefact of {artefact.method}, and no {made.row}"
+            raise DamagedArtefactError(f"{path} is not what its name says: it is {said}.")
+        return artefact
 
 
 @contextmanager

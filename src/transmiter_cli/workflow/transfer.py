@@ -133,7 +133,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     ]
     tell_changes(weak.images.files, run, workspace, asked=options.data != DataFlags())
     with telling_removed(run, workspace.reporter):
-        with remembering_each(results, weak.images.files, run, workspace):
+        with remembering_each(results, weak.images.files, run, workspace, others):
             save_results(results, encoders, options.methods, run.path, homes)
             fingerprints = {encoder.name: encoder.fingerprint for encoder in (weak_encoder, *encoders)}
             made = [Made(result.strong, result.row) for result in results]
@@ -161,12 +161,16 @@ def images_to_see(flags: DataFlags, task: Task, reporter: Reporter) -> tuple[Dat
 
 @contextmanager
 def remembering_each(
-    results: Sequence[TransferResult], files: Sequence[ImageRecord], run: Run, workspace: Workspace
+    results: Sequence[TransferResult],
+    files: Sequence[ImageRecord],
+    run: Run,
+    workspace: Workspace,
+    others: Sequence[Run],
 ) -> Generator[None]:
     """`remembering` for the results of each strong model, which have a folder in common."""
     with ExitStack() as each:
         for home, made in Counter(result.path.parent for result in results).items():
-            each.enter_context(remembering("transfer", files, home, run, workspace, made))
+            each.enter_context(remembering("transfer", files, home, run, workspace, made, others))
         yield
 
 

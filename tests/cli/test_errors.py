@@ -272,7 +272,8 @@ def test_a_model_that_changed_under_its_name_is_noticed(cli: Cli, tmp_path: Path
     weights = folder / "open_clip_model.safetensors"
     state = load_file(weights)
     save_file({**state, "logit_scale": state["logit_scale"] + 1}, weights)
-    failed(cli("eval"), 1, "other weights or preprocessing", "transfer again")
+    again = "Try: transmiter transfer --strong local-dir:"
+    failed(cli("eval"), 1, "other weights or preprocessing", again, "--method adapter\n")
 
 
 def test_relative_paths_mean_the_same_from_everywhere(cli: Cli, pictures: Path, tmp_path: Path, monkeypatch):

@@ -106,9 +106,10 @@ def open_corrected(run: Run, strong: str, row: str, workspace: Workspace) -> tup
         TransmiterError: if the artefact is damaged, or of another task or model.
     """
     task = run.task()
-    artefact = load_made(Made(strong, row), run, workspace)
+    made = Made(strong, row)
+    artefact = load_made(made, run, workspace)
     encoder = workspace.like_fit(task.decoding, task.precision).open(resolve_model(strong))
-    check_artefact(artefact, task, encoder)
+    check_made(artefact, made, run, encoder)
     return artefact, encoder
 
 
@@ -118,19 +119,30 @@ def signed(artefact: Artefact, encoder: CachedEncoder) -> Artefact:
     return replace(artefact, details={**artefact.details, "model": model})
 
 
-def check_artefact(artefact: Artefact, task: Task, encoder: CachedEncoder) -> None:
-    """Raise TransmiterError if an artefact is not of the run's task, or is for another model than this one."""
-    if artefact.class_names != task.classes:
+def check_fitted(fitted: Artefact, run: Run, weak: CachedEncoder) -> None:
+    """Raise TransmiterError if a fitted adapter is not of the run's task, or is for another weak model than this."""
+    check_artefact(fitted, run, weak, lambda: run.last_fit)
+
+
+def check_made(artefact: Artefact, made: Made, run: Run, strong: CachedEncoder) -> None:
+    """Raise TransmiterError if what a command made is not of the run's task, or is for another model than this."""
+    check_artefact(artefact, run, strong, lambda: line_alone(made, run))
+
+
+def check_artefact(artefact: Artefact, run: Run, encoder: CachedEncoder, line: Callable[[], str]) -> None:
+    """Raise TransmiterError, with the command line that makes it again, if an artefact is of another task or model."""
+    classes = run.task().classes
+    if artefact.class_names != classes:
         raise TransmiterError(
             f"The {artefact.stage} artefact's classes ({some(artefact.class_names)}) are not the run's "
-            f"({some(task.classes)}).",
-            "fit again, or pass another --run",
+            f"({some(classes)}).",
+            line(),
         )
     if artefact.details.get("model", {}).get("fingerprint") != encoder.fingerprint:
         raise TransmiterError(
             f"The {artefact.stage} artefact was made for {encoder.name} with other weights or preprocessing, or by no "
             "command of this run.",
-            f"{'fit' if artefact.stage == 'weak' else 'transfer'} again, or pass another --run",
+            line(),
         )
 
 

@@ -16,14 +16,20 @@ from transmiter_cli.embedding.sources import ImageSet
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.evaluation.candidates import Candidate, candidates
-from transmiter_cli.record import Task
+from transmiter_cli.record import Made, Task
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import PROBE, FinetunedModel, mean_logits, open_finetuned
 from transmiter_cli.task.head_file import FinetunedHead
 from transmiter_cli.task.logits_file import MissingLogitsError
 from transmiter_cli.workflow.cost import image_flops
 from transmiter_cli.workflow.encoded import EncodedImages, encode_same, finetuned_logits
-from transmiter_cli.workflow.run_artefacts import check_artefact, finetuned_models, load_fitted, load_transferred
+from transmiter_cli.workflow.run_artefacts import (
+    check_fitted,
+    check_made,
+    finetuned_models,
+    load_fitted,
+    load_transferred,
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,9 @@ def open_run_models(run: Run, workspace: Workspace, strong_name: str | None) -> 
     fitted = load_fitted(run, workspace)
     transferred = load_transferred(run, name, workspace)
     weak, strong = (workspace.open(resolve_model(model)) for model in (task.weak, name))
-    check_artefact(fitted, task, weak)
-    for artefact in transferred.values():
-        check_artefact(artefact, task, strong)
+    check_fitted(fitted, run, weak)
+    for row, artefact in transferred.items():
+        check_made(artefact, Made(name, row), run, strong)
     return RunModels(task, run, workspace, weak, strong, fitted, transferred)
 
 

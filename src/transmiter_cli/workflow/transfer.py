@@ -32,7 +32,7 @@ from transmiter_cli.workflow.encoded import EncodedImages, as_teacher, encode, e
 from transmiter_cli.workflow.overlap import forget_unused, remembering, tell_changes
 from transmiter_cli.workflow.removal import telling_removed
 from transmiter_cli.workflow.run_artefacts import (
-    check_artefact,
+    check_fitted,
     finetuned_models,
     load_fitted,
     require_finetuned,
@@ -110,7 +110,7 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     workspace = workspace.like_fit(task.decoding, task.precision)
     fitted = load_fitted(run, workspace)
     weak_encoder, *encoders = (workspace.open(resolve_model(name)) for name in (task.weak, *options.strong))
-    check_artefact(fitted, task, weak_encoder)
+    check_fitted(fitted, run, weak_encoder)
     warn_of_same_weights(weak_encoder, encoders, workspace.reporter)
     asked = set(options.methods) != {"adapter"}  # whether methods ask fine-tuned models, whose answers fit has learned
     for one in [run, *others] if asked else others:

@@ -987,20 +987,6 @@ def test_an_artefact_shows_what_it_is_and_no_numbers(world: World, fitted: tm.Ar
     assert repr(transfer(world, fitted, "ridge")) == "<strong ridge: 6 classes among 66 texts 48 wide>"
 
 
-@pytest.mark.parametrize("method", ["adapter", "ridge", "discriminant"])
-def test_artefacts_of_the_first_format_are_read(world: World, fitted: tm.Artefact, method, tmp_path: Path):
-    """Their tensors had one prefix, and linear classifiers were d x C differences from the text classifier."""
-    moved, path = transfer(world, fitted, method), tmp_path / "a.safetensors"
-    moved.save(path)
-    with safe_open(path, "pt") as file:
-        description = {**json.loads(file.metadata()["transmiter"]), "format": 1}
-    tensors = {f"correction.{name}": value.detach() for name, value in moved.correction.state_dict().items()}
-    if method != "adapter":
-        tensors["correction.weight"] = (moved.classifier()[0] - world.strong.classifier(world.classes)).T.contiguous()
-    save_file({**tensors, "texts": moved.texts}, path, {"transmiter": json.dumps(description)})
-    torch.testing.assert_close(tm.load(path).adapt(world.strong), moved.adapt(world.strong), atol=1e-4, rtol=1e-5)
-
-
 @pytest.mark.parametrize("method", ["adapter", "ridge"])
 def test_an_image_that_repeats_another_one_counts_once(world: World, fitted: tm.Artefact, method):
     """Else each would be in the part that is held out and in the others."""

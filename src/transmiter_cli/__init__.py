@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from transmiter_cli.artefact import Artefact as Artefact
     from transmiter_cli.artefact import load as load
     from transmiter_cli.errors import TransmiterError as TransmiterError
-    from transmiter_cli.evaluation import Row as Row
-    from transmiter_cli.evaluation import Unlabelled as Unlabelled
-    from transmiter_cli.evaluation import evaluate as evaluate
-    from transmiter_cli.evaluation import evaluate_unlabelled as evaluate_unlabelled
+    from transmiter_cli.evaluation.rows import Row as Row
+    from transmiter_cli.evaluation.rows import evaluate as evaluate
+    from transmiter_cli.evaluation.unlabelled import Unlabelled as Unlabelled
+    from transmiter_cli.evaluation.unlabelled import evaluate_unlabelled as evaluate_unlabelled
     from transmiter_cli.method.consensus.experts import Teacher as Teacher
     from transmiter_cli.method.embeddings import Embeddings as Embeddings
     from transmiter_cli.method.embeddings import InvalidTensorError as InvalidTensorError
@@ -42,12 +42,12 @@ _HOME = {
     "FitSettings": "method.settings",
     "InvalidTensorError": "method.embeddings",
     "RefineSettings": "method.settings",
-    "Row": "evaluation",
+    "Row": "evaluation.rows",
     "Teacher": "method.consensus.experts",
     "TransmiterError": "errors",
-    "Unlabelled": "evaluation",
-    "evaluate": "evaluation",
-    "evaluate_unlabelled": "evaluation",
+    "Unlabelled": "evaluation.unlabelled",
+    "evaluate": "evaluation.rows",
+    "evaluate_unlabelled": "evaluation.unlabelled",
     "fit": "api",
     "load": "artefact",
     "refine": "api",

@@ -37,8 +37,6 @@ from transmiter_cli.methods import Method
 Stage = Literal["weak", "strong", "self_trained", "refined"]
 Correction = Adapter | LinearClassifier
 
-DIFFERENCES = 1
-"""The format in which linear classifiers were kept as d x C differences from the text classifier."""
 SAME_MODEL = 0.5
 """Least mean cosine of a model's text embeddings with those that an artefact keeps: other templates leave more, other
 models none."""
@@ -328,15 +326,12 @@ def require_whole(description: Mapping[str, Any], tensors: Mapping[str, Tensor])
 def read_correction(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Correction:
     """The module of an artefact's tensors."""
     kind = "adapter" if description["method"] == "adapter" else "classifier"
-    prefix = "correction." if description["format"] == DIFFERENCES else f"{kind}."
-    state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    state = {name.removeprefix(f"{kind}."): value for name, value in tensors.items() if name.startswith(f"{kind}.")}
     if kind == "adapter":
         adapter = Adapter(state["basis"], description["classes"])
         adapter.load_state_dict(state)
         return adapter
     weight, bias, texts = state["weight"], state["bias"], tensors["texts"][: description["classes"]]
-    if description["format"] == DIFFERENCES:
-        weight = description["logit_scale"] * texts + weight.T
     if weight.shape != texts.shape or bias.shape != texts.shape[:1]:
         shapes = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
         raise TypeError(f"weight and bias of its classifier have shapes {shapes}, its class texts {tuple(texts.shape)}")

@@ -151,8 +151,7 @@ class Run:
 
     def homes(self) -> dict[str, str]:
         """Where each strong model's artefacts are: a folder, as seen from the run's own one."""
-        record = self.record()
-        return record.get("homes") or ({record["strong"]: "."} if "strong" in record else {})
+        return self.record().get("homes", {})
 
     def home(self, strong: str) -> Path:
         """Where a strong model's artefacts are."""

@@ -18,8 +18,9 @@ from transmiter_cli import api
 from transmiter_cli.embedding.sources import ImageSet
 from transmiter_cli.embedding.sources.record import ImageFile
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.evaluation import candidates, measure
+from transmiter_cli.evaluation.candidates import candidates
 from transmiter_cli.evaluation.result import EvalResult, Evidence
+from transmiter_cli.evaluation.rows import measure
 from transmiter_cli.evaluation.unlabelled import describe
 from transmiter_cli.report.gallery import in_turn
 from transmiter_cli.report.html import render, subject, write_report

@@ -7,10 +7,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from transmiter_cli.evaluation import Row, Unlabelled
 from transmiter_cli.evaluation.result import EvalResult, Evidence
-from transmiter_cli.evaluation.rows import mean_rows
-from transmiter_cli.evaluation.unlabelled import Move
+from transmiter_cli.evaluation.rows import Row, mean_rows
+from transmiter_cli.evaluation.unlabelled import Move, Unlabelled
 from transmiter_cli.report.columns import number, points, title
 from transmiter_cli.report.table import (
     evaluation_csv,

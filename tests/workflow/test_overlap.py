@@ -84,24 +84,11 @@ def test_images_of_transfers_are_kept_in_mind_as_long_as_anything_is_left_of_the
     assert remembered("transfer", run.path) == set()
 
 
-def test_a_run_of_before_has_one_list_for_all_strong_models(files: list[ImageFile], tmp_path: Path):
-    run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
-    put_fit(run)
-    run.add([], {}, [], strong="one", homes={"one": ".", "two": "two"})
-    for use, images in (("fit", files[:1]), ("refine", files[1:2])):
-        remember(use, fingerprints(images, workspace), run.path)
-    (run.path / "two").mkdir()
-    assert overlap.overlap(files[:2], run, "two", workspace) == {"fit": [files[0]]}
-    (run.path / "two" / "refined.safetensors").touch()
-    assert overlap.overlap(files[:2], run, "two", workspace) == {"fit": [files[0]], "refine": [files[1]]}
-    remember("refine", (), run.path / "two")
-    assert overlap.overlap(files[:2], run, "two", workspace) == {"fit": [files[0]], "refine": []}
-
-
 @pytest.mark.parametrize("damage", [b"\xff", b"0123"])
 def test_damaged_fingerprints_are_named_with_what_mends_it(files: list[ImageFile], tmp_path: Path, damage: bytes):
     run, workspace = Run(tmp_path / "run"), Workspace(cache=tmp_path / "cache")
-    run.path.mkdir()
+    put_fit(run)
+    run.add([], {}, [], strong="one", homes={"one": "."})
     remember("fit", fingerprints(files, workspace), run.path)
     path = run.path / "seen-by-fit.txt"
     path.write_bytes(path.read_bytes() + damage)

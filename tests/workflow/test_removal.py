@@ -26,7 +26,8 @@ LINES = [*STEPS]
 
 def add(run: Run, line: str, strong: Sequence[str], rows: Sequence[str]) -> None:
     """A command of the history, and what it made."""
-    run.add(["transmiter", *line.split()], {}, [Made(*one) for one in product(strong, rows)], strong="SigLIP")
+    made = [Made(*one) for one in product(strong, rows)]
+    run.add(["transmiter", *line.split()], {}, made, strong="SigLIP", homes={"SigLIP": "."})
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -224,19 +225,18 @@ def train(key: SceneKey, method: MethodEntry, material: Material, fits: dict[str
     """What a method makes of the train images; `fits` keeps fitted adapters by their settings."""
     shown, settings = material.train, fit_settings(method)
     weak = shown.teacher.weak
-    if settings not in fits:
-        own: dict[str, Any] = {"seed": key.seed, **method.fit}
-        fits[settings] = checked(lambda: api.fit(weak, shown.teacher.finetuned, material.vocabulary, **own), method)
-    call: Callable[..., Artefact] = api.transfer
-    about = (fits[settings], weak, shown.strong, method.transfer)
-    teachers = [] if method.transfer == "adapter" else [shown.teacher]
-    moved = checked(lambda: call(*about, teachers=teachers, **transfer_options(method, len(weak))), method)
-    if method.refine is None:
-        return moved
-    chosen = choose_shots(shown.labels.tolist(), key.shots, key.seed)
-    labelled = (shown.strong.images[chosen].float(), shown.labels[chosen])
-    extra: dict[str, Any] = {"seed": key.seed, **method.refine}
-    return checked(lambda: api.refine(moved, *labelled, **extra), method)
+    with naming(method):
+        if settings not in fits:
+            own: dict[str, Any] = {"seed": key.seed, **method.fit}
+            fits[settings] = api.fit(weak, shown.teacher.finetuned, material.vocabulary, **own)
+        teachers = [] if method.transfer == "adapter" else [shown.teacher]
+        options: dict[str, Any] = {"method": method.transfer, **transfer_options(method, len(weak))}
+        moved = api.transfer(fits[settings], weak, shown.strong, teachers=teachers, **options)
+        if method.refine is None:
+            return moved
+        chosen = choose_shots(shown.labels.tolist(), key.shots, key.seed)
+        extra: dict[str, Any] = {"seed": key.seed, **method.refine}
+        return api.refine(moved, shown.strong.images[chosen].float(), shown.labels[chosen], **extra)
 
 
 def transfer_options(method: MethodEntry, images: int) -> dict[str, Any]:
@@ -247,14 +247,10 @@ def transfer_options(method: MethodEntry, images: int) -> dict[str, Any]:
     return options
 
 
-def checked(step: Callable[[], Artefact], method: MethodEntry) -> Artefact:
-    """A step's result.
-
-    Raises:
-        TransmiterError: if the step fails, as where the method's entry has an option that the step does not know, or a
-            value it refuses; the method is named.
-    """
+@contextmanager
+def naming(method: MethodEntry) -> Generator[None]:
+    """Name the method in the error of a step, as where its entry has an option that is unknown, or a value refused."""
     try:
-        return step()
+        yield
     except (TransmiterError, TypeError, ValueError) as error:
         raise TransmiterError(f"The method {method.name!r}: {error}", getattr(error, "fix", None)) from error

@@ -16,15 +16,12 @@ from transmiter_cli.artefact import Artefact, require_artefact
 from transmiter_cli.layout import DIRECT, EFT_ROW
 from transmiter_cli.method.baselines import eft_logits, product_logits
 from transmiter_cli.method.embeddings import (
-    LOGARITHMS,
-    PROBABILITIES,
-    UNMASKED,
     Embeddings,
     InvalidTensorError,
-    are_probabilities,
     kind_of,
     require_embeddings,
     require_finite,
+    require_logit_values,
     require_logits,
 )
 from transmiter_cli.method.per_image import zero_shot_class_logits
@@ -206,7 +203,8 @@ def corrections_of(
 def require_usable(models: Mapping[str, Embeddings], logits: Sequence[Tensor]) -> None:
     """Raise InvalidTensorError unless these are models and fine-tuned logits of the same images."""
     for part in logits:
-        check_logits(part)
+        require_logits(part)
+        require_logit_values(part)
     for name, model in models.items():
         require_embeddings(name, model)
     require_same_images([*models.values(), *logits])
@@ -228,14 +226,6 @@ def require_named_artefacts(transferred: object) -> None:
         wrong += [name for name in named if not isinstance(name, str)]
     if wrong:
         raise ValueError(f"transferred is artefacts by the names of their rows, not {kind_of(wrong[0])}.")
-
-
-def check_logits(logits: Float[Tensor, "images classes"]) -> None:
-    """Raise InvalidTensorError unless these are finite logits of images and classes, and no probabilities."""
-    require_logits(logits)
-    require_finite("the fine-tuned logits", logits, masked=UNMASKED)
-    if are_probabilities(logits):
-        raise InvalidTensorError(PROBABILITIES, LOGARITHMS)
 
 
 def await_device(tensor: Tensor) -> None:

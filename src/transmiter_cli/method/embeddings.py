@@ -237,6 +237,13 @@ def require_logits(value: Any) -> None:
         )
 
 
+def require_logit_values(logits: Tensor) -> None:
+    """Raise InvalidTensorError unless fine-tuned logits are finite, and no probabilities."""
+    require_finite("the fine-tuned logits", logits, masked=UNMASKED)
+    if are_probabilities(logits[:BLOCK]):
+        raise InvalidTensorError(PROBABILITIES, LOGARITHMS)
+
+
 def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images classes"]) -> None:
     """Raise InvalidTensorError unless fine-tuned logits are of the images of a model, and lie on their device."""
     require_logits(finetuned_logits)
@@ -252,6 +259,4 @@ def check_teacher(model: Embeddings, finetuned_logits: Float[Tensor, "images cla
     if finetuned_logits.device != model.images.device:
         devices = f"{finetuned_logits.device}, the embeddings on {model.images.device}"
         raise InvalidTensorError(f"the fine-tuned logits are on {devices}.", ".to(device)")
-    require_finite("the fine-tuned logits", finetuned_logits, masked=UNMASKED)
-    if are_probabilities(finetuned_logits[:BLOCK]):
-        raise InvalidTensorError(PROBABILITIES, LOGARITHMS)
+    require_logit_values(finetuned_logits)

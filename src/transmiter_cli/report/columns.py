@@ -13,13 +13,7 @@ TITLES = {
     "weak_finetuned": "weak, fine-tuned",
     "strong": "strong, zero-shot",
     "eft": "EFT, a = 1",
-    "product": "product",
-    "direct": "direct",
-    "transferred": "transferred",
-    "ridge": "ridge",
-    "discriminant": "discriminant",
     "self_trained": "self-trained",
-    "refined": "refined",
     "strong_finetuned": "strong, fine-tuned",
 }
 

@@ -69,6 +69,7 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
     source = (resources.files("transmiter_cli") / "report" / "report.html.j2").read_text(encoding="utf-8")
     shown = columns_of(result, wide=True)
     best = best_row(result)
+    looked_at = on_cpu(result, name)
     names = titles(result.rows, result.reg)
     table = [(names[one], one == best, [column.cell(row) for column in shown]) for one, row in result.rows.items()]
     return environment.from_string(source).render(
@@ -79,8 +80,10 @@ def render(result: EvalResult, commands: Sequence[str]) -> str:
         before_name=names[result.against],
         beside=result.against != REFERENCE,
         after=result.rows[name],
-        sections=(labelled_sections if result.labelled else unlabelled_sections)(result, name, names),
-        galleries=galleries(result, name),
+        sections=labelled_sections(result, name, names, *looked_at)
+        if result.labelled
+        else unlabelled_sections(result, name, names),
+        galleries=galleries(result, *looked_at),
         headers=[column.header for column in shown],
         table=table,
         any_best=best is not None,
@@ -107,9 +110,10 @@ def subject(rows: Collection[str], against: str) -> str:
     return name
 
 
-def labelled_sections(result: EvalResult, name: str, names: Mapping[str, str]) -> list[Section]:
+def labelled_sections(
+    result: EvalResult, name: str, names: Mapping[str, str], labels: Tensor | None, before: Tensor, after: Tensor
+) -> list[Section]:
     """The figures of an evaluation with labels."""
-    labels, before, after = on_cpu(result, name)
     assert labels is not None
     called, classes = (names[result.against], names[name]), result.evidence.class_names
     right = (correct(before, labels), correct(after, labels))
@@ -139,10 +143,9 @@ def unlabelled_sections(result: EvalResult, name: str, names: Mapping[str, str])
     ]
 
 
-def galleries(result: EvalResult, name: str) -> list[Gallery]:
+def galleries(result: EvalResult, labels: Tensor | None, before: Tensor, after: Tensor) -> list[Gallery]:
     """Images that were fixed and broken; without labels, images whose answer changed."""
     evidence = result.evidence
-    labels, before, after = on_cpu(result, name)
     about = (evidence.files, evidence.class_names, labels, before, after)
     if labels is None:
         changed = before.argmax(-1) != after.argmax(-1)

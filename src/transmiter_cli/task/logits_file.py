@@ -18,7 +18,6 @@ from torch import Tensor
 from transmiter_cli.embedding.decoding import can_be_decoded
 from transmiter_cli.embedding.sources import ImageRecord
 from transmiter_cli.embedding.sources.text import read_utf8
-from transmiter_cli.embedding.views import View
 from transmiter_cli.embedding.workspace import CachedEncoder
 from transmiter_cli.errors import TransmiterError, mended_by
 from transmiter_cli.files import real_folder
@@ -48,9 +47,7 @@ class FinetunedLogits:
     own_data: bool = True
 
     def logits(self, files: Sequence[ImageRecord], weak_images: Tensor) -> Tensor:
-        """See `FinetunedModel`; raises TransmiterError if an image has no logits, and views never have any."""
-        if any(isinstance(file, View) for file in files):
-            raise TransmiterError(f"{self.source} has logits of whole images, and none of views.", "leave --views out")
+        """See `FinetunedModel`; raises TransmiterError if an image has no logits."""
         places = self.places(files)
         absent = [file.id for file, place in zip(files, places, strict=True) if place < 0]
         if absent:

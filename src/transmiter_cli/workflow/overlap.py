@@ -115,18 +115,6 @@ def remembered(use: Use, folder: Path) -> set[str] | None:
     return set(content.decode().split())
 
 
-def said_by(use: Use, run: Run, strong: str) -> set[str] | None:
-    """The fingerprints of the images that a command used for a strong model; None if the run does not say.
-
-    Runs of 0.1.0 have one list for all strong models, in their own folder.
-    """
-    home = run.path if use == "fit" else run.home(strong)
-    known = remembered(use, home)
-    if known is None and any(LATER.get(row, "transfer") == use for row in artefacts_in(home)):
-        return remembered(use, run.path)
-    return known
-
-
 def overlap(
     files: Sequence[ImageRecord], run: Run, strong: str, workspace: Workspace
 ) -> dict[Use, list[ImageRecord]] | None:
@@ -135,7 +123,8 @@ def overlap(
     Raises:
         TransmiterError: if a file that says so is damaged.
     """
-    said: dict[Use, set[str] | None] = {use: said_by(use, run, strong) for use in SEEN}
+    home = run.home(strong)
+    said: dict[Use, set[str] | None] = {use: remembered(use, run.path if use == "fit" else home) for use in SEEN}
     if said["fit"] is None:
         return None
     asked = fingerprint_of_each(files, workspace)

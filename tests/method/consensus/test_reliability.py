@@ -51,7 +51,7 @@ def test_of_two_classes_the_right_order_is_enough(rate: float):
     strong, weak, told = (answers(labels, rate, 2, seed) for seed in (4, 5, 6))
     for teacher, named in ((labels, True), (1 - labels, False)):
         by = Predictions(strong, teacher, weak, torch.where(told == labels, teacher, 1 - teacher))
-        assert bool(beside_teacher(by, 0.9, 0.1, 2).teacher.named) is named
+        assert bool(beside_teacher(by, 0.9, 0.1, 2).teachers[0].named) is named
 
 
 def test_a_mixed_up_teacher_has_no_part_in_how_far_the_strong_model_is_trusted():

@@ -40,13 +40,8 @@ class CoopReader:
     """
 
     def __init__(self, path: Path, root: Path | None = None) -> None:
-        self.path = path
+        self.path, self.name = path, str(path)
         self.root = root or path.parent
-
-    @property
-    def name(self) -> str:
-        """See Reader."""
-        return str(self.path)
 
     @cached_property
     def items(self) -> dict[str, list[Item]]:

@@ -40,11 +40,7 @@ class FolderReader:
     def __init__(self, data: str) -> None:
         self.data = data
         self.root = demo.FOLDER / BUNDLED_DATA[data] if data in BUNDLED_DATA else absolute(data)
-
-    @property
-    def name(self) -> str:
-        """See Reader."""
-        return self.data if self.data in BUNDLED_DATA else str(self.root)
+        self.name = data if data in BUNDLED_DATA else str(self.root)
 
     def splits(self) -> tuple[str, ...]:
         """See Reader."""

@@ -65,13 +65,8 @@ class ManifestReader:
     """
 
     def __init__(self, path: Path, root: Path | None = None) -> None:
-        self.path = path
+        self.path, self.name = path, str(path)
         self.root = root or path.parent
-
-    @property
-    def name(self) -> str:
-        """See Reader."""
-        return str(self.path)
 
     @cached_property
     def rows(self) -> list[Row]:

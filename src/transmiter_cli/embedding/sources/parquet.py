@@ -166,12 +166,7 @@ class ParquetReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def name(self) -> str:
-        """See Reader."""
-        return str(self.path)
+        self.path, self.name = path, str(path)
 
     @cached_property
     def parts(self) -> Mapping[str | None, Sequence[Path]]:

@@ -88,12 +88,7 @@ class ShardReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def name(self) -> str:
-        """See Reader."""
-        return str(self.path)
+        self.path, self.name = path, str(path)
 
     def splits(self) -> tuple[str, ...]:
         """See Reader."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from transmiter_cli.embedding.encoders.hub import is_offline
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
-from transmiter_cli.embedding.sources.torchvision_names import DIGITS, TRAFFIC_SIGNS, plain, scene, words
+from transmiter_cli.embedding.sources.torchvision_names import DIGITS, TRAFFIC_SIGNS, scene, words
 from transmiter_cli.embedding.storage.cache import default_cache
 from transmiter_cli.errors import TransmiterError, UsageError, first_line
 from transmiter_cli.files import digest, file_identity
@@ -42,7 +42,7 @@ class Entry:
     paths: str | None = "_image_files"
     storage: str = ""
     classes: str | tuple[str, ...] = "classes"
-    spelled: Callable[[str], str] = field(default=plain)
+    spelled: Callable[[str], str] = str
 
 
 ENTRIES = {

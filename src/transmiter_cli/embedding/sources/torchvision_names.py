@@ -53,11 +53,6 @@ TRAFFIC_SIGNS = (
 """The 43 signs of GTSRB, by class number."""
 
 
-def plain(name: str) -> str:
-    """A name that is well spelled already."""
-    return name
-
-
 def words(name: str) -> str:
     """EuroSAT's names: "AnnualCrop" is "Annual Crop"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)

@@ -65,28 +65,15 @@ class Reliability(NamedTuple):
     consistent: float
 
 
-class BesideTeacher(NamedTuple):
-    """How far a fine-tuned model can be trusted, and the zero-shot strong model by what it says.
-
-    Attributes:
-        teacher: what is known of the fine-tuned model.
-        strong_trust: how often the strong model is right, beyond chance.
-        by_answer: how far each of its answers is trusted (`reliability_by_answer`).
-        foretold: how many of the images that the teacher is asked of it answers with each class as a discriminant
-            predicts.
-    """
-
-    teacher: Reliability
-    strong_trust: float
-    by_answer: Float[Tensor, " classes"]
-    foretold: Int[Tensor, " classes"]
-
-
 class Reliabilities(NamedTuple):
     """How far the zero-shot strong model and the fine-tuned ones can be trusted.
 
     Attributes:
-        strong_trust, by_answer, foretold: see `BesideTeacher`; beside the most trusted teacher.
+        strong_trust: how often the strong model is right, beyond chance; this and the next two as the most trusted
+            teacher tells.
+        by_answer: how far each of its answers is trusted (`reliability_by_answer`).
+        foretold: how many of the images that the teacher is asked of it answers with each class as a discriminant
+            predicts.
         teachers: what is known of each fine-tuned model.
     """
 
@@ -133,7 +120,7 @@ def reliabilities(
     by_strong, classes = predictions(zero_shot), zero_shot.shape[1]
     predicted = beyond_chance(out_of_fold_agreement(strong, zero_shot, folds), classes)
     slack = max(SLACK, len(strong) ** -0.5)
-    found: list[BesideTeacher] = []
+    found: list[Reliabilities] = []
     for teacher, own_classes in zip(teachers, known, strict=True):
         by_teacher, by_weak = predictions(teacher.finetuned), predictions(teacher.weak_logits)
         every = (by_strong, by_teacher, by_weak, out_of_fold_predictions(strong, teacher.finetuned, folds))
@@ -141,8 +128,8 @@ def reliabilities(
         asked |= ~asked.any()  # of all images, if the strong model predicts none of these classes
         chosen = Predictions(*(one[asked] for one in every))
         found.append(beside_teacher(chosen, predicted, slack, classes, opaque_names))
-    best = max(found, key=lambda one: (one.teacher.named > 0, one.teacher.trust))
-    return Reliabilities(best.strong_trust, best.by_answer, best.foretold, tuple(one.teacher for one in found))
+    best = max(found, key=lambda one: (one.teachers[0].named > 0, one.teachers[0].trust))
+    return best._replace(teachers=tuple(one.teachers[0] for one in found))
 
 
 class Predictions(NamedTuple):
@@ -162,7 +149,7 @@ class Predictions(NamedTuple):
 
 def beside_teacher(
     by: Predictions, predicted: float, slack: float, classes: int, opaque_names: bool = False
-) -> BesideTeacher:
+) -> Reliabilities:
     """The reliability of one teacher, and of the strong model beside it (`reliabilities`).
 
     Args:
@@ -185,7 +172,7 @@ def beside_teacher(
     limited = (1 - trust) * predicted + min(trust * predicted, agreed)
     by_answer = reliability_by_answer(by.strong, by.discriminant, predicted, trust, classes, opaque_names)
     foretold = torch.bincount(by.teacher[by.teacher == by.discriminant], minlength=classes)
-    return BesideTeacher(Reliability(trust, named, consistent), limited, by_answer, foretold)
+    return Reliabilities(limited, by_answer, foretold, (Reliability(trust, named, consistent),))
 
 
 def reliability_by_answer(

@@ -51,9 +51,10 @@ def mended_by(fix: str) -> Generator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: Python's, a GPU's, or that of a CPU, for which torch has no error of its own."""
+    """Whether memory ran out: Python's, a GPU's, or that of a CPU, for which torch and the loader have no error."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or any(mark in str(error) for mark in ("DefaultCPUAllocator", os.strerror(errno.ENOMEM)))
+    marks = ("DefaultCPUAllocator", os.strerror(errno.ENOMEM), "failed to map segment")
+    return named or any(mark in str(error) for mark in marks)
 
 
 def listing(path: Path) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from transmiter_cli.errors import TransmiterError
+from transmiter_cli.errors import TransmiterError, UsageError
 
 RECORD, LOCK = "run.json", ".lock"
 """Files of a run directory, of which it has one from its beginning."""
@@ -32,10 +32,23 @@ SHELLS_OWN = ("/dev/fd/", "/dev/std", "/proc/")
 
 def absolute(path: str | Path) -> Path:
     """A path that means the same from any working directory; links are followed only where `..` leads out of one."""
-    whole = Path(path).expanduser().absolute()
+    whole = expanded(path).absolute()
     after = whole.parts[::-1].index("..") if ".." in whole.parts else len(whole.parts)
     start = len(whole.parts) - after
     return Path(*whole.parts[:start]).resolve().joinpath(*whole.parts[start:]) if start else whole
+
+
+def expanded(path: str | Path) -> Path:
+    """A path whose ~ is a home directory; as it is where nobody knows that one."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises RuntimeError)
+
+
+def require_utf8_path(path: Path, fix: str) -> None:
+    """Raise UsageError unless a path is UTF-8: safetensors writes files below any other, and cannot open them."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path} is no UTF-8, and safetensors files below it could not be read.", fix) from error
 
 
 def is_address(text: str) -> bool:

@@ -18,7 +18,9 @@ from transmiter_cli.files import (
     LOCK,
     RECORD,
     absolute,
+    expanded,
     held_lock,
+    require_utf8_path,
     require_writable,
     writable,
     write_all,
@@ -48,9 +50,13 @@ class Run:
 
     Args:
         path: where it is; made when something is written.
+
+    Raises:
+        UsageError: if the path is no UTF-8, and its artefacts could not be read.
     """
 
     def __init__(self, path: Path) -> None:
+        require_utf8_path(path, "pass another --run, or rename its folder")
         self.path = path
 
     @property
@@ -374,4 +380,4 @@ def record_text(record: Mapping[str, Any]) -> bytes:
 
 def default_run() -> Path:
     """$TRANSMITER_RUN, or ./transmiter-run."""
-    return Path(os.environ.get(RUN_VARIABLE) or DEFAULT_RUN).expanduser()
+    return expanded(os.environ.get(RUN_VARIABLE) or DEFAULT_RUN)

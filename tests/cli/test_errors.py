@@ -149,7 +149,32 @@ def test_logits_of_other_images_are_told_of_before_images_are_encoded(
     assert "encoded" not in outcome.err
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_user_without_a_home_is_asked_for_a_cache(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    def homeless(_: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("transmiter_cli.embedding.storage.cache.user_cache_path", homeless)
+    monkeypatch.delenv("TRANSMITER_CACHE")
+    failed(cli("cache", "path"), 2, "There is no home directory", "Try: TRANSMITER_CACHE=FOLDER")
+    monkeypatch.setenv("TRANSMITER_RUN", "~nobody-has-this-name/run")
+    failed(cli("inspect"), 2, "no run in ~nobody-has-this-name/run")
+
+
+def test_a_working_directory_that_was_removed_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    failed(cli("inspect", "--run", tmp_path), 1, "The working directory was removed.", "Try: cd")
+
+
+def test_folders_whose_artefacts_could_not_be_opened_are_refused(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    failed(cli(*FIT, "--data", "demo-digits", "--run", "a\udcffb"), 2, "is no UTF-8", "Try: pass another --run")
+    monkeypatch.setenv("TRANSMITER_CACHE", "a\udcffb")
+    failed(cli("cache", "path"), 2, "is no UTF-8", "Try: TRANSMITER_CACHE=FOLDER")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS])
 def test_what_the_system_refuses_says_what_mends_it(
     cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
@@ -157,7 +182,8 @@ def test_what_the_system_refuses_says_what_mends_it(
         raise OSError(number, os.strerror(number), str(files[0][0]))
 
     monkeypatch.setattr("transmiter_cli.run.write_all", refuse)
-    fix = "Try: free some space; --run, --out" if number == errno.ENOSPC else "Try: ls -ld transmiter-run"
+    fixes = {errno.ENOSPC: "free some space; --run, --out", errno.EFBIG: "ulimit -f unlimited"}
+    fix = f"Try: {fixes.get(number, 'ls -ld transmiter-run')}"
     failed(cli(*FIT, "--data", pictures), 1, os.strerror(number), fix)
 
 

@@ -51,6 +51,18 @@ def test_the_demo_shows_what_it_claims_over_three_seeds(transmiter: Transmiter):
     assert not any(rows[name]["labels"] or rows[name]["gradients"] for rows in measured for name in unlabelled)
 
 
+def test_predictions_go_to_their_file_while_bars_are_on_the_terminal(demo: Demo, environment: dict[str, str]):
+    folder, _ = demo
+    ours, theirs = os.openpty()
+    line = [str(COMMAND), "predict", "--run", "transmiter-demo", "--data", "demo-digits", "--limit", "20"]
+    done = subprocess.run(
+        line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=theirs, timeout=300, check=True, text=True
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert len([json.loads(one) for one in done.stdout.splitlines()]) == 20
+
+
 def test_the_demo_prints_a_table_of_80_columns_and_a_sentence(demo: Demo):
     _, done = demo
     lines = done.stdout.splitlines()

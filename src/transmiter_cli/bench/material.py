@@ -21,7 +21,7 @@ from transmiter_cli.embedding.storage.contents import place_of
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.evaluation.protocols import coop_base
-from transmiter_cli.files import canonical_json, digest, file_identity
+from transmiter_cli.files import canonical_json, digest, expanded, file_identity
 from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.task.finetuned import (
@@ -106,7 +106,7 @@ def open_source(spec: BenchSpec, key: SceneKey, workspace: Workspace) -> Source:
         train, test = (labelled_identity(images_of(key, part), decoding) for part in ("train", "test"))
         finetuned = lasting_name(key.fill(key.teacher.finetuned or ""))
         train.append(finetuned if finetuned == PROBE else finetuned_digest(finetuned, workspace))
-        test += [existing_identity(Path(key.measured.map).expanduser())] if key.measured.map else []
+        test += [existing_identity(expanded(key.measured.map))] if key.measured.map else []
     train += text_identity(spec, key)
     weak, strong = (workspace.open(resolve_model(name)) for name in (key.weak, key.strong))
     models = [part for one in (weak, strong) for part in (one.fingerprint, str(one.encoder.dtype))]
@@ -134,7 +134,7 @@ def text_identity(spec: BenchSpec, key: SceneKey) -> list[str]:
 def feature_path(key: SceneKey, part: str) -> Path:
     """A feature file of a scene."""
     data = (key.data if part == "train" else key.measured).name
-    return Path(key.fill(key.teacher.features or "", part=part, data=data)).expanduser()
+    return expanded(key.fill(key.teacher.features or "", part=part, data=data))
 
 
 def existing_identity(path: Path) -> str:
@@ -225,7 +225,7 @@ def from_images(source: Source) -> Material:
     key, device = source.key, source.workspace.method_device
     train, test = (images_of(key, part) for part in ("train", "test"))
     names, labels = class_names(train.label_names, None)
-    mapping = read_map(Path(key.measured.map).expanduser() if key.measured.map else None, names, labels)
+    mapping = read_map(expanded(key.measured.map) if key.measured.map else None, names, labels)
     test = mapping.known_only(test)  # fails on a strange label before anything is encoded
     vocabulary, templates = vocabulary_of(source, names), templates_of(key, names, labels)
     base = coop_base(len(names)) if source.spec.protocol == BASE_TO_NOVEL else None

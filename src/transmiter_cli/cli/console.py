@@ -45,7 +45,7 @@ class ConsoleReporter(Reporter):
     @contextmanager
     def progress(self, label: str) -> Generator[Callable[[int, int], None]]:
         """A bar with rate and time left, on a terminal."""
-        if self.quiet or not errors.is_terminal:
+        if self.quiet or not errors.file.isatty():  # is_terminal would follow FORCE_COLOR into a log
             yield lambda done, total: None
             return
         from rich import progress as bars
@@ -57,7 +57,9 @@ class ConsoleReporter(Reporter):
             bars.TextColumn("{task.fields[rate]}"),
             bars.TimeRemainingColumn(),
         )
-        with bars.Progress(*columns, console=errors, transient=True) as bar:
+        # On a terminal, results go above the bar; elsewhere rich would take them to the terminal, too.
+        beside = sys.stdout.isatty()
+        with bars.Progress(*columns, console=errors, transient=True, redirect_stdout=beside) as bar:
             task = bar.add_task(label, total=None, rate="")
 
             def advance(done: int, total: int) -> None:

@@ -53,6 +53,8 @@ def os_fix(error: OSError) -> str | None:
         if not error.filename:
             return "free some space where the output goes"
         return "free some space; --run, --out and TRANSMITER_CACHE put results and embeddings on another disk"
+    if error.errno == errno.EFBIG:
+        return "ulimit -f unlimited"
     if error.errno in (errno.EACCES, errno.EROFS) and error.filename:
         path = Path(os.fsdecode(error.filename))
         return f"ls -ld {shlex.quote(str(path if os.path.lexists(path) else path.parent))}"
@@ -104,6 +106,7 @@ def run(app: Callable[[], None]) -> None:
         if number is not None and signal.getsignal(number) is usual:  # else a shell, or nohup, had reasons to ignore it
             signal.signal(number, ending)
     try:
+        require_folder()
         app()
     except SystemExit as stop:
         if ending.code is not None:
@@ -122,6 +125,14 @@ def run(app: Callable[[], None]) -> None:
         if fix:
             errors.print(Text.assemble(("Try: ", "bold"), visible(fix)))
         sys.exit(code)
+
+
+def require_folder() -> None:
+    """Raise TransmiterError if the working directory was removed, where libraries would say this and that."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError as error:
+        raise TransmiterError("The working directory was removed.", "cd") from error
 
 
 def end(code: int) -> NoReturn:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TypeGuard
 
 from transmiter_cli.embedding.encoders.prompts import DEFAULT_TEMPLATE, Templates
 from transmiter_cli.embedding.sources.text import read_list
 from transmiter_cli.errors import UsageError
+from transmiter_cli.files import expanded
 from transmiter_cli.names import finder, numbered, resembling
 
 COOP = {
@@ -74,7 +74,7 @@ def read_templates(source: str) -> list[str] | dict[str, list[str]]:
         import open_clip
 
         return [template("{}") for template in getattr(open_clip, ENSEMBLES[source])]
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.is_file():
         known = [*ENSEMBLES, *COOP]
         raise UsageError(

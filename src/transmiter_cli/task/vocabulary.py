@@ -10,6 +10,7 @@ from pathlib import Path
 
 from transmiter_cli.embedding.sources.text import read_list
 from transmiter_cli.errors import TransmiterError, UsageError
+from transmiter_cli.files import expanded
 from transmiter_cli.names import normal, resembling, spelled
 
 WORD_LISTS = ("nouns", "imagenet", "characters")
@@ -126,7 +127,7 @@ def auxiliary_words(source: str) -> list[str]:
     if source in WORD_LISTS:
         file = resources.files("transmiter_cli") / "task" / "words" / f"{source}.txt"
         return file.read_text(encoding="utf-8").splitlines()
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.is_file():
         raise UsageError(
             f"There is no word list {source!r}: neither a file nor one of {', '.join(WORD_LISTS)}.",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from transmiter_cli.embedding.sources import DataSpec, ImageSet
 from transmiter_cli.embedding.sources.splits import SPLITS, canonical
+from transmiter_cli.files import expanded
 from transmiter_cli.method.consensus.experts import widest
 from transmiter_cli.method.mix_up import mixed_up
 from transmiter_cli.method.settings import FitSettings
@@ -40,7 +41,7 @@ def warn_of_splits_among_classes(
 ) -> None:
     """Say so where class folders are called as splits are: beside other folders with images, splits are none."""
     splits = [name for name in names if canonical(name) in SPLITS]
-    if splits and len(splits) < len(names) and Path(data.data).expanduser().is_dir():
+    if splits and len(splits) < len(names) and expanded(data.data).is_dir():
         likely = min(splits, key=lambda name: list(SPLITS).index(canonical(name)))
         reporter.warn(
             f"Folders like {likely!r} are taken for classes, since other folders in {data.data} hold images, too: "

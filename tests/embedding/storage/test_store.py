@@ -1,3 +1,5 @@
+import errno
+import os
 import threading
 import time
 from pathlib import Path
@@ -5,12 +7,13 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from tests.embedding.conftest import ListReporter
 from transmiter_cli.embedding.storage import store as store_module
 from transmiter_cli.embedding.storage.index import key_digests
 from transmiter_cli.embedding.storage.shard import DamagedShardError
-from transmiter_cli.embedding.storage.store import EmbeddingStore, read_rows
+from transmiter_cli.embedding.storage.store import EmbeddingStore, read_rows, until_whole
 from transmiter_cli.files import write_atomically
 
 
@@ -82,6 +85,41 @@ def test_what_a_killed_writer_leaves_behind_goes_with_the_next_one(tmp_path: Pat
         store.append(["a"], torch.ones(1, 2))
     assert not left.exists()
     assert len(EmbeddingStore(tmp_path)) == 1
+
+
+def test_what_another_user_left_behind_keeps_nobody_from_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    (tmp_path / ".x.safetensors-abcd.tmp").write_bytes(b"half")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    store = EmbeddingStore(tmp_path)
+    with store.writing():
+        store.append(["a"], torch.ones(1, 2))
+    assert store.keeps
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENODEV, "No such device"), SafetensorError("is not valid UTF-8")])
+def test_a_cache_that_does_not_give_back_what_was_written_costs_one_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("transmiter_cli.embedding.storage.store.safe_open", refuse)
+    reporter, rows, computed = ListReporter(), torch.randn(2, 3), []
+    store = EmbeddingStore(tmp_path, reporter)
+
+    def attempt() -> torch.Tensor:
+        for key in missing(store, ["a", "b"]):
+            computed.append(key)
+            store.append([key], rows[["a", "b"].index(key)][None])
+        return store.read(key_digests(["a", "b"]))
+
+    assert torch.equal(until_whole(attempt), rows)
+    assert len(computed) <= 4
+    assert any("what was written cannot be read" in warning for warning in reporter.warnings)
+    assert not store.keeps
 
 
 def test_a_truncated_shard_is_set_aside_and_its_rows_are_missing(tmp_path: Path):

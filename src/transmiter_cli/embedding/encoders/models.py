@@ -13,7 +13,7 @@ from transmiter_cli import demo
 from transmiter_cli.embedding.encoders import catalogue
 from transmiter_cli.embedding.encoders.hub import hub_file
 from transmiter_cli.errors import UsageError, listing
-from transmiter_cli.files import absolute, canonical_json, digest
+from transmiter_cli.files import absolute, canonical_json, digest, expanded
 from transmiter_cli.names import resembling
 
 BUNDLED_MODELS = ("demo-weak", "demo-strong")
@@ -238,7 +238,7 @@ def with_weights(spec: ModelSpec, weights: Path, name: str) -> ModelSpec:
 def is_model_folder(name: str) -> bool:
     """Whether a name without "local-dir:" is a path that could have it."""
     with suppress(OSError, RuntimeError):  # too long a name, or no such user's home
-        return (Path(name).expanduser() / CONFIG).is_file()
+        return (expanded(name) / CONFIG).is_file()
     return False
 
 

@@ -12,7 +12,7 @@ from transmiter_cli import demo
 from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
 from transmiter_cli.embedding.sources.splits import SPLITS, canonical, is_usual
 from transmiter_cli.errors import TransmiterError
-from transmiter_cli.files import LOCK, RECORD, absolute
+from transmiter_cli.files import LOCK, RECORD, absolute, expanded
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -27,7 +27,7 @@ BUNDLED_DATA = {"demo-digits": "digits"}
 
 def accepts(data: str) -> bool:
     """Whether a --data value is a folder or the name of bundled data."""
-    return data in BUNDLED_DATA or Path(data).expanduser().is_dir()
+    return data in BUNDLED_DATA or expanded(data).is_dir()
 
 
 class FolderReader:

@@ -8,7 +8,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from transmiter_cli.errors import UsageError
-from transmiter_cli.files import is_address
+from transmiter_cli.files import expanded, is_address, require_utf8_path
 
 CACHE_VARIABLE = "TRANSMITER_CACHE"
 ENCODERS = "encoders"
@@ -25,9 +25,14 @@ def default_cache() -> Path:
     """$TRANSMITER_CACHE, or the user's cache directory.
 
     Raises:
-        UsageError: if the variable is an address.
+        UsageError: if the variable is an address, there is no home directory, or the path is no UTF-8.
     """
     named = os.environ.get(CACHE_VARIABLE)
     if named and is_address(named):
         raise UsageError(f"{CACHE_VARIABLE}={named} is an address; the cache is a folder.", f"{CACHE_VARIABLE}=FOLDER")
-    return Path(named or user_cache_path("transmiter")).expanduser()
+    try:
+        cache = expanded(named or user_cache_path("transmiter"))
+    except RuntimeError as error:  # platformdirs', of a user without a home
+        raise UsageError("There is no home directory for the cache.", f"{CACHE_VARIABLE}=FOLDER") from error
+    require_utf8_path(cache, f"{CACHE_VARIABLE}=FOLDER")
+    return cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -39,7 +40,8 @@ class EmbeddingStore:
 
     A shard is written under a temporary name, flushed and renamed, so a killed run leaves whole shards only,
     and the next run goes on behind them. A shard that cannot be read is set aside, and its rows count as missing.
-    Where the folder cannot be written to, or the disk is full, rows are kept in memory for this run.
+    Where the folder cannot be written to, the disk is full, or what was written cannot be read, rows are kept in memory
+    for this run.
 
     Args:
         folder: where the shards lie; need not exist.
@@ -56,6 +58,8 @@ class EmbeddingStore:
         self._known: set[Path] = set()
         self._whole: set[str] = set()
         self._memory: dict[Path, Tensor] = {}
+        self._written: set[Path] = set()
+        self._gives_back = True
         self.refresh()
 
     def __len__(self) -> int:
@@ -90,7 +94,8 @@ class EmbeddingStore:
             return
         with lock:
             for left in self.folder.glob(TEMPORARY):  # by a process that was killed: nobody else writes now
-                left.unlink(missing_ok=True)
+                with suppress(OSError):  # that of another user, which is in nobody's way
+                    left.unlink(missing_ok=True)
             self.refresh()
             yield
 
@@ -151,7 +156,10 @@ class EmbeddingStore:
         metadata = {METADATA_KEY: canonical_json({"keys": list(keys), "sha256": rows_digest(tensor)})}
         shard = self.folder / shard_name(keys)
         try:
+            if not self._gives_back:
+                raise OSError(errno.EIO, "what was written cannot be read")
             write_atomically(shard, save({"rows": tensor}, metadata))
+            self._written.add(shard)
         except OSError as error:
             if not self._memory:
                 self.reporter.warn(  # the same for all stores of a cache, for it is said once
@@ -214,6 +222,8 @@ class EmbeddingStore:
         try:
             rows = read_rows(shard, check=identity not in self._whole)
         except DamagedShardError as error:
+            if shard in self._written:  # to write its rows again would perhaps never end
+                self._gives_back = False
             self._index.drop(number)
             self._set_aside(shard, identity, error)
             raise DamagedShardError(str(error)) from error

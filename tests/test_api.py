@@ -219,9 +219,7 @@ def test_the_verdict_goes_with_a_discriminant_and_what_is_made_of_it(world: Worl
         assert one.verdict["verdict"] == "helps"
     table = (Path(__file__).parents[1] / "docs/using.md").read_text(encoding="utf-8")
     assert all(f"`{key}`" in table for key in moved.verdict), "each key is described"
-    assert [one.verdict for one in (fitted, *(transfer(world, fitted, one) for one in ("adapter", "ridge")))] == [
-        None
-    ] * 3
+    assert not any(one.verdict for one in (fitted, *(transfer(world, fitted, one) for one in ("adapter", "ridge"))))
 
 
 def test_strengths_are_chosen_by_default(world: World, fitted: tm.Artefact):
@@ -377,6 +375,7 @@ WRONG_CALLS = {
     "tm.transfer(fitted, model, model, reg=10**400)": "reg must be a finite number above 0",
     "tm.Embeddings(torch.randn(9, 0), torch.randn(5, 0), 1.0)": "their width is 0",
     "tm.Embeddings(model.images, model.texts, None)": "the logit scale must be positive and finite, not None",
+    "tm.Embeddings(model.images, model.texts, torch.nn.Parameter(torch.tensor(4.6)))": "its logarithm",
     "tm.Embeddings(model.images, model.texts, torch.ones(2))": "the logit scale must be positive and finite",
     "tm.Embeddings(model.images.to_sparse(), model.texts, 1.0)": "dense, not torch.sparse_coo. Try: .to_dense()",
     "tm.Embeddings(model.images.to('meta'), model.texts, 1.0)": "on device 'meta', which holds no numbers",

@@ -65,7 +65,8 @@ def fit(
     Args:
         weak: the zero-shot weak model on unlabelled images and the vocabulary, the C task classes first. Of two or
             three entries in all, standardised logits say next to nothing: add auxiliary words.
-        finetuned_logits: the fine-tuned weak model on the same images; any constant per row may be added.
+        finetuned_logits: the fine-tuned weak model on the same images, as wide as its softmax takes them: cosines
+            times their scale. Any constant per row may be added.
         vocabulary: names of the vocabulary entries; their numbers if left out.
         progress: called with (steps done, steps in all).
         **settings: fields of `FitSettings`: basis, epochs, batch_size, learning_rate, seed, ...
@@ -100,7 +101,8 @@ def transfer(
     """Carry a fitted adapter to the strong model without labels and without gradients (paper Sec. 3.3).
 
     Args:
-        fitted: what `fit` returned.
+        fitted: what `fit` returned. "ridge" and "discriminant" take over no more than its vocabulary: where the adapter
+            is not needed, one of a single epoch will do.
         weak: the weak model on unlabelled images.
         strong: the strong model on the same images and vocabulary.
         method: "adapter" (the paper's), "ridge" (regress the fine-tuned answers on the strong embeddings) or

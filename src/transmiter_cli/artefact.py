@@ -75,13 +75,13 @@ class Artefact:
         return self.vocabulary[: self.correction.classes]
 
     @property
-    def verdict(self) -> Mapping[str, Any] | None:
-        """Whether the transfer was expected to help, from unlabelled images alone; None but after "discriminant".
+    def verdict(self) -> Mapping[str, Any]:
+        """Whether the transfer was expected to help, from unlabelled images alone; empty but after "discriminant".
 
         Its key "verdict" is "helps", "unsure" or "useless teacher", "doubt" says why it is unsure, "gain" is the
         expected one, a fraction; docs/using.md has all keys. Self-training and refinement keep it.
         """
-        return self.details.get("transfer", {}).get("verdict")
+        return self.details.get("transfer", {}).get("verdict", {})
 
     @property
     def parameters_added(self) -> int:
@@ -269,7 +269,7 @@ def require_artefact(name: str, value: object) -> None:
 
 @plain_torch()
 def load(path: str | Path, device: str | torch.device = "cpu") -> Artefact:
-    """Read an artefact; call it to map a model's logits to adapted logits.
+    """Read an artefact; its `class_logits` are adapted logits of a model's image embeddings.
 
     Raises:
         TransmiterError: if the file is missing, damaged, no artefact, or of a later version's format, or the device is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -135,16 +135,21 @@ class Embeddings:
     Attributes:
         images: X, one row per image, in any floating type of 16 bits at least.
         texts: T, one row per vocabulary entry: the C task classes first, then the auxiliary words.
-        logit_scale: s, what cosines are multiplied with; exp(logit_scale) of a CLIP model; a tensor will do.
+        logit_scale: s, what cosines are multiplied with; model.logit_scale.exp() of a CLIP model; a tensor will do.
 
     Raises:
         InvalidTensorError: on no dense tensor, other than two dimensions, widths or devices that differ, a width of 0,
-            no floating-point numbers, NaN, or values beyond LARGEST.
+            no floating-point numbers, NaN, values beyond LARGEST, or a model's own parameter as the scale, which is its
+            logarithm.
     """
 
     images: Float[Tensor, "images width"]
     texts: Float[Tensor, "vocabulary width"]
     logit_scale: float
+
+    if TYPE_CHECKING:
+
+        def __init__(self, images: Tensor, texts: Tensor, logit_scale: float | Tensor) -> None: ...
 
     def __post_init__(self) -> None:
         for name, tensor in (("image embeddings", self.images), ("text embeddings", self.texts)):
@@ -161,6 +166,8 @@ class Embeddings:
             devices = f"{self.images.device} and {self.texts.device}"
             raise InvalidTensorError(f"image and text embeddings are on different devices: {devices}.", ".to(device)")
         given: Any = self.logit_scale
+        if isinstance(given, torch.nn.Parameter):
+            raise InvalidTensorError("the logit scale is a model's parameter: its logarithm.", "logit_scale.exp()")
         scale = given.item() if isinstance(given, Tensor) and given.numel() == 1 else plain(given)
         if not POSITIVE.holds(scale):
             raise InvalidTensorError(f"the logit scale must be positive and finite, not {scale!r}.")

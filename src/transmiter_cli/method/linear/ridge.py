@@ -45,7 +45,7 @@ def solve_ridge(
     factor, failed = torch.linalg.cholesky_ex(gram + level * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     if bool(failed):
         raise InvalidTensorError(
-            f"a ridge strength of {rho} is too small for these embeddings.", "a larger rho: transfer --rho"
+            f"a ridge strength of {rho} is too small for these embeddings.", "a larger --rho (rho in Python)"
         )
     return torch.cholesky_solve(cross, factor)
 

@@ -151,7 +151,7 @@ def require_trained(module: nn.Module) -> None:
     """Raise InvalidTensorError if training left parameters that are not finite."""
     if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
         raise InvalidTensorError(
-            "the training diverged: its parameters are no longer finite.", "a smaller learning rate: --lr"
+            "the training diverged: its parameters are no longer finite.", "a smaller --lr (learning_rate in Python)"
         )
 
 

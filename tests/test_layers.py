@@ -6,7 +6,7 @@ from pathlib import Path
 import transmiter_cli
 
 LAYERS = (
-    *("errors", "names", "reporter", "files", "methods", "description", "demo", "method", "artefact", "api_checks"),
+    *("errors", "names", "reporter", "files", "description", "demo", "method", "artefact", "api_checks"),
     *("api", "layout", "embedding", "record", "run", "task", "evaluation", "workflow", "bench", "report", "cli"),
     *("__main__", "__init__"),
 )

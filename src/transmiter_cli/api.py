@@ -47,9 +47,8 @@ from transmiter_cli.method.paper.distillation import Progress, fit_adapter
 from transmiter_cli.method.paper.refinement import refine_adapter
 from transmiter_cli.method.paper.transfer import transfer_adapters
 from transmiter_cli.method.ranges import POSITIVE, one_or_several, plain, settings_of, within
-from transmiter_cli.method.settings import FitSettings, RefineSettings
+from transmiter_cli.method.settings import Auto, FitSettings, Method, RefineSettings
 from transmiter_cli.method.torch_state import plain_torch
-from transmiter_cli.methods import Auto, Method
 
 
 @plain_torch()

@@ -22,7 +22,7 @@ from transmiter_cli.method.embeddings import (
 )
 from transmiter_cli.method.paper.adapter import Adapter
 from transmiter_cli.method.ranges import STRENGTH, one_or_several, within
-from transmiter_cli.methods import HEEDED_BY, Auto, Method
+from transmiter_cli.method.settings import HEEDED_BY, Auto, Method
 
 
 def names_of(vocabulary: Any, texts: int) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ from transmiter_cli.method.embeddings import (
 )
 from transmiter_cli.method.linear.classifier import Linear, LinearClassifier
 from transmiter_cli.method.paper.adapter import Adapter
+from transmiter_cli.method.settings import Method
 from transmiter_cli.method.torch_state import plain_torch
-from transmiter_cli.methods import Method
 
 Stage = Literal["weak", "strong", "self_trained", "refined"]
 Correction = Adapter | LinearClassifier

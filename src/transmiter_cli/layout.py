@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from transmiter_cli.files import digest
-from transmiter_cli.methods import Method
+from transmiter_cli.method.settings import Method
 
 ARTEFACTS = {
     "transferred": "strong.safetensors",
@@ -80,6 +80,11 @@ def method_of(row: str) -> str:
 def stage_of(row: str) -> str:
     """The stage of the artefact that gives a row of ours."""
     return row if row in LATER else "strong"
+
+
+def command_of(row: str) -> Use:
+    """The command that makes the artefact of a row of ours."""
+    return LATER.get(row, "transfer")
 
 
 def is_ours(row: str) -> bool:

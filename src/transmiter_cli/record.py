@@ -67,6 +67,11 @@ class Step(NamedTuple):
     made: frozenset[Made] = frozenset()
     folder: str = ""
 
+    @property
+    def command(self) -> str:
+        """Which command it was: "fit", "transfer", ...; empty if nobody knows."""
+        return "".join(self.line[1:2])
+
 
 def task_from_json(stored: dict[str, Any]) -> Task:
     """A task as run.json holds it: tuples are lists there."""

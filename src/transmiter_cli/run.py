@@ -74,7 +74,7 @@ class Run:
     def last_fit(self) -> str:
         """The command line of the last fit, or the usual one where no history tells."""
         first = next(iter(self.since_fit()), None)
-        return self.usual_fit if first is None or first.line[1:2] != ["fit"] else self.command_line_of(first)
+        return self.usual_fit if first is None or first.command != "fit" else self.command_line_of(first)
 
     def usual_eval(self, strong: str | None = None) -> str:
         """The command line that measures what was made for a strong model, the last one if None."""
@@ -151,7 +151,7 @@ class Run:
         """All strong models that were transferred to, sorted."""
         return sorted(self.homes())
 
-    def results(self) -> list[Made]:
+    def made(self) -> list[Made]:
         """What there is of transfers and what was made of them."""
         return [Made(strong, row) for strong in self.strong_models() for row in self.artefacts(strong)]
 
@@ -170,7 +170,7 @@ class Run:
         """
         return artefacts_in(self.home(strong))
 
-    def made(self) -> list[Path]:
+    def artefact_paths(self) -> list[Path]:
         """What transfer, self-train and refine made, whatever the record says."""
         return [path for home in homes_in(self.path) for path in artefacts_in(home).values()]
 
@@ -179,13 +179,13 @@ class Run:
         try:
             self.record()
         except TransmiterError:
-            return [str(path.relative_to(self.path)) for path in self.made()]
+            return [str(path.relative_to(self.path)) for path in self.artefact_paths()]
         return []
 
     def with_homes(self, strong: Sequence[str]) -> dict[str, str]:
-        """The homes after a transfer to some models: whoever comes alone, and first, gets the run's own folder.
+        """The homes after a transfer to some models.
 
-        Whoever has a home keeps it; all others get folders of their own.
+        The first model, if transferred to alone, has the run's own folder; all others have folders of their own.
         """
         known = self.homes()
         if len(strong) == 1 and not known:
@@ -208,7 +208,7 @@ class Run:
     def since_fit(self) -> list[Step]:
         """What changed the run from its last fit on."""
         steps = self.history()
-        fits = [i for i, step in enumerate(steps) if step.line[1:2] == ["fit"]]
+        fits = [i for i, step in enumerate(steps) if step.command == "fit"]
         return steps[fits[-1] if fits else 0 :]
 
     def history(self) -> list[Step]:
@@ -300,7 +300,7 @@ class Run:
             OSError: if something cannot be written.
         """
         try:
-            history, gone = self.record().get("history", []), self.results()
+            history, gone = self.record().get("history", []), self.made()
         except TransmiterError:  # a damaged record is what --force replaces
             history, gone = [], []
         record = {"task": asdict(task), "history": [*history, step], **changes}
@@ -317,7 +317,7 @@ class Run:
             return
         own, *others = homes_in(self.path)
         seen = [home / name for home in (own, *others) for name in SEEN.values()]
-        for path in (*self.made(), *seen):  # as long as there is an artefact, what it saw is known
+        for path in (*self.artefact_paths(), *seen):  # as long as there is an artefact, what it saw is known
             path.unlink(missing_ok=True)
         for folder in (*others, own / STRONG_MODELS):
             with suppress(OSError):  # it is not there, or something of others is in it

@@ -322,9 +322,9 @@ def test_eft_strengths_and_a_fine_tuned_strong_model_are_rows(cli: Cli, run: Pat
     assert shown["eft_0.3"]["models"] == 2
 
 
-def test_a_fine_tuned_strong_model_of_another_architecture_is_told_to_be_no_twin_of_the_strong_one(cli: Cli, run: Path):
+def test_a_fine_tuned_strong_model_of_another_architecture_is_told_to_be_of_another_model(cli: Cli, run: Path):
     outcome = cli("eval", "--strong-finetuned", "demo-finetuned")
-    failed(outcome, 1, "does not hold weights of", "the strong model", "as --strong\n")
+    failed(outcome, 1, "does not hold weights of", "the fine-tuned strong model", "as --strong\n")
     assert "--weak" not in outcome.err
 
 

@@ -258,14 +258,14 @@ def test_what_a_transfer_or_fit_removes_is_said_with_the_commands_that_make_it_a
     assert "No longer" not in run(*TRANSFER, "--method", "ridge").err
     assert "No longer" not in run("transfer", "--strong", "demo-weak", "--method", "ridge").err
     assert run("refine", "--shots", 2, "--strong", "demo-strong").code == 0
-    before = Run(Path("transmiter-run")).results()
+    before = Run(Path("transmiter-run")).made()
     assert len(before) == 5
     fitted = run(*FIT, "--finetuned", "demo-finetuned")
     assert "transferred, ridge, discriminant, refined (demo-strong); ridge (demo-weak)" in fitted.err
     (line,) = (line for line in fitted.err.splitlines() if "No longer" in line)
     for command in line.split("To make it again: transmiter ")[1].split(" && transmiter "):
         assert run(*shlex.split(command)).code == 0
-    assert Run(Path("transmiter-run")).results() == before
+    assert Run(Path("transmiter-run")).made() == before
     assert run(*FIT, "--finetuned", "demo-finetuned").code == 0
     assert "No longer" not in run(*FIT, "--finetuned", "demo-finetuned").err
 

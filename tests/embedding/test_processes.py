@@ -20,7 +20,7 @@ from transmiter_cli.embedding.processes import (
     deaths_explained,
     decode_in_processes,
 )
-from transmiter_cli.embedding.sources.record import ImageFile
+from transmiter_cli.embedding.sources.images import ImageFile
 from transmiter_cli.embedding.views import picture_of, with_views
 from transmiter_cli.errors import TransmiterError
 
@@ -105,7 +105,7 @@ import numpy as np, torch
 from pathlib import Path
 from transmiter_cli.embedding.decoding import Decoder
 from transmiter_cli.embedding.processes import decode_in_processes
-from transmiter_cli.embedding.sources.record import ImageFile
+from transmiter_cli.embedding.sources.images import ImageFile
 
 records = [ImageFile(Path(sys.argv[1]), f"{number % 4}.png") for number in range(20_000)]
 decoder = Decoder(lambda image: torch.from_numpy(np.array(image.resize((224, 224)))), 224)

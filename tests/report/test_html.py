@@ -16,7 +16,7 @@ from PIL import Image
 from tests.conftest import World
 from transmiter_cli import api
 from transmiter_cli.embedding.sources import ImageSet
-from transmiter_cli.embedding.sources.record import ImageFile
+from transmiter_cli.embedding.sources.images import ImageFile
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.candidates import candidates
 from transmiter_cli.evaluation.result import EvalResult, Evidence

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from transmiter_cli.embedding.sources import ImageSet
-from transmiter_cli.embedding.sources.record import ImageFile
+from transmiter_cli.embedding.sources.images import ImageFile
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.record import Task
 from transmiter_cli.task.templates import choose_templates

@@ -43,7 +43,7 @@ from transmiter_cli.workflow.overlap import fingerprints
 
 @dataclass(frozen=True)
 class Part:
-    """One split: the fine-tuned weak model with its zero-shot twin, the strong model, and labels."""
+    """One split: the fine-tuned weak model with its zero-shot one, the strong model, and labels."""
 
     teacher: Teacher
     strong: Embeddings

@@ -16,8 +16,7 @@ from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError, listing, mended_by
 from transmiter_cli.layout import DIRECT, is_ours
 from transmiter_cli.method.ranges import COUNT, SEED, Range
-from transmiter_cli.method.settings import AUX_WORDS, VOCABULARY_SIZE
-from transmiter_cli.methods import Method
+from transmiter_cli.method.settings import AUX_WORDS, VOCABULARY_SIZE, Method
 
 PLAIN, BASE_TO_NOVEL = "plain", "base-to-novel"
 KINDS = {

@@ -34,7 +34,7 @@ def command(
     finetuned: Annotated[
         list[str] | None,
         typer.Option(
-            help="Its fine-tuned twin: a checkpoint, a classifier head, logits with image ids; "
+            help="The fine-tuned weak model: a checkpoint, a classifier head, logits with image ids; "
             "or `probe`, to train a linear probe on the labels of --data. Repeat it to average several. [required]",
             show_default=False,
         ),

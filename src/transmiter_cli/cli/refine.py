@@ -17,8 +17,7 @@ from transmiter_cli.cli.options import (
     StrongOption,
     checked_settings,
 )
-from transmiter_cli.method.settings import RefineSettings
-from transmiter_cli.methods import Method
+from transmiter_cli.method.settings import Method, RefineSettings
 
 NAME = "refine"
 EXAMPLE = "transmiter refine --shots 16"

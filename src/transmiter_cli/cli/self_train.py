@@ -8,7 +8,7 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.cli.options import Encoding, JsonOption, RunOption, Selection, StrongOption
-from transmiter_cli.methods import LinearMethod
+from transmiter_cli.method.settings import LinearMethod
 
 NAME = "self-train"
 EXAMPLE = "transmiter self-train --data demo-digits"

@@ -19,7 +19,7 @@ from transmiter_cli.cli.options import (
 )
 from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import DEFAULT_METHODS
-from transmiter_cli.methods import HEEDED_BY, Method
+from transmiter_cli.method.settings import HEEDED_BY, Method
 from transmiter_cli.run import Run
 
 if TYPE_CHECKING:

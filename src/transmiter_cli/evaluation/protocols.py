@@ -1,4 +1,4 @@
-"""Base-to-novel evaluation, and its means over data sets."""
+"""Base-to-novel evaluation."""
 
 from __future__ import annotations
 

@@ -87,13 +87,13 @@ def evaluate(
         among: the classes that may be answered; labels must be of these. None for all.
         against: the row that the others are compared with, "weak_finetuned" say.
         **parts: weak, strong: zero-shot models on the test images and the vocabulary (`Embeddings`);
-            finetuned_logits, strong_finetuned_logits: their fine-tuned twins on the test images;
+            finetuned_logits, strong_finetuned_logits: the fine-tuned ones on the test images;
             fitted: what `fit` returned, for "direct", the adapter on the strong model without a change of basis;
             transferred: artefacts by the name of their row: "transferred", "ridge", "refined", ...;
             classes: how many of the texts, the first, are classes; all, where no logits or artefact tell;
             weak_parameters, weak_flops: the weak model's size and cost per image, for those of "eft" and "product";
             teacher_models: the models of that size behind the fine-tuned logits, which "product" runs: 1 if left out;
-            weak_models: those that "eft" runs beside the strong one: 2, the weak one and its twin, or
+            weak_models: those that "eft" runs beside the strong one: 2, zero-shot and fine-tuned, or
             1 where the fine-tuned logits are a head's on the weak model's own embeddings;
             eft: strengths a of EFT, or a single one; 0.5, 1 and 1.5 if left out.
 

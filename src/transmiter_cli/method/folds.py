@@ -15,7 +15,7 @@ FOLDS = 5
 JUDGED = 8192
 """Most held-out images that a choice is made on."""
 NUMBERS = 2**26
-"""Most scores that are compared at a time; of very many classes, fewer images are looked at."""
+"""Most scores that are held at a time: with many classes, fewer images are sampled."""
 LOOKED_AT = 4096
 """Most images of a random sample, as where classes are left out."""
 

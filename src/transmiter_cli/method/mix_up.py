@@ -15,8 +15,8 @@ from torch import Tensor
 MAJORITY = 0.5
 """More of a column's images than that are called by the name that it claims."""
 FEWEST_CLAIMS, CLAIMING = 3, 0.25
-"""So many claims, and such a share of the columns that answer anything, are no coincidence: fewer classes than that
-are taken for others by zero-shot models."""
+"""The claims that are needed, as a number and as a share of the columns that answer anything, before an order is called
+mixed up: zero-shot models take fewer classes than that for others."""
 FEWEST_IMAGES = 5
 """Of each of two columns: that these claim each other's names is no coincidence, where the images are no fewer."""
 

@@ -1,12 +1,24 @@
-"""How adapters are fitted and refined: settings with their defaults and ranges; imported without torch."""
+"""The methods of transfer by name, and the settings of fit and refine; imported without torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from transmiter_cli.method.ranges import POSITIVE, SHARE, TRAINING, Range, require_within
 
+Method = Literal["adapter", "ridge", "discriminant"]
+LinearMethod = Literal["discriminant", "ridge"]
+Auto = Literal["auto"]
+"""A strength that is chosen by unlabelled images."""
+HEEDED_BY: Mapping[str, Method] = {
+    "reg": "adapter",
+    "rho": "ridge",
+    "opaque_names": "discriminant",
+    "also": "discriminant",
+}
+"""The method that heeds an option of `transfer`."""
 Basis = Literal["compact", "paper"]
 VOCABULARY_SIZE = 1024
 """M: classes and auxiliary words together."""

@@ -138,10 +138,10 @@ def open_finetuned(given: str, weak: CachedEncoder, class_names: Sequence[str], 
         UsageError: if the file does not exist.
         TransmiterError: if it cannot be read, or is of another model or task.
     """
-    if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
+    if names_model(given):
         return open_checkpoint(resolve_model(given), weak, class_names, templates)
     reporter = weak.workspace.reporter
-    path = bundled_path(given) if given in BUNDLED_CHECKPOINTS else Path(lasting_name(given))
+    path = finetuned_file(given)
     if path.suffix == ".npy":
         return as_logits(npy_logits(path, len(class_names)), weak)
     tensors, metadata = read_tensors(path)
@@ -188,7 +188,7 @@ def refuse_unless_checkpoint(path: Path, tensors: Mapping[str, Any]) -> None:
 def open_checkpoint(
     spec: ModelSpec, weak: CachedEncoder, class_names: Sequence[str], templates: Templates
 ) -> FinetunedCheckpoint:
-    """A whole model; it is said where it is no fine-tuned twin of the weak one."""
+    """A whole model; it is said where it does not look fine-tuned from the weak one."""
     workspace = weak.workspace
     encoder = workspace.open(spec)
     like_weak = spec.config() == weak.encoder.spec.config()
@@ -236,11 +236,25 @@ def finetuned_digest(given: str, workspace: Workspace) -> str:
         UsageError: if the file does not exist.
         TransmiterError: if weights are neither on this disk nor can be downloaded.
     """
-    if given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS:
+    if names_model(given):
         return workspace.open(resolve_model(given)).fingerprint
-    path = bundled_path(given) if given in BUNDLED_CHECKPOINTS else Path(lasting_name(given))
+    path = finetuned_file(given)
     digests = [workspace.weights_digest(file) for file in files_of(path)]
     return digests[0] if len(digests) == 1 else digest(*digests)
+
+
+def names_model(given: str) -> bool:
+    """Whether a --finetuned value is the name of a whole model, and not of a file."""
+    return given.startswith((LOCAL, HUB)) or given in BUNDLED_MODELS
+
+
+def finetuned_file(given: str) -> Path:
+    """The file of a --finetuned value that names no model.
+
+    Raises:
+        UsageError: if it does not exist.
+    """
+    return bundled_path(given) if given in BUNDLED_CHECKPOINTS else Path(lasting_name(given))
 
 
 def files_of(path: Path) -> list[Path]:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transmiter_cli.embedding.encoders.models import lasting_model_name
-from transmiter_cli.embedding.storage.cache import CONTENTS, ENCODERS, FACTS, WEIGHTS
+from transmiter_cli.embedding.storage.cache import CONTENTS, ENCODERS, FACTS, FLOPS, WEIGHTS
 from transmiter_cli.embedding.storage.shard import DamagedShardError, read_keys
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import LOCK, held_lock, stored_json
 from transmiter_cli.reporter import Reporter
 
-WRITTEN = re.compile(r"[0-9a-f]{32}(\.safetensors|\.damaged)?|facts\.json|image-flops\.json|\.lock|\..*\.tmp")
+WRITTEN = re.compile(
+    rf"[0-9a-f]{{32}}(\.safetensors|\.damaged)?|{re.escape(FACTS)}|{re.escape(FLOPS)}|{re.escape(LOCK)}|\..*\.tmp"
+)
 """The names of the cache's files: $TRANSMITER_CACHE may be a folder in which others lie, too."""
 
 
@@ -92,7 +94,7 @@ def remove_from_cache(cache: Path, model: str | None) -> list[CachedModel]:
     folders = [cache / room for room in (ENCODERS, CONTENTS, WEIGHTS)]
     if model is not None:
         folders = [cache / ENCODERS / entry.fingerprint / entry.precision for entry in gone]
-    with none_written_to(folders):
+    with holding_locks(folders):
         for folder in folders:
             try:
                 remove_written(folder)
@@ -123,7 +125,7 @@ def remove_written(folder: Path) -> None:
 
 
 @contextmanager
-def none_written_to(folders: Iterable[Path]) -> Generator[None]:
+def holding_locks(folders: Iterable[Path]) -> Generator[None]:
     """Hold the locks of all stores below some folders.
 
     Raises:

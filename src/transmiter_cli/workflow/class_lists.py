@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transmiter_cli.embedding.sources import ImageRecord, ImageSet
-from transmiter_cli.embedding.sources.record import places_of
+from transmiter_cli.embedding.sources.images import places_of
 from transmiter_cli.embedding.sources.text import read_json, read_list
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.evaluation.protocols import coop_base

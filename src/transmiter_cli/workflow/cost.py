@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from transmiter_cli.embedding.storage.cache import FLOPS
 from transmiter_cli.embedding.workspace import CachedEncoder
 from transmiter_cli.files import canonical_json, stored_json, write_if_possible
 
@@ -18,7 +19,7 @@ def image_flops(encoder: CachedEncoder) -> int:
 
     A multiplication and an addition are two.
     """
-    path = encoder.folder / "image-flops.json"
+    path = encoder.folder / FLOPS
     if known := stored_json(path):
         return known["flops"]
     model = encoder.encoder.model

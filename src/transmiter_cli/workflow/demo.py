@@ -7,8 +7,7 @@ import shlex
 from transmiter_cli.embedding.sources import DataSpec
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.evaluation.result import EvalResult
-from transmiter_cli.method.settings import FitSettings, RefineSettings
-from transmiter_cli.methods import Method
+from transmiter_cli.method.settings import FitSettings, Method, RefineSettings
 from transmiter_cli.run import Run
 from transmiter_cli.workflow.evaluate import EvalOptions, eval_run
 from transmiter_cli.workflow.fit import FitOptions, fit_run

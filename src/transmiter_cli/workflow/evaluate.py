@@ -53,7 +53,7 @@ class EvalOptions:
         allow_overlap: measure on images that the run learned from, too.
         labels: whether labels are used where there are any.
         against: the row that the others are compared with, where there are labels.
-        strong_finetuned: a fine-tuned twin of the strong model, for a row of its own.
+        strong_finetuned: the fine-tuned strong model, for a row of its own.
         eft: strengths a of EFT.
     """
 
@@ -88,14 +88,14 @@ def eval_run(options: EvalOptions, run: Run, workspace: Workspace, gates: Sequen
     run_models = open_run_models(run, workspace, options.strong)
     task, spec = run_models.task, options.data.spec(run_models.task)
     test = check_measured(options, spec, run_models)
-    twin = open_strong_finetuned(options.strong_finetuned, run_models, test.images)
+    strong_finetuned = open_strong_finetuned(options.strong_finetuned, run_models, test.images)
     check_rows(options, gates, test, row_names(options, run))
     teachers, gone = weak_finetuned_if_there(run_models, test.images, same_data(lasting(spec), fit_data(task)))
     lacking = () if gone is None else left_out(gone, options, gates, test, run_models)
     notes = overlap_notes(test.images.files, run_models, options.allow_overlap) + lacking
     weak = encode(run_models.weak, test.images, run_models.fitted.vocabulary, task.templates)
     teacher = weak_finetuned(teachers, weak) if teachers else None
-    models = make_candidates(options.eft, run_models, weak, teacher, twin)
+    models = make_candidates(options.eft, run_models, weak, teacher, strong_finetuned)
     files, labels, class_names = weak.images.files, None, task.classes
     if test.labelled:
         labels = torch.tensor(test.mapping.indices(files), device=workspace.method_device)
@@ -150,7 +150,7 @@ def check_measured(options: EvalOptions, spec: DataSpec, run_models: RunModels) 
     labelled = options.labels and images.labelled
     with mended_by(f"transmiter inspect --json{run_models.run.flag}"):  # which lists the classes
         mapping = read_map(options.mapping, task.classes, task.labels)
-        base = base_classes(options.base, task) if options.base_to_novel or options.base else None
+        base = base_classes(options.base, task) if options.base_to_novel else None
     require_labels_for(options, labelled)
     if base is not None and mapping.targets:
         raise UsageError("--map and base classes ask for answers among different classes.", "leave one of them out")

@@ -55,7 +55,7 @@ class FitOptions:
 
     Attributes:
         weak: the zero-shot weak model's name.
-        finetuned: its fine-tuned twins, of which the adapter learns the mean: files, model names, or "probe".
+        finetuned: the fine-tuned ones, of which the adapter learns the mean: files, model names, or "probe".
         data: unlabelled images (labels are read for "probe" only).
         classes: a file of class names; the data's labels if None.
         template: prompts, each with {} for the name.

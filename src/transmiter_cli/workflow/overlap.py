@@ -13,7 +13,7 @@ from transmiter_cli.embedding.storage.contents import as_text
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically
-from transmiter_cli.layout import LATER, SEEN, Use, artefacts_in
+from transmiter_cli.layout import LATER, SEEN, Use, artefacts_in, command_of
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import PROBE
 
@@ -63,7 +63,7 @@ def remembering(
         used -= remembered("fit", run.path) or set()
     remember(use, used | (remembered(use, home) or set()), home)
     yield
-    if sum(LATER.get(row, "transfer") == use for row in artefacts_in(home)) == artefacts:
+    if sum(command_of(row) == use for row in artefacts_in(home)) == artefacts:
         remember(use, used, home)
 
 

@@ -14,8 +14,7 @@ from transmiter_cli.artefact import Artefact
 from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import UsageError
 from transmiter_cli.layout import ARTEFACTS, REFINED_FROM, ROWS, file_name
-from transmiter_cli.method.settings import RefineSettings
-from transmiter_cli.methods import Method
+from transmiter_cli.method.settings import Method, RefineSettings
 from transmiter_cli.record import Made
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run, run_locked

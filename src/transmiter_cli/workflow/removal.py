@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import reduce
 
 from transmiter_cli.layout import LATER, SWEPT_ROW, method_of
-from transmiter_cli.methods import HEEDED_BY
+from transmiter_cli.method.settings import HEEDED_BY
 from transmiter_cli.record import Made, Step, values, without
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
@@ -17,9 +17,9 @@ from transmiter_cli.run import Run
 @contextmanager
 def telling_removed(run: Run, reporter: Reporter) -> Generator[None]:
     """Say what of a run is there before and not afterwards, and how to have it again."""
-    before = run.results()
+    before = run.made()
     yield
-    there = run.results()
+    there = run.made()
     told = removal([one for one in before if one not in there], run)
     if told:
         reporter.warn(told)
@@ -46,7 +46,7 @@ def removal(gone: Sequence[Made], run: Run) -> str:
     )
     newest = len(history) - 1
     older = [i for made, i in last.items() if made.row not in LATER and 0 <= i < newest]
-    replaces = bool(older) and history[newest].line[1:2] == ["transfer"]
+    replaces = bool(older) and history[newest].command == "transfer"
     undone = "The following replaces what was just made, but makes it again" if replaces else "To make it again"
     return f"No longer in {run.path}: {what}. {undone}: {' && '.join(lines)}"
 

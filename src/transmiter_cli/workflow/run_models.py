@@ -75,14 +75,12 @@ def open_strong_finetuned(given: str | None, run_models: RunModels, images: Imag
     if given == PROBE:
         raise UsageError("A probe is trained by fit, and there is none of the strong model.", "--strong-finetuned FILE")
     try:
-        twin = open_finetuned(given, run_models.strong, run_models.task.classes, run_models.task.templates)
-        twin.check(images.files)
+        model = open_finetuned(given, run_models.strong, run_models.task.classes, run_models.task.templates)
+        model.check(images.files)
     except WrongCheckpointError as error:
-        error.fix = (
-            "pass a fine-tuned twin of the strong model, or transfer to the one that was fine-tuned, as --strong"
-        )
+        error.fix = "pass the fine-tuned strong model, or transfer to the one that was fine-tuned, as --strong"
         raise
-    return twin
+    return model
 
 
 class WeakFinetuned(NamedTuple):
@@ -126,7 +124,7 @@ def make_candidates(
     run_models: RunModels,
     weak: EncodedImages,
     teacher: WeakFinetuned | None,
-    twin: FinetunedModel | None,
+    strong_finetuned: FinetunedModel | None,
 ) -> dict[str, Candidate]:
     """Every model of a run on images that the weak model saw.
 
@@ -135,7 +133,7 @@ def make_candidates(
         run_models: the run's models.
         weak: the images, and what the weak model makes of them.
         teacher: the fine-tuned weak model on them, if it is known.
-        twin: the fine-tuned strong model, if there is one.
+        strong_finetuned: the fine-tuned strong model, if there is one.
     """
     strong = encode_same(run_models.strong, weak, run_models.fitted.vocabulary, run_models.task.templates)
     files = strong.images.files
@@ -143,7 +141,9 @@ def make_candidates(
         weak=weak.embeddings,
         finetuned_logits=None if teacher is None else teacher.logits,
         strong=strong.embeddings,
-        strong_finetuned_logits=None if twin is None else finetuned_logits(twin, files, strong.embeddings),
+        strong_finetuned_logits=None
+        if strong_finetuned is None
+        else finetuned_logits(strong_finetuned, files, strong.embeddings),
         fitted=run_models.fitted,
         transferred=run_models.transferred,
         weak_parameters=run_models.weak.facts.image_parameters,

@@ -15,7 +15,7 @@ from transmiter_cli.files import write_atomically
 from transmiter_cli.layout import ARTEFACTS, ROWS, SELF_TRAINED_FROM
 from transmiter_cli.method.embeddings import InvalidTensorError
 from transmiter_cli.method.linear.self_training import WORTH
-from transmiter_cli.methods import LinearMethod
+from transmiter_cli.method.settings import LinearMethod
 from transmiter_cli.names import some
 from transmiter_cli.record import Made
 from transmiter_cli.reporter import Reporter

@@ -23,7 +23,7 @@ from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.embeddings import Embeddings
 from transmiter_cli.method.per_image import computed_zero_shot_logits, predictions
-from transmiter_cli.methods import Auto, Method
+from transmiter_cli.method.settings import Auto, Method
 from transmiter_cli.record import Made, Task
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run, run_locked
@@ -113,8 +113,9 @@ def transfer_run(options: TransferOptions, run: Run, workspace: Workspace, comma
     check_fitted(fitted, run, weak_encoder)
     warn_of_same_weights(weak_encoder, encoders, workspace.reporter)
     asked = set(options.methods) != {"adapter"}  # whether methods ask fine-tuned models, whose answers fit has learned
-    for one in [run, *others] if asked else others:
-        require_finetuned(one, workspace)
+    if asked:
+        for one in (run, *others):
+            require_finetuned(one, workspace)
     spec, images = images_to_see(options.data, task, workspace.reporter)
     models = finetuned_models(run, weak_encoder, same_data(spec, fit_data(task))) if asked else []
     for model in models:

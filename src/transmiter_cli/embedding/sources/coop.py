@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from transmiter_cli.embedding.sources import manifest
-from transmiter_cli.embedding.sources.record import ImageFile, ImageSet, require_root
+from transmiter_cli.embedding.sources.images import ImageFile, ImageSet, require_root
 from transmiter_cli.embedding.sources.splits import canonical
 from transmiter_cli.embedding.sources.text import parse_json, read_utf8
 from transmiter_cli.errors import TransmiterError

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from transmiter_cli import demo
-from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
+from transmiter_cli.embedding.sources.images import ImageFile, ImageSet
 from transmiter_cli.embedding.sources.splits import SPLITS, canonical, is_usual
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import LOCK, RECORD, absolute, expanded

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from transmiter_cli.embedding.sources.record import (
+from transmiter_cli.embedding.sources.images import (
     ImageFile,
     ImageSet,
     real_places,
@@ -196,7 +196,11 @@ def json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 def in_our_spelling(names: Sequence[str]) -> list[str]:
     """Names of columns or keys, what a manifest tells called as in SPELLINGS."""
-    found = {name: column for column, known in SPELLINGS.items() for name in [one for one in known if one in names][:1]}
+    found: dict[str, str] = {}
+    for column, known in SPELLINGS.items():
+        there = [name for name in known if name in names]
+        if there:
+            found[there[0]] = column
     return [found.get(name, name) for name in names]
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from transmiter_cli.embedding.sources import coop, folder, manifest, parquet, shards, torchvision
+from transmiter_cli.embedding.sources.images import ImageFile, ImageRecord, ImageSet, real_places
 from transmiter_cli.embedding.sources.reader import Reader
-from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, ImageSet, real_places
 from transmiter_cli.embedding.sources.spec import DataSpec
 from transmiter_cli.embedding.sources.splits import choose_split
 from transmiter_cli.errors import TransmiterError, UsageError, listing

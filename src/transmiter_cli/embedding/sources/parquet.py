@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from transmiter_cli.embedding.sources.folder import TABLES, image_names, split_folders
+from transmiter_cli.embedding.sources.images import ImageFile, ImageRecord, ImageSet, image_set
 from transmiter_cli.embedding.sources.parquet_columns import PATH, Columns, find_columns, is_text
-from transmiter_cli.embedding.sources.record import ImageFile, ImageRecord, ImageSet, image_set
 from transmiter_cli.embedding.sources.row_groups import (
     RowGroup,
     missing_rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from transmiter_cli.embedding.sources.record import ImageSet
+from transmiter_cli.embedding.sources.images import ImageSet
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from transmiter_cli.embedding.sources.folder import IMAGE_SUFFIXES, is_image, split_folders
-from transmiter_cli.embedding.sources.record import ImageSet, image_set
+from transmiter_cli.embedding.sources.images import ImageSet, image_set
 from transmiter_cli.embedding.sources.text import read_utf8
 from transmiter_cli.errors import TransmiterError, UsageError, listing
 from transmiter_cli.files import file_identity, file_state

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from transmiter_cli.embedding.encoders.hub import is_offline
-from transmiter_cli.embedding.sources.record import ImageFile, ImageSet
+from transmiter_cli.embedding.sources.images import ImageFile, ImageSet
 from transmiter_cli.embedding.sources.torchvision_names import DIGITS, TRAFFIC_SIGNS, scene, words
 from transmiter_cli.embedding.storage.cache import default_cache
 from transmiter_cli.errors import TransmiterError, UsageError, first_line

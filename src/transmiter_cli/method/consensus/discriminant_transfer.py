@@ -106,7 +106,7 @@ def discriminant_transfer(
 
     Args:
         strong: the strong model on the unlabelled images.
-        teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
+        teachers: one or several fine-tuned models, each with its zero-shot weak model, on the same images.
         opaque_names: whether the names of the classes say nothing to the zero-shot models, as codes do: no teacher is
             doubted then for answering by other names than these.
 

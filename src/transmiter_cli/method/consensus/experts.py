@@ -33,7 +33,7 @@ MOSTLY = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Expert:
-    """What a fine-tuned weak model and its zero-shot twin say of the unlabelled images.
+    """What a fine-tuned weak model and its zero-shot weak model say of the unlabelled images.
 
     Attributes:
         finetuned: the fine-tuned model's logits of the classes.
@@ -102,7 +102,7 @@ def deviation_ratio(teacher: Expert, rows: Int[Tensor, " rows"], among: Bool[Ten
 
 
 def widened(teacher: Expert, rows: Int[Tensor, " rows"]) -> Expert:
-    """The answers of a teacher with logits that vary, among the classes it answers, as far as its weak twin's at least.
+    """A teacher whose logits vary, among the classes it answers, at least as far as those of its weak model.
 
     Cosines, and logits that were divided by a temperature or learned from noisy labels, would have less say than they
     deserve: no softmax is sure of them, however right they are.
@@ -131,7 +131,7 @@ def comparable(teacher: Expert, seen: Bool[Tensor, " classes"], rows: Int[Tensor
        that are not, if there are any: nothing is said of it beside these.
 
     Args:
-        teacher: a fine-tuned model and its weak twin.
+        teacher: a fine-tuned model and its weak one.
         seen: the classes that have images.
         rows: images to look at.
     """

@@ -29,7 +29,7 @@ from transmiter_cli.method.linear.discriminant import CalibratedDiscriminant, fi
 from transmiter_cli.method.per_image import PerImage, above_errors, blocks_of, centred
 
 STRAY = 0.25
-"""With more than this share of its even share of the images, a class has images, and not only stray ones."""
+"""A class has images if it has more than this share of N / C; fewer are taken for strays."""
 SCARCE, ALONE = 1.5, 10.0
 """A class with so many images goes by them and by what is said of it on others alike: with the first if a teacher is
 trusted as much as the strong model. The less it is, the less its images say that the strong model's scores did not; the

@@ -11,7 +11,7 @@ from transmiter_cli.method.embeddings import TINY
 from transmiter_cli.method.per_image import PerImage, blocks_of, probabilities, softmax_of
 
 SUREST = 0.95
-"""The most that a fine-tuned model's own answers count beside others: a few sure mistakes would outvote them."""
+"""The most that a fine-tuned model's own answers count, so that a few sure mistakes do not outvote the others."""
 LEAST_DOUBT = 1e-9
 """A model is never so sure that nothing else can be."""
 ROUNDS = 30

@@ -93,7 +93,7 @@ def reliabilities(
 ) -> Reliabilities:
     """How often the strong model and each teacher are right.
 
-    A teacher t beside the strong model s and its own weak twin w is right as often as
+    A teacher t beside the strong model s and its weak model w is right as often as
 
         q_t = r_t min(1, (p_tw + e) / (p_sw + e)) named_s named_w,  named_z = min(1, (a_zt + h) / (p_zt + h)),
 
@@ -112,7 +112,7 @@ def reliabilities(
     Args:
         strong: the strong model on the unlabelled images.
         zero_shot: its logits of the classes.
-        teachers: one or several fine-tuned models, each with its own weak twin, on the same images.
+        teachers: one or several fine-tuned models, each with its zero-shot weak model, on the same images.
         known: the classes that each knows.
         folds: parts of the images, of which each is predicted by the others.
         opaque_names: whether the names of the classes say nothing to zero-shot models.

@@ -236,7 +236,7 @@ def weight_of_whole(
 
     Args:
         strong: the strong model on the unlabelled images.
-        teacher: the fine-tuned model and its weak twin on the same images.
+        teacher: the fine-tuned model and its weak one on the same images.
         anchors: the texts of both.
         log_posterior: what all models together say of the images.
         seen: the classes that have images.
@@ -262,7 +262,7 @@ class Carrier:
     """How what one teacher says is carried over to the strong model.
 
     Attributes:
-        teacher: the fine-tuned model and its weak twin on the unlabelled images.
+        teacher: the fine-tuned model and its weak one on the unlabelled images.
         anchors: the texts of the strong and the weak model.
         whole: how much the whole of its answers weighs beside what is new in them.
         trust: the teacher's reliability, 0 to 1.
@@ -303,7 +303,7 @@ def carry(
 
     Args:
         strong: the strong model on the unlabelled images.
-        teachers: the fine-tuned models and their weak twins on the same images.
+        teachers: the fine-tuned models and their weak ones on the same images.
         trust: the reliability of each.
         log_posterior: what all models together say of the images.
         seen: the classes that have images.

@@ -61,5 +61,5 @@ def fold_moments(model: Embeddings, targets: PerImage, folds: Folds) -> list[Mom
 
 
 def total(moments: Sequence[Moments]) -> Moments:
-    """The sum of the parts."""
+    """The moments of all parts together."""
     return reduce(add, moments)

@@ -1,4 +1,4 @@
-"""Knowledge extraction (paper Sec. 3.2): distil the fine-tuned weak model into an adapter of its zero-shot twin."""
+"""Knowledge extraction (paper Sec. 3.2): distil the fine-tuned weak model into an adapter of its zero-shot logits."""
 
 from __future__ import annotations
 

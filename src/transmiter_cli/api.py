@@ -24,10 +24,10 @@ from transmiter_cli.api_checks import (
 from transmiter_cli.artefact import Artefact, Correction, require_artefact
 from transmiter_cli.method.agreement import agreement
 from transmiter_cli.method.choice import choose_reg, choose_rho
+from transmiter_cli.method.class_counts import class_counts
 from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer
 from transmiter_cli.method.consensus.experts import Teacher
 from transmiter_cli.method.consensus.merging import have_images
-from transmiter_cli.method.consensus.posterior import class_counts
 from transmiter_cli.method.copies import distinct
 from transmiter_cli.method.embeddings import (
     Embeddings,

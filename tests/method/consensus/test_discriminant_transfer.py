@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import World, random_embeddings
+from transmiter_cli.method.class_counts import class_counts
 from transmiter_cli.method.consensus import discriminant_transfer as module
 from transmiter_cli.method.consensus import merging
 from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer, images_of_classes
 from transmiter_cli.method.consensus.experts import Teacher
-from transmiter_cli.method.consensus.posterior import class_counts
 from transmiter_cli.method.consensus.reliability import Reliabilities, Reliability
 from transmiter_cli.method.consensus.verdict import NEEDED, Verdict
 from transmiter_cli.method.embeddings import Embeddings, InvalidTensorError

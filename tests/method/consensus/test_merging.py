@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import World
+from transmiter_cli.method.class_counts import evenness
 from transmiter_cli.method.consensus import merging
 from transmiter_cli.method.consensus.discriminant_transfer import discriminant_transfer
 from transmiter_cli.method.consensus.experts import Teacher
@@ -23,7 +24,6 @@ from transmiter_cli.method.consensus.merging import (
     best_lift,
     calming_factor,
     deviation,
-    evenness,
     have_images,
     margins,
     margins_left_out,
@@ -117,14 +117,6 @@ def test_shares_are_not_raised_for_what_may_be_chance(times: int):
     share = torch.tensor([0.5, 0.5]).double()
     found = raised_shares(share, torch.tensor([True, True]), scores, held_out, told)
     assert bool((found > share).all()) is (times > 1)
-
-
-@given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=30))
-def test_evenness_is_the_share_of_classes_that_count(counts: list[float]):
-    found = evenness(torch.tensor(counts).double()).item()
-    assert 1 / len(counts) - 1e-9 <= found <= 1 + 1e-9
-    assert evenness(torch.full((7,), counts[0]).double()) == pytest.approx(1)
-    assert evenness(torch.tensor([counts[0]] * 3 + [0.0] * 7).double()) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("seen", [2, ENOUGH - 1, None])

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import World
-from transmiter_cli.method.consensus.posterior import ROUNDS, SUREST, class_counts, doubted, mixing_weight
+from transmiter_cli.method.consensus.posterior import SUREST, doubted, mixing_weight
 
 
 def test_a_model_without_reliability_has_no_say():
@@ -43,38 +43,3 @@ def test_a_model_that_doubts_itself_more_than_others_do_is_not_made_surer_than_i
     assert mixing_weight(0.9, unsure, SUREST) == SUREST
     assert mixing_weight(0.97, unsure, SUREST) == 0.97
     assert mixing_weight(0.5, torch.zeros_like(unsure), SUREST) == SUREST
-
-
-def test_class_counts_are_all_images_and_empty_an_absent_class():
-    labels = torch.randint(3, (300,), generator=torch.Generator().manual_seed(0))
-    posterior = 0.9 * F.one_hot(labels, 4) + 0.025
-    counts = class_counts(posterior.double().log())
-    assert counts.sum() == pytest.approx(300)
-    assert counts[3] < 0.5 < posterior.sum(0)[3]
-    assert (counts[:3] - torch.bincount(labels)).abs().max() < 5
-
-
-def test_class_counts_are_those_of_a_prior_with_an_image_more_of_each_class():
-    posterior = F.softmax(2 * torch.randn(20, 4, generator=torch.Generator().manual_seed(0)).double(), -1)
-    counts = torch.full((4,), 5.0).double()
-    for _ in range(ROUNDS):
-        joint = posterior * (counts + 1) / (20 + 4)
-        counts = (joint / joint.sum(-1, keepdim=True)).sum(0)
-    torch.testing.assert_close(class_counts(posterior.log()), counts)
-
-
-@pytest.mark.parametrize("trust", [0.1, 0.5, 0.9])
-def test_unlikely_classes_of_an_image_need_not_be_told_apart(trust: float):
-    """Half of the classes have no image. What no model says of an image is spread over all classes alike."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(100, (2000,), generator=generator)
-    models = [8.0 * F.one_hot(labels, 200) + torch.randn(2000, 200, generator=generator) for _ in range(2)]
-    pooled = torch.stack([doubted(one, trust).log() for one in models]).sum(0)
-    few, every = (class_counts(pooled, likeliest) for likeliest in (32, 200))
-    assert few.sum() == pytest.approx(2000)
-    assert (few - every).abs().max() < 0.5
-    assert few[100:].sum() < 0.1 * 2000
-
-
-def test_classes_that_are_not_told_apart_share_what_the_likeliest_leave():
-    torch.testing.assert_close(class_counts(torch.zeros(1000, 8), likeliest=2), torch.full((8,), 125.0).double())

@@ -56,6 +56,29 @@ def test_it_improves_on_images_that_it_was_not_trained_on(
     assert after > before + gain
 
 
+def test_a_large_class_is_not_lost_to_small_ones(
+    task: tuple[torch.Tensor, torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+):
+    """Each class in turn has fifty times as many images as any other: without its prior, it would lose some of them."""
+    images, labels, texts = task
+    start = zero_shot(texts)
+
+    def right(classifier: Linear, chosen: torch.Tensor) -> float:
+        return (classifier(images[chosen]).argmax(-1) == labels[chosen]).double().mean().item()
+
+    def mean_right() -> float:
+        found = []
+        for large in range(CLASSES):
+            chosen = (labels == large) | (torch.arange(800) < 2 * CLASSES)
+            trained = self_train_classifier(Embeddings(images[chosen], texts, SCALE), start)
+            found.append(right(trained, chosen))
+        return sum(found) / len(found)
+
+    with_prior = mean_right()
+    monkeypatch.setattr(self_training, "believed_log_prior", torch.zeros_like)
+    assert with_prior > mean_right() + 0.03
+
+
 def test_the_second_round_hears_of_each_image_what_a_classifier_of_the_others_says(
     task: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ):

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transmiter_cli.method.class_counts import class_counts
 from transmiter_cli.method.consensus.experts import Teacher, check_teachers, widened
 from transmiter_cli.method.consensus.merging import ENOUGH, MergedClassifier, MergeInputs, have_images, merge
 from transmiter_cli.method.consensus.pool import known_classes, pooling, select_teachers, usable_trust
-from transmiter_cli.method.consensus.posterior import class_counts
 from transmiter_cli.method.consensus.reliability import out_of_fold_agreement, reliabilities
 from transmiter_cli.method.consensus.unseen import carry
 from transmiter_cli.method.consensus.verdict import NEEDED, Verdict, expected_gain, named_and_consistent

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from transmiter_cli.method.class_counts import evenness
 from transmiter_cli.method.consensus.unseen import Carrier, combined_correction, trials
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.folds import all_rows, sampled_rows
@@ -118,11 +119,6 @@ def cross_entropies(
 def sum_of(posterior: PerImage) -> Float[Tensor, " classes"]:
     """How many images each class has by the soft labels."""
     return torch.stack([posterior[rows].double().sum(0) for rows in blocks_of(posterior)]).sum(0)
-
-
-def evenness(counts: Float[Tensor, " classes"]) -> Float[Tensor, ""]:
-    """The effective number of classes beside their number, (sum n)^2 / (C sum n^2): 1 where all have as many images."""
-    return counts.sum().square() / (len(counts) * counts.square().sum()).clamp_min(TINY)
 
 
 @dataclass(frozen=True)

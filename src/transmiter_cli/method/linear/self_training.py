@@ -5,6 +5,9 @@ transfer, but what its class means are expected to be comes from the classifier,
 covariance S, Fisher's rule W = S^-1 M makes them M = S W. A second round multiplies the soft labels with what the first
 discriminant says of each image by the other images. The covariance starts as one without a direction, worth an image of
 each class.
+
+Where classes are very uneven, soft labels give images of the large ones to small ones, whose means are pulled there. So
+they are multiplied with the prior of the classes first, as far as that is believed.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from transmiter_cli.method.class_counts import believed_log_prior, class_counts
 from transmiter_cli.method.embeddings import TINY, Embeddings
 from transmiter_cli.method.folds import Folds, folds_of
 from transmiter_cli.method.linear.classifier import Linear
@@ -45,7 +49,9 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     """
     classes = len(start.bias)
     folds = folds_of(strong, prior=classes * isotropic(strong))
-    own = start.scores(strong)
+    scores = start.scores(strong)
+    prior = believed_log_prior(class_counts(scores)).float()
+    own = Computed(scores.shape, lambda rows: scores[rows] + prior)
     first, moments, means = fit_discriminant(strong, start, softmax_of(own), folds)
     (others,) = out_of_fold_scores(strong, moments, means, folds, [first.shrinkage])
 

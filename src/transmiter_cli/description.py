@@ -62,6 +62,8 @@ def read_description(path: str | Path) -> dict[str, Any]:
         )
     if not isinstance(description.get("format"), int):
         raise DamagedArtefactError(f"{path} is damaged: it does not say which format it has.", "make it again")
+    if description["format"] < FORMAT:
+        raise DamagedArtefactError(f"{path} was written by an earlier version.", "make it again")
     if description["format"] > FORMAT:
         raise TransmiterError(f"{path} was written by a later version.", "pip install --upgrade transmiter")
     if not all(isinstance(description.get(name), kind) for name, kind in FIELDS.items()):

@@ -51,7 +51,7 @@ def mended_by(fix: str) -> Generator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: Python's, a GPU's, or that of a CPU, for which torch and the loader have no error."""
+    """Whether memory ran out: Python's, a GPU's, or a CPU's, for which torch and library loaders have no error."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     marks = ("DefaultCPUAllocator", os.strerror(errno.ENOMEM), "failed to map segment")
     return named or any(mark in str(error) for mark in marks)

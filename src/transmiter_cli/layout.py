@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from transmiter_cli.description import DamagedArtefactError
 from transmiter_cli.files import digest
 from transmiter_cli.method.settings import Method
 
@@ -77,9 +79,26 @@ def method_of(row: str) -> str:
     return next((method for method, own in ROWS.items() if own == row), "adapter")
 
 
-def stage_of(row: str) -> str:
-    """The stage of the artefact that gives a row of ours."""
-    return row if row in LATER else "strong"
+def is_made_as(row: str | None, description: Mapping[str, Any]) -> bool:
+    """Whether an artefact's description is of what fit makes, or of what gives a row of ours.
+
+    Args:
+        row: None for what fit makes.
+        description: with its stage, method and details.
+    """
+    if row is None or row in LATER:
+        return description["stage"] == (row or "weak")
+    if description["stage"] != "strong" or description["method"] != method_of(row):
+        return False
+    reg = description["details"].get("transfer", {}).get("reg")
+    return not row.startswith(SWEPT_ROW) or reg == float(row.removeprefix(SWEPT_ROW))
+
+
+def require_made_as(row: str | None, path: Path, description: Mapping[str, Any]) -> None:
+    """Raise DamagedArtefactError if an artefact lies in the place of that of another command, method or strength."""
+    if not is_made_as(row, description):
+        said = f"of stage {description['stage']!r}, method {description['method']!r}"
+        raise DamagedArtefactError(f"{path} is not what its name says, but another artefact, {said}.")
 
 
 def command_of(row: str) -> Use:

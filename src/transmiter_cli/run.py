@@ -56,7 +56,7 @@ class Run:
     """
 
     def __init__(self, path: Path) -> None:
-        require_utf8_path(path, "pass another --run, or rename its folder")
+        require_utf8_path(path, "name a run in another folder, or rename this one")
         self.path = path
 
     @property

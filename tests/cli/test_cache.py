@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_written_to_is_warned_of_once(
     monkeypatch.setattr("transmiter_cli.embedding.storage.store.write_atomically", refuse)
     outcome = cli(*TRANSFER)
     assert outcome.code == 0
-    assert outcome.err.count(f"The cache {tmp_path / 'other'} cannot be written to (Read-only file system)") == 1
+    assert outcome.err.count(f"The cache {tmp_path / 'other'} cannot be used (Read-only file system)") == 1
     line = ("embed", "--model", "demo-weak", "--data", "data")
     failed(cli(*line), 1, "Embeddings were computed, but not all kept", "--out FILE.safetensors")
     (tmp_path / "file").touch()

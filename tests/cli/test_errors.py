@@ -169,7 +169,7 @@ def test_a_working_directory_that_was_removed_is_told(cli: Cli, tmp_path: Path, 
 
 
 def test_folders_whose_artefacts_could_not_be_opened_are_refused(cli: Cli, monkeypatch: pytest.MonkeyPatch):
-    failed(cli(*FIT, "--data", "demo-digits", "--run", "a\udcffb"), 2, "is no UTF-8", "Try: pass another --run")
+    failed(cli(*FIT, "--data", "demo-digits", "--run", "a\udcffb"), 2, "is no UTF-8", "Try: name a run in another")
     monkeypatch.setenv("TRANSMITER_CACHE", "a\udcffb")
     failed(cli("cache", "path"), 2, "is no UTF-8", "Try: TRANSMITER_CACHE=FOLDER")
 

@@ -341,7 +341,7 @@ def test_a_fine_tuned_strong_model_of_another_architecture_is_told_to_be_of_anot
         (("--strong-finetuned", "probe"), 2, "A probe is trained by fit"),
         (("--report", "some"), 2, "--report writes a file, and some is a folder"),
         (("--data", "demo-digits", "--data", "flat"), 2, "Several data sets must all have labels"),
-        (("--data", "some", "--data", "flat/../some"), 2, "/some twice, which would count twice"),
+        (("--data", "some", "--data", "flat/../some"), 2, "/some twice, and its images would count twice"),
         (("--strong-finetuned", "absent.pt"), 2, "There is no fine-tuned model 'absent.pt'"),
         (("--data", "some", "--data", "demo-digits", "--no-labels"), 2, "Several data sets must all have labels"),
     ],

@@ -119,10 +119,19 @@ def test_a_damaged_artefact_has_the_command_that_makes_it_again_and_no_other(run
 def test_an_artefact_in_the_place_of_another_is_not_taken_for_it(run: Cli):
     assert run("transfer", "--strong", "demo-strong").code == 0
     shutil.copy(RUN / "strong-discriminant.safetensors", RUN / "strong.safetensors")
-    said = "strong.safetensors is not what its name says: it is the strong artefact of discriminant"
+    said = "strong.safetensors is not what its name says, but another artefact, of stage 'strong', method 'disc"
     failed(run("eval"), 1, said, "--method adapter\n")
+    assert said in run("inspect").out
     shutil.copy(RUN / "strong-discriminant.safetensors", RUN / "refined.safetensors")
-    failed(run("predict", "--data", "demo-digits"), 1, "and no refined.", "Try: transmiter refine")
+    failed(run("predict", "--data", "demo-digits"), 1, "refined.safetensors is not", "Try: transmiter refine")
+    shutil.copy(RUN / "strong-discriminant.safetensors", RUN / "weak.safetensors")
+    failed(run("transfer", "--strong", "demo-strong"), 1, "weak.safetensors is not", "Try: transmiter fit")
+
+
+def test_one_strength_in_the_place_of_another_is_not_taken_for_it(run: Cli):
+    assert run("transfer", "--strong", "demo-strong", "--method", "adapter", "--reg", "1,10").code == 0
+    shutil.copy(RUN / "strong.safetensors", RUN / "strong-reg=10.safetensors")
+    failed(run("eval"), 1, "strong-reg=10.safetensors is not what its name says", "--reg 1,10")
 
 
 @pytest.mark.parametrize("row", ["transferred", "reg=10", "ridge", "discriminant"])

@@ -106,7 +106,6 @@ def run(app: Callable[[], None]) -> None:
         if number is not None and signal.getsignal(number) is usual:  # else a shell, or nohup, had reasons to ignore it
             signal.signal(number, ending)
     try:
-        require_folder()
         app()
     except SystemExit as stop:
         if ending.code is not None:
@@ -125,14 +124,6 @@ def run(app: Callable[[], None]) -> None:
         if fix:
             errors.print(Text.assemble(("Try: ", "bold"), visible(fix)))
         sys.exit(code)
-
-
-def require_folder() -> None:
-    """Raise TransmiterError if the working directory was removed, where libraries would say this and that."""
-    try:
-        os.getcwd()  # noqa: PTH109
-    except FileNotFoundError as error:
-        raise TransmiterError("The working directory was removed.", "cd") from error
 
 
 def end(code: int) -> NoReturn:

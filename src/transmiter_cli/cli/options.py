@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from transmiter_cli.cli import console
 from transmiter_cli.embedding.choices import Decoding, Precision
-from transmiter_cli.errors import UsageError
+from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import is_address
 from transmiter_cli.run import RUN_VARIABLE, default_run
 
@@ -119,7 +120,7 @@ def changed(options: Selection | Encoding) -> list[str]:
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """The same command, with options for the fields of each parameter whose type is a dataclass of options.
 
-    It refuses an address in place of a path.
+    It refuses an address in place of a path, and a working directory that is not there.
     """
     given = inspect.signature(command, eval_str=True).parameters
     groups = {name: one.annotation for name, one in given.items() if one.annotation in (Selection, Encoding)}
@@ -128,6 +129,7 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def grouped(**options: Any) -> None:
+        require_folder()
         require_paths(options)
         filled = {name: group(**{one: options.pop(one) for one in own[name]}) for name, group in groups.items()}
         command(**options, **filled)
@@ -136,6 +138,14 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     vars(grouped)["__signature__"] = inspect.Signature(each)
     grouped.__annotations__ = {one.name: one.annotation for one in each}
     return grouped
+
+
+def require_folder() -> None:
+    """Raise TransmiterError if the working directory was removed, where libraries would say this and that."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError as error:
+        raise TransmiterError("The working directory was removed.", "cd") from error
 
 
 def require_paths(options: Mapping[str, Any]) -> None:

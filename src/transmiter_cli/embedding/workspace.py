@@ -131,7 +131,7 @@ class CachedEncoder:
     def facts(self) -> EncoderFacts:
         """Logit scale and size; the model is loaded for them once."""
         known = stored_json(self.folder / FACTS) or {}
-        if "image_parameters" in known:  # not in those that 0.1.0 wrote
+        if "image_parameters" in known:
             return EncoderFacts(known["logit_scale"], known["image_parameters"])
         return self._write_facts()
 

@@ -167,7 +167,9 @@ class Embeddings:
             raise InvalidTensorError(f"image and text embeddings are on different devices: {devices}.", ".to(device)")
         given: Any = self.logit_scale
         if isinstance(given, torch.nn.Parameter):
-            raise InvalidTensorError("the logit scale is a model's parameter: its logarithm.", "logit_scale.exp()")
+            raise InvalidTensorError(
+                "the logit scale is a model's parameter, which holds its logarithm.", "logit_scale.exp()"
+            )
         scale = given.item() if isinstance(given, Tensor) and given.numel() == 1 else plain(given)
         if not POSITIVE.holds(scale):
             raise InvalidTensorError(f"the logit scale must be positive and finite, not {scale!r}.")

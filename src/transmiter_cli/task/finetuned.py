@@ -263,6 +263,22 @@ def files_of(path: Path) -> list[Path]:
     return [file for file in (path, *beside) if file.is_file()]
 
 
+def require_answers_of_views(finetuned: Sequence[str]) -> None:
+    """Refuse logits, which are of whole images, where views of images are asked about, before any is encoded.
+
+    Args:
+        finetuned: --finetuned values, as `lasting_name` gives them.
+
+    Raises:
+        UsageError: if one of them is logits.
+        TransmiterError: if a file cannot be read.
+    """
+    for given in finetuned:
+        path = Path(given)
+        if path.is_file() and (path.suffix == ".npy" or "logits" in read_tensors(path)[0]):
+            raise UsageError(f"{given} has logits of whole images, and none of views.", "leave --views out")
+
+
 def bundled_path(name: str) -> Path:
     """The file of a bundled checkpoint."""
     return demo.FOLDER / BUNDLED_CHECKPOINTS[name]

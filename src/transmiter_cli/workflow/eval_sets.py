@@ -75,7 +75,7 @@ class EvalSets:
         sets = [open_images(spec, "test") for spec in specs]
         for one, other in combinations(map(lasting, specs), 2):
             if same_data(one, other):
-                raise UsageError(f"--data names {one.data} twice, which would count twice.", "name it once")
+                raise UsageError(f"--data names {one.data} twice, and its images would count twice.", "name it once")
         if not self.options.labels or not all(images.labelled for images in sets):
             raise UsageError("Several data sets must all have labels.", "give one --data at a time")
         return frozenset(label for images in sets for label in images.label_names)

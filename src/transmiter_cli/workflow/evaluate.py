@@ -22,7 +22,7 @@ from transmiter_cli.evaluation.rows import REFERENCE, Row, column_names, measure
 from transmiter_cli.evaluation.unlabelled import Unlabelled, describe
 from transmiter_cli.layout import DIRECT, SWEPT_ROW
 from transmiter_cli.names import resembling, some
-from transmiter_cli.record import Task
+from transmiter_cli.record import Task, values
 from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 from transmiter_cli.workflow.class_lists import ClassMap, base_classes, read_map
@@ -276,7 +276,9 @@ def overlap_notes(files: Sequence[ImageRecord], run_models: RunModels, allowed: 
     used = overlap(files, run_models.run, run_models.strong.name, run_models.workspace)
     if used is None:
         return ("The run does not say which images fit used, so nobody knows whether it used these.",)
-    told = [f"{use} used {len(same):,} of these {len(files):,} images" for use, same in used.items() if same]
+    also = any(values(step.line, "--also") for step in run_models.run.since_fit())
+    names = {use: "transfer, or a probe of its --also runs," if also and use == "transfer" else use for use in used}
+    told = [f"{names[use]} used {len(same):,} of these {len(files):,} images" for use, same in used.items() if same]
     if not told:
         return ()
     what, names = " and ".join(told), list(dict.fromkeys(file.id for same in used.values() for file in same))
@@ -284,7 +286,8 @@ def overlap_notes(files: Sequence[ImageRecord], run_models: RunModels, allowed: 
         redone = " and ".join(use for use, same in used.items() if same)
         raise TransmiterError(
             f"In this run {what} (by their content), so nothing can be measured on them: {some(names)}.",
-            f"pass other images, or {redone} again with others, or --allow-overlap, which says so in the table",
+            f"pass other images, or {redone} again with others for all that it made, or --allow-overlap, which says so "
+            "in the table",
         )
     return (f"OVERLAP: in this run {what}. These numbers are too good.",)
 

@@ -117,6 +117,8 @@ def fit_run(options: FitOptions, run: Run, workspace: Workspace, command: list[s
     if len(vocabulary) < options.vocabulary_size:
         workspace.reporter.note(f"The vocabulary has {len(vocabulary)} entries: {options.aux_words} has no more words.")
     finetuned = tuple(dict.fromkeys(map(teachers.lasting_name, options.finetuned)))
+    if options.views:
+        teachers.require_answers_of_views(finetuned)
     data, spec = lasting(options.data), resolve_model(options.weak)  # last, since weights may have to be downloaded
     task = Task(
         classes=names,
@@ -153,9 +155,6 @@ def fit_task(
     files = [name for name in task.finetuned if name != teachers.PROBE]
     digests = {name: teachers.finetuned_digest(name, workspace) for name in files}  # first: later changes are refused
     given = open_given(task, images, run, encoder)
-    of_whole_images = [model.source for model in given.values() if isinstance(model, FinetunedLogits)]
-    if options.views and of_whole_images:
-        raise UsageError(f"{of_whole_images[0]} has logits of whole images, and none of views.", "leave --views out")
     columns = any(map(teachers.has_columns_of_a_file, given.values()))
     if columns and options.classes is None:
         warn_of_numbers(task, command, reporter)
@@ -172,7 +171,7 @@ def fit_task(
     if columns and probe is None:
         warn_of_mix_up(zero_shot, wanted, task, command, reporter)
         warn_of_cosines(teacher, task, reporter)
-    more_views = not of_whole_images and not options.views
+    more_views = not options.views and not any(isinstance(model, FinetunedLogits) for model in given.values())
     hint_at_few_steps(len(weak.images.files), more_views, options.settings, reporter)
     with reporter.progress("Fitting the adapter") as advance:
         artefact = api.fit(weak.embeddings, teacher, vocabulary, advance, **vars(options.settings))

@@ -10,7 +10,7 @@ from typing import Any
 from transmiter_cli.description import read_description
 from transmiter_cli.errors import TransmiterError, UsageError
 from transmiter_cli.files import RECORD
-from transmiter_cli.layout import FITTED
+from transmiter_cli.layout import FITTED, require_made_as
 from transmiter_cli.record import Task
 from transmiter_cli.run import Run
 
@@ -100,6 +100,8 @@ def content_of(path: Path, run: Run, strong: str | None = None, row: str | None 
     """One artefact of a run, damaged or not."""
     file = str(path.relative_to(run.path))
     try:
-        return Content(file, strong, row, read_description(path))
+        description = read_description(path)
+        require_made_as(row, path, description)
+        return Content(file, strong, row, description)
     except TransmiterError as error:
         return Content(file, strong, row, {}, str(error))

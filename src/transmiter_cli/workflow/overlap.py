@@ -14,6 +14,7 @@ from transmiter_cli.embedding.workspace import Workspace
 from transmiter_cli.errors import TransmiterError
 from transmiter_cli.files import write_atomically
 from transmiter_cli.layout import LATER, SEEN, Use, artefacts_in, command_of
+from transmiter_cli.reporter import Reporter
 from transmiter_cli.run import Run
 from transmiter_cli.task.finetuned import PROBE
 
@@ -58,7 +59,7 @@ def remembering(
         artefacts: how many artefacts of the command are written.
         others: runs whose fine-tuned models were asked, too.
     """
-    used = set(fingerprints(files, workspace)).union(*map(probed, others))
+    used = set(fingerprints(files, workspace)).union(*(probed(other, workspace.reporter) for other in others))
     if use == "transfer":
         used -= remembered("fit", run.path) or set()
     remember(use, used | (remembered(use, home) or set()), home)
@@ -67,9 +68,14 @@ def remembering(
         remember(use, used, home)
 
 
-def probed(run: Run) -> set[str]:
-    """The images whose labels a run's own probe learned, as far as it says which fit saw."""
-    return (remembered("fit", run.path) or set()) if PROBE in run.task().finetuned else set()
+def probed(run: Run, reporter: Reporter) -> set[str]:
+    """The images whose labels a run's own probe learned; it is said so where the run does not tell which."""
+    if PROBE not in run.task().finetuned:
+        return set()
+    seen = remembered("fit", run.path)
+    if seen is None:
+        reporter.warn(f"{run.path} does not say which images its probe learned, so eval cannot refuse them.")
+    return seen or set()
 
 
 def tell_changes(files: Sequence[ImageRecord], run: Run, workspace: Workspace, asked: bool) -> None:

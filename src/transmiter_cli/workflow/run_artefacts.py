@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from transmiter_cli.artefact import Artefact, load
-from transmiter_cli.description import DamagedArtefactError
+from transmiter_cli.description import DamagedArtefactError, read_description
 from transmiter_cli.embedding.encoders.models import resolve_model
 from transmiter_cli.embedding.workspace import CachedEncoder, Workspace
 from transmiter_cli.errors import TransmiterError, UsageError
-from transmiter_cli.layout import FITTED, PROBE_FILE, ROWS, method_of, stage_of
+from transmiter_cli.layout import FITTED, PROBE_FILE, ROWS, method_of, require_made_as
 from transmiter_cli.names import some
 from transmiter_cli.record import Made, Task
 from transmiter_cli.run import Run
@@ -61,11 +62,11 @@ def load_fitted(run: Run, workspace: Workspace) -> Artefact:
 
     Raises:
         UsageError: if nothing was fitted.
-        TransmiterError: if it is damaged.
+        TransmiterError: if it is damaged, or another artefact.
     """
     run.require_fitted()
     with made_again_by(lambda: run.last_fit):
-        return load(run.path / FITTED, workspace.method_device)
+        return load_as(None, run.path / FITTED, workspace)
 
 
 def load_transferred(run: Run, strong: str, workspace: Workspace) -> dict[str, Artefact]:
@@ -79,13 +80,14 @@ def load_made(made: Made, run: Run, workspace: Workspace) -> Artefact:
     Raises:
         TransmiterError: if it is damaged, or another artefact.
     """
-    path, stage, method = run.artefacts(made.strong)[made.row], stage_of(made.row), method_of(made.row)
     with made_again_by(lambda: line_alone(made, run)):
-        artefact = load(path, workspace.method_device)
-        if artefact.stage != stage or (stage == "strong" and artefact.method != method):
-            said = f"the {artefact.stage} artefact of {artefact.method}, and no {made.row}"
-            raise DamagedArtefactError(f"{path} is not what its name says: it is {said}.")
-        return artefact
+        return load_as(made.row, run.artefacts(made.strong)[made.row], workspace)
+
+
+def load_as(row: str | None, path: Path, workspace: Workspace) -> Artefact:
+    """The artefact of a row of ours, or what fit made if None; DamagedArtefactError if it is damaged, or another's."""
+    require_made_as(row, path, read_description(path))
+    return load(path, workspace.method_device)
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def test_a_cache_that_does_not_give_back_what_was_written_costs_one_attempt(
 
     assert torch.equal(until_whole(attempt), rows)
     assert len(computed) <= 4
-    assert any("what was written cannot be read" in warning for warning in reporter.warnings)
+    assert any("what is written there cannot be read" in warning for warning in reporter.warnings)
     assert not store.keeps
 
 

@@ -157,14 +157,14 @@ class EmbeddingStore:
         shard = self.folder / shard_name(keys)
         try:
             if not self._gives_back:
-                raise OSError(errno.EIO, "what was written cannot be read")
+                raise OSError(errno.EIO, "what is written there cannot be read")
             write_atomically(shard, save({"rows": tensor}, metadata))
             self._written.add(shard)
         except OSError as error:
             if not self._memory:
                 self.reporter.warn(  # the same for all stores of a cache, for it is said once
-                    f"The cache {self.cache} cannot be written to ({error.strerror}): embeddings are kept for this "
-                    "command only. Set TRANSMITER_CACHE elsewhere."
+                    f"The cache {self.cache} cannot be used ({error.strerror}): embeddings are kept for this command "
+                    "only. Set TRANSMITER_CACHE elsewhere."
                 )
             self._memory[shard] = tensor
         self._take_in({shard: key_digests(keys)})

@@ -176,14 +176,14 @@ def check_teachers(strong: Embeddings, teachers: Sequence[Teacher]) -> int:
         raise InvalidTensorError("there is no fine-tuned model to transfer from.")
     for teacher in teachers:
         check_teacher(strong, teacher.finetuned)
-        check_twin(strong, teacher)
+        check_beside(strong, teacher)
     counts = sorted({teacher.classes for teacher in teachers})
     if len(counts) > 1:
         raise InvalidTensorError(f"the fine-tuned logits have {counts} classes; they must have the same.")
     return counts[0]
 
 
-def check_twin(strong: Embeddings, teacher: Teacher) -> None:
+def check_beside(strong: Embeddings, teacher: Teacher) -> None:
     """Raise InvalidTensorError if a teacher's weak model or head does not belong to its logits and the strong model."""
     weak = teacher.weak
     require_same_device(strong, weak)

@@ -129,7 +129,7 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def grouped(**options: Any) -> None:
-        require_folder()
+        require_working_directory()
         require_paths(options)
         filled = {name: group(**{one: options.pop(one) for one in own[name]}) for name, group in groups.items()}
         command(**options, **filled)
@@ -140,7 +140,7 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     return grouped
 
 
-def require_folder() -> None:
+def require_working_directory() -> None:
     """Raise TransmiterError if the working directory was removed, where libraries would say this and that."""
     try:
         os.getcwd()  # noqa: PTH109

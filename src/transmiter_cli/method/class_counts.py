@@ -1,4 +1,4 @@
-"""How many images each class has by soft labels, and what that says of the classes of further ones."""
+"""How many images each class has by soft labels, how even these counts are, and what class prior they tell."""
 
 from __future__ import annotations
 

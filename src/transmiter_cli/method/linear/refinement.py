@@ -73,7 +73,7 @@ class HeldOut(NamedTuple):
 
     def losses(self) -> Float[Tensor, " rows"]:
         """Of each image the cross-entropy, in nats, once all scores are calibrated by one factor."""
-        targets, known = F.one_hot(self.labels, self.scores.shape[1]).float(), self.labels.unique()
+        targets, known = onehot(self.labels, self.scores.shape[1]), self.labels.unique()
         targets[:, known] = smoothed_labels(targets[:, known])
         factor, _ = fit_inverse_temperature(self.scores, targets)
         return F.cross_entropy(factor * self.scores, self.labels, reduction="none")
@@ -169,7 +169,7 @@ def labelled_moments(
     labelled: Embeddings, labels: Int[Tensor, " images"], classes: int, parts: Sequence[Int[Tensor, " _"]]
 ) -> list[Moments]:
     """The moments of each part of labelled images; together, they contain an isotropic image of each class."""
-    targets = Computed((len(labels), classes), lambda rows: F.one_hot(labels[rows], classes).float())
+    targets = Computed((len(labels), classes), lambda rows: onehot(labels[rows], classes))
     return fold_moments(labelled, targets, folds_of(labelled, parts, classes * isotropic(labelled)))
 
 
@@ -209,7 +209,7 @@ def calibrated_inverse_temperature(held_out: HeldOut) -> float:
     all predicted rightly, the greatest is that of an infinite factor.
     """
     scores, labels = held_out
-    best, lowest = fit_inverse_temperature(scores, F.one_hot(labels, scores.shape[1]).float())
+    best, lowest = fit_inverse_temperature(scores, onehot(labels, scores.shape[1]))
 
     def likely_enough(factor: float) -> bool:
         return (
@@ -221,6 +221,12 @@ def calibrated_inverse_temperature(held_out: HeldOut) -> float:
         middle = (near + far) / 2
         near, far = (middle, far) if likely_enough(middle) else (near, middle)
     return near or far  # labels that contradict wide scores ask for 0, which would leave no answer
+
+
+def onehot(labels: Int[Tensor, " images"], classes: int) -> Float[Tensor, "images classes"]:
+    """1 for each image's label, 0 for all other classes; `F.one_hot` would need three times the memory."""
+    targets = torch.zeros(len(labels), classes, dtype=torch.float32, device=labels.device)
+    return targets.scatter_(1, labels[:, None], 1.0)
 
 
 def share_of(images: int, worth: float, classes: int) -> float:

@@ -237,7 +237,7 @@ class EmbeddingStore:
         But not one that only we cannot read, nor what another process wrote in its place since it had this identity.
         """
         if isinstance(error.__cause__, OSError):
-            self.reporter.warn(f"{shard} cannot be read ({error.__cause__}); its rows are computed anew.")
+            self.reporter.warn(f"Shards in {self.folder} cannot be read ({error.__cause__}): they are computed anew.")
             return
         self.reporter.warn(f"The shard {shard} is damaged; it is set aside, and its embeddings are computed anew.")
         with suppress(OSError):  # a read-only cache, or another process was faster

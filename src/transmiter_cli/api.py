@@ -242,10 +242,10 @@ def self_train(transferred: Artefact, images: Float[Tensor, "images width"] | Em
         )
     assert isinstance(transferred.correction, LinearClassifier)
     start = transferred.correction.linear
-    found = self_train_classifier(embeddings, start)
+    counts = class_counts(start.scores(embeddings))
+    found = self_train_classifier(embeddings, start, counts)
     result = replace(transferred, stage="self_trained", correction=LinearClassifier(found).eval())
     changed = 1 - agreement(result.predictions(embeddings), transferred.predictions(embeddings))
-    counts = class_counts(start.scores(embeddings))
     few = ~have_images(counts, len(embeddings))
     missing = [name for name, lacks in zip(result.class_names, few.tolist(), strict=True) if lacks]
     about = {"images": len(embeddings), "changed": changed, "missing": missing}

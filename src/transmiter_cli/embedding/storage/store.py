@@ -156,10 +156,7 @@ class EmbeddingStore:
         metadata = {METADATA_KEY: canonical_json({"keys": list(keys), "sha256": rows_digest(tensor)})}
         shard = self.folder / shard_name(keys)
         try:
-            if not self._gives_back:
-                raise OSError(errno.EIO, "what is written there cannot be read")
-            write_atomically(shard, save({"rows": tensor}, metadata))
-            self._written.add(shard)
+            self._write(shard, save({"rows": tensor}, metadata))
         except OSError as error:
             if not self._memory:
                 self.reporter.warn(  # the same for all stores of a cache, for it is said once
@@ -207,6 +204,13 @@ class EmbeddingStore:
         except TimeoutError:
             self.reporter.warn(f"Waiting for another process that writes to {self.folder}.")
             return held_lock(self.folder / LOCK, timeout=-1)
+
+    def _write(self, shard: Path, content: bytes) -> None:
+        """Write a shard; raises OSError if it cannot be written, or none that was could be read."""
+        if not self._gives_back:
+            raise OSError(errno.EIO, "what is written there cannot be read")
+        write_atomically(shard, content)
+        self._written.add(shard)
 
     def _take_in(self, shards: Mapping[Path, Digests]) -> None:
         self._index.add([*shards.values()], len(self._shards))

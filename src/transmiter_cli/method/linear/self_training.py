@@ -37,7 +37,7 @@ FEWEST_IMAGES = 10
 """Different images that are needed; of fewer there is no covariance to speak of."""
 
 
-def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
+def self_train_classifier(strong: Embeddings, start: Linear, counts: Float[Tensor, " classes"] | None = None) -> Linear:
     """The mean of a classifier and of the discriminant of its soft labels, which weighs more the more images there are.
 
     The discriminant's scores are made to vary no more than the classifier's own: a discriminant of few images is too
@@ -46,11 +46,12 @@ def self_train_classifier(strong: Embeddings, start: Linear) -> Linear:
     Args:
         strong: the strong model on unlabelled images.
         start: the classifier of its unit-norm embeddings, its softmax a probability.
+        counts: `class_counts` of its scores, where they are known.
     """
     classes = len(start.bias)
     folds = folds_of(strong, prior=classes * isotropic(strong))
     scores = start.scores(strong)
-    prior = believed_log_prior(class_counts(scores)).float()
+    prior = believed_log_prior(class_counts(scores) if counts is None else counts).float()
     own = Computed(scores.shape, lambda rows: scores[rows] + prior)
     first, moments, means = fit_discriminant(strong, start, softmax_of(own), folds)
     (others,) = out_of_fold_scores(strong, moments, means, folds, [first.shrinkage])
